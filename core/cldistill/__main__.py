@@ -1,0 +1,6 @@
+"""``python -m cldistill``: what ``accelerate launch -m cldistill`` starts."""
+
+from cldistill.cli import main
+
+if __name__ == "__main__":
+    main()

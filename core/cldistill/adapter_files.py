@@ -1,0 +1,216 @@
+"""Adapter files fitted to a base, and loaded: what ``check`` saw in the header is what the run mounts.
+
+Key formats: diffusers, ai-toolkit, kohya and musubi-tuner, Lightning, DiffSynth, peft, OneTrainer, and LoKr under
+each of its prefixes.  Nothing is ever skipped: a file loads with every module that it holds, or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cldistill.adapter_header import AdapterHeader, ModuleHeader, find_file, read_header
+from cldistill.adapter_keys import ModuleNames
+from cldistill.component import BaseDescription
+from cldistill.errors import AdapterFormatError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "AdapterHeader", "AdapterState", "FitReport", "LokrWeights", "LoraWeights", "ModuleHeader",
+    "file_digest", "find_file", "fit", "load_adapter", "match", "read_header",
+]  # fmt: skip
+
+Shapes = Mapping[str, tuple[int, int]]
+"""Module name -> (out_features, in_features)."""
+
+SHOWN = 3
+"""Modules quoted in an error; a file of another model is wrong in hundreds."""
+
+
+@dataclass(frozen=True)
+class LoraWeights:
+    """``delta = (alpha / rank) * up @ down``."""
+
+    down: Tensor
+    """``[rank, in_features]``"""
+    up: Tensor
+    """``[out_features, rank]``"""
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        """The inner dimension."""
+        return int(self.down.shape[0])
+
+    @property
+    def scale(self) -> float:
+        """``alpha / rank``."""
+        return self.alpha / self.rank
+
+
+@dataclass(frozen=True)
+class LokrWeights:
+    """``delta = scale * kron(w1, w2)`` (arXiv 2309.14859)."""
+
+    w1: Tensor
+    """``[out_1, in_1]``"""
+    w2: Tensor
+    """``[out_2, in_2]``, where ``out_1 * out_2`` and ``in_1 * in_2`` are the module's features."""
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        """A bound of the inner dimension of ``w2``, as for a LoRA of that factor."""
+        return int(min(self.w2.shape))
+
+
+@dataclass(frozen=True)
+class AdapterState:
+    """A frozen adapter in memory: weights under the backbone's full module names."""
+
+    modules: Mapping[str, LoraWeights | LokrWeights]
+    source: str
+    """Where it comes from, for messages."""
+    digest: str
+    """Identity: the same digest means the same weights and scale."""
+
+    def scaled(self, factor: float) -> AdapterState:
+        """Return the adapter at ``factor`` times its strength."""
+        if factor == 1.0:
+            return self
+        modules: dict[str, LoraWeights | LokrWeights] = {}
+        for name, weights in self.modules.items():
+            if isinstance(weights, LoraWeights):
+                modules[name] = replace(weights, alpha=weights.alpha * factor)
+            else:
+                modules[name] = replace(weights, scale=weights.scale * factor)
+        return AdapterState(modules, self.source, f"{self.digest}*{factor!r}")
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How an adapter file lies on a base."""
+
+    names: Mapping[str, str]
+    """Module in the file -> module of the base."""
+    total: int
+    """Modules in the file."""
+    targets: int
+    """Modules that the base adapts by default."""
+    unknown: tuple[str, ...]
+    """Modules of the file that the base does not have."""
+    mismatched: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]
+    """Module -> (its shape in the file, its shape in the base), both ``(out_features, in_features)``."""
+    scales: tuple[float, ...]
+    ranks: tuple[int, ...]
+
+    @property
+    def covered(self) -> int:
+        """Modules that will be mounted."""
+        return len(self.names)
+
+    @property
+    def fits(self) -> bool:
+        """Whether every module of the file will be mounted."""
+        return self.covered == self.total
+
+    def __str__(self) -> str:
+        """Return e.g. ``840/840 modules, scale 1.0``."""
+        low, high = self.scales[0], self.scales[-1]
+        scale = f"{low:g}" if low != round(low, 1) else f"{low:.1f}"
+        return f"{self.covered}/{self.total} modules, scale {scale}" + (f" to {high:g}" if high != low else "")
+
+
+def match(header: AdapterHeader, shapes: Shapes, targets: int = 0) -> FitReport:
+    """Match the file's modules with a base's, by name and shape; never raises for a misfit (see `fit`)."""
+    lookup = ModuleNames(shapes)
+    names: dict[str, str] = {}
+    unknown: list[str] = []
+    mismatched: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
+    for name, module in header.modules.items():
+        found = lookup.resolve(module.raw)
+        if found is None:
+            unknown.append(name)
+        elif shapes[found] != module.shape:
+            mismatched[found] = (module.shape, shapes[found])
+        else:
+            names[name] = found
+    return FitReport(names, len(header.modules), targets, tuple(unknown), mismatched, header.scales, header.ranks)
+
+
+def fit(header: AdapterHeader, description: BaseDescription) -> FitReport:
+    """Match a file with a base, from its header alone.
+
+    Raises:
+        AdapterFormatError: unless every module of the file has its place; names file, module and both shapes.
+    """
+    report = match(header, description.modules, len(description.targets))
+    _require(header, description.modules, report)
+    return report
+
+
+def load_adapter(path: Path, shapes: Shapes) -> AdapterState:
+    """Load an adapter file under the names of the base's modules (``shapes``), fitted exactly as `fit` does.
+
+    Raises:
+        AdapterFormatError: see `cldistill.adapter_header.read_header` and `fit`.
+    """
+    from safetensors import safe_open
+
+    header = read_header(path)
+    report = match(header, shapes)
+    _require(header, shapes, report)
+    with safe_open(header.path, framework="pt") as file:
+        modules = {
+            report.names[name]: _weights(module, {part: file.get_tensor(key) for part, key in module.keys.items()})
+            for name, module in header.modules.items()
+        }
+    assert len(modules) == report.total, "two modules of the file were fitted to one of the base"
+    return AdapterState(modules, str(header.path), header.digest)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _weights(module: ModuleHeader, tensors: Mapping[str, Tensor]) -> LoraWeights | LokrWeights:
+    if module.kind == "lora":
+        return LoraWeights(tensors["down"], tensors["up"], module.alpha)
+    return LokrWeights(_factor(tensors, "lokr_w1"), _factor(tensors, "lokr_w2"), module.scale)
+
+
+def _factor(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    """Multiply a decomposed Kronecker factor out, in fp32 as peft does."""
+    if name in tensors:
+        return tensors[name]
+    return tensors[f"{name}_a"].float() @ tensors[f"{name}_b"].float()
+
+
+def _require(header: AdapterHeader, shapes: Shapes, report: FitReport) -> None:
+    where = header.path
+    if report.unknown:
+        first = report.unknown[0]
+        names = ", ".join(map(repr, report.unknown[:SHOWN]))
+        raise AdapterFormatError(
+            f"{where}: {len(report.unknown)} of {report.total} modules are not in the base, the first: {names}"
+            f"{nearest(first, shapes)}. The file ({header.format}) was trained for another model, or adapts its text "
+            "encoder; give an adapter that was trained on this base"
+        )
+    if report.mismatched:
+        name, (own, base) = next(iter(report.mismatched.items()))
+        raise AdapterFormatError(
+            f"{where}: {len(report.mismatched)} of {report.total} modules have another shape than the base's, "
+            f"the first: {name!r} is {own[0]} x {own[1]} (out x in) in the file and {base[0]} x {base[1]} in the base. "
+            "The file was trained on another size of model; give an adapter that was trained on this base"
+        )
+    taken = list(report.names.values())
+    twice = sorted({name for name in taken if taken.count(name) > 1}) if len(set(taken)) < len(taken) else []
+    if twice:
+        raise AdapterFormatError(f"{where}: several modules of the file are the base's {twice[0]!r}; save each once")

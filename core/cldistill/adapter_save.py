@@ -1,0 +1,48 @@
+"""Write one LoRA as a file that stock diffusers loads at the right scale."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from cldistill.files import atomic_write_bytes
+from cldistill.protocols import BaseModel
+
+
+def adapter_metadata(modules: list[str], rank: int, alpha: float, prefix: str = "transformer") -> str:
+    """Return diffusers' ``lora_adapter_metadata``: without it an r = 4, alpha = 16 file reloads at scale 1 instead of 4."""
+    config: dict[str, Any] = {
+        "r": rank, "lora_alpha": alpha, "target_modules": sorted(modules), "lora_dropout": 0.0, "bias": "none",
+        "use_rslora": False, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {},
+    }  # fmt: skip
+    return json.dumps({f"{prefix}.{key}": value for key, value in config.items()}, sort_keys=True)
+
+
+def adapter_bytes(
+    base: BaseModel,
+    weights: Mapping[str, Tensor],
+    rank: int,
+    alpha: float,
+    header: Mapping[str, str],
+    dtype: torch.dtype,
+) -> bytes:
+    """Serialise ``<module>.lora_A.weight`` / ``.lora_B.weight`` tensors under the family's own key names."""
+    modules = sorted(name.removesuffix(".lora_A.weight") for name in weights if name.endswith(".lora_A.weight"))
+    tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
+    metadata = {"format": "pt", "lora_adapter_metadata": adapter_metadata(modules, rank, alpha), **header}
+    return bytes(save(base.export_state(tensors), metadata))
+
+
+def save_adapter(
+    path: Path, base: BaseModel, weights: Mapping[str, Tensor], rank: int, alpha: float,
+    header: Mapping[str, str] | None = None, dtype: torch.dtype = torch.float32,
+) -> None:  # fmt: skip
+    """Write the LoRA to ``path``, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_bytes(path, adapter_bytes(base, weights, rank, alpha, header or {}, dtype))

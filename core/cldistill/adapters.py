@@ -1,0 +1,221 @@
+"""One frozen backbone, several adapters: named trainable slots, one teacher slot, scoped switching.
+
+peft's own switches (`set_adapter`, `disable_adapter`) flip ``requires_grad``: after student -> teacher -> backward all
+student gradients are silently None.  Here a slot is switched on in a list that all layers share, and nothing else
+changes; a graph that is alive keeps the weights with which it was made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from cldistill.adapter_files import AdapterState
+from cldistill.adapter_inject import AdapterLayers
+from cldistill.adapter_layers import cover, uncover
+from cldistill.adapter_weights import overlay, overwrite
+from cldistill.errors import nearest
+
+TEACHER = "teacher"
+"""The frozen slot's name."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Slot:
+    key: str
+    """Name inside peft's layers: neither dots nor a clash with a dict's methods, whatever the slot is called."""
+    modules: tuple[str, ...]
+    rank: int
+    alpha: float
+
+
+class AdapterSlots:
+    """Named adapter slots over one backbone, which is frozen."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        """Freeze ``backbone``.  Its modules are wrapped when a slot first adapts them.
+
+        Raises:
+            ValueError: if it carries adapters already.
+        """
+        backbone.requires_grad_(False)
+        self._layers = AdapterLayers(backbone)
+        self._slots: dict[str, _Slot] = {}
+        self._created = 0
+        self._active: str | None = None
+        self._mounted: AdapterState | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The trainable slots, in the order in which they were added."""
+        return tuple(self._slots)
+
+    def add(self, name: str, targets: Sequence[str], rank: int, alpha: float, generator: torch.Generator) -> None:
+        """Add a trainable slot in fp32: ``A`` uniform as in `nn.Linear`, ``B`` zero (so it starts as the bare base).
+
+        The weights depend on generator, targets and rank alone, not on other slots or the order of ``targets``.
+
+        Raises:
+            ValueError: for a name that is taken, and for a target that is no linear module of the backbone.
+        """
+        if name in self._slots or name == TEACHER:
+            raise ValueError(f"the slot name {name!r} is taken; choose another")
+        modules = tuple(sorted(set(targets)))
+        self._created += 1
+        slot = _Slot(f"{re.sub(r'[^0-9a-zA-Z]', '_', name)}_{self._created}", modules, rank, alpha)
+        self._layers.wrap(modules)
+        for module in modules:
+            self._layers.add(module, slot.key, rank, alpha, generator)
+        self._slots[name] = slot
+
+    def remove(self, name: str) -> None:
+        """Take a slot and its weights out."""
+        slot = self._slot(name)
+        if self._active == name:
+            raise ValueError(f"slot {name!r} is active; leave its scope before removing it")
+        for module in slot.modules:
+            uncover(self._layers[module], slot.key)
+        del self._slots[name]
+
+    def release(self) -> None:
+        """Take everything out: the backbone is again what it was, but frozen."""
+        self._slots.clear()
+        self._mounted, self._active = None, None
+        self._layers.unwrap()
+
+    def rank(self, name: str) -> int:
+        """Rank of a slot."""
+        return self._slot(name).rank
+
+    def alpha(self, name: str) -> float:
+        """Alpha of a slot; its scale is ``alpha / rank``."""
+        return self._slot(name).alpha
+
+    def targets(self, name: str) -> tuple[str, ...]:
+        """Full names of the modules that a slot adapts, sorted."""
+        return self._slot(name).modules
+
+    def parameters(self, name: str) -> dict[str, nn.Parameter]:
+        """The slot's own: ``<module>.lora_A.weight`` ``[rank, in]`` and ``<module>.lora_B.weight`` ``[out, rank]``."""
+        slot = self._slot(name)
+        found: dict[str, nn.Parameter] = {}
+        for module in slot.modules:
+            layer = self._layers[module]
+            found[f"{module}.lora_A.weight"] = layer.lora_A[slot.key].weight
+            found[f"{module}.lora_B.weight"] = layer.lora_B[slot.key].weight
+        return found
+
+    def state(self, name: str) -> dict[str, Tensor]:
+        """A copy of the slot's weights, detached: later updates do not change it."""
+        return {key: parameter.detach().clone() for key, parameter in self.parameters(name).items()}
+
+    def load(self, name: str, state: Mapping[str, Tensor]) -> None:
+        """Overwrite the slot's weights in place (an optimiser keeps its parameters).
+
+        Raises:
+            AdapterFormatError: unless names and shapes are exactly the slot's.
+        """
+        overwrite(self.parameters(name), state, name)
+
+    def copy(self, source: str, target: str) -> None:
+        """Make ``target`` compute what ``source`` computes: same targets and rank, the alphas may differ."""
+        weights = self.state(source)
+        ratio = (self.alpha(source) / self.rank(source)) / (self.alpha(target) / self.rank(target))
+        self.load(target, {k: v * ratio if k.endswith("lora_B.weight") else v for k, v in weights.items()})
+
+    def start_from(self, name: str, adapter: AdapterState) -> None:
+        """Let a fresh slot start as a LoRA of at most its rank; where the adapter has nothing, ``B`` stays zero.
+
+        Raises:
+            AdapterFormatError: for a LoKr, a larger rank, or modules that the slot does not adapt.
+        """
+        overlay(self.parameters(name), adapter, self.alpha(name), name)
+
+    def add_teacher(self, extra_targets: Sequence[str] = ()) -> None:
+        """Wrap ahead modules that only teachers cover (`mount` would do it then): for `torch.compile` and the like."""
+        self._layers.wrap(extra_targets)
+
+    @property
+    def mounted(self) -> str | None:
+        """Digest of the adapter in the teacher slot, or None."""
+        return None if self._mounted is None else self._mounted.digest
+
+    def mount(self, state: AdapterState | None) -> None:
+        """Put an adapter of any rank, alpha and coverage into the teacher slot (None: empty it).
+
+        Tensors are replaced and never written to: nothing of the last teacher stays, and graphs made with it stay
+        right.  Mounting the same digest again costs nothing.  Modules that no slot adapts are wrapped.
+        """
+        if state is not None and self.mounted == state.digest:
+            return
+        if state is not None:
+            self._layers.wrap(tuple(state.modules))
+        for _, layer in self._layers.items():
+            uncover(layer, TEACHER)
+        self._mounted = None
+        for module, weights in (state.modules if state is not None else {}).items():
+            cover(self._layers[module], TEACHER, weights, module)
+        self._mounted = state
+
+    @property
+    def active(self) -> str | None:
+        """The slot whose scope is entered, or None: the bare base."""
+        return self._active
+
+    @contextmanager
+    def scope(self, name: str | None) -> Iterator[None]:
+        """Run the forwards inside with exactly this slot (``teacher`` included; None: the bare base); scopes nest."""
+        before = self._active
+        self._switch(name)
+        try:
+            yield
+        finally:
+            self._switch(before)
+
+    def run_pinned(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Checkpoint ``function(*args)``: its recompute runs under the adapter of its forward, not the active one.
+
+        Has the calling convention of diffusers' ``enable_gradient_checkpointing(run)``.
+        """
+        name, teacher = self._active, self._mounted
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), self._as_it_was(name, teacher)
+
+        call = partial(function, **kwargs) if kwargs else function
+        result: T = checkpoint(call, *args, use_reentrant=False, context_fn=contexts)
+        return result
+
+    @contextmanager
+    def _as_it_was(self, name: str | None, teacher: AdapterState | None) -> Iterator[None]:
+        now = self._mounted
+        if name == TEACHER:
+            self.mount(teacher)
+        try:
+            with self.scope(name):
+                yield
+        finally:
+            if name == TEACHER:
+                self.mount(now)
+
+    def _switch(self, name: str | None) -> None:
+        if name is None:
+            self._layers.active[:] = ()
+        else:
+            self._layers.active[:] = (TEACHER if name == TEACHER else self._slot(name).key,)
+        self._active = name
+
+    def _slot(self, name: str) -> _Slot:
+        if name not in self._slots:
+            raise ValueError(f"no adapter slot {name!r}{nearest(name, self._slots)}")
+        return self._slots[name]

@@ -1,0 +1,206 @@
+"""From a checked manifest to a `cldistill.run.Run`: build the parts, mount the slots, prepare the data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import Accelerator, InitProcessGroupKwargs
+
+from cldistill.adapter_files import fit, load_adapter, read_header
+from cldistill.adapters import AdapterSlots
+from cldistill.cache import TensorCache
+from cldistill.checked import CheckedManifest, default_cache
+from cldistill.component import BuildContext
+from cldistill.encodings import Encoder
+from cldistill.manifest import Slot
+from cldistill.prepare import Workshop, effect_pools, general_pool, make_bank, prepare
+from cldistill.progress import SilentStages, Stages
+from cldistill.protocols import BaseModel, PromptIsolator
+from cldistill.random import KeyedRandom
+from cldistill.records import GENERAL, Item, Prompts
+from cldistill.run import LrPhase, Run, SlotConfig, Term
+from cldistill.schedule import Schedule
+from cldistill.targets import TeacherSampler
+from cldistill.triggers import check_triggers
+
+KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires")
+"""Parts of a manifest that may change between a run and its resumption: they do not touch what is trained."""
+
+
+def assemble(
+    checked: CheckedManifest, output: Path, *, cache: Path | None = None, stages: Stages | None = None,
+    observers: Sequence[object] = (),
+) -> Run:  # fmt: skip
+    """Build the run of a checked manifest; everything slow is cached under ``cache``."""
+    manifest, accelerator = checked.manifest, make_accelerator(checked)
+    if not accelerator.is_main_process or stages is None:
+        stages = SilentStages()
+    context = BuildContext(
+        root=checked.file.root, cache=cache or default_cache(), output=output,
+        device=str(accelerator.device), seed=manifest.train.seed, effects=checked.effects,
+    )  # fmt: skip
+    random = KeyedRandom(manifest.train.seed, accelerator.process_index, context.device)
+    with stages.stage("loading the base model", 1) as advance:
+        base: BaseModel = checked.base.build(context)
+        base.to(context.device)
+        advance(1)
+    configs = tuple(slot_config(name, slot, checked) for name, slot in manifest.slots.items())
+    slots = add_slots(base, configs, checked, random)
+    workshop = Workshop(
+        base=base, slots=slots, encoder=Encoder(base, TensorCache(context.cache / "encodings")),
+        sampler=TeacherSampler(
+            base, slots, Schedule(manifest.targets.steps if manifest.targets else 40, manifest.sampler.shift),
+            random.child("targets"), context.device,
+        ),
+        accelerator=accelerator, cache=context.cache, stages=stages,
+    )  # fmt: skip
+    isolator: PromptIsolator = checked.prompts.build(context)
+    prompts = isolate_all(isolator, base, checked)
+    terms = make_terms(checked, context)
+    pools = effect_pools(checked.effects)
+    trained = [name for name, part in checked.teachers.items() if part is not None and part.needs.rank is not None]
+    bank = make_bank(workshop, checked.effects, _sources(checked, context), pools, trained)
+    dataset = prepare(
+        workshop, _rows(checked, isolator, prompts, pools), bank,
+        manifest.targets.origin if manifest.targets else None, _target_pools(checked),
+    )  # fmt: skip
+    return Run(
+        name=manifest.name, output=output, total_steps=manifest.train.generator_steps, base=base, slots=slots,
+        slot_configs=configs, terms=terms, router=checked.router.build(context), dataset=dataset, teachers=bank,
+        schedule=Schedule(manifest.sampler.steps, manifest.sampler.shift, manifest.sampler.integer_timesteps),
+        random=random.child("train"), accelerator=accelerator, effects=checked.effects, prompts=prompts,
+        batch_size=manifest.train.batch_size, grad_clip=manifest.train.grad_clip,
+        checkpoint_every=manifest.train.checkpoint_every, keep=manifest.train.keep,
+        max_bad_steps=manifest.train.max_bad_steps, manifest_digest=manifest_digest(checked),
+        resolved_manifest=resolved_text(checked), observers=(*observers, *(o.build(context) for o in checked.observers)),
+        extras={"workshop": workshop, "isolator": isolator, "context": context},
+    )  # fmt: skip
+
+
+def make_accelerator(checked: CheckedManifest) -> Accelerator:
+    """Let accelerate choose device and precision; ``train.device: cpu`` and ``accelerate launch --cpu`` force the CPU."""
+    train = checked.manifest.train
+    # Ranks prepare different teachers and targets: a collective may wait for the slowest far longer than NCCL's minutes.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=2))
+    return Accelerator(cpu=train.device == "cpu", mixed_precision=train.mixed_precision, kwargs_handlers=[patience])
+
+
+def slot_config(name: str, slot: Slot, checked: CheckedManifest) -> SlotConfig:
+    """Turn a manifest's slot into the engine's record."""
+    return SlotConfig(
+        name=name, rank=slot.rank, alpha=slot.scale_alpha,
+        lr=tuple(LrPhase(p.from_step, p.lr, p.end_lr, p.warmup) for p in slot.phases),
+        betas=slot.betas, weight_decay=slot.weight_decay, updates=slot.updates, from_step=slot.from_step,
+        init=slot.init, ema=slot.ema, targets=checked.slot_targets[name], reuse_sample=slot.reuse_sample,
+    )  # fmt: skip
+
+
+def add_slots(
+    base: BaseModel, configs: Sequence[SlotConfig], checked: CheckedManifest, random: KeyedRandom
+) -> AdapterSlots:
+    """Freeze the backbone and give it its slots; a slot with a file to start from is loaded."""
+    slots = AdapterSlots(base.backbone)
+    for config in configs:
+        slots.add(config.name, config.targets, config.rank, config.alpha, random.generator("init", config.name))
+    slots.add_teacher(teacher_modules(checked))
+    for config in configs:
+        if isinstance(config.init, Path):
+            slots.start_from(config.name, load_adapter(config.init, checked.description.modules))
+    if checked.manifest.train.gradient_checkpointing:
+        base.enable_gradient_checkpointing(slots.run_pinned)
+    return slots
+
+
+def teacher_modules(checked: CheckedManifest) -> tuple[str, ...]:
+    """Every module of the base that a teacher may cover: what lies outside the slots must be wrapped too."""
+    covered = set(checked.description.targets)
+    for part in checked.teachers.values():
+        if part is not None and part.needs.adapter is not None:
+            covered |= set(fit(read_header(part.needs.adapter), checked.description).names.values())
+    return tuple(sorted(covered))
+
+
+def isolate_all(isolator: PromptIsolator, base: BaseModel, checked: CheckedManifest) -> dict[str, Prompts]:
+    """Give every effect its prompts, and see that the triggers differ after tokenisation."""
+    prompts = {effect.name: isolator.isolate(effect) for effect in checked.effects}
+    check_triggers({name: p.trigger for name, p in prompts.items() if p.trigger}, base.tokenize)
+    return prompts
+
+
+def make_terms(checked: CheckedManifest, context: BuildContext) -> tuple[Term, ...]:
+    """Build the loss terms in the manifest's order."""
+    names: dict[str, int] = {}
+    terms = []
+    for loss in checked.losses:
+        count = names[loss.part.name] = names.get(loss.part.name, 0) + 1
+        name = loss.part.name if count == 1 else f"{loss.part.name}-{count}"
+        needs = loss.part.needs
+        term = Term(
+            name=name,
+            loss=loss.part.build(context),
+            slot=loss.slot,
+            streams=loss.streams,
+            weight=loss.weight,
+            from_step=loss.from_step,
+            until_step=loss.until_step,
+            teacher=needs.teacher,
+            targets=needs.targets,
+        )
+        terms.append(term)
+    return tuple(terms)
+
+
+def _sources(checked: CheckedManifest, context: BuildContext) -> dict[str, Any]:
+    return {name: _NoTeacher() if part is None else part.build(context) for name, part in checked.teachers.items()}
+
+
+class _NoTeacher:
+    """Stands for an effect whose manifest names no teacher, in a run whose losses ask for none."""
+
+    def adapter(self, request: object) -> None:
+        """Return no adapter."""
+
+
+def _rows(
+    checked: CheckedManifest,
+    isolator: PromptIsolator,
+    prompts: Mapping[str, Prompts],
+    pools: Mapping[str, Sequence[Item]],
+) -> dict[str, list[tuple[Item, Prompts]]]:
+    rows = {name: [(item, prompts[name]) for item in items] for name, items in pools.items()}
+    general = checked.manifest.general
+    if general is not None and (checked.router.needs.general or GENERAL in checked.streams):
+        rows[GENERAL] = general_pool(general.images, general.instructions, isolator.general)
+    return rows
+
+
+def _target_pools(checked: CheckedManifest) -> list[str]:
+    """Pools whose items need targets: the effects', and the general one where a loss with targets meets it."""
+    needing = [loss for loss in checked.losses if loss.part.needs.targets]
+    if not needing:
+        return []
+    pools = [effect.name for effect in checked.effects]
+    # A stream that is neither one effect's nor the general one mixes both pools.
+    meets_general = any(stream != "effect" for loss in needing for stream in (loss.streams or checked.streams))
+    if meets_general and checked.manifest.general is not None and checked.router.needs.general:
+        pools.append(GENERAL)
+    return pools
+
+
+def resolved_text(checked: CheckedManifest) -> str:
+    """Return the resolved manifest as YAML, with the plugin versions that it was resolved with."""
+    versions = "\n".join(f"#   {name} {version}" for name, version in checked.versions().items())
+    body = yaml.safe_dump(checked.resolved(), sort_keys=False, allow_unicode=True)
+    return f"# Resolved by cldistill; plugins:\n{versions}\n{body}"
+
+
+def manifest_digest(checked: CheckedManifest) -> str:
+    """Hash all of the manifest that decides what is trained."""
+    data = {key: value for key, value in checked.resolved().items() if key not in KEEP_FROM_DIGEST}
+    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,92 @@
+"""A content-addressed cache of tensors on disk: change an input and just what it feeds is computed again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+MEMORY_LIMIT = 2 * 1024**3
+
+
+def content_key(*parts: str | int | float) -> str:
+    """Hash the parts, each with its type and length, so that no two different lists share a key."""
+    digest = hashlib.sha256()
+    for part in parts:
+        text = f"{type(part).__name__}:{part}".encode()
+        digest.update(len(text).to_bytes(8, "big") + text)
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class TensorCache:
+    """Named tensors by key: on disk as safetensors, the most recent ones (2 GiB) in memory too."""
+
+    def __init__(self, root: Path, memory_limit: int = MEMORY_LIMIT) -> None:
+        self.root = root
+        self._memory: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+        self._memory_limit = memory_limit
+        self._memory_bytes = 0
+        self.computed = 0
+        """Entries that had to be computed, for the log and the tests."""
+
+    def path(self, key: str) -> Path:
+        """Return the file of a key."""
+        return self.root / key[:2] / f"{key}.safetensors"
+
+    def has(self, key: str) -> bool:
+        """Whether the key is on disk."""
+        return self.path(key).is_file()
+
+    def get(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Return the tensors of ``key``, computing and storing them where they are missing or unreadable."""
+        if key in self._memory:
+            self._memory.move_to_end(key)
+            return self._memory[key]
+        tensors = self._read(key)
+        if tensors is None:
+            tensors = {name: value.detach().contiguous().cpu() for name, value in make().items()}
+            self._write(key, tensors)
+            self.computed += 1
+        self._remember(key, tensors)
+        return tensors
+
+    def _read(self, key: str) -> dict[str, Tensor] | None:
+        path = self.path(key)
+        if not path.is_file():
+            return None
+        try:
+            loaded: dict[str, Tensor] = load_file(path)
+            return loaded
+        except (SafetensorError, OSError):
+            path.unlink(missing_ok=True)  # half-written by a crash of another program: make it again
+            return None
+
+    def _write(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        path = self.path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        save_file(dict(tensors), aside)
+        aside.replace(path)
+
+    def _remember(self, key: str, tensors: dict[str, Tensor]) -> None:
+        self._memory[key] = tensors
+        self._memory_bytes += _size(tensors)
+        while self._memory_bytes > self._memory_limit and len(self._memory) > 1:
+            _, dropped = self._memory.popitem(last=False)
+            self._memory_bytes -= _size(dropped)
+
+
+def _size(tensors: Mapping[str, Tensor]) -> int:
+    return sum(value.numel() * value.element_size() for value in tensors.values())

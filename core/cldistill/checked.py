@@ -1,0 +1,137 @@
+"""A manifest whose parts were found and fit together: what assembly and plan start from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cldistill.catalogue import Catalogue, Entry
+from cldistill.component import AnyComponent, BaseDescription, BuildContext, Needs, Settings
+from cldistill.manifest import Manifest
+from cldistill.manifest_file import ManifestFile
+from cldistill.manifest_yaml import Loc
+from cldistill.records import EffectInfo, Item
+
+CACHE_VARIABLE = "CLDISTILL_CACHE"
+STUDENT = "student"
+"""The slot that a run is about: what is sampled from, measured and exported."""
+
+
+def default_cache() -> Path:
+    """Return the folder of the cache: ``$CLDISTILL_CACHE``, or ``~/.cache/cldistill``."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "cldistill")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component that the manifest names, with its validated settings and what it says it needs."""
+
+    loc: Loc
+    entry: Entry
+    settings: Settings
+    needs: Needs
+
+    @property
+    def component(self) -> AnyComponent:
+        """Return the component itself."""
+        return self.entry.component
+
+    @property
+    def name(self) -> str:
+        """Return the name under which the manifest asks for it."""
+        return self.component.name
+
+    def build(self, context: BuildContext) -> Any:
+        """Build the part."""
+        return self.component.build(self.settings, context)
+
+
+@dataclass(frozen=True)
+class CheckedLoss:
+    """A loss term with the slot it trains and the streams it counts in (None: all), manifest and component combined."""
+
+    part: Part
+    name: str
+    """Unique within the run: the component's name, with ``-2`` and so on where it is used again."""
+    slot: str
+    streams: frozenset[str] | None
+    weight: float
+    from_step: int
+    until_step: int | None
+
+    def active(self, step: int, stream: str) -> bool:
+        """Whether the term counts in a 0-based generator step on a stream."""
+        if self.streams is not None and stream not in self.streams:
+            return False
+        return self.from_step <= step and (self.until_step is None or step < self.until_step)
+
+
+@dataclass(frozen=True)
+class CheckedManifest:
+    """The whole run, judged without torch and without reading a weight."""
+
+    file: ManifestFile
+    catalogue: Catalogue
+    base: Part
+    description: BaseDescription
+    router: Part
+    prompts: Part
+    teachers: Mapping[str, Part | None]
+    """Effect -> its teacher source; None where the manifest names none (nothing then asks for it)."""
+    losses: tuple[CheckedLoss, ...]
+    observers: tuple[Part, ...]
+    metrics: tuple[Part, ...]
+    effects: tuple[EffectInfo, ...]
+    slot_targets: Mapping[str, tuple[str, ...]]
+    """Slot -> full names of the modules that it adapts."""
+    items: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
+    """Pool (effect or ``general``) -> its items; empty where files were not looked at."""
+    teacher_ranks: Mapping[str, int] = field(default_factory=dict)
+    """Effect -> largest rank in its teacher's file, or the rank that its source will train."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Return the manifest as it was written."""
+        return self.file.manifest
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Return the streams that the router yields, or those that the losses name if the router does not say."""
+        named = self.router.needs.streams
+        if named is None:
+            named = frozenset(stream for loss in self.losses for stream in loss.streams or ())
+        return tuple(sorted(named))
+
+    def parts(self) -> Iterator[Part]:
+        """Yield every part, in the order of validation."""
+        yield self.base
+        yield from (part for part in self.teachers.values() if part is not None)
+        yield from (self.router, self.prompts)
+        yield from (loss.part for loss in self.losses)
+        yield from (*self.observers, *self.metrics)
+
+    def versions(self) -> dict[str, str]:
+        """Return distribution -> version of every plugin that the run uses."""
+        owners = {part.entry.owner.distribution: part.entry.owner.version for part in self.parts()}
+        return dict(sorted(owners.items()))
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the manifest with every default filled in and every path made absolute, as plain data.
+
+        It can be written as YAML and loaded again.
+        """
+        data = self.manifest.model_dump(mode="json", by_alias=True)
+        for part in self.parts():
+            target: Any = data
+            for step in part.loc:
+                target = target[step]
+            target["options"] = part.settings.model_dump(mode="json", by_alias=True)
+        for index, loss in enumerate(self.losses):
+            data["losses"][index]["slot"] = loss.slot
+            data["losses"][index]["streams"] = sorted(loss.streams) if loss.streams is not None else None
+        for name, slot in self.manifest.slots.items():
+            data["slots"][name]["alpha"] = slot.scale_alpha
+        return dict(data)

@@ -1,0 +1,35 @@
+"""The command line: commands and exit codes.  What takes time is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cldistill.cli_files import generate, inspect
+from cldistill.cli_look import check, plan, schema
+from cldistill.cli_plugins import plugins
+from cldistill.cli_run import run
+from cldistill.errors import CldistillError
+
+app = typer.Typer(
+    help="Distil many image-editing effect LoRAs, and few-step sampling with them, into one LoRA file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (run, check, plan, plugins, inspect, generate, schema):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; a user error is one message on stderr and exit code 2."""
+    try:
+        app()
+    except CldistillError as error:
+        print(f"cldistill: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""`cldistill run`: check, refuse what would overwrite another run, then hand over to the runner."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cldistill.checked import CheckedManifest
+from cldistill.cli_options import ManifestArgument, SetOption
+from cldistill.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from cldistill.checkpoint import Checkpoint
+
+
+def run(
+    manifest: ManifestArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the run (default: runs/NAME).")
+    ] = None,
+    overrides: SetOption = None,
+    resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--resume/--fresh",
+            help="Go on with the run in the folder (the default if it is one of this manifest), or set it aside.",
+        ),
+    ] = None,
+) -> None:
+    """Train, export and measure a manifest; Ctrl-C saves, and the same command goes on."""
+    from cldistill.validate import check_manifest
+    from cldistill.validate_prompts import preview_prompts
+
+    checked = check_manifest(manifest, overrides or ())
+    preview_prompts(checked)
+    folder = output or Path("runs") / checked.manifest.name
+    if resume is False:
+        set_aside(folder)
+    else:
+        refuse_another(checked, folder, wanted=bool(resume))
+
+    from rich.console import Console
+
+    from cldistill.runner import execute
+
+    outcome = execute(checked, folder, Console(), resume_command(manifest, folder, overrides or ()))
+    if not outcome.finished:
+        raise typer.Exit(3)
+
+
+def resume_command(manifest: str, folder: Path, overrides: Sequence[str]) -> str:
+    """Return the command that goes on with a run."""
+    settings = [word for override in overrides for word in ("--set", override)]
+    program = Path(sys.argv[0]).name
+    words = [program if program == "cldistill" else "cldistill", "run", manifest, "--output", str(folder), *settings]
+    return shlex.join(words)
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a run that ``--fresh`` would overwrite: ``OUT`` becomes ``OUT.1``, or the next free number.
+
+    Of several processes under ``accelerate launch`` only the first does it; the others wait for it when they connect.
+    """
+    if not (folder / "checkpoints").exists() or int(os.environ.get("RANK", "0")) != 0:
+        return
+    number = 1
+    while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    folder.rename(kept)
+    typer.echo(f"the run that was in {folder} is now in {kept}")
+
+
+def refuse_another(checked: CheckedManifest, folder: Path, *, wanted: bool) -> None:
+    """Refuse, before anything is loaded, to go on with the run of another manifest, or with none if one is ``wanted``.
+
+    Raises:
+        CheckpointError: naming the folder and what to do.
+    """
+    if not (folder / "checkpoints").is_dir():
+        if wanted:
+            raise CheckpointError(f"{folder} holds no checkpoint to resume; leave out --resume to start there")
+        return
+    from cldistill.assemble import manifest_digest
+
+    found = _newest(folder / "checkpoints")
+    if found is not None and found.meta.get("manifest") != manifest_digest(checked):
+        raise CheckpointError(
+            f"{folder} holds a run of another manifest ({found.path}); choose another --output, "
+            "or --fresh to set that run aside and start over"
+        )
+
+
+def _newest(root: Path) -> Checkpoint | None:
+    """Return the newest checkpoint whose index can be read; the loop verifies the tensors when it loads them."""
+    from cldistill.checkpoint import read
+
+    for folder in sorted(root.glob("step-*"), reverse=True):
+        with suppress(CheckpointError):
+            return read(folder)
+    return None

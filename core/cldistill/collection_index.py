@@ -1,0 +1,108 @@
+"""What an exported collection says of itself: effects, triggers, sampler and base, by its header (torch-free)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cldistill.adapter_header import find_file, read_header
+from cldistill.errors import CollectionError, nearest
+
+FORMAT = "1"
+WEIGHTS = "pytorch_lora_weights.safetensors"
+COMPOSITION = ", and then apply "
+
+
+@dataclass(frozen=True)
+class CollectionEffect:
+    """One effect of a collection."""
+
+    name: str
+    trigger: str
+    prompt: str
+    """The student's prompt, trigger included: what to type in any program."""
+    teacher_prompt: str = ""
+
+
+@dataclass(frozen=True)
+class CollectionIndex:
+    """A collection without its weights."""
+
+    file: Path
+    title: str
+    effects: tuple[CollectionEffect, ...]
+    steps: int
+    shift: float
+    integer_timesteps: bool
+    base: str
+    base_plugin: str
+    base_options: Mapping[str, Any]
+    """Options of the base's plugin; ``model`` is missing where the base was a local folder."""
+    metadata: Mapping[str, str]
+
+    def effect(self, name: str) -> CollectionEffect:
+        """Return an effect by name; raises `CollectionError` with the nearest name."""
+        for effect in self.effects:
+            if effect.name == name:
+                return effect
+        hint = nearest(name, [effect.name for effect in self.effects])
+        raise CollectionError(f"{self.file.parent}: this collection has no effect {name!r}{hint}")
+
+    def prompt(self, names: Sequence[str]) -> str:
+        """Return the prompt of one effect, or of several in order (paper, supplement: composing two effects)."""
+        prompts = [self.effect(name).prompt.rstrip(". ") for name in names]
+        if not prompts:
+            raise CollectionError(f"{self.file.parent}: name at least one effect{nearest('', self._names())}")
+        if len(prompts) == 1:
+            return self.effect(names[0]).prompt
+        first, *others = prompts
+        return f"Please apply {first} to the input image{''.join(COMPOSITION + prompt for prompt in others)}."
+
+    def _names(self) -> list[str]:
+        return [effect.name for effect in self.effects]
+
+
+def effects_json(effects: Sequence[CollectionEffect]) -> list[dict[str, str]]:
+    """Return the effects as ``effects.json`` and the header write them."""
+    return [asdict(effect) for effect in effects]
+
+
+def read_index(path: Path | str) -> CollectionIndex:
+    """Read a collection from its folder, or from its weights file alone.
+
+    Raises `CollectionError` for a missing or damaged collection, or an adapter file that is none.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CollectionError(f"{path}: no such collection")
+    if path.is_dir() and not (path / WEIGHTS).is_file():
+        raise CollectionError(f"{path}: holds no {WEIGHTS}; name the folder that a run wrote as its collection/")
+    file = find_file(path)
+    metadata = read_header(file).metadata
+    if "cldistill.effects" not in metadata:
+        raise CollectionError(f"{file}: is an adapter but no collection: its header names no effects")
+    if metadata.get("cldistill.format") != FORMAT:
+        found = metadata.get("cldistill.format")
+        raise CollectionError(f"{file}: has collection format {found}, this cldistill reads {FORMAT}: upgrade it")
+    return _parse(file, metadata)
+
+
+def _parse(file: Path, metadata: Mapping[str, str]) -> CollectionIndex:
+    try:
+        return CollectionIndex(
+            file=file,
+            title=metadata.get("modelspec.title", file.stem),
+            effects=tuple(CollectionEffect(**effect) for effect in json.loads(metadata["cldistill.effects"])),
+            steps=int(metadata["cldistill.steps"]),
+            shift=float(metadata["cldistill.shift"]),
+            integer_timesteps=metadata.get("cldistill.integer_timesteps") == "true",
+            base=metadata["cldistill.base"],
+            base_plugin=metadata["cldistill.base_plugin"],
+            base_options=json.loads(metadata["cldistill.base_options"]),
+            metadata=metadata,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CollectionError(f"{file}: its header is damaged ({error!r}); export the collection again") from error

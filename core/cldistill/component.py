@@ -1,0 +1,251 @@
+"""What a plugin registers: a name, typed settings, a torch-free description and a builder.
+
+``describe`` runs in ``cldistill check`` and ``plan``: it must not import torch.  ``build`` runs once, when the run is
+assembled, and may import anything.  The typed constructors at the end (`loss_term`, `base_model`, ...) tie ``build``'s
+result to the Protocol of its kind, so that a part that does not conform fails in its author's own type checker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel as PydanticModel
+from pydantic import BeforeValidator, ConfigDict, ValidationInfo
+
+from cldistill.records import EffectInfo
+
+if TYPE_CHECKING:
+    from cldistill import protocols
+
+Kind = Literal["base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer"]
+KINDS: tuple[Kind, ...] = (
+    "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer"
+)  # fmt: skip
+
+
+class Settings(PydanticModel):
+    """Base of every component's settings: unknown keys are errors, values cannot be changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def resolve_path(value: object, info: ValidationInfo) -> object:
+    """Resolve ``package:<package>/<path>`` and manifest-relative paths.
+
+    The validation context may hold ``root``: the folder of the manifest in which the value was written.
+    """
+    if not isinstance(value, (str, Path)):
+        return value
+    text = str(value)
+    if text.startswith("package:"):
+        package, _, inner = text.removeprefix("package:").partition("/")
+        return Path(str(files(package).joinpath(inner)))
+    root = (info.context or {}).get("root")
+    path = Path(text).expanduser()
+    return Path(root) / path if root is not None and not path.is_absolute() else path
+
+
+def resolve_model(value: object, info: ValidationInfo) -> object:
+    """Resolve a model reference: ``package:`` data, a folder (``./x``, absolute, or existing), else a hub id, unchanged."""
+    if not isinstance(value, (str, Path)):
+        return value
+    text = str(value)
+    path = resolve_path(text, info)
+    assert isinstance(path, Path)
+    local = text.startswith(("package:", ".", "/", "~")) or path.is_dir()
+    return str(path) if local else text
+
+
+LocalPath = Annotated[Path, BeforeValidator(resolve_path)]
+"""Settings type for a path: relative to the manifest, absolute, or ``package:<package>/<path>``."""
+
+ModelRef = Annotated[str, BeforeValidator(resolve_model)]
+"""Settings type for a model: a hub id, a folder in the diffusers layout, or ``package:<package>/<path>``."""
+
+
+@dataclass(frozen=True)
+class Forwards:
+    """Backbone calls of one evaluation of a loss term."""
+
+    rollout: bool = False
+    """Whether it needs the student's rollout (on average ``(steps - 1) / 2`` calls, shared within the update)."""
+    sample: int = 0
+    """Calls, without grad, that turn the rollout into a sample; shared within the update, and saved when it is reused."""
+    graded: int = 0
+    """Calls with grad (cost 3 with gradient checkpointing)."""
+    plain: int = 0
+    """Calls without grad, other than the teacher's."""
+    teacher: int = 0
+    """Teacher calls, each doubled by guidance."""
+
+
+@dataclass(frozen=True)
+class BaseDescription:
+    """What a base model says of itself from its config alone."""
+
+    parameters: int
+    """Parameters of the backbone."""
+    modules: Mapping[str, tuple[int, int]]
+    """Every linear module of the backbone that can carry an adapter: name -> (out_features, in_features)."""
+    targets: tuple[str, ...]
+    """Names of the modules that a slot adapts by default."""
+    latent_tokens: int
+    """Tokens of one picture at the chosen resolution."""
+    channels: int
+    hidden: int
+    layers: int
+    bytes_per_parameter: float = 2.0
+    encoder_bytes: int = 0
+    """Text encoder and VAE together: resident only while latents and embeddings are computed."""
+    guidance_scale: float = 1.0
+    """Teacher guidance in the losses: 1 costs one call, anything else two."""
+    tokenizer: Path | None = None
+    """A ``tokenizer.json`` by which ``check`` can see that triggers stay distinct, if there is one on disk."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a part needs of the others, and offers them."""
+
+    slot: str | None = None
+    """Loss term: the slot that it trains unless the manifest says otherwise."""
+    predicts: frozenset[str] = frozenset()
+    """Loss term: other slots that it calls (the DMD losses call ``critic``)."""
+    streams: frozenset[str] | None = None
+    """Router: the streams it yields.  Loss term: streams it is made for (None: any)."""
+    targets: bool = False
+    """Loss term: needs target latents."""
+    teacher: bool = False
+    """Loss term: calls the mounted teacher."""
+    general: bool = False
+    """Router: draws from the general pool, which the manifest must then have."""
+    pairs: bool = False
+    """Teacher source: needs the effect's pairs."""
+    forwards: Forwards = field(default_factory=Forwards)
+    files: tuple[Path, ...] = ()
+    """Files or folders that must exist."""
+    adapter: Path | None = None
+    """Teacher source: an adapter file whose header must fit the base."""
+    rank: int | None = None
+    """Teacher source: rank of the adapter that it will make."""
+    packages: tuple[str, ...] = ()
+    """Importable packages that it needs beyond cldistill's own, e.g. ``("tensorboard",)``."""
+    base: BaseDescription | None = None
+    """Base model: its description."""
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What every builder may know; grows by fields, never by position."""
+
+    root: Path
+    """Folder of the manifest."""
+    cache: Path
+    """Folder of the content-addressed cache."""
+    output: Path
+    """Folder of the run."""
+    device: str = "cpu"
+    seed: int = 0
+    effects: tuple[EffectInfo, ...] = ()
+    weights: bool = True
+    """False: build with the structure only (tests of assembly)."""
+
+
+S = TypeVar("S", bound=Settings)
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class Component(Generic[S, T_co]):
+    """One registered part. ``(kind, name)`` is unique over all plugins."""
+
+    kind: Kind
+    name: str
+    summary: str
+    settings: type[S]
+    describe: Callable[[S], Needs]
+    build: Callable[[S, BuildContext], T_co]
+
+
+AnyComponent = Component[Any, Any]
+
+
+def base_model(
+    name: str,
+    summary: str,
+    settings: type[S],
+    describe: Callable[[S], Needs],
+    build: Callable[[S, BuildContext], protocols.BaseModel],
+) -> Component[S, protocols.BaseModel]:
+    """Register a base model: ``describe`` must fill `Needs.base` from its config, without torch."""
+    return Component("base_model", name, summary, settings, describe, build)
+
+
+def teacher_source(
+    name: str,
+    summary: str,
+    settings: type[S],
+    describe: Callable[[S], Needs],
+    build: Callable[[S, BuildContext], protocols.TeacherSource],
+) -> Component[S, protocols.TeacherSource]:
+    """Register a way to get an effect's teacher."""
+    return Component("teacher_source", name, summary, settings, describe, build)
+
+
+def stream_router(
+    name: str,
+    summary: str,
+    settings: type[S],
+    describe: Callable[[S], Needs],
+    build: Callable[[S, BuildContext], protocols.StreamRouter],
+) -> Component[S, protocols.StreamRouter]:
+    """Register a rule that draws stream and pools for every update."""
+    return Component("stream_router", name, summary, settings, describe, build)
+
+
+def prompt_isolator(
+    name: str,
+    summary: str,
+    settings: type[S],
+    describe: Callable[[S], Needs],
+    build: Callable[[S, BuildContext], protocols.PromptIsolator],
+) -> Component[S, protocols.PromptIsolator]:
+    """Register a rule that gives student and teacher their prompts."""
+    return Component("prompt_isolator", name, summary, settings, describe, build)
+
+
+def loss_term(
+    name: str,
+    summary: str,
+    settings: type[S],
+    describe: Callable[[S], Needs],
+    build: Callable[[S, BuildContext], protocols.LossTerm],
+) -> Component[S, protocols.LossTerm]:
+    """Register a loss term: a callable from a context to `cldistill.records.LossOutput`."""
+    return Component("loss_term", name, summary, settings, describe, build)
+
+
+def metric(
+    name: str,
+    summary: str,
+    settings: type[S],
+    describe: Callable[[S], Needs],
+    build: Callable[[S, BuildContext], protocols.Metric],
+) -> Component[S, protocols.Metric]:
+    """Register a metric over finished pictures."""
+    return Component("metric", name, summary, settings, describe, build)
+
+
+def observer(
+    name: str,
+    summary: str,
+    settings: type[S],
+    describe: Callable[[S], Needs],
+    build: Callable[[S, BuildContext], object],
+) -> Component[S, object]:
+    """Register an observer: an object with `cldistill.markers.hookimpl` methods named as in `cldistill.hookspecs.RunHooks`."""
+    return Component("observer", name, summary, settings, describe, build)

@@ -1,0 +1,129 @@
+"""Pictures, pairs and instructions on disk.  Listing is torch-free, so that ``check`` can look at a whole data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cldistill.errors import DataError
+from cldistill.records import GENERAL, Item
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def open_picture(picture: Path | str | Image) -> Image:
+    """Return an RGB picture of any file or PIL image: EXIF rotation applied, transparency laid on white.
+
+    Raises `DataError` with the path if the file is missing or no picture.
+    """
+    from PIL import Image as Pillow
+    from PIL import ImageOps, UnidentifiedImageError
+
+    if isinstance(picture, (str, Path)):
+        try:
+            opened: Image = Pillow.open(picture)
+            opened.load()
+        except FileNotFoundError as error:
+            raise DataError(f"{picture}: no such picture") from error
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{picture}: cannot be read as a picture ({error})") from error
+        picture = opened
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+        layer = upright.convert("RGBA")
+        upright = Pillow.alpha_composite(Pillow.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
+    if upright.mode in ("I", "I;16", "F"):
+        upright = _eight_bit(upright)
+    return upright.convert("RGB")
+
+
+def _eight_bit(picture: Image) -> Image:
+    """Scale a 16-bit or float picture to 8 bits; Pillow's own conversion clips instead."""
+    import numpy as np
+    from PIL import Image as Pillow
+
+    values = np.asarray(picture, dtype=np.float64)
+    top = 65535.0 if values.max(initial=0.0) > 255 else (255.0 if values.max(initial=0.0) > 1 else 1.0)
+    return Pillow.fromarray((values / top * 255.0).round().clip(0, 255).astype("uint8"))
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Return the pictures of a folder, sorted by name."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+
+
+def effect_items(pairs: Path, pool: str, prompt: str) -> list[Item]:
+    """List the pairs of one effect: a folder with ``source/`` and ``target/``, or a JSONL of source, target, prompt.
+
+    Raises `DataError` naming the first picture that has no partner, or the first bad line.
+    """
+    if pairs.suffix == ".jsonl":
+        return [_jsonl_item(pairs, number, row, pool, prompt) for number, row in _rows(pairs)]
+    targets = {path.stem: path for path in list_pictures(pairs / "target")}
+    sources = {path.stem: path for path in list_pictures(pairs / "source")}
+    for stem, path in sources.items():
+        if stem not in targets:
+            raise DataError(f"{path}: has no after-picture of the same name in {pairs / 'target'}")
+    for stem, path in targets.items():
+        if stem not in sources:
+            raise DataError(f"{path}: has no before-picture of the same name in {pairs / 'source'}")
+    if not sources:
+        raise DataError(f"{pairs / 'source'}: holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
+    return [Item(f"{pool}/{stem}", pool, (path,), prompt, targets[stem]) for stem, path in sources.items()]
+
+
+def general_items(images: Path, instructions: Path) -> list[Item]:
+    """List the general stream: a JSONL of ``image`` (or a list of them) and ``instruction``, relative to ``images``.
+
+    A line may name the true result as ``target``, by which retention can be measured.
+    """
+    items = []
+    for number, row in _rows(instructions):
+        names = row.get("image")
+        if not names or not isinstance(row.get("instruction"), str):
+            raise DataError(f'{instructions}:{number}: needs "image" and "instruction"')
+        paths = tuple(images / name for name in ([names] if isinstance(names, str) else names))
+        target = images / row["target"] if row.get("target") else None
+        _must_exist((*paths, *([target] if target else ())), instructions, number)
+        items.append(Item(f"{GENERAL}/{number:06d}", GENERAL, paths, row["instruction"], target))
+    if not items:
+        raise DataError(f"{instructions}: holds no instructions")
+    return items
+
+
+def _jsonl_item(file: Path, number: int, row: dict[str, Any], pool: str, prompt: str) -> Item:
+    names = row.get("source")
+    if not names or not isinstance(row.get("target"), str):
+        raise DataError(f'{file}:{number}: needs "source" and "target"')
+    sources = tuple(file.parent / name for name in ([names] if isinstance(names, str) else names))
+    target = file.parent / row["target"]
+    _must_exist((*sources, target), file, number)
+    return Item(f"{pool}/{number:06d}", pool, sources, str(row.get("prompt", prompt)), target)
+
+
+def _must_exist(paths: tuple[Path, ...], file: Path, number: int) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{file}:{number}: {path}: no such picture")
+
+
+def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if not file.is_file():
+        raise DataError(f"{file}: no such file")
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{file}:{number}: is not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{file}:{number}: must be a JSON object, not {type(row).__name__}")
+        yield number, row

@@ -1,0 +1,105 @@
+"""Encoded examples, drawn into batches.
+
+Everything a batch needs was computed once and lies in the cache (`cldistill.prepare`); a draw reads it back.  Which items
+make a batch is a function of the key alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, stack
+
+from cldistill.protocols import BaseModel, Keyed
+from cldistill.records import Batch, Conditioning, Item, Route, Tensors
+
+
+@dataclass(frozen=True)
+class Example:
+    """One item with the keys of its encodings; the tensors stay in the cache until a batch wants them."""
+
+    item: Item
+    shape: tuple[int, ...]
+    """Shape of its latent: only examples of one shape share a batch."""
+    source: Callable[[], Tensors]
+    student: Callable[[], Tensors]
+    teacher: Callable[[], Tensors]
+    unconditional: Callable[[], Tensors]
+    target: Callable[[], Tensor] | None = None
+
+
+class Dataset:
+    """Examples by pool (an effect's name, or ``general``)."""
+
+    def __init__(self, base: BaseModel, pools: Mapping[str, Sequence[Example]]) -> None:
+        self.base = base
+        self.pools = {name: tuple(examples) for name, examples in pools.items()}
+
+    def draw(self, route: Route, random: Keyed, size: int) -> Batch:
+        """Draw ``size`` examples of one latent shape from the route's pools, with the rank in the key."""
+        names = sorted(route.pools)
+        weights = [route.pools[name] for name in names]
+        first = self._pick(names, weights, random.child("item", 0))
+        chosen = [first]
+        for index in range(1, size):
+            chosen.append(self._pick(names, weights, random.child("item", index), first.shape))
+        return self.collate(route, chosen, random_device(random))
+
+    def _pick(
+        self, names: Sequence[str], weights: Sequence[float], random: Keyed, shape: tuple[int, ...] | None = None
+    ) -> Example:
+        point = random.uniform("pool", per_rank=True) * sum(weights)
+        pool = names[-1]
+        for name, weight in zip(names, weights, strict=True):
+            point -= weight
+            if point < 0:
+                pool = name
+                break
+        candidates = self._by_shape(pool, shape)
+        return candidates[random.integer(len(candidates), "example", per_rank=True)]
+
+    def _by_shape(self, pool: str, shape: tuple[int, ...] | None) -> Sequence[Example]:
+        """Examples of a pool with the shape; all of the run's where the pool has none of it (a mixed batch)."""
+        if shape is None:
+            return self.pools[pool]
+        fitting = [example for example in self.pools[pool] if example.shape == shape]
+        return fitting or [
+            example for examples in self.pools.values() for example in examples if example.shape == shape
+        ]
+
+    def collate(self, route: Route, examples: Sequence[Example], device: str = "cpu") -> Batch:
+        """Stack examples of one shape into a batch on ``device``."""
+        source = self._move(self.base.collate([example.source() for example in examples]), device)
+
+        def conditioning(rows: Sequence[Tensors]) -> Conditioning:
+            return Conditioning(source, self._move(self.base.collate(rows), device))
+
+        targets = [example.target() for example in examples if example.target is not None]
+        return Batch(
+            route=route,
+            items=tuple(example.item for example in examples),
+            student=conditioning([example.student() for example in examples]),
+            teacher=conditioning([example.teacher() for example in examples]),
+            unconditional=conditioning([example.unconditional() for example in examples]),
+            target=stack(targets).float().to(device) if len(targets) == len(examples) else None,
+            latent_shape=examples[0].shape,
+        )
+
+    @staticmethod
+    def _move(tensors: Tensors, device: str) -> Tensors:
+        return {name: value.to(device) for name, value in tensors.items()}
+
+    def shapes(self) -> Mapping[tuple[int, ...], int]:
+        """Count the examples of each latent shape."""
+        counts: dict[tuple[int, ...], int] = defaultdict(int)
+        for examples in self.pools.values():
+            for example in examples:
+                counts[example.shape] += 1
+        return counts
+
+
+def random_device(random: Keyed) -> str:
+    """The device on which a keyed source puts its noise."""
+    return str(getattr(random, "device", "cpu"))

@@ -1,0 +1,59 @@
+"""The errors that people see.
+
+Every one is a ``ValueError`` whose text says what is wrong, where it is and what to do about it; the command line prints
+that text without a traceback.  ``assert`` is kept for invariants of our own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class CldistillError(ValueError):
+    """Base of all user errors: the command line shows the message alone, and exits with 2."""
+
+
+class ManifestError(CldistillError):
+    """A manifest is wrong: the message has file, line, key path, the value and the nearest valid name."""
+
+
+class OptionsError(ManifestError):
+    """The ``options`` of one part do not fit its settings."""
+
+
+class PluginLoadError(CldistillError):
+    """A manifest needs a component that no working plugin offers; quotes the first plugin failure."""
+
+
+class AdapterFormatError(CldistillError):
+    """An adapter file cannot be used: unknown keys, DoRA, shapes or modules that the base does not have."""
+
+
+class CheckpointError(CldistillError):
+    """A checkpoint is damaged, half-written or belongs to another manifest."""
+
+
+class DataError(CldistillError):
+    """Pictures, pairs or instructions are missing or unreadable."""
+
+
+class CollectionError(CldistillError):
+    """An exported collection is damaged, or was asked for an effect that it does not hold."""
+
+
+class NonFiniteError(CldistillError):
+    """Too many steps in a row had non-finite losses or gradients."""
+
+
+class EndpointError(CldistillError):
+    """A remote endpoint (a VLM) did not give a usable answer."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the valid name nearest to ``name``, else a list of what is valid."""
+    names = sorted(valid)
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; valid: {', '.join(names)}" if names else ""

@@ -1,0 +1,104 @@
+"""The round trip of an export: what was written is read back, counted, mounted and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from cldistill.adapter_files import load_adapter
+from cldistill.adapters import TEACHER
+from cldistill.errors import CollectionError
+from cldistill.records import Tensors
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from cldistill.adapters import AdapterSlots
+    from cldistill.protocols import BaseModel
+
+EFFECT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+"""Allowed error, as a share of what the adapter changes at all, by the file's precision."""
+FLOOR = {torch.float32: 1e-5}
+HALF_FLOOR = 1e-2
+"""Allowed error as a share of the output itself: the rounding of the backbone's own precision."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fixed input: a collated source and prompt (batch axis first) and the shape of one latent without it."""
+
+    source: Tensors
+    prompt: Tensors
+    shape: tuple[int, ...]
+
+
+def fixed_probe(base: BaseModel, prompt: str) -> Probe:
+    """Encode a fixed picture and ``prompt`` (loads the base's encoders)."""
+    picture = gradient_picture(base.resolution)
+    source, text = base.encode_source([picture]), base.encode_prompt(prompt, [picture])
+    return Probe(base.collate([source]), base.collate([text]), base.latent_shape(source))
+
+
+def gradient_picture(side: int) -> Image:
+    """Return a square picture whose channels run in different directions."""
+    from PIL import Image as Pillow
+
+    ramp = Pillow.linear_gradient("L")
+    channels = (ramp, ramp.transpose(Pillow.Transpose.ROTATE_90), Pillow.radial_gradient("L"))
+    return Pillow.merge("RGB", channels).resize((side, side))
+
+
+@torch.no_grad()
+def check_round_trip(file: Path, base: BaseModel, slots: AdapterSlots, slot: str, probe: Probe) -> float:
+    """Mount ``file`` in the teacher slot and compare with ``slot``; return the error as a share of its effect.
+
+    The teacher slot is empty afterwards.
+
+    Raises:
+        CollectionError: modules are missing, or the outputs differ by more than the file's precision explains.
+    """
+    names = set(slots.targets(slot))
+    state = load_adapter(file, {name: _shape(base, name) for name in names})
+    if set(state.modules) != names:
+        raise CollectionError(f"{file}: holds {len(state.modules)} of the slot's {len(names)} modules")
+    bare = _output(base, slots, None, probe)
+    ours = _output(base, slots, slot, probe)
+    slots.mount(state)
+    try:
+        theirs = _output(base, slots, TEACHER, probe)
+    finally:
+        slots.mount(None)
+    written = next(iter(state.modules.values()))
+    precision = next(tensor.dtype for tensor in vars(written).values() if isinstance(tensor, Tensor))
+    return _compare(file, ours, theirs, bare, precision, next(base.backbone.parameters()).dtype)
+
+
+def _compare(
+    file: Path, ours: Tensor, theirs: Tensor, bare: Tensor, precision: torch.dtype, backbone: torch.dtype
+) -> float:
+    change, error = float((ours - bare).norm()), float((ours - theirs).norm())
+    allowed = EFFECT_TOLERANCE.get(precision, 5e-2) * change + FLOOR.get(backbone, HALF_FLOOR) * float(bare.norm())
+    if not error <= allowed:
+        raise CollectionError(
+            f"{file}: read back, the adapter gives another output than the trained one (difference {error:.3g}, of "
+            f"which its precision explains {allowed:.3g}); nothing was exported"
+        )
+    return error / change if change else 0.0
+
+
+def _output(base: BaseModel, slots: AdapterSlots, slot: str | None, probe: Probe) -> Tensor:
+    device = next(base.backbone.parameters()).device
+    noise = torch.randn((1, *probe.shape), generator=torch.Generator().manual_seed(0)).to(device)
+    source = {name: value.to(device) for name, value in probe.source.items()}
+    prompt = {name: value.to(device) for name, value in probe.prompt.items()}
+    with slots.scope(slot):
+        return base.predict(noise, torch.tensor([0.7], device=device), source, prompt).float()
+
+
+def _shape(base: BaseModel, name: str) -> tuple[int, int]:
+    module = base.backbone.get_submodule(name)
+    return int(module.out_features), int(module.in_features)  # type: ignore[arg-type]

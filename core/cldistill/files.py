@@ -1,0 +1,125 @@
+"""Writing files so that a reader never sees half of one, and hashing them.
+
+The order is always the same: write beside the place, flush to the disk, rename.  A rename within one folder is atomic
+on POSIX, so a process killed at any moment leaves the old file or the new one, plus at most a hidden left-over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL = ".partial"
+"""Suffix of what is still being written; the name before it starts with a dot."""
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the SHA-256 of ``data`` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk (a no-op where the system cannot open folders, as on Windows)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_file(path: Path) -> None:
+    """Flush a file that somebody else wrote to the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write ``path`` in one step: readers see the old content or all of ``data``.  Makes missing parent folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write ``path`` in one step, as UTF-8 with the newlines of ``text``."""
+    atomic_write_bytes(path, text.encode())
+
+
+@contextmanager
+def write_aside(folder: Path) -> Iterator[Path]:
+    """Fill a folder in one step: yields a hidden sibling, which takes the name ``folder`` when the block ends.
+
+    Every file and folder inside is flushed to the disk first.  If the block raises, nothing of it stays and an older
+    ``folder`` is untouched.  An existing ``folder`` is replaced.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(folder)
+    remove(partial)
+    partial.mkdir()
+    try:
+        yield partial
+        _fsync_tree(partial)
+        _replace_folder(partial, folder)
+    except BaseException:
+        remove(partial)
+        raise
+    fsync_folder(folder.parent)
+
+
+def partial_path(path: Path) -> Path:
+    """Return the hidden sibling in which ``path`` is prepared; the process id keeps two writers apart."""
+    return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _fsync_tree(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            fsync_file(path)
+        elif path.is_dir():
+            fsync_folder(path)
+    fsync_folder(folder)
+
+
+def _replace_folder(new: Path, folder: Path) -> None:
+    """Rename ``new`` to ``folder``; a folder cannot be renamed over a filled one, so an old one steps aside first."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old{PARTIAL}")
+    remove(old)
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+    remove(old)

@@ -1,0 +1,205 @@
+"""The manifest: strict, frozen models of what a user may write (`cldistill.manifest_file` reads the file)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+from cldistill.component import resolve_path
+from cldistill.manifest_yaml import Loc, Text
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Names end up in file names and tables: letters, digits, ``.``, ``_`` and ``-``."""
+
+
+def _resolve(value: object) -> object:
+    """Resolve a path against the folder of the file it was written in (`Text` knows it), or ``package:``."""
+    if not isinstance(value, str):
+        return value
+    root = value.root if isinstance(value, Text) else None
+    try:
+        return resolve_path(value, cast(ValidationInfo, SimpleNamespace(context={"root": root})))
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error}; install the package that this file lies in") from error
+
+
+def _resolve_init(value: object) -> object:
+    """Leave ``slot:<name>`` as it is; anything else is a path."""
+    return str(value) if isinstance(value, str) and value.startswith("slot:") else _resolve(value)
+
+
+ManifestPath = Annotated[Path, BeforeValidator(_resolve)]
+Count = Annotated[int, Field(ge=1)]
+Step = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class PartRef(_Part):
+    """A component by name, with its options."""
+
+    use: str
+    options: dict[str, Any] = {}
+
+
+class Effect(_Part):
+    """A visual edit: the prompt its teacher was trained with, that teacher, and before/after pairs."""
+
+    name: Name
+    prompt: Annotated[str, Field(min_length=1)]
+    teacher: PartRef | None = None
+    pairs: ManifestPath | None = None
+
+
+class General(_Part):
+    """Unlabelled pictures with general instructions (a JSONL of ``image`` and ``instruction``)."""
+
+    images: ManifestPath
+    instructions: ManifestPath
+
+
+class LossRef(PartRef):
+    """A loss term, the slot it trains, and when and where it counts."""
+
+    slot: Name | None = None
+    streams: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    from_step: Step = 0
+    until_step: Step | None = None
+
+
+class LrPhase(_Part):
+    """Learning rate from one generator step on: linear warm-up, then constant, or a cosine to ``end_lr``."""
+
+    from_step: Step = 0
+    lr: Rate
+    end_lr: Annotated[float, Field(ge=0)] | None = None
+    warmup: Step = 0
+
+
+class Slot(_Part):
+    """A trainable adapter and its AdamW."""
+
+    rank: Count = 128
+    alpha: Rate | None = None
+    """Defaults to the rank (scale 1)."""
+    lr: Rate | Annotated[tuple[LrPhase, ...], Field(min_length=1)] = 1e-4
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup: Step = 0
+    """Generator steps of linear warm-up where ``lr`` is one number."""
+    updates: Count = 1
+    """Optimiser updates per generator step."""
+    from_step: Step = 0
+    init: Annotated[Path | str | None, BeforeValidator(_resolve_init)] = None
+    """A LoRA or collection to start from, or ``slot:student``: a copy of that slot when this one starts."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Modules to adapt: full names or endings such as ``to_q``; by default what the base names."""
+    reuse_sample: bool = False
+    """The first update of a step takes the batch and the sample of the student's update."""
+
+    @property
+    def scale_alpha(self) -> float:
+        """Return alpha, which defaults to the rank."""
+        return float(self.rank if self.alpha is None else self.alpha)
+
+    @property
+    def phases(self) -> tuple[LrPhase, ...]:
+        """Return the learning rate as phases, whichever way it was written."""
+        return self.lr if isinstance(self.lr, tuple) else (LrPhase(lr=self.lr, warmup=self.warmup),)
+
+
+class Sampler(_Part):
+    """The student's few steps."""
+
+    steps: Count = 8
+    shift: Rate = 3.0
+    integer_timesteps: bool = False
+
+
+class Targets(_Part):
+    """What the target-based losses aim at: the teacher's own output, or the pair's after-picture."""
+
+    origin: Literal["teacher", "pair"] = Field(default="teacher", alias="from")
+    steps: Count = 40
+
+
+class Train(_Part):
+    """The loop.  A step is a generator step: one student update with its critic updates."""
+
+    generator_steps: Count = 5000
+    batch_size: Count = 1
+    grad_clip: Rate = 10.0
+    seed: int = 0
+    checkpoint_every: Count = 100
+    keep: Count = 3
+    max_bad_steps: Count = 10
+    mixed_precision: Literal["no", "bf16"] = "no"
+    gradient_checkpointing: bool = False
+    device: str = "auto"
+
+
+class Samples(_Part):
+    """Labelled grids drawn while training."""
+
+    every: Count = 100
+    images: ManifestPath
+    effects: tuple[str, ...] | None = None
+    """Rows of the grid; by default every effect."""
+
+
+class Evaluate(_Part):
+    """What is measured once training has ended."""
+
+    images: ManifestPath
+    """Held-out pictures."""
+    pictures: Count = 32
+    teacher_steps: Count = 40
+    general: ManifestPath | None = None
+    """Held-out general instructions: a JSONL of ``image`` (relative to it) and ``instruction``."""
+    metrics: tuple[PartRef, ...] = ()
+
+
+class Manifest(_Part):
+    """One run, as it was written and with every default filled in."""
+
+    cldistill: Literal[1]
+    name: Name
+    requires: tuple[str, ...] = ()
+    base: PartRef
+    effects: Annotated[tuple[Effect, ...], Field(min_length=1)]
+    general: General | None = None
+    router: PartRef
+    prompts: PartRef
+    losses: Annotated[tuple[LossRef, ...], Field(min_length=1)]
+    slots: Annotated[dict[Name, Slot], Field(min_length=1)]
+    sampler: Sampler = Sampler()
+    targets: Targets | None = None
+    train: Train = Train()
+    samples: Samples | None = None
+    observers: tuple[PartRef, ...] = ()
+    evaluate: Evaluate | None = None
+
+
+def part_refs(manifest: Manifest) -> Iterator[tuple[Loc, PartRef]]:
+    """Yield every part that a manifest names, with its key path, in the order of validation."""
+    yield ("base",), manifest.base
+    for index, effect in enumerate(manifest.effects):
+        if effect.teacher is not None:
+            yield ("effects", index, "teacher"), effect.teacher
+    yield ("router",), manifest.router
+    yield ("prompts",), manifest.prompts
+    for index, loss in enumerate(manifest.losses):
+        yield ("losses", index), loss
+    for index, observer in enumerate(manifest.observers):
+        yield ("observers", index), observer
+    for index, metric in enumerate(manifest.evaluate.metrics if manifest.evaluate else ()):
+        yield ("evaluate", "metrics", index), metric

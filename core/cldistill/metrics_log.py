@@ -1,0 +1,103 @@
+"""``metrics.jsonl``: one line of valid JSON a generator step, cut back to the checkpoint when a run is resumed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cldistill.files import atomic_write_bytes
+from cldistill.markers import hookimpl
+from cldistill.records import StepResult, UpdateResult
+
+if TYPE_CHECKING:
+    from cldistill.run import Run
+
+FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Observer that writes ``OUT/metrics.jsonl``."""
+
+    @hookimpl
+    def run_started(self, run: Run, start_step: int) -> None:
+        """Drop the lines of steps that the resumed run will do again."""
+        truncate(run.output / FILE, start_step)
+
+    @hookimpl
+    def step_finished(self, run: Run, result: StepResult) -> None:
+        """Append the step's line in one write, so that a kill leaves at most one broken last line."""
+        with (run.output / FILE).open("ab") as file:
+            file.write(line(result).encode())
+
+    @hookimpl
+    def checkpoint_saved(self, run: Run, step: int, path: Path) -> None:
+        """Flush to the disk: the log must not be behind the checkpoint that a resume starts from."""
+        log = run.output / FILE
+        if log.exists():
+            with log.open("ab") as file:
+                os.fsync(file.fileno())
+
+
+def line(result: StepResult) -> str:
+    """Return one step as a line of JSON with its newline; a number that is not finite becomes ``null``."""
+    record = {
+        "step": result.step,
+        "updates": [_update(update) for update in result.updates],
+        "seconds": _finite(round(result.seconds, 4)),
+        "forwards": result.forwards,
+        "peak_memory_mb": _finite(round(result.peak_memory_mb, 1)),
+    }
+    return json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a log; lines that are not whole (a run may be writing, or was killed) are left out."""
+    if not path.exists():
+        return []
+    parsed = (_parse(text) for text in path.read_bytes().split(b"\n"))
+    return [record for record in parsed if record is not None]
+
+
+def truncate(path: Path, step: int) -> None:
+    """Keep only whole lines of steps up to and including ``step``; an untouched log is not rewritten."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return
+    old = path.read_bytes()
+    parsed = ((text, _parse(text)) for text in old.split(b"\n"))
+    new = b"".join(text + b"\n" for text, record in parsed if record is not None and record["step"] <= step)
+    if new != old:
+        atomic_write_bytes(path, new)
+
+
+def _parse(text: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+
+
+def _update(update: UpdateResult) -> dict[str, Any]:
+    return {
+        "slot": update.slot,
+        "update": update.update,
+        "stream": update.stream,
+        "pools": list(update.pools),
+        "losses": _numbers(update.losses),
+        "metrics": _numbers(update.metrics),
+        "grad_norm": _finite(update.grad_norm),
+        "skipped": update.skipped,
+    }
+
+
+def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _finite(value) for name, value in values.items()}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

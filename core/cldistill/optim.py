@@ -1,0 +1,123 @@
+"""The optimiser of one slot: AdamW in fp32, its learning-rate phases, the average across ranks and the EMA."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cldistill.run import LrPhase, SlotConfig
+
+BUCKET = 64 * 1024 * 1024
+"""Gradients are averaged across ranks in buckets of this many numbers (256 MB)."""
+
+
+def learning_rate(phases: Sequence[LrPhase], step: int, total: int) -> float:
+    """Return the rate at a 0-based generator step: the last phase begun, its warm-up, then its cosine to ``end_lr``."""
+    index = max((i for i, phase in enumerate(phases) if phase.from_step <= step), default=0)
+    phase = phases[index]
+    end = phases[index + 1].from_step if index + 1 < len(phases) else total
+    done = step - phase.from_step
+    if done < phase.warmup:
+        return phase.lr * (done + 1) / phase.warmup
+    if phase.end_lr is None:
+        return phase.lr
+    share = min(1.0, max(0.0, (done - phase.warmup) / max(1, end - phase.from_step - phase.warmup)))
+    return phase.end_lr + (phase.lr - phase.end_lr) * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def ema_decay(limit: float, updates: int) -> float:
+    """Return ``min(limit, (1 + n) / (10 + n))``: a young average follows the weights instead of holding the start."""
+    return min(limit, (1.0 + updates) / (10.0 + updates))
+
+
+class SlotOptimizer:
+    """AdamW over one slot's fp32 LoRA weights, with state by parameter *name* (so a checkpoint survives reordering)."""
+
+    def __init__(self, config: SlotConfig, parameters: Mapping[str, nn.Parameter]) -> None:
+        self.config = config
+        self.parameters = dict(parameters)
+        self.adamw = torch.optim.AdamW(
+            list(self.parameters.values()), lr=config.lr[0].lr, betas=config.betas, weight_decay=config.weight_decay
+        )
+        self.updates = 0
+        self.average: dict[str, Tensor] | None = None
+        self.reset_average()
+
+    def reset_average(self) -> None:
+        """Start the EMA at the present weights."""
+        if self.config.ema is not None:
+            self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
+
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
+        self.adamw.zero_grad(set_to_none=True)
+
+    def gradients(self) -> list[Tensor]:
+        """Return all gradients, zeros where a parameter was not reached."""
+        for value in self.parameters.values():
+            if value.grad is None:
+                value.grad = torch.zeros_like(value)
+        return [value.grad for value in self.parameters.values() if value.grad is not None]
+
+    @torch.no_grad()
+    def apply(self, lr: float) -> None:
+        """Make one update and move the EMA."""
+        for group in self.adamw.param_groups:
+            group["lr"] = lr
+        self.adamw.step()
+        self.updates += 1
+        if self.average is not None and self.config.ema is not None:
+            weight = 1.0 - ema_decay(self.config.ema, self.updates)
+            names = list(self.average)
+            torch._foreach_lerp_([self.average[n] for n in names], [self.parameters[n].data for n in names], weight)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return Adam's state as named tensors: ``<parameter>.<exp_avg | exp_avg_sq | step>`` and ``updates``."""
+        tensors = {"updates": torch.tensor(self.updates)}
+        for name, value in self.parameters.items():
+            for key, part in self.adamw.state.get(value, {}).items():
+                tensors[f"{name}.{key}"] = torch.as_tensor(part).detach().clone()
+        return tensors
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `state` returned."""
+        self.updates = int(tensors["updates"])
+        for name, value in self.parameters.items():
+            state = {}
+            for key in ("exp_avg", "exp_avg_sq", "step"):
+                if f"{name}.{key}" in tensors:
+                    device = "cpu" if key == "step" else value.device
+                    state[key] = tensors[f"{name}.{key}"].to(device).clone()
+            if state:
+                self.adamw.state[value] = state
+
+
+def average_gradients(gradients: Sequence[Tensor], bad: bool, accelerator: object) -> bool:
+    """Average the gradients across ranks, in place; return whether any rank met a non-finite loss.
+
+    The flag travels with the gradients, so that all ranks skip the same updates.
+    """
+    if getattr(accelerator, "num_processes", 1) == 1:
+        return bad
+    flag = torch.tensor([1.0 if bad else 0.0], device=gradients[0].device)
+    for bucket in _buckets([*gradients, flag]):
+        flat = torch.cat([part.reshape(-1) for part in bucket])
+        flat = accelerator.reduce(flat, "mean")  # type: ignore[attr-defined]
+        for part, mean in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
+            part.copy_(mean.view_as(part))
+    return bool(flag.item() > 0)
+
+
+def _buckets(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    buckets: list[list[Tensor]] = [[]]
+    filled = 0
+    for tensor in tensors:
+        if filled + tensor.numel() > BUCKET and buckets[-1]:
+            buckets.append([])
+            filled = 0
+        buckets[-1].append(tensor)
+        filled += tensor.numel()
+    return buckets

@@ -1,0 +1,115 @@
+"""`cldistill plan`: the resolved run and what it costs, before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from cldistill.checked import CheckedManifest, Part
+from cldistill.manifest_yaml import dotted
+from cldistill.plan_costs import AdapterSize, Amount, Cycle, adapter_sizes, cycles, disk, memory
+from cldistill.records import Prompts
+from cldistill.validate_prompts import preview_prompts
+
+
+@dataclass(frozen=True)
+class PlannedPart:
+    """A part of the run and whose it is."""
+
+    path: str
+    kind: str
+    name: str
+    owner: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PlannedEffect:
+    """An effect: who teaches it, and what each network is told."""
+
+    name: str
+    teacher: str | None
+    teacher_rank: int | None
+    pairs: int | None
+    """Number of pairs; None where files were not looked at."""
+    prompts: Prompts
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that `cldistill plan` prints."""
+
+    name: str
+    source: str
+    base_parameters: int
+    base_modules: int
+    """Modules that a slot adapts by default."""
+    parts: tuple[PlannedPart, ...]
+    effects: tuple[PlannedEffect, ...]
+    cycles: tuple[Cycle, ...]
+    gradient_checkpointing: bool
+    adapters: tuple[AdapterSize, ...]
+    preparing: tuple[Amount, ...]
+    training: tuple[Amount, ...]
+    disk: tuple[Amount, ...]
+    resolved: dict[str, Any]
+
+    @property
+    def peak_bytes(self) -> float:
+        """Peak memory per device: the larger of the two stages."""
+        return max(sum(amount.bytes for amount in stage) for stage in (self.preparing, self.training))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain data."""
+        data = dataclasses.asdict(self)
+        for cycle, row in zip(self.cycles, data["cycles"], strict=True):
+            row["with_checkpointing"] = cycle.with_checkpointing
+        return {**data, "peak_bytes": self.peak_bytes}
+
+
+def make_plan(checked: CheckedManifest) -> Plan:
+    """Work out the plan of a checked manifest; nothing is loaded."""
+    preparing, training = memory(checked)
+    return Plan(
+        name=checked.manifest.name,
+        source=checked.file.source,
+        base_parameters=checked.description.parameters,
+        base_modules=len(checked.description.targets),
+        parts=tuple(_part(part) for part in checked.parts() if part.loc[0] != "effects"),
+        effects=_effects(checked),
+        cycles=cycles(checked),
+        gradient_checkpointing=checked.manifest.train.gradient_checkpointing,
+        adapters=adapter_sizes(checked),
+        preparing=preparing,
+        training=training,
+        disk=disk(checked),
+        resolved=checked.resolved(),
+    )
+
+
+def _part(part: Part) -> PlannedPart:
+    options = part.settings.model_dump(mode="json", by_alias=True)
+    owner = part.entry.owner
+    whose = f"{owner.plugin} ({owner.distribution} {owner.version})"
+    return PlannedPart(dotted(part.loc), part.component.kind, part.name, whose, options)
+
+
+def _effects(checked: CheckedManifest) -> tuple[PlannedEffect, ...]:
+    prompts = preview_prompts(checked)
+    return tuple(
+        PlannedEffect(
+            name=effect.name,
+            teacher=_teacher(checked.teachers[effect.name]),
+            teacher_rank=checked.teacher_ranks.get(effect.name),
+            pairs=len(checked.items[effect.name]) if effect.name in checked.items else None,
+            prompts=prompts[effect.name],
+        )
+        for effect in checked.effects
+    )
+
+
+def _teacher(part: Part | None) -> str | None:
+    if part is None:
+        return None
+    return f"{part.name} {part.needs.adapter.name}" if part.needs.adapter is not None else part.name

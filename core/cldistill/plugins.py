@@ -1,0 +1,162 @@
+"""Discovery of plugins: every entry point of the group ``cldistill``, each in isolation.
+
+pluggy's own loader stops at the first broken entry point and drops one of two that share a name, so this one walks
+`importlib.metadata.entry_points` itself, sorted.  A plugin that cannot be used becomes a `PluginFailure`; a run fails
+only if its manifest needs something that is then missing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+import pluggy
+
+from cldistill.component import AnyComponent, Component, Kind, Settings
+from cldistill.errors import PluginLoadError
+from cldistill.hookspecs import PluginHooks
+from cldistill.markers import PROJECT
+
+GROUP = "cldistill"
+DISABLE_VARIABLE = "CLDISTILL_DISABLE_PLUGINS"
+"""Environment variable: comma-separated names of entry points that are not even imported."""
+
+HOOK_KINDS: Mapping[str, Kind] = {
+    "register_base_models": "base_model",
+    "register_teacher_sources": "teacher_source",
+    "register_stream_routers": "stream_router",
+    "register_prompt_isolators": "prompt_isolator",
+    "register_loss_terms": "loss_term",
+    "register_metrics": "metric",
+    "register_observers": "observer",
+}
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose component it is: entry point, distribution and version."""
+
+    plugin: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.plugin!r} of {self.distribution} {self.version}"
+
+
+@dataclass(frozen=True)
+class LoadedPlugin:
+    """A plugin that works, with all that it registered."""
+
+    owner: Owner
+    components: tuple[AnyComponent, ...]
+
+
+@dataclass(frozen=True)
+class PluginFailure:
+    """A plugin that cannot be used, and why."""
+
+    name: str
+    distribution: str
+    version: str
+    error: BaseException
+
+    def __str__(self) -> str:
+        where = f"plugin {self.name!r} of {self.distribution} {self.version}"
+        return f"{where}: {type(self.error).__name__}: {self.error}"
+
+
+@dataclass(frozen=True)
+class PluginSet:
+    """The outcome of one discovery."""
+
+    loaded: tuple[LoadedPlugin, ...] = ()
+    failures: tuple[PluginFailure, ...] = ()
+    disabled: tuple[str, ...] = ()
+    """Names that were asked to be left out, whether or not such a plugin is installed."""
+
+
+def disabled_plugins() -> tuple[str, ...]:
+    """Return the names in `DISABLE_VARIABLE`."""
+    return tuple(name for name in (part.strip() for part in os.environ.get(DISABLE_VARIABLE, "").split(",")) if name)
+
+
+def discover(points: Iterable[EntryPoint] | None = None, disabled: Collection[str] | None = None) -> PluginSet:
+    """Import and register every enabled plugin; never raises for what a plugin does wrong.
+
+    ``points`` default to the installed entry points of `GROUP`, ``disabled`` to `disabled_plugins`.
+    """
+    skip = tuple(disabled_plugins() if disabled is None else disabled)
+    found = sorted(entry_points(group=GROUP) if points is None else points, key=_order)
+    loaded: list[LoadedPlugin] = []
+    failures: list[PluginFailure] = []
+    for point in found:
+        if point.name in skip:
+            continue
+        owner = _owner(point)
+        try:
+            loaded.append(LoadedPlugin(owner, register(point.load())))
+        except (Exception, SystemExit) as error:  # a plugin may do anything while it is imported
+            failures.append(PluginFailure(owner.plugin, owner.distribution, owner.version, error))
+    return PluginSet(tuple(loaded), tuple(failures), skip)
+
+
+def register(plugin: object) -> tuple[AnyComponent, ...]:
+    """Check the hooks of one plugin (a module or an object) and return the components that they give.
+
+    Each plugin has a manager of its own: one can neither see nor wrap the hooks of another.
+
+    Raises:
+        PluginLoadError: an unknown hook or argument, a default, a missing marker, or a result that is no component.
+    """
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(PluginHooks)
+    try:
+        manager.register(plugin)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginLoadError(f"{error}; hooks: {', '.join(HOOK_KINDS)}") from error
+    _check_markers(plugin, manager)
+    return tuple(component for hook, kind in HOOK_KINDS.items() for component in _components(manager, hook, kind))
+
+
+def _check_markers(plugin: object, manager: pluggy.PluginManager) -> None:
+    callers = manager.get_hookcallers(plugin) or []
+    marked = {caller.name for caller in callers}
+    for name in HOOK_KINDS:
+        if name not in marked and inspect.isroutine(getattr(plugin, name, None)):
+            raise PluginLoadError(f"{name} lacks the marker @hookimpl (cldistill.markers) and would never be called")
+    if not marked:
+        raise PluginLoadError(f"it implements no hook; hooks: {', '.join(HOOK_KINDS)}")
+    for caller in callers:
+        for implementation in caller.get_hookimpls():
+            if implementation.kwargnames:  # pluggy never fills an argument that has a default
+                names = ", ".join(implementation.kwargnames)
+                raise PluginLoadError(f"{caller.name}: arguments with defaults ({names}) are never filled; remove them")
+
+
+def _components(manager: pluggy.PluginManager, hook: str, kind: Kind) -> Iterable[AnyComponent]:
+    caller = getattr(manager.hook, hook)
+    results = caller()
+    if caller.get_hookimpls() and not results:
+        raise PluginLoadError(f"{hook} returned None; it must return a sequence of components")
+    for component in (component for result in results for component in result):
+        if not isinstance(component, Component):
+            raise PluginLoadError(f"{hook} returned {component!r}, which is no cldistill.component.Component")
+        if component.kind != kind:
+            raise PluginLoadError(f"{hook} returned {component.name!r}, which is a {component.kind}, not a {kind}")
+        if not (isinstance(component.settings, type) and issubclass(component.settings, Settings)):
+            raise PluginLoadError(f"{hook}: the settings of {component.name!r} must derive from cldistill's Settings")
+        yield component
+
+
+def _owner(point: EntryPoint) -> Owner:
+    dist = point.dist
+    return Owner(point.name, dist.name, dist.version) if dist is not None else Owner(point.name, "unknown", "unknown")
+
+
+def _order(point: EntryPoint) -> tuple[str, str, str]:
+    return point.name, _owner(point).distribution, point.value

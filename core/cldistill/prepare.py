@@ -1,0 +1,157 @@
+"""Before the loop: teachers made, every encoding and target computed once, encoders dropped from memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cldistill.adapter_files import AdapterState
+from cldistill.data import effect_items, general_items
+from cldistill.dataset import Dataset, Example
+from cldistill.encodings import Encoder
+from cldistill.errors import DataError
+from cldistill.pairs import PairsJob, PairsSettings, train_pairs
+from cldistill.progress import Stages
+from cldistill.protocols import BaseModel, TeacherSource
+from cldistill.records import GENERAL, EffectInfo, Item, Prompts
+from cldistill.targets import TeacherSampler, sample_missing, target_key, with_target
+from cldistill.teachers import TeacherBank
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from cldistill.adapters import AdapterSlots
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What preparation works with."""
+
+    base: BaseModel
+    slots: AdapterSlots
+    encoder: Encoder
+    sampler: TeacherSampler
+    accelerator: Accelerator
+    cache: Path
+    stages: Stages
+
+
+@dataclass(frozen=True)
+class Request:
+    """Implements `cldistill.protocols.TeacherRequest`."""
+
+    effect: EffectInfo
+    workshop: Workshop
+    items: Sequence[Item]
+
+    @property
+    def base(self) -> BaseModel:
+        """The loaded base model."""
+        return self.workshop.base
+
+    @property
+    def cache(self) -> Path:
+        """Folder of the content-addressed cache."""
+        return self.workshop.cache
+
+    def train_pairs(self, settings: Mapping[str, Any]) -> AdapterState:
+        """Train a single-effect LoRA on the effect's pairs, or fetch it from the cache."""
+        shop = self.workshop
+        if not self.items:
+            raise DataError(f"effect {self.effect.name!r}: its teacher is trained from pairs, and it has none")
+        chosen = PairsSettings(**settings)
+        job = PairsJob(
+            shop.base, shop.slots, shop.encoder, self.items, self.effect.prompt, chosen,
+            shop.cache / "pairs", str(shop.accelerator.device),
+        )  # fmt: skip
+        with shop.stages.stage(f"training the teacher of {self.effect.name}", chosen.steps) as advance:
+            return train_pairs(job, advance)
+
+
+def effect_pools(effects: Sequence[EffectInfo]) -> dict[str, list[Item]]:
+    """List the pairs of every effect that has some."""
+    return {e.name: effect_items(e.pairs, e.name, e.prompt) for e in effects if e.pairs is not None}
+
+
+def make_bank(
+    workshop: Workshop,
+    effects: Sequence[EffectInfo],
+    sources: Mapping[str, TeacherSource],
+    items: Mapping[str, list[Item]],
+    trained: Collection[str],
+) -> TeacherBank:
+    """Return the run's teachers; those that must be ``trained`` first are trained here, each rank its share.
+
+    The others are read when they are first mounted: fifty files of 2 GB do not fit in host memory at once.
+    """
+    requests = {effect.name: Request(effect, workshop, items.get(effect.name, ())) for effect in effects}
+    bank = TeacherBank({name: partial(sources[name].adapter, request) for name, request in requests.items()})
+    for name in list(trained)[workshop.accelerator.process_index :: workshop.accelerator.num_processes]:
+        bank.state(name)
+    workshop.accelerator.wait_for_everyone()
+    return bank
+
+
+def prepare(
+    workshop: Workshop, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], bank: TeacherBank,
+    targets: str | None, target_pools: Sequence[str],
+) -> Dataset:  # fmt: skip
+    """Encode all pools, add the targets (``teacher``, ``pair`` or None) that the losses need, and drop the encoders."""
+    encode(workshop, pools, pair_targets=targets == "pair")
+    examples = {
+        name: [workshop.encoder.example(item, prompts) for item, prompts in rows] for name, rows in pools.items()
+    }
+    workshop.base.drop_encoders()
+    for name in target_pools:
+        if targets == "pair" and name != GENERAL:
+            examples[name] = [_with_pair(workshop.encoder, example) for example in examples[name]]
+        else:
+            examples[name] = _with_samples(workshop, examples[name], dict(pools[name]), name, bank)
+    return Dataset(workshop.base, examples)
+
+
+def encode(workshop: Workshop, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], *, pair_targets: bool) -> None:
+    """Compute what the cache lacks, each rank its share."""
+    rows = [row for name in sorted(pools) for row in pools[name]]
+    encoder, rank, world = workshop.encoder, workshop.accelerator.process_index, workshop.accelerator.num_processes
+    with workshop.stages.stage("encoding pictures and prompts", len(rows)) as advance:
+        for index, (item, prompts) in enumerate(rows):
+            if index % world == rank:
+                encoder.source(item)
+                for text in {prompts.student, prompts.teacher, *([prompts.unconditional] if encoder.guided else [])}:
+                    encoder.prompt(item, text)
+                if pair_targets and item.target is not None:
+                    encoder.pair_target(item)
+            advance(1)
+    workshop.accelerator.wait_for_everyone()
+
+
+def _with_pair(encoder: Encoder, example: Example) -> Example:
+    return replace(example, target=lambda: encoder.pair_target(example.item))
+
+
+def _with_samples(
+    workshop: Workshop, examples: Sequence[Example], prompts: Mapping[Item, Prompts], pool: str, bank: TeacherBank
+) -> list[Example]:
+    """Sample the pool's teacher on every source (the bare base in the general pool), each rank its share."""
+    state = None if pool == GENERAL else bank.state(pool)
+    digest = "base" if state is None else state.digest
+    keys = [
+        target_key(workshop.encoder, workshop.sampler, example, prompts[example.item].teacher, digest)
+        for example in examples
+    ]
+    work = list(zip(examples, keys, strict=True))
+    mine = work[workshop.accelerator.process_index :: workshop.accelerator.num_processes]
+    workshop.slots.mount(state)
+    with workshop.stages.stage(f"sampling targets: {pool}", len(mine)) as advance:
+        sample_missing(workshop.encoder, workshop.sampler, mine, "teacher", advance)
+    workshop.accelerator.wait_for_everyone()
+    return [with_target(workshop.encoder, example, key) for example, key in work]
+
+
+def general_pool(images: Path, instructions: Path, isolate: Callable[[str], Prompts]) -> list[tuple[Item, Prompts]]:
+    """List the general stream with its prompts."""
+    return [(item, isolate(item.prompt)) for item in general_items(images, instructions)]

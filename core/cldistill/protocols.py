@@ -1,0 +1,242 @@
+"""One Protocol per kind of part: what the engine calls, and nothing else.
+
+Shapes: see the legend at the top of `cldistill.records`.  No torch is imported at run time, so that ``check`` stays fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from cldistill.records import Batch, EffectInfo, Item, LossOutput, MetricValues, Prompts, Rollout, Route, Tensors
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Generator, Tensor, nn
+
+    from cldistill.adapter_files import AdapterState
+    from cldistill.schedule import Schedule
+
+Purpose = str
+GuidanceMode = Literal["standard", "rescaled"]
+
+
+class Keyed(Protocol):
+    """Counter-based randomness: every draw is a function of its key alone (adapters.md), never of what ran before."""
+
+    def generator(self, *key: str | int, per_rank: bool = False) -> Generator:
+        """Return a CPU generator for ``key``; with ``per_rank`` the rank is part of the key."""
+
+    def uniform(self, *key: str | int, per_rank: bool = False) -> float:
+        """Draw one number in [0, 1)."""
+
+    def integer(self, high: int, *key: str | int, per_rank: bool = False) -> int:
+        """Draw one integer in [0, high)."""
+
+    def normal(self, shape: Sequence[int], *key: str | int, per_rank: bool = True) -> Tensor:
+        """Draw standard normal noise of ``shape`` in fp32, on the run's device."""
+
+    def child(self, *key: str | int) -> Keyed:
+        """Return the same source with ``key`` put before every further key."""
+
+
+class BaseModel(Protocol):
+    """A base model: a frozen backbone, its encoders, and how to call it.
+
+    The engine never looks into the tensors that ``encode_*`` return: it caches, collates and passes them back.
+    """
+
+    name: str
+    fingerprint: str
+    """Hash of everything that changes encodings (weights, geometry): part of every cache key."""
+    backbone: nn.Module
+    """The network that carries the adapters.  Frozen by the engine."""
+    adapter_targets: tuple[str, ...]
+    """Full names of the modules that a slot adapts by default."""
+    guidance_scale: float
+    """Teacher guidance inside the losses (1: none)."""
+    guidance_mode: GuidanceMode
+    target_guidance_scale: float
+    """Guidance with which a teacher is sampled for targets and grids."""
+    target_guidance_mode: GuidanceMode
+    resolution: int
+
+    def to(self, device: str) -> None:
+        """Move the backbone (and the encoders, while loaded) to ``device``."""
+
+    def encode_source(self, pictures: Sequence[Image]) -> Tensors:
+        """Encode the reference picture(s) of one item; tensors without a batch axis."""
+
+    def encode_target(self, picture: Image, pictures: Sequence[Image]) -> Tensor:
+        """Encode an after-picture to ``x0`` without a batch axis, in the geometry of its references ``pictures``."""
+
+    def encode_prompt(self, prompt: str, pictures: Sequence[Image]) -> Tensors:
+        """Encode ``prompt`` together with the reference picture(s); tensors without a batch axis."""
+
+    def latent_shape(self, source: Tensors) -> tuple[int, ...]:
+        """Shape of one latent for an encoded source, without the batch axis, e.g. ``(L, C)``."""
+
+    def collate(self, rows: Sequence[Tensors]) -> Tensors:
+        """Stack encoded sources, or encoded prompts (padding them), along a new batch axis."""
+
+    def predict(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors) -> Tensor:
+        """Predict the velocity ``[B, L, C]`` (fp32) of ``x`` at ``sigma`` ``[B]`` under the active adapter."""
+
+    def guide(self, conditional: Tensor, unconditional: Tensor, scale: float, mode: GuidanceMode) -> Tensor:
+        """Combine two velocities by classifier-free guidance."""
+
+    def decode(self, x0: Tensor, source: Tensors) -> list[Image]:
+        """Decode a batch of clean latents to pictures. ``source`` is the collated source (it knows the geometry)."""
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        """Return the token ids of a text, for checking that triggers stay distinct."""
+
+    def load_encoders(self) -> None:
+        """Bring text encoder and VAE to memory (again)."""
+
+    def drop_encoders(self) -> None:
+        """Release the text encoder; the VAE may stay where ``decode`` needs it and is small."""
+
+    def enable_gradient_checkpointing(self, run: Callable[..., Any]) -> None:
+        """Checkpoint the backbone's blocks through ``run(function, *args)`` (which pins the active adapter)."""
+
+    def export_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Map ``<module>.lora_A.weight`` keys to the keys that stock diffusers loads for this family."""
+
+    def export_metadata(self) -> dict[str, str]:
+        """Return ``modelspec.architecture``, base and revision, for the header of an export."""
+
+
+class TeacherSource(Protocol):
+    """Where one effect's teacher comes from."""
+
+    def adapter(self, request: TeacherRequest) -> AdapterState | None:
+        """Return the frozen adapter of the effect, or None where the bare base is its own teacher."""
+
+
+class TeacherRequest(Protocol):
+    """What a teacher source may use to find or to make its adapter."""
+
+    @property
+    def effect(self) -> EffectInfo:
+        """The effect that wants its teacher."""
+
+    @property
+    def base(self) -> BaseModel:
+        """The loaded base model."""
+
+    @property
+    def cache(self) -> Path:
+        """Folder of the content-addressed cache."""
+
+    def train_pairs(self, settings: Mapping[str, Any]) -> AdapterState:
+        """Train a single-effect LoRA on the effect's pairs by flow matching (`cldistill.pairs`)."""
+
+
+class StreamRouter(Protocol):
+    """Draws where an update takes its batch from (PDSR, paper section 3.1)."""
+
+    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+        """Return the route of one update; ``random`` is keyed to the update and shared by all ranks."""
+
+
+class PromptIsolator(Protocol):
+    """Gives student and teacher their prompts (AOP, paper section 3.2)."""
+
+    def isolate(self, effect: EffectInfo) -> Prompts:
+        """Return the prompts of an effect; called once an effect, before training; the result is static."""
+
+    def general(self, instruction: str) -> Prompts:
+        """Return the prompts of a general instruction: the same for all three networks."""
+
+
+@runtime_checkable
+class UpdateContext(Protocol):
+    """All that a loss term may see of one update."""
+
+    @property
+    def step(self) -> int:
+        """0-based generator step."""
+
+    @property
+    def batch(self) -> Batch:
+        """The update's data."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """The student's sampler."""
+
+    @property
+    def random(self) -> Keyed:
+        """Keyed to (step, slot, update, term): the same key gives the same noise in every run."""
+
+    @property
+    def device(self) -> str:
+        """Where the update's tensors live."""
+
+    def student(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Velocity of the student slot on the student's prompt; with grad if the term trains ``student``."""
+
+    def slot(self, name: str, x: Tensor, sigma: Tensor) -> Tensor:
+        """Velocity of any slot on the *student's* prompt (the critic is conditioned on it: paper section 3.2)."""
+
+    def teacher(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Guided velocity of the mounted teacher on the teacher's prompt, no grad."""
+
+    def rollout(self) -> Rollout:
+        """The student's trajectory to the drawn step, no grad; memoised within the update."""
+
+    def sample(self) -> Tensor:
+        """The student's ``x0`` at the rollout's step, no grad; memoised, and kept for a critic that reuses it."""
+
+    def keep_sample(self, x0: Tensor) -> None:
+        """Offer the (detached) ``x0`` of a graded call at the rollout's step as this update's ``sample()``."""
+
+
+class LossTerm(Protocol):
+    """A loss: everything it needs is in the context."""
+
+    def __call__(self, context: UpdateContext) -> LossOutput:
+        """Return the scalar loss (mean over the batch) and metrics."""
+
+
+class Metric(Protocol):
+    """A metric over finished pictures; it sees all systems at once, so that what they share is computed once."""
+
+    def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
+        """Return ``{system: {pool: values}}`` for the systems and pools that the metric applies to."""
+
+
+class MetricRequest(Protocol):
+    """Pictures of all systems on all pools (an effect's name, or ``general``)."""
+
+    @property
+    def effects(self) -> Sequence[EffectInfo]:
+        """All effects of the run."""
+
+    @property
+    def items(self) -> Mapping[str, Sequence[Item]]:
+        """Pool -> what was edited; a general item has its true result as ``target`` where that is known."""
+
+    @property
+    def outputs(self) -> Mapping[str, Mapping[str, Sequence[Image]]]:
+        """System -> pool -> its pictures, in the order of ``items``."""
+
+    @property
+    def cache(self) -> Path:
+        """Folder of the content-addressed cache."""
+
+    def reconstruct(self, pictures: Sequence[Image]) -> list[Image]:
+        """Pass pictures through the base's VAE, in its geometry: what a perfect model could give at best."""
+
+    def advance(self, share: float) -> None:
+        """Say that a share (0 to 1) of this metric's work is done, for the progress bar."""
+
+
+class Scope(Protocol):
+    """Enters one adapter slot for the forwards inside (None: the bare backbone)."""
+
+    def __call__(self, name: str | None) -> AbstractContextManager[None]:
+        """Activate exactly this slot, restore the one before on leaving; never touches ``requires_grad``."""

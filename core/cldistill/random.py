@@ -1,0 +1,52 @@
+"""Keyed randomness: every draw is a pure function of its key, so a resumed run draws what the unbroken one would have.
+
+Under several processes all must make the same number of forwards: stream, effect and rollout depth come from keys that
+every rank shares; noise and the choice of items have the rank in their key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class KeyedRandom:
+    """Implements `cldistill.protocols.Keyed`.  Draws are made on the CPU, so they do not depend on the device."""
+
+    seed: int
+    rank: int = 0
+    device: str = "cpu"
+    prefix: tuple[str | int, ...] = ()
+
+    def _number(self, key: Sequence[str | int], per_rank: bool) -> int:
+        parts = (self.seed, *self.prefix, *key, *(("rank", self.rank) if per_rank else ()))
+        text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+    def generator(self, *key: str | int, per_rank: bool = False) -> torch.Generator:
+        """Return a CPU generator seeded from the key."""
+        return torch.Generator().manual_seed(self._number(key, per_rank))
+
+    def uniform(self, *key: str | int, per_rank: bool = False) -> float:
+        """Draw one number in [0, 1) (53 random bits, straight from the hash)."""
+        return (self._number(key, per_rank) >> 10) / float(1 << 53)
+
+    def integer(self, high: int, *key: str | int, per_rank: bool = False) -> int:
+        """Draw one integer in [0, high); the bias of the modulus is below ``high / 2**63``."""
+        if high < 1:
+            raise ValueError(f"integer() needs high >= 1, got {high}")
+        return self._number(key, per_rank) % high
+
+    def normal(self, shape: Sequence[int], *key: str | int, per_rank: bool = True) -> Tensor:
+        """Draw standard normal noise of ``shape`` in fp32 and move it to the device."""
+        noise = torch.randn(tuple(shape), generator=self.generator(*key, per_rank=per_rank), dtype=torch.float32)
+        return noise.to(self.device)
+
+    def child(self, *key: str | int) -> KeyedRandom:
+        """Return the same source with ``key`` before every further key."""
+        return KeyedRandom(self.seed, self.rank, self.device, (*self.prefix, *key))

@@ -1,0 +1,167 @@
+"""Named records that travel between the parts of a run.
+
+Shape legend, used in every docstring of the project:
+
+``B`` items of a batch · ``L`` latent tokens of one picture · ``C`` channels of a token (64 for Qwen-Image: 16 latent
+channels x 2 x 2) · ``T`` text tokens · ``D`` width of a text token.  ``x0`` is a clean latent, ``x`` a noised one, ``v``
+a velocity, all ``[B, L, C]`` (or whatever trailing shape the base model uses: no loss may assume one); ``sigma`` is
+``[B]`` in [0, 1].
+
+Flow-matching convention (diffusers'): ``x = (1 - sigma) * x0 + sigma * noise``, ``v = noise - x0``, ``t = 1000 * sigma``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Tensors = Mapping[str, "Tensor"]
+"""What a base encodes a picture or a prompt to: named tensors that only the base understands and the cache can store."""
+
+GENERAL = "general"
+"""Name of the pool, and of the stream, of unlabelled pictures with general instructions."""
+
+
+@dataclass(frozen=True)
+class EffectInfo:
+    """One effect as the manifest names it (torch-free)."""
+
+    name: str
+    prompt: str
+    """The prompt its teacher was trained with."""
+    pairs: Path | None = None
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What each network is told for one item (AOP, paper section 3.2). ``trigger`` is ``""`` in the general stream."""
+
+    student: str
+    teacher: str
+    unconditional: str = ""
+    trigger: str = ""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One training example: source picture(s), perhaps an after-picture, and the prompt it goes with."""
+
+    key: str
+    """Stable name within the run: ``<pool>/<stem>``."""
+    pool: str
+    """The effect's name, or ``general``."""
+    sources: tuple[Path, ...]
+    prompt: str
+    target: Path | None = None
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where one update takes its batch from: drawn once, the same on every rank.
+
+    ``pools`` maps a pool (an effect's name or ``general``) to the chance that an item comes from it.  With one pool the
+    teacher of that pool is mounted (none for ``general``: the bare base); with several, the batch is mixed and has no teacher.
+    """
+
+    stream: str
+    pools: Mapping[str, float]
+
+    @property
+    def effect(self) -> str | None:
+        """The one effect of the batch, or None in the general stream and in mixed batches."""
+        names = tuple(self.pools)
+        return names[0] if len(names) == 1 and names[0] != GENERAL else None
+
+    @property
+    def mixed(self) -> bool:
+        """Whether items of several pools share the batch."""
+        return len(self.pools) > 1
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a network is conditioned on: the collated source picture(s) and one collated prompt, both with a batch axis."""
+
+    source: Tensors
+    prompt: Tensors
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One update's data on the device."""
+
+    route: Route
+    items: tuple[Item, ...]
+    student: Conditioning
+    teacher: Conditioning
+    unconditional: Conditioning
+    target: Tensor | None
+    """``x0`` of the target, ``[B, L, C]``; None where no active loss needs targets."""
+    latent_shape: tuple[int, ...]
+    """Shape of one latent without the batch axis, e.g. ``(L, C)``."""
+
+    @property
+    def size(self) -> int:
+        """Items in the batch, ``B``."""
+        return len(self.items)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The student's own trajectory from pure noise, stopped at the drawn step ``k`` (DMD2 section 4.5)."""
+
+    x: Tensor
+    """Noised latent at step ``k``, ``[B, L, C]``, no grad."""
+    sigma: Tensor
+    """``[B]``: sigma of step ``k``, the same for the whole batch."""
+    k: int
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """What a loss term returns: a scalar with grad, and plain numbers for the log."""
+
+    loss: Tensor
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MetricValues:
+    """What a metric found: one value per picture under each name, and figures of the whole set."""
+
+    per_picture: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    summary: Mapping[str, float] = field(default_factory=dict)
+    """Figures that are no mean over pictures (a ratio of means); they win over the mean of the same name."""
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """One optimiser update of one slot."""
+
+    slot: str
+    update: int
+    stream: str
+    pools: tuple[str, ...]
+    losses: Mapping[str, float]
+    metrics: Mapping[str, float]
+    grad_norm: float
+    skipped: bool = False
+    """True when a loss or gradient was not finite and the update was left out."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One generator step with its critic updates (a cycle)."""
+
+    step: int
+    """1-based: the number of generator steps done."""
+    updates: tuple[UpdateResult, ...]
+    seconds: float
+    forwards: int
+    """Calls of the backbone in this cycle (all ranks make the same number)."""
+    peak_memory_mb: float

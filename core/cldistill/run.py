@@ -1,0 +1,112 @@
+"""A run, assembled: plain records that `cldistill.train` and `cldistill.step` work on.  No manifest, no pydantic here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cldistill.protocols import BaseModel, LossTerm, StreamRouter
+from cldistill.records import EffectInfo, Prompts
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from cldistill.adapters import AdapterSlots
+    from cldistill.dataset import Dataset
+    from cldistill.random import KeyedRandom
+    from cldistill.schedule import Schedule
+    from cldistill.teachers import TeacherBank
+
+
+@dataclass(frozen=True)
+class LrPhase:
+    """Learning rate from one generator step on: a linear warm-up, then constant, or a cosine to ``end_lr``."""
+
+    from_step: int
+    lr: float
+    end_lr: float | None = None
+    warmup: int = 0
+
+
+@dataclass(frozen=True)
+class SlotConfig:
+    """A trainable adapter and its optimiser."""
+
+    name: str
+    rank: int
+    alpha: float
+    lr: tuple[LrPhase, ...]
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    updates: int = 1
+    from_step: int = 0
+    init: str | Path | None = None
+    """None: LoRA's own (B = 0); a path: an adapter file; ``slot:<name>``: a copy of that slot when this one starts."""
+    ema: float | None = None
+    targets: tuple[str, ...] = ()
+    reuse_sample: bool = False
+    """The first update of a step takes the batch and the sample of the student's update instead of new ones."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A loss term as the manifest placed it."""
+
+    name: str
+    loss: LossTerm
+    slot: str
+    streams: frozenset[str] | None = None
+    weight: float = 1.0
+    from_step: int = 0
+    until_step: int | None = None
+    teacher: bool = False
+    targets: bool = False
+
+    def active(self, step: int, stream: str) -> bool:
+        """Whether the term counts in a 0-based generator step on a stream."""
+        if self.streams is not None and stream not in self.streams:
+            return False
+        return self.from_step <= step and (self.until_step is None or step < self.until_step)
+
+
+@dataclass
+class Run:
+    """Everything that the loop needs, built and checked."""
+
+    name: str
+    output: Path
+    total_steps: int
+    base: BaseModel
+    slots: AdapterSlots
+    slot_configs: tuple[SlotConfig, ...]
+    terms: tuple[Term, ...]
+    router: StreamRouter
+    dataset: Dataset
+    teachers: TeacherBank
+    schedule: Schedule
+    random: KeyedRandom
+    accelerator: Accelerator
+    effects: tuple[EffectInfo, ...]
+    prompts: Mapping[str, Prompts]
+    batch_size: int = 1
+    grad_clip: float = 10.0
+    checkpoint_every: int = 100
+    keep: int = 3
+    max_bad_steps: int = 10
+    manifest_digest: str = ""
+    resolved_manifest: str = ""
+    observers: Sequence[object] = ()
+    forwards: int = 0
+    """Calls of the backbone so far in this process."""
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and shows the display."""
+        return bool(self.accelerator.is_main_process)
+
+    def slot_config(self, name: str) -> SlotConfig:
+        """Return the configuration of a slot."""
+        return next(config for config in self.slot_configs if config.name == name)

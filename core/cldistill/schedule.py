@@ -1,0 +1,79 @@
+"""Flow-matching maths: pure functions of tensors, in diffusers' convention.
+
+``x = (1 - sigma) * x0 + sigma * noise``, ``v = noise - x0``, ``x0 = x - sigma * v``, ``t = 1000 * sigma``
+(arXiv 2605.25378 section 2 writes the same line with time reversed and the sign flipped).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def expand(sigma: Tensor, like: Tensor) -> Tensor:
+    """Give ``sigma`` ``[B]`` trailing axes so that it broadcasts against ``like`` ``[B, ...]``."""
+    return sigma.reshape(sigma.shape[0], *([1] * (like.ndim - 1)))
+
+
+def add_noise(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Return ``(1 - sigma) * x0 + sigma * noise``; ``sigma`` is ``[B]``."""
+    s = expand(sigma, x0)
+    return (1.0 - s) * x0 + s * noise
+
+
+def velocity(x0: Tensor, noise: Tensor) -> Tensor:
+    """Return the flow-matching target ``v = noise - x0``."""
+    return noise - x0
+
+
+def to_x0(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+    """Return ``x0 = x - sigma * v``."""
+    return x - expand(sigma, x) * v
+
+
+def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
+    """Return ``s * sigma / (1 + (s - 1) * sigma)`` (Esser et al. 2024, section 5.3.2)."""
+    return shift * sigma / (1.0 + (shift - 1.0) * sigma)
+
+
+def unshift_sigma(sigma: Tensor, shift: float) -> Tensor:
+    """Invert `shift_sigma`."""
+    return sigma / (shift - (shift - 1.0) * sigma)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The student's sampler: ``steps`` sigmas, shifted once, and LCM-style re-noising between them.
+
+    The same numbers as diffusers' ``FlowMatchEulerDiscreteScheduler(shift=shift, stochastic_sampling=True)`` given
+    ``sigmas=linspace(1, 1/steps, steps)``; ``set_timesteps(steps)`` alone would shift twice.
+    """
+
+    steps: int = 8
+    shift: float = 3.0
+    integer_timesteps: bool = False
+    """Round ``t`` down to an integer as the released code does (954, 833, 642)."""
+
+    def sigmas(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return the ``[steps]`` sigmas, descending from 1."""
+        sigmas = shift_sigma(torch.linspace(1.0, 1.0 / self.steps, self.steps, dtype=torch.float64), self.shift)
+        if self.integer_timesteps:
+            sigmas = torch.floor(sigmas * 1000.0 + 1e-9) / 1000.0
+        return sigmas.to(device=device, dtype=torch.float32)
+
+    def renoise(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """Take ``x0`` to the next sigma ``[B]`` with fresh noise (consistency sampling)."""
+        return add_noise(x0, noise, sigma)
+
+    def draw(self, uniform: Tensor, low: float = 0.0, high: float = 1.0, *, bound_before_shift: bool = False) -> Tensor:
+        """Map ``uniform`` ``[B]`` in [0, 1) to shifted sigmas within ``(low, high)``.
+
+        The distribution is that of a shifted uniform sigma, restricted to the bounds *after* the shift (the paper's
+        reading); with ``bound_before_shift`` the bounds apply to the uniform sigma, as in the released code.
+        """
+        if bound_before_shift:
+            return shift_sigma(low + uniform * (high - low), self.shift)
+        bounds = unshift_sigma(torch.tensor([low, high], dtype=uniform.dtype, device=uniform.device), self.shift)
+        return shift_sigma(bounds[0] + uniform * (bounds[1] - bounds[0]), self.shift)

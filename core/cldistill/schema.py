@@ -1,0 +1,87 @@
+"""A JSON schema of the manifest for editors, with the options of every installed component.
+
+Editors complete and check as one types, with ``# yaml-language-server: $schema=cldistill.schema.json`` at the top of a
+file.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from cldistill.catalogue import Catalogue
+from cldistill.component import KINDS, Kind
+from cldistill.manifest import LossRef, Manifest, PartRef
+
+Schema = dict[str, Any]
+
+
+def manifest_schema(catalogue: Catalogue) -> Schema:
+    """Return the JSON schema (draft 2020-12) of a manifest."""
+    schema = Manifest.model_json_schema(by_alias=True)
+    definitions: Schema = schema["$defs"]
+    for kind in KINDS:
+        definitions[kind] = _part(catalogue, kind, definitions)
+    _point(schema["properties"], "base", "base_model")
+    _point(schema["properties"], "router", "stream_router")
+    _point(schema["properties"], "prompts", "prompt_isolator")
+    _point_items(schema["properties"], "losses", "loss_term")
+    _point_items(schema["properties"], "observers", "observer")
+    _point_items(definitions["Evaluate"]["properties"], "metrics", "metric")
+    definitions["Effect"]["properties"]["teacher"] = {"anyOf": [_ref("teacher_source"), {"type": "null"}]}
+    for unused in ("PartRef", "LossRef"):
+        definitions.pop(unused, None)
+    # A manifest that extends another need not repeat what that holds.
+    required = schema.pop("required")
+    schema["if"], schema["then"] = {"not": {"required": ["extends"]}}, {"required": required}
+    schema["properties"]["extends"] = {
+        "type": "string", "description": "Another manifest (a path or a shipped recipe) that this one is laid over.",
+    }  # fmt: skip
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cldistill manifest", **schema}
+
+
+def schema_text(catalogue: Catalogue) -> str:
+    """Return the schema as indented JSON."""
+    return json.dumps(manifest_schema(catalogue), indent=2) + "\n"
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _point(properties: Schema, key: str, kind: Kind) -> None:
+    properties[key] = _ref(kind)
+
+
+def _point_items(properties: Schema, key: str, kind: Kind) -> None:
+    properties[key] = {**properties[key], "items": _ref(kind)}
+
+
+def _part(catalogue: Catalogue, kind: Kind, definitions: Schema) -> Schema:
+    """Return the schema of a part: the names of its kind, and the options that belong to each."""
+    model = LossRef if kind == "loss_term" else PartRef
+    own = model.model_json_schema(by_alias=True)
+    cases: dict[str, Schema] = {}
+    for entry in catalogue:
+        if entry.component.kind == kind:
+            cases[entry.component.name] = _case(kind, entry.component.name, entry.component.settings, definitions)
+    summaries = {e.component.name: e.component.summary for e in catalogue if e.component.kind == kind}
+    names = [{"const": name, "description": summaries[name]} for name in cases]
+    properties = {**own["properties"], "use": {"anyOf": names} if names else {"type": "string"}}
+    return {
+        "type": "object",
+        "description": own.get("description", ""),
+        "properties": properties,
+        "additionalProperties": False,
+        "allOf": list(cases.values()),
+    }
+
+
+def _case(kind: Kind, name: str, settings: Any, definitions: Schema) -> Schema:
+    prefix = f"{kind}.{name}."
+    options = settings.model_json_schema(by_alias=True, ref_template=f"#/$defs/{prefix}{{model}}")
+    for inner, definition in options.pop("$defs", {}).items():
+        definitions[prefix + inner] = definition
+    options.pop("required", None)  # a part may be merged from several files
+    chosen = {"properties": {"use": {"const": name}}, "required": ["use"]}
+    return {"if": chosen, "then": {"properties": {"options": options}}}

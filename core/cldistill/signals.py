@@ -1,0 +1,76 @@
+"""Ctrl-C and SIGTERM: finish the step, save, and leave; a second Ctrl-C leaves at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """Truthy once somebody asked the run to stop."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        """Name of the signal, e.g. ``"SIGINT"``, or what the caller of `request` gave; None while nobody asked."""
+
+    def request(self, reason: str) -> None:
+        """Ask for the stop; the first reason stays."""
+        self.reason = self.reason or reason
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run should stop after the step that it is in."""
+        return self.reason is not None
+
+    def __bool__(self) -> bool:
+        """Same as `requested`."""
+        return self.requested
+
+
+def say_to_stderr(text: str) -> None:
+    """Print a line from a signal handler.
+
+    Through ``sys.stderr`` first, so that a live display can put it above itself; if the signal fell into the middle of
+    another write there, straight to the file descriptor.
+    """
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except RuntimeError:  # "reentrant call inside BufferedWriter"
+        os.write(2, f"\n{text}\n".encode())
+
+
+@contextmanager
+def graceful_stop(say: Callable[[str], None] = say_to_stderr) -> Iterator[StopRequest]:
+    """Turn the first SIGINT or SIGTERM inside the block into a request to stop, told to ``say``.
+
+    A Ctrl-C after that raises KeyboardInterrupt where the code is; a further SIGTERM changes nothing, so that a
+    supervisor's repeats do not spoil the save.  The handlers from before are restored on leaving.  Only the main thread
+    may set handlers: elsewhere the block runs without them and the request stays false.
+    """
+    stop = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not stop:
+            stop.request(signal.Signals(number).name)
+            again = " (Ctrl-C again leaves at once)" if number == signal.SIGINT else ""
+            say(f"{stop.reason}: finishing this step, then saving{again}")
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            # None: the handler was not set from Python and cannot be put back; the default is the nearest.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,0 +1,109 @@
+"""One generator step: for every slot, route → batch → loss terms, each with its own backward → clip → optimiser → EMA."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+from cldistill.measure import peak_memory_mb
+from cldistill.optim import SlotOptimizer, average_gradients, learning_rate
+from cldistill.random import KeyedRandom
+from cldistill.records import Batch, StepResult, UpdateResult
+from cldistill.run import Run, SlotConfig, Term
+from cldistill.update import STUDENT, TermContext, UpdateMemo
+
+
+class Optimizers(dict[str, SlotOptimizer]):
+    """Slot name -> its optimiser."""
+
+
+def make_optimizers(run: Run) -> Optimizers:
+    """Create the optimiser of every slot."""
+    return Optimizers({c.name: SlotOptimizer(c, run.slots.parameters(c.name)) for c in run.slot_configs})
+
+
+def run_step(run: Run, optimizers: Optimizers, step: int) -> StepResult:
+    """Do the 0-based generator step ``step`` with its critic updates."""
+    started, forwards = time.perf_counter(), run.forwards
+    results: list[UpdateResult] = []
+    previous: TermContext | None = None
+    begin_slots(run, optimizers, step)
+    for config in run.slot_configs:
+        if step < config.from_step:
+            continue
+        for update in range(config.updates):
+            context = _context(run, config, step, update, previous)
+            terms = [t for t in run.terms if t.slot == config.name and t.active(step, context.batch.route.stream)]
+            if not terms:
+                continue
+            results.append(run_update(run, optimizers[config.name], context, terms, update))
+            if config.name == STUDENT:
+                previous = context
+    return StepResult(
+        step=step + 1,
+        updates=tuple(results),
+        seconds=time.perf_counter() - started,
+        forwards=run.forwards - forwards,
+        peak_memory_mb=peak_memory_mb(str(run.accelerator.device)),
+    )
+
+
+def begin_slots(run: Run, optimizers: Optimizers, step: int) -> None:
+    """Start the slots whose first step this is, before any update: ``init: slot:<name>`` copies that slot as it stands.
+
+    A critic that began as the bare base would call every difference between student and base a reason to push.
+    """
+    for config in run.slot_configs:
+        if step == config.from_step and isinstance(config.init, str) and config.init.startswith("slot:"):
+            run.slots.copy(config.init.removeprefix("slot:"), config.name)
+            optimizers[config.name].reset_average()
+
+
+def _context(run: Run, config: SlotConfig, step: int, update: int, previous: TermContext | None) -> TermContext:
+    """Draw stream, effect and batch of one update, or take over those of the student's update (`reuse_sample`)."""
+    random = run.random.child(step, config.name, update)
+    if update == 0 and config.reuse_sample and previous is not None and previous.memo.sample is not None:
+        return TermContext(run, step, config.name, previous.batch, random, random, previous.memo)
+    return TermContext(run, step, config.name, draw_batch(run, random, step), random, random, UpdateMemo())
+
+
+def draw_batch(run: Run, random: KeyedRandom, step: int) -> Batch:
+    """Route one update and draw its batch."""
+    route = run.router.route(random.child("route"), step, [effect.name for effect in run.effects])
+    return run.dataset.draw(route, random.child("batch"), run.batch_size)
+
+
+def run_update(
+    run: Run, optimizer: SlotOptimizer, context: TermContext, terms: list[Term], update: int
+) -> UpdateResult:
+    """Run the terms of one slot's update and apply its optimiser, unless something is not finite."""
+    if any(term.teacher for term in terms):
+        run.teachers.mount(run.slots, context.batch.route.effect)
+    optimizer.zero_grad()
+    losses: dict[str, float] = {}
+    metrics: dict[str, float] = {}
+    for term in terms:
+        _backward(run, context.for_term(term.name), term, losses, metrics)
+    gradients = optimizer.gradients()
+    bad = average_gradients(gradients, not all(map(math.isfinite, losses.values())), run.accelerator)
+    norm = float(torch.nn.utils.clip_grad_norm_(list(optimizer.parameters.values()), run.grad_clip))
+    bad = bad or not math.isfinite(norm)
+    if not bad:
+        optimizer.apply(learning_rate(optimizer.config.lr, context.step, run.total_steps))
+    optimizer.zero_grad()
+    route = context.batch.route
+    return UpdateResult(
+        context.trains, update, route.stream, tuple(sorted(route.pools)), losses, metrics, norm, skipped=bad
+    )
+
+
+def _backward(run: Run, context: TermContext, term: Term, losses: dict[str, float], metrics: dict[str, float]) -> None:
+    """Evaluate one term and free its graph at once: the peak is that of the largest term, not of their sum."""
+    output = term.loss(context)
+    losses[term.name] = float(output.loss.detach())
+    metrics.update({f"{term.name}/{name}": value for name, value in output.metrics.items()})
+    if output.loss.requires_grad and math.isfinite(losses[term.name]):
+        with run.slots.scope(term.slot):
+            (output.loss * term.weight).backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,38 @@
+"""The teachers of a run: one adapter an effect, fetched when it is mounted, the last few kept in host memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from cldistill.adapter_files import AdapterState
+
+if TYPE_CHECKING:
+    from cldistill.adapters import AdapterSlots
+
+KEEP = 8
+
+
+class TeacherBank:
+    """Effect -> frozen adapter (None where the bare base teaches); ``fetch`` is called again after an eviction."""
+
+    def __init__(self, fetch: Mapping[str, Callable[[], AdapterState | None]], keep: int = KEEP) -> None:
+        self._fetch = dict(fetch)
+        self._keep = keep
+        self._states: OrderedDict[str, AdapterState | None] = OrderedDict()
+
+    def state(self, effect: str) -> AdapterState | None:
+        """Return the adapter of an effect."""
+        if effect in self._states:
+            self._states.move_to_end(effect)
+            return self._states[effect]
+        state = self._fetch[effect]()
+        self._states[effect] = state
+        if len(self._states) > self._keep:
+            self._states.popitem(last=False)
+        return state
+
+    def mount(self, slots: AdapterSlots, effect: str | None) -> None:
+        """Put the effect's adapter into the teacher slot; None empties it (the general stream's teacher is the base)."""
+        slots.mount(None if effect is None else self.state(effect))

@@ -1,0 +1,237 @@
+"""What a base model promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from cldistill.adapter_files import load_adapter
+from cldistill.adapter_inject import linear_shapes
+from cldistill.adapter_save import save_adapter
+from cldistill.adapters import AdapterSlots
+from cldistill.component import AnyComponent, BaseDescription, BuildContext
+from cldistill.protocols import BaseModel
+from cldistill.records import Tensors
+from cldistill.testing.adapters import random_adapter, randomise_slot
+from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
+from cldistill.testing.pictures import after, picture
+
+SHORT, LONG = "make it darker", "turn the picture into a manga page with many fine lines"
+TOLERANCE = 1e-3
+"""Of predictions that must agree but for rounding, as a share of their size."""
+
+
+@dataclass(frozen=True)
+class _Subject:
+    checker: Checker
+    base: BaseModel
+    description: BaseDescription
+    pictures: tuple[Image, Image]
+    noise: Tensor
+    """``[2, ...]``"""
+    sigma: Tensor
+    source: Tensors
+    prompt: Tensors
+
+    def predict(self, **changed: Any) -> Tensor:
+        """Predict for both pictures, with one or more arguments changed."""
+        given = {"x": self.noise, "sigma": self.sigma, "source": self.source, "prompt": self.prompt} | changed
+        with torch.no_grad():
+            return self.base.predict(given["x"], given["sigma"], given["source"], given["prompt"])
+
+
+def check_base_model(
+    component: AnyComponent, options: Options = None, *, size: tuple[int, int] = (24, 24), fresh: bool = True
+) -> None:
+    """Assert all that the engine relies on; with a small model this takes a second.
+
+    The description is true of the backbone; encodings are deterministic and come back after `drop_encoders`; `predict`
+    gives fp32 velocities that depend on all its arguments and on each adapted module, not on padding or on the rest of
+    the batch; gradient checkpointing changes no gradient; decoding and export work.
+
+    Args:
+        size: Width and height of the pictures that it is shown.
+        fresh: See `cldistill.testing.check_component`.
+    """
+    checker, needs = check_component(component, "base_model", options, fresh=fresh)
+    if needs.base is None:
+        checker.fail("describe must fill Needs.base (a BaseDescription), from the model's config alone")
+    settings = read_settings(component, options)
+    with scratch_context() as context:
+        base: BaseModel = component.build(settings, context)
+        base.backbone.requires_grad_(False)
+        subject = _subject(checker, base, needs.base, (picture(0, size), picture(1, size)))
+        _attributes(subject, lambda: component.build(settings, context))
+        _encodings(subject, size)
+        _predictions(subject)
+        _guidance(subject)
+        _decoding(subject)
+        _adapters(subject, context)
+
+
+def _subject(
+    checker: Checker, base: BaseModel, description: BaseDescription, pictures: tuple[Image, Image]
+) -> _Subject:
+    base.load_encoders()
+    sources = [base.encode_source([shown]) for shown in pictures]
+    shape = base.latent_shape(sources[0])
+    prompts = [base.encode_prompt(SHORT, pictures[:1]), base.encode_prompt(LONG, pictures[1:])]
+    noise = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([0.9, 0.4])
+    return _Subject(checker, base, description, pictures, noise, sigma, base.collate(sources), base.collate(prompts))
+
+
+def _attributes(s: _Subject, rebuild: Callable[[], BaseModel]) -> None:
+    require, base, said = s.checker.require, s.base, s.description
+    shapes = linear_shapes(base.backbone)
+    wrong = [name for name, shape in said.modules.items() if shapes.get(name) != tuple(shape)]
+    require(not wrong, f"describes modules that the backbone does not have in that shape, {wrong[:1]} for one")
+    missing = [name for name in shapes if name not in said.modules]
+    require(not missing, f"does not describe {len(missing)} linear modules of its backbone, {missing[:1]} for one")
+    count = sum(parameter.numel() for parameter in base.backbone.parameters())
+    require(said.parameters == count, f"describes {said.parameters:,} parameters, but the backbone has {count:,}")
+    require(tuple(base.adapter_targets) == tuple(said.targets), "adapter_targets differ from the described targets")
+    require(base.guidance_scale == said.guidance_scale, "guidance_scale differs from the described one")
+    require(bool(base.fingerprint), "its fingerprint is empty: every cache key needs it")
+    require(
+        rebuild().fingerprint == base.fingerprint, "built twice, it has two fingerprints: the cache would never be hit"
+    )
+
+
+def _encodings(s: _Subject, size: tuple[int, int]) -> None:
+    require, base, (first, second) = s.checker.require, s.base, s.pictures
+    with s.checker.leaves_global_random_alone("encode deterministically (the mode of a VAE's posterior, not a sample)"):
+        source, prompt = base.encode_source([first]), base.encode_prompt(SHORT, [first])
+    require(_same(source, base.encode_source([first])), "encode_source gives two results for one picture")
+    require(_same(prompt, base.encode_prompt(SHORT, [first])), "encode_prompt gives two results for one prompt")
+    require(not _same(source, base.encode_source([second])), "encode_source does not see the picture")
+    require(not _same(prompt, base.encode_prompt(LONG, [first])), "encode_prompt does not see the prompt")
+    target = base.encode_target(after(first), [first])
+    shape = base.latent_shape(source)
+    require(tuple(target.shape) == shape, f"encode_target gives {tuple(target.shape)}, but latent_shape is {shape}")
+    require(bool(target.isfinite().all()), "encode_target gives numbers that are not finite")
+    wide = picture(2, (2 * size[0], size[1]))
+    wide_shape = base.latent_shape(base.encode_source([wide]))
+    wide_target = base.encode_target(after(wide), [wide])
+    require(tuple(wide_target.shape) == wide_shape, "encode_target and latent_shape differ for a wide picture")
+    base.drop_encoders()
+    base.load_encoders()
+    require(_same(prompt, base.encode_prompt(SHORT, [first])), "after drop_encoders and load_encoders a prompt differs")
+    require(base.tokenize(SHORT) == base.tokenize(SHORT), "tokenize is not deterministic")
+    require(base.tokenize(SHORT) != base.tokenize(LONG), "tokenize gives the same tokens for different texts")
+
+
+def _predictions(s: _Subject) -> None:
+    require = s.checker.require
+    with s.checker.leaves_global_random_alone("put the backbone in eval mode: dropout is off"):
+        v = s.predict()
+    require(v.shape == s.noise.shape, f"predict gives {tuple(v.shape)} for latents of {tuple(s.noise.shape)}")
+    require(v.dtype == torch.float32, f"predict gives {v.dtype}; return .float(), so that losses are computed in fp32")
+    require(bool(v.isfinite().all()), "predict gives numbers that are not finite")
+    require(torch.equal(v, s.predict()), "predict gives two results for the same arguments")
+    base = s.base
+    changed = {
+        "x": s.noise.flip(0), "sigma": s.sigma.flip(0),
+        "source": base.collate([base.encode_source([shown]) for shown in reversed(s.pictures)]),
+        "prompt": base.collate([base.encode_prompt(text, [p]) for text, p in zip((LONG, SHORT), s.pictures, strict=True)]),
+    }  # fmt: skip
+    for name, value in changed.items():
+        require(not torch.equal(v, s.predict(**{name: value})), f"predict does not depend on {name}")
+    alone = s.predict(
+        x=s.noise[:1], sigma=s.sigma[:1], source=base.collate([base.encode_source(s.pictures[:1])]),
+        prompt=base.collate([base.encode_prompt(SHORT, s.pictures[:1])]),
+    )  # fmt: skip
+    require(
+        _close(alone, v[:1]),
+        "predict gives another result for an item in a batch than for the item alone: mask the padding of prompts, and mix "
+        "nothing across the batch",
+    )
+
+
+def _guidance(s: _Subject) -> None:
+    c, u = s.noise, s.noise.flip(0)
+    for mode in ("standard", "rescaled"):
+        guided = s.base.guide(c, u, 1.0, mode)
+        s.checker.require(_close(guided, c), f"guide with scale 1 must give the conditional velocity ({mode})")
+        s.checker.require(s.base.guide(c, u, 3.0, mode).shape == c.shape, f"guide changes the shape ({mode})")
+    s.checker.require(
+        _close(s.base.guide(c, u, 3.0, "standard"), u + 3.0 * (c - u)), "guide must give u + scale * (c - u)"
+    )
+
+
+def _decoding(s: _Subject) -> None:
+    latents = torch.stack([s.base.encode_target(shown, [shown]) for shown in s.pictures])
+    decoded = s.base.decode(latents, s.source)
+    s.checker.require(len(decoded) == 2, f"decode gives {len(decoded)} pictures for two latents")
+    s.checker.require(all(shown.mode == "RGB" for shown in decoded), "decode must give RGB pictures")
+
+
+def _adapters(s: _Subject, context: BuildContext) -> None:
+    require, base = s.checker.require, s.base
+    bare = s.predict()
+    slots = AdapterSlots(base.backbone)
+    slots.add("student", base.adapter_targets, 2, 2.0, torch.Generator().manual_seed(0))
+    require(_close(s.predict(), bare), "carrying adapters that are off changes what it predicts")
+    randomise_slot(base, slots, "student")
+    slots.mount(random_adapter(base, "teacher"))
+    shown = {}
+    for name in ("student", "teacher"):
+        with slots.scope(name):
+            shown[name] = s.predict()
+        require(not _close(shown[name], bare), f"the adapter in slot {name!r} changes nothing")
+    plain = _gradients(s, slots)
+    unused = [name for name, grad in plain.items() if not bool((grad != 0).any())]
+    require(not unused, f"adapting {len(unused)} of its targets has no effect, {unused[:1]} for one: leave them out")
+    _export(s, slots, context.root / "adapter.safetensors")
+    calls: list[object] = []
+
+    def run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        calls.append(function)
+        return slots.run_pinned(function, *args, **kwargs)
+
+    base.enable_gradient_checkpointing(run)
+    checkpointed = _gradients(s, slots)
+    require(bool(calls), "enable_gradient_checkpointing(run) must call each block through run(function, *args)")
+    off = [name for name, grad in plain.items() if not _close(checkpointed[name], grad)]
+    require(not off, f"gradient checkpointing changes the gradient, of {off[:1]} for one")
+
+
+def _gradients(s: _Subject, slots: AdapterSlots) -> dict[str, Tensor]:
+    parameters = {name: p for name, p in slots.parameters("student").items() if name.endswith("lora_B.weight")}
+    for parameter in parameters.values():
+        parameter.grad = None
+    with slots.scope("student"):
+        velocity = s.base.predict(s.noise, s.sigma, s.source, s.prompt)
+    # Outside the scope: the recompute of a checkpoint must find its own adapter again.
+    velocity.square().mean().backward()  # type: ignore[no-untyped-call]
+    zero = torch.zeros(())
+    return {name: zero if p.grad is None else p.grad.detach().clone() for name, p in parameters.items()}
+
+
+def _export(s: _Subject, slots: AdapterSlots, path: Path) -> None:
+    state = slots.state("student")
+    exported = s.base.export_state(state)
+    s.checker.require(len(exported) == len(state), "export_state must give one tensor for each that it is given")
+    save_adapter(path, s.base, state, 2, 2.0)
+    read = load_adapter(path, s.description.modules)
+    s.checker.require(
+        set(read.modules) == set(s.base.adapter_targets),
+        "an adapter saved by export_state does not load onto the base again",
+    )
+    for name, value in s.base.export_metadata().items():
+        s.checker.require(isinstance(value, str), f"export_metadata()[{name!r}] must be a string")
+        s.checker.require(not Path(value).is_absolute(), f"export_metadata()[{name!r}] is a path of this machine")
+
+
+def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).norm() <= TOLERANCE * other.norm())

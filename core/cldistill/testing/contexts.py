@@ -1,0 +1,164 @@
+"""A real update for a loss term to be called in, without a run: three networks on a base, a batch, and a list of calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from cldistill.adapters import AdapterSlots
+from cldistill.dataset import Dataset, Example
+from cldistill.protocols import BaseModel
+from cldistill.random import KeyedRandom
+from cldistill.records import GENERAL, Batch, Conditioning, EffectInfo, Item, Prompts, Rollout, Route
+from cldistill.run import LrPhase, Run, SlotConfig
+from cldistill.schedule import Schedule
+from cldistill.teachers import TeacherBank
+from cldistill.testing.adapters import random_adapter, randomise_slot
+from cldistill.testing.pictures import after, picture
+from cldistill.testing.tiny_base import TinyBase
+from cldistill.testing.tiny_parts import TinyPrompts, TinyRouter, TinyRouterSettings
+from cldistill.update import TermContext
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+EFFECTS = (EffectInfo("invert", "invert the colours"), EffectInfo("soften", "soften the picture"))
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the backbone."""
+
+    slot: str
+    graded: bool
+    """Whether a graph was built."""
+    origin: str
+    """Who asked: ``term``, or the context's ``rollout`` or ``sample`` on its behalf."""
+
+
+@dataclass
+class ObservedContext(TermContext):
+    """The engine's own context, which also writes down every call of the backbone."""
+
+    calls: list[Call] = field(default_factory=list)
+    origin: str = "term"
+
+    def _predict(self, name: str, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        self.calls.append(Call(name, torch.is_grad_enabled(), self.origin))
+        return super()._predict(name, x, sigma, conditioning)
+
+    def rollout(self) -> Rollout:
+        """The student's trajectory, its calls noted as ``rollout``."""
+        with self._asked_by("rollout"):
+            return super().rollout()
+
+    def sample(self) -> Tensor:
+        """The student's sample, its call noted as ``sample``."""
+        with self._asked_by("sample"):
+            return super().sample()
+
+    @contextmanager
+    def _asked_by(self, origin: str) -> Iterator[None]:
+        before, self.origin = self.origin, origin
+        try:
+            yield
+        finally:
+            self.origin = before
+
+
+@dataclass(frozen=True)
+class SoloAccelerator:
+    """What a run asks of accelerate, for one process: it leaves accelerate's process-wide state alone."""
+
+    device: torch.device
+    num_processes: int = 1
+    process_index: int = 0
+    is_main_process: bool = True
+
+    def wait_for_everyone(self) -> None:
+        """Nobody else is there."""
+
+
+def tiny_run(
+    base: BaseModel | None = None, *, slots: Sequence[str] = ("student", "critic"), rank: int = 2, seed: int = 0,
+    schedule: Schedule | None = None, output: Path | None = None, extras: Mapping[str, Any] | None = None,
+) -> Run:  # fmt: skip
+    """Return a run with random slots and a random teacher for each of `EFFECTS`, but neither data nor loss terms."""
+    base = base or TinyBase()
+    adapters, random = AdapterSlots(base.backbone), KeyedRandom(seed)
+    for slot in slots:
+        adapters.add(slot, base.adapter_targets, rank, float(rank), random.generator("init", slot))
+        randomise_slot(base, adapters, slot)
+    isolator = TinyPrompts()
+    return Run(
+        name="tiny-run",
+        output=output or Path("tiny-run"),
+        total_steps=10,
+        base=base,
+        slots=adapters,
+        slot_configs=tuple(SlotConfig(slot, rank, float(rank), (LrPhase(0, 1e-3),)) for slot in slots),
+        terms=(),
+        router=TinyRouter(TinyRouterSettings()),
+        dataset=Dataset(base, {}),
+        teachers=TeacherBank({e.name: lambda name=e.name: random_adapter(base, name) for e in EFFECTS}),  # type: ignore[misc]
+        schedule=schedule or Schedule(steps=4),
+        random=random,
+        accelerator=cast("Accelerator", SoloAccelerator(torch.device("cpu"))),
+        effects=EFFECTS,
+        prompts={effect.name: isolator.isolate(effect) for effect in EFFECTS},
+        extras=dict(extras or {}),
+    )
+
+
+def tiny_batch(base: BaseModel, stream: str = "effect", size: int = 2, *, targets: bool = True) -> Batch:
+    """Return a batch of small pictures: of the first of `EFFECTS`, or of general instructions."""
+    general = stream == GENERAL
+    effect = EFFECTS[0]
+    prompts = TinyPrompts().general("make it darker") if general else TinyPrompts().isolate(effect)
+    pool = GENERAL if general else effect.name
+    examples = [_example(base, pool, prompts, index, targets) for index in range(size)]
+    return Dataset(base, {}).collate(Route(stream, {pool: 1.0}), examples)
+
+
+def _example(base: BaseModel, pool: str, prompts: Prompts, index: int, targets: bool) -> Example:
+    before = picture(index)
+    source, target = base.encode_source([before]), base.encode_target(after(before), [before])
+    return Example(
+        item=Item(f"{pool}/{index}", pool, (Path(f"{index}.png"),), prompts.teacher),
+        shape=base.latent_shape(source),
+        source=lambda: source,
+        student=lambda: base.encode_prompt(prompts.student, [before]),
+        teacher=lambda: base.encode_prompt(prompts.teacher, [before]),
+        unconditional=lambda: base.encode_prompt(prompts.unconditional, [before]),
+        target=(lambda: target) if targets else None,
+    )
+
+
+def update_context(
+    base: BaseModel | None = None, *, trains: str = "student", stream: str = "effect", size: int = 2, step: int = 0,
+    seed: int = 0, targets: bool = True, slots: Sequence[str] = ("student", "critic"), schedule: Schedule | None = None,
+    run: Run | None = None,
+) -> ObservedContext:  # fmt: skip
+    """Return the context of one update, its teacher mounted: call a loss term with it, then look at ``.calls``.
+
+    Args:
+        base: Any base model; by default a new `TinyBase`.  It gets slots, so one base serves one context.
+        trains: Slot whose calls have a graph.
+        stream: ``general`` has the bare base as its teacher, any other the teacher of one effect.
+        size: Items in the batch.
+        seed: With ``step`` the key of everything that is drawn: the same two, the same bits.
+        targets: Whether the batch has targets.
+        slots: Trainable slots, each with random weights.
+        run: What `tiny_run` made, to be used again (instead of base, slots and schedule).
+    """
+    run = run or tiny_run(base, slots=slots, schedule=schedule)
+    batch = tiny_batch(run.base, stream, size, targets=targets)
+    run.teachers.mount(run.slots, batch.route.effect)
+    keyed = run.random.child("train", seed, step, trains, 0)
+    return ObservedContext(run, step, trains, batch, keyed, keyed.child("term", "under-test"))

@@ -1,0 +1,101 @@
+"""What a metric promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL.Image import Image
+
+from cldistill.component import AnyComponent
+from cldistill.data import effect_items, general_items
+from cldistill.protocols import Metric
+from cldistill.records import GENERAL, EffectInfo, Item, MetricValues
+from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
+from cldistill.testing.pictures import picture, write_general, write_pairs
+
+SYSTEMS = ("base", "teacher@4", "student@4")
+
+
+@dataclass(frozen=True)
+class TinyMetricRequest:
+    """Implements `cldistill.protocols.MetricRequest` with pictures that are given to it."""
+
+    effects: Sequence[EffectInfo]
+    items: Mapping[str, Sequence[Item]]
+    outputs: Mapping[str, Mapping[str, Sequence[Image]]]
+    cache: Path
+    progress: list[float] = field(default_factory=list, compare=False)
+
+    def reconstruct(self, pictures: Sequence[Image]) -> list[Image]:
+        """Return copies: the tiny base's VAE is exact."""
+        return [shown.copy() for shown in pictures]
+
+    def advance(self, share: float) -> None:
+        """Note the share."""
+        self.progress.append(share)
+
+
+def metric_request(folder: Path, size: tuple[int, int] = (64, 64)) -> TinyMetricRequest:
+    """Return four pictures of one effect and four of the general pool, by three systems; sources lie under ``folder``."""
+    effect = EffectInfo("invert", "invert the colours", write_pairs(folder / "pairs", size=size))
+    assert effect.pairs is not None
+    items = {
+        effect.name: effect_items(effect.pairs, effect.name, effect.prompt),
+        GENERAL: general_items(folder / "general", write_general(folder / "general")),
+    }
+    outputs = {
+        system: {
+            pool: [picture(9000 + 100 * number + index, size) for index in range(len(rows))]
+            for pool, rows in items.items()
+            if pool != GENERAL or not system.startswith("teacher")
+        }
+        for number, system in enumerate(SYSTEMS)
+    }
+    return TinyMetricRequest((effect,), items, outputs, folder / "cache")
+
+
+def check_metric(
+    component: AnyComponent, options: Options = None, *, request: TinyMetricRequest | None = None, fresh: bool = True
+) -> None:
+    """Assert that it gives plain numbers, one a picture, the same each time, and leaves the pictures alone.
+
+    Args:
+        request: Pictures that the metric knows how to measure; by default those of `metric_request`.
+        fresh: See `cldistill.testing.check_component`.
+    """
+    checker, _ = check_component(component, "metric", options, fresh=fresh)
+    settings = read_settings(component, options)
+    with scratch_context() as context:
+        metric: Metric = component.build(settings, context)
+        asked = request or metric_request(context.root)
+        before = _bytes(asked)
+        with checker.leaves_global_random_alone("seed a generator of its own"):
+            found = metric(asked)
+        checker.require(before == _bytes(asked), "changed the pictures that it was given; work on copies")
+        for system, pools in found.items():
+            for pool, values in pools.items():
+                _values(checker, asked, system, pool, values)
+        shares = asked.progress
+        fine = all(0 <= share <= 1 for share in shares) and sum(shares) <= 1 + 1e-6
+        checker.require(fine, f"tells advance() of shares that are more than its whole work: {shares[:5]}")
+        checker.require(metric(asked) == found, "measured twice, it gives two results")
+
+
+def _values(checker: Checker, request: TinyMetricRequest, system: str, pool: str, values: MetricValues) -> None:
+    require = checker.require
+    require(
+        pool in request.outputs.get(system, {}), f"gives values for {system!r} on {pool!r}, which it was not asked for"
+    )
+    require(isinstance(values, MetricValues), f"must give MetricValues, not {type(values).__name__}")
+    count = len(request.outputs[system][pool])
+    for name, numbers in values.per_picture.items():
+        require(len(numbers) == count, f"{name!r} has {len(numbers)} values for {count} pictures")
+        require(all(isinstance(n, (int, float)) for n in numbers), f"{name!r} must hold plain numbers: use float(...)")
+    for name, number in values.summary.items():
+        require(isinstance(number, (int, float)), f"the summary's {name!r} must be a plain number: use float(...)")
+
+
+def _bytes(request: TinyMetricRequest) -> list[bytes]:
+    return [shown.tobytes() for pools in request.outputs.values() for made in pools.values() for shown in made]

@@ -1,0 +1,58 @@
+"""What a stream router promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cldistill.component import AnyComponent
+from cldistill.protocols import StreamRouter
+from cldistill.random import KeyedRandom
+from cldistill.records import GENERAL, EffectInfo, Route
+from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
+
+EFFECTS = tuple(EffectInfo(name, f"turn it into {name}") for name in ("manga", "gold", "snow"))
+
+
+def check_stream_router(
+    component: AnyComponent, options: Options = None, *, draws: int = 300, fresh: bool = True
+) -> None:
+    """Assert that a route depends on its key alone (so all ranks and a resumed run draw the same) and is well formed.
+
+    Args:
+        draws: Routes that are looked at, one generator step each.
+        fresh: See `cldistill.testing.check_component`.
+    """
+    checker, needs = check_component(component, "stream_router", options, fresh=fresh)
+    settings = read_settings(component, options)
+    with scratch_context(EFFECTS) as context:
+        router: StreamRouter = component.build(settings, context)
+        other: StreamRouter = component.build(settings, context)
+    for effects in ([effect.name for effect in EFFECTS], [EFFECTS[0].name]):
+        with checker.leaves_global_random_alone("draw from the `random` that route() is given"):
+            routes = [_route(router, step, effects) for step in range(draws)]
+        for route in routes:
+            _well_formed(checker, route, effects)
+        streams = {route.stream for route in routes}
+        if needs.streams is not None:
+            checker.require(
+                streams <= needs.streams, f"yields the streams {sorted(streams)}, but describes {sorted(needs.streams)}"
+            )
+        general = any(GENERAL in route.pools for route in routes)
+        checker.require(not general or needs.general, "draws from the general pool, so describe must say general=True")
+        backwards = [_route(other, step, effects, rank=1) for step in reversed(range(draws))]
+        checker.require(
+            routes == backwards[::-1],
+            "another rank, or another order of calls, gets another route: use only the key (no per_rank=True, no state)",
+        )
+
+
+def _route(router: StreamRouter, step: int, effects: Sequence[str], rank: int = 0) -> Route:
+    return router.route(KeyedRandom(7, rank).child(step, "student", 0, "route"), step, effects)
+
+
+def _well_formed(checker: Checker, route: Route, effects: Sequence[str]) -> None:
+    checker.require(isinstance(route, Route), f"must return a Route, not {type(route).__name__}")
+    unknown = set(route.pools) - {*effects, GENERAL}
+    checker.require(not unknown, f"draws from {sorted(unknown)}, which are neither effects of the run nor {GENERAL!r}")
+    chances = list(route.pools.values())
+    checker.require(bool(chances) and min(chances) > 0, f"gives a pool no chance ({dict(route.pools)}): leave it out")

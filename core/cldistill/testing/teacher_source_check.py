@@ -1,0 +1,106 @@
+"""What a teacher source promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from cldistill.adapter_files import AdapterState
+from cldistill.adapter_inject import linear_shapes
+from cldistill.adapters import AdapterSlots
+from cldistill.cache import TensorCache
+from cldistill.component import AnyComponent
+from cldistill.data import effect_items
+from cldistill.encodings import Encoder
+from cldistill.prepare import Request, Workshop
+from cldistill.progress import SilentStages
+from cldistill.protocols import BaseModel, TeacherSource
+from cldistill.random import KeyedRandom
+from cldistill.records import EffectInfo
+from cldistill.schedule import Schedule
+from cldistill.targets import TeacherSampler
+from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
+from cldistill.testing.contexts import SoloAccelerator
+from cldistill.testing.pictures import write_pairs
+from cldistill.testing.tiny_base import TinyBase
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def teacher_request(
+    folder: Path, base: BaseModel | None = None, *, name: str = "invert", prompt: str = "invert the colours"
+) -> Request:
+    """Return what a run gives a teacher source: an effect with small pairs under ``folder``, a base, a cache."""
+    base = base or TinyBase()
+    effect = EffectInfo(name, prompt, write_pairs(folder / "pairs" / name))
+    slots = AdapterSlots(base.backbone)
+    slots.add_teacher(base.adapter_targets)
+    cache = folder / "cache"
+    workshop = Workshop(
+        base=base,
+        slots=slots,
+        encoder=Encoder(base, TensorCache(cache / "encodings")),
+        sampler=TeacherSampler(base, slots, Schedule(4), KeyedRandom(0)),
+        accelerator=cast("Accelerator", SoloAccelerator(torch.device("cpu"))),
+        cache=cache,
+        stages=SilentStages(),
+    )
+    assert effect.pairs is not None
+    return Request(effect, workshop, effect_items(effect.pairs, name, prompt))
+
+
+def check_teacher_source(
+    component: AnyComponent, options: Options = None, *, base: BaseModel | None = None, fresh: bool = True
+) -> None:
+    """Assert that its adapter fits the base, is frozen, is the same when asked for again, and changes what the base does.
+
+    Args:
+        base: A base that its adapter is made for; by default a `TinyBase`.
+        fresh: See `cldistill.testing.check_component`.
+    """
+    checker, needs = check_component(component, "teacher_source", options, fresh=fresh)
+    settings = read_settings(component, options)
+    with scratch_context() as context:
+        request = teacher_request(context.root, base)
+        source: TeacherSource = component.build(settings, context)
+        with checker.leaves_global_random_alone("seed a torch.Generator of its own"):
+            state = source.adapter(request)
+        if state is None:
+            checker.require(needs.rank is None, "describes the rank of an adapter, but returned None (the bare base)")
+            return
+        again = source.adapter(request)
+        checker.require(again is not None and again.digest == state.digest, "asked twice, it gives two digests")
+        _fits(checker, request, state)
+        ranks = {weights.rank for weights in state.modules.values()}
+        checker.require(needs.rank in (None, max(ranks)), f"describes rank {needs.rank}, but made {sorted(ranks)}")
+        slots = request.workshop.slots
+        slots.mount(state)
+        bare, taught = (_predict(request, slots, slot) for slot in (None, "teacher"))
+        checker.require(not torch.equal(bare, taught), "its adapter changes nothing that the base predicts")
+
+
+def _fits(checker: Checker, request: Request, state: AdapterState) -> None:
+    shapes = linear_shapes(request.base.backbone)
+    checker.require(bool(state.modules), "its adapter is empty; return None for the bare base")
+    unknown = [name for name in state.modules if name not in shapes]
+    checker.require(not unknown, f"adapts modules that the base does not have, {unknown[:1]} for one")
+    checker.require(bool(state.digest), "its digest is empty: targets are cached under it")
+    tensors = [
+        value
+        for weights in state.modules.values()
+        for value in vars(weights).values()
+        if isinstance(value, torch.Tensor)
+    ]
+    checker.require(not any(value.requires_grad for value in tensors), "its weights require grad: detach them")
+
+
+def _predict(request: Request, slots: AdapterSlots, slot: str | None) -> torch.Tensor:
+    base, encoder, item = request.base, request.workshop.encoder, request.items[0]
+    source = base.collate([encoder.source(item)])
+    prompt = base.collate([encoder.prompt(item, item.prompt)])
+    x = torch.randn((1, *base.latent_shape(encoder.source(item))), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), slots.scope(slot):
+        return base.predict(x, torch.tensor([0.5]), source, prompt)

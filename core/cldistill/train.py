@@ -1,0 +1,116 @@
+"""THE loop: resume, step, observe, save; Ctrl-C, SIGTERM and bad numbers end it with everything kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from cldistill import checkpoint
+from cldistill.errors import CheckpointError, NonFiniteError
+from cldistill.observers import Observers
+from cldistill.run import Run
+from cldistill.signals import StopRequest, graceful_stop
+from cldistill.step import Optimizers, make_optimizers, run_step
+
+
+def train(run: Run) -> int:
+    """Train to the end (or to a signal), from the last good checkpoint; return the generator steps done."""
+    optimizers = make_optimizers(run)
+    observers = Observers(run)
+    step = resume(run, optimizers, observers)
+    observers.run_started(step)
+    try:
+        with graceful_stop() as stop:
+            step = _loop(run, optimizers, observers, step, stop)
+    except BaseException as error:
+        observers.run_failed(error)
+        raise
+    observers.run_finished(step, step < run.total_steps)
+    return step
+
+
+def _loop(run: Run, optimizers: Optimizers, observers: Observers, step: int, stop: StopRequest) -> int:
+    bad_steps = 0
+    saved = step
+    while step < run.total_steps:
+        result = run_step(run, optimizers, step)
+        step = result.step
+        observers.step_finished(result)
+        bad_steps = bad_steps + 1 if any(update.skipped for update in result.updates) else 0
+        if bad_steps >= run.max_bad_steps:
+            raise NonFiniteError(_bad_text(run, bad_steps, saved))
+        stopping = _any_rank(run, bool(stop))
+        due = step % run.checkpoint_every == 0 or step == run.total_steps
+        # A skipped update leaves weights and optimiser as they were, so a stop may save after one.
+        if stopping or (due and bad_steps == 0):
+            saved = save(run, optimizers, observers, step)
+        if stopping:
+            break
+    return step
+
+
+def _bad_text(run: Run, bad_steps: int, saved: int) -> str:
+    kept = (
+        f"the checkpoint of step {saved} in {run.output / 'checkpoints'} is the last good one"
+        if saved
+        else "no checkpoint yet"
+    )
+    return (
+        f"{bad_steps} steps in a row had non-finite losses or gradients (train.max_bad_steps); {kept}. "
+        "Lower the learning rate, or look at the losses in metrics.jsonl to see which term went first."
+    )
+
+
+def _any_rank(run: Run, requested: bool) -> bool:
+    """Whether any rank was told to stop: all must leave after the same step."""
+    if run.accelerator.num_processes == 1:
+        return requested
+    import torch
+
+    flag = torch.tensor(float(requested), device=run.accelerator.device)
+    return bool(run.accelerator.reduce(flag, "sum").item() > 0)
+
+
+def save(run: Run, optimizers: Optimizers, observers: Observers, step: int) -> int:
+    """Write a checkpoint of all slots, optimisers and averages (main process), and return ``step``."""
+    if run.is_main:
+        groups: dict[str, Mapping[str, Tensor]] = {}
+        for name, optimizer in optimizers.items():
+            groups[name] = run.slots.state(name)
+            groups[f"optimizer-{name}"] = optimizer.state()
+            if optimizer.average is not None:
+                groups[f"ema-{name}"] = optimizer.average
+        meta: dict[str, Any] = {"name": run.name, "seed": run.random.seed, "manifest": run.manifest_digest}
+        path = checkpoint.save(run.output / "checkpoints", step, groups, meta, run.keep)
+        observers.checkpoint_saved(step, path)
+    run.accelerator.wait_for_everyone()
+    return step
+
+
+def resume(run: Run, optimizers: Optimizers, observers: Observers) -> int:
+    """Load the newest undamaged checkpoint; return its step, 0 without one."""
+    found = checkpoint.latest(run.output / "checkpoints", warn=observers.warn)
+    if found is None:
+        return 0
+    if found.meta.get("manifest") != run.manifest_digest:
+        raise CheckpointError(
+            f"{found.path} belongs to another manifest: choose another --output, or --fresh to start over in this one"
+        )
+    for name, optimizer in optimizers.items():
+        run.slots.load(name, found.load(name))
+        optimizer.load(found.load(f"optimizer-{name}"))
+        if optimizer.average is not None:
+            average = found.load(f"ema-{name}")
+            optimizer.average = {key: average[key].to(value.device) for key, value in optimizer.average.items()}
+    return int(found.step)
+
+
+def final_weights(run: Run, slot: str) -> tuple[dict[str, Tensor], str]:
+    """Return the weights to export and what they are, ``("ema" | "raw")``: the EMA's where the slot keeps one."""
+    found = checkpoint.latest(run.output / "checkpoints", warn=lambda text: None)
+    if found is None:
+        raise CheckpointError(f"{run.output / 'checkpoints'} holds no checkpoint to export")
+    kind = "ema" if run.slot_config(slot).ema is not None else "raw"
+    return found.load(f"ema-{slot}" if kind == "ema" else slot), kind

@@ -1,0 +1,110 @@
+"""What a loss term sees: scoped predictors, a memoised rollout, the schedule and keyed randomness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from cldistill.protocols import Keyed
+from cldistill.records import Batch, Conditioning, Rollout
+from cldistill.run import Run
+from cldistill.schedule import Schedule, to_x0
+
+STUDENT = "student"
+TEACHER = "teacher"
+
+
+@dataclass
+class UpdateMemo:
+    """What the terms of one update share: the rollout and the student's sample."""
+
+    rollout: Rollout | None = None
+    sample: Tensor | None = None
+
+
+@dataclass
+class TermContext:
+    """Implements `cldistill.protocols.UpdateContext` for one term of one update."""
+
+    run: Run
+    step: int
+    trains: str
+    batch: Batch
+    shared: Keyed
+    """Keyed to the update: the rollout is drawn from it, so that all terms see the same one."""
+    random: Keyed
+    """Keyed to the term."""
+    memo: UpdateMemo = field(default_factory=UpdateMemo)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The student's sampler."""
+        return self.run.schedule
+
+    def for_term(self, name: str) -> TermContext:
+        """Return the same update seen by another term."""
+        return replace(self, random=self.shared.child("term", name))
+
+    def student(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Velocity of the student slot on the student's prompt."""
+        return self.slot(STUDENT, x, sigma)
+
+    def slot(self, name: str, x: Tensor, sigma: Tensor) -> Tensor:
+        """Velocity of a slot on the student's prompt; with grad for the slot in training, or where ``x`` asks for it."""
+        wanted = torch.is_grad_enabled() and (name == self.trains or x.requires_grad)
+        with torch.set_grad_enabled(wanted):
+            return self._predict(name, x, sigma, self.batch.student)
+
+    @torch.no_grad()
+    def teacher(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Guided velocity of the mounted teacher (or the bare base) on the teacher's prompt."""
+        base = self.run.base
+        conditional = self._predict(TEACHER, x, sigma, self.batch.teacher)
+        if base.guidance_scale == 1.0:
+            return conditional
+        unconditional = self._predict(TEACHER, x, sigma, self.batch.unconditional)
+        return base.guide(conditional, unconditional, base.guidance_scale, base.guidance_mode)
+
+    def _predict(self, name: str, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        self.run.forwards += 1
+        with self.run.slots.scope(name):
+            return self.run.base.predict(x, sigma, conditioning.source, conditioning.prompt)
+
+    @torch.no_grad()
+    def rollout(self) -> Rollout:
+        """Roll the student out from pure noise to step ``k ~ U{0..steps-1}`` and stop there (DMD2 section 4.5).
+
+        One ``k`` for the whole batch and all ranks: a depth per sample would run to the batch's deepest.
+        """
+        if self.memo.rollout is None:
+            self.memo.rollout = self._roll_out()
+        return self.memo.rollout
+
+    def _roll_out(self) -> Rollout:
+        shape = (self.batch.size, *self.batch.latent_shape)
+        sigmas = self.schedule.sigmas(self.device).unsqueeze(1).expand(-1, self.batch.size)
+        k = self.shared.integer(self.schedule.steps, "depth")
+        x = self.shared.normal(shape, "rollout", "start")
+        for index in range(k):
+            x0 = to_x0(x, self.student(x, sigmas[index]), sigmas[index])
+            x = self.schedule.renoise(x0, self.shared.normal(shape, "rollout", index), sigmas[index + 1])
+        return Rollout(x, sigmas[k], k)
+
+    @torch.no_grad()
+    def sample(self) -> Tensor:
+        """The student's ``x0`` at the rollout's step."""
+        if self.memo.sample is None:
+            rollout = self.rollout()
+            self.memo.sample = to_x0(rollout.x, self.student(rollout.x, rollout.sigma), rollout.sigma)
+        return self.memo.sample
+
+    def keep_sample(self, x0: Tensor) -> None:
+        """Offer a graded call's ``x0`` at the rollout's step as this update's sample."""
+        self.memo.sample = x0.detach()
+
+    @property
+    def device(self) -> str:
+        """Where the tensors of this update live."""
+        return str(self.run.accelerator.device)

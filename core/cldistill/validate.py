@@ -1,0 +1,184 @@
+"""Judging a manifest before anything is loaded; no torch in here.
+
+Order: names exist -> settings of each part -> what the parts need of one another -> files exist and adapters fit the
+base.  A phase reports all of its mistakes; the next phase starts only if there were none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import TypeVar
+
+from packaging.requirements import InvalidRequirement, Requirement
+from pydantic import ValidationError
+
+from cldistill.catalogue import Catalogue, Entry, load_catalogue
+from cldistill.checked import STUDENT, CheckedLoss, CheckedManifest, Part
+from cldistill.component import BaseDescription, Kind, Needs, Settings
+from cldistill.errors import CldistillError, ManifestError, OptionsError, PluginLoadError, nearest
+from cldistill.manifest import PartRef, part_refs
+from cldistill.manifest_file import ManifestFile, load_manifest
+from cldistill.manifest_problems import describe_errors, show
+from cldistill.manifest_yaml import Loc
+from cldistill.records import EffectInfo
+from cldistill.validate_files import check_files
+from cldistill.validate_needs import mutual_problems
+from cldistill.validate_options import read_settings
+
+KIND_OF: dict[str, Kind] = {
+    "base": "base_model",
+    "effects": "teacher_source",
+    "router": "stream_router",
+    "prompts": "prompt_isolator",
+    "losses": "loss_term",
+    "observers": "observer",
+    "evaluate": "metric",
+}
+"""First key of a part's path -> the kind of component that stands there."""
+
+E = TypeVar("E", bound=CldistillError)
+
+
+def check_manifest(
+    reference: str, overrides: Sequence[str] = (), *, catalogue: Catalogue | None = None, files: bool = True
+) -> CheckedManifest:
+    """Load and validate a manifest: what `cldistill check` does. See `validate`."""
+    return validate(load_manifest(reference, overrides), catalogue, files=files)
+
+
+def validate(file: ManifestFile, catalogue: Catalogue | None = None, *, files: bool = True) -> CheckedManifest:
+    """Validate everything that can be judged without loading anything.
+
+    ``files=False`` leaves out the last phase: pictures, teacher files and adapters need not exist.
+
+    Raises:
+        PluginLoadError: a part that nobody offers.
+        OptionsError: options that do not fit a part's settings.
+        ManifestError: everything else. Each line has file, line, key path and the value.
+    """
+    catalogue = load_catalogue() if catalogue is None else catalogue
+    _raise(ManifestError, requirement_problems(file))
+    entries = _find(file, catalogue)
+    parts = _read_options(file, entries)
+    checked = _combine(file, catalogue, parts)
+    _raise(ManifestError, mutual_problems(checked))
+    return check_files(checked) if files else checked
+
+
+def _raise(error: type[E], problems: Sequence[str]) -> None:
+    if problems:
+        raise error("\n".join(problems))
+
+
+def requirement_problems(file: ManifestFile) -> list[str]:
+    """Return what is wrong with ``requires:``: distributions that are missing or have another version."""
+    problems = []
+    for index, text in enumerate(file.manifest.requires):
+        where = file.where("requires", index)
+        try:
+            requirement = Requirement(text)
+            installed = version(requirement.name)
+        except InvalidRequirement as error:
+            problems.append(f"{where}: not a requirement ({show(text)}): {str(error).splitlines()[0]}")
+        except PackageNotFoundError:
+            problems.append(f"{where}: {requirement.name} is not installed; pip install {show(text)}")
+        else:
+            if not requirement.specifier.contains(installed, prereleases=True):
+                problems.append(f"{where}: needs {text}, but {installed} is installed; pip install {show(text)}")
+    return problems
+
+
+def _find(file: ManifestFile, catalogue: Catalogue) -> dict[Loc, tuple[PartRef, Entry]]:
+    found: dict[Loc, tuple[PartRef, Entry]] = {}
+    problems = []
+    for loc, ref in part_refs(file.manifest):
+        try:
+            found[loc] = ref, catalogue.find(KIND_OF[str(loc[0])], ref.use)
+        except PluginLoadError as error:
+            problems.append(f"{file.where(*loc, 'use')}: {error}")
+    _raise(PluginLoadError, [*problems, *catalogue.first_failure()] if problems else [])
+    return found
+
+
+def _read_options(file: ManifestFile, entries: dict[Loc, tuple[PartRef, Entry]]) -> dict[Loc, Part]:
+    parts: dict[Loc, Part] = {}
+    problems = []
+    for loc, (ref, entry) in entries.items():
+        settings_type = entry.component.settings
+        try:
+            settings = read_settings(file, loc, ref, settings_type)
+            parts[loc] = Part(loc, entry, settings, _describe(file, loc, entry, settings))
+        except ValidationError as error:
+            problems.append(describe_errors(error, settings_type, file.tree, (*loc, "options")))
+        except OptionsError as error:
+            problems.append(str(error))
+    _raise(OptionsError, problems)
+    return parts
+
+
+def _describe(file: ManifestFile, loc: Loc, entry: Entry, settings: Settings) -> Needs:
+    try:
+        return entry.component.describe(settings)
+    except Exception as error:  # a plugin's own code, on a user's values: say whose and where
+        cause = str(error) if isinstance(error, CldistillError) else f"{type(error).__name__}: {error}"
+        where = file.where(*loc, "options" if entry.component.settings.model_fields else "use")
+        raise OptionsError(f"{where}: {entry.component.name} ({entry.owner}): {cause}") from error
+
+
+def _combine(file: ManifestFile, catalogue: Catalogue, parts: dict[Loc, Part]) -> CheckedManifest:
+    manifest, base = file.manifest, parts[("base",)]
+    description = base.needs.base
+    if description is None:
+        raise ManifestError(
+            f"{file.where('base', 'use')}: {base.name} ({base.entry.owner}) does not describe a base model"
+        )
+    metrics = len(manifest.evaluate.metrics) if manifest.evaluate else 0
+    return CheckedManifest(
+        file=file,
+        catalogue=catalogue,
+        base=base,
+        description=description,
+        router=parts[("router",)],
+        prompts=parts[("prompts",)],
+        teachers={
+            effect.name: parts.get(("effects", index, "teacher")) for index, effect in enumerate(manifest.effects)
+        },
+        losses=tuple(_loss(file, index, parts[("losses", index)]) for index in range(len(manifest.losses))),
+        observers=tuple(parts[("observers", index)] for index in range(len(manifest.observers))),
+        metrics=tuple(parts[("evaluate", "metrics", index)] for index in range(metrics)),
+        effects=tuple(EffectInfo(effect.name, effect.prompt, effect.pairs) for effect in manifest.effects),
+        slot_targets=_slot_targets(file, description),
+    )
+
+
+def _loss(file: ManifestFile, index: int, part: Part) -> CheckedLoss:
+    refs = file.manifest.losses
+    ref, earlier = refs[index], sum(other.use == part.name for other in refs[:index])
+    streams = part.needs.streams if ref.streams is None else frozenset(ref.streams)
+    slot = ref.slot or part.needs.slot or STUDENT
+    name = f"{part.name}-{earlier + 1}" if earlier else part.name
+    return CheckedLoss(part, name, slot, streams, ref.weight, ref.from_step, ref.until_step)
+
+
+def _slot_targets(file: ManifestFile, description: BaseDescription) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    problems = []
+    for name, slot in file.manifest.slots.items():
+        found[name] = description.targets
+        if slot.targets is None:
+            continue
+        for index, target in enumerate(slot.targets):
+            if not any(_matches(module, target) for module in description.modules):
+                endings = {module.rsplit(".", 1)[-1] for module in description.modules}
+                where = file.where("slots", name, "targets", index)
+                problems.append(f"{where}: the base has no such module ({show(target)}){nearest(target, endings)}")
+        wanted = slot.targets
+        found[name] = tuple(module for module in description.modules if any(_matches(module, t) for t in wanted))
+    _raise(ManifestError, problems)
+    return found
+
+
+def _matches(module: str, target: str) -> bool:
+    """A target is a full name, or the end of one at a dot: ``to_q`` or ``img_mlp.net.2``."""
+    return module == target or module.endswith(f".{target}")

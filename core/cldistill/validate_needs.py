@@ -1,0 +1,173 @@
+"""What the parts of a manifest need of one another, judged from their descriptions alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from cldistill.checked import STUDENT, CheckedLoss, CheckedManifest
+from cldistill.errors import nearest
+from cldistill.manifest_problems import show
+from cldistill.records import GENERAL
+
+
+def mutual_problems(checked: CheckedManifest) -> list[str]:
+    """Return one line for everything that does not fit together."""
+    problems = [
+        *_effects(checked),
+        *_general(checked),
+        *(line for index, loss in enumerate(checked.losses) for line in _loss(checked, index, loss)),
+        *_slots(checked),
+        *_packages(checked),
+    ]
+    return problems
+
+
+def _names(losses: list[CheckedLoss]) -> str:
+    return ", ".join(dict.fromkeys(loss.part.name for loss in losses))
+
+
+def uses_effects(checked: CheckedManifest) -> bool:
+    """Whether any stream draws from the effects (a router that does not say may)."""
+    return checked.router.needs.streams is None or any(stream != GENERAL for stream in checked.router.needs.streams)
+
+
+def _effects(checked: CheckedManifest) -> Iterator[str]:
+    file, manifest = checked.file, checked.manifest
+    first: dict[str, int] = {}
+    for index, effect in enumerate(manifest.effects):
+        where = file.where("effects", index, "name")
+        if effect.name in first:
+            other = file.place("effects", first[effect.name], "name")
+            yield f"{where}: this effect was already given at {other} ({show(effect.name)})"
+        first.setdefault(effect.name, index)
+        if effect.name == GENERAL:
+            yield f"{where}: {GENERAL!r} is the name of the general pool; choose another"
+    asking = [loss for loss in checked.losses if loss.part.needs.teacher and _reaches_effects(loss)]
+    sampled = [loss for loss in checked.losses if loss.part.needs.targets and _reaches_effects(loss)]
+    if manifest.targets is not None and manifest.targets.origin == "teacher":
+        asking += sampled
+    for index, effect in enumerate(manifest.effects):
+        teacher = checked.teachers[effect.name]
+        if teacher is None and asking:
+            place = file.where("effects", index, "teacher")
+            yield (
+                f"{place}: is missing, and {_names(asking)} asks the effect's teacher ({show(effect.name)}); "
+                "write `teacher: {use: base}` if the bare base is its teacher"
+            )
+        where = file.where("effects", index, "pairs")
+        if effect.pairs is None and teacher is not None and teacher.needs.pairs:
+            yield f"{where}: is missing, and {teacher.name} trains the teacher on them ({show(effect.name)})"
+        elif effect.pairs is None and uses_effects(checked):
+            yield f"{where}: is missing: the effect stream draws its pictures from them ({show(effect.name)})"
+    for index, name in enumerate((manifest.samples.effects if manifest.samples else None) or ()):
+        if name not in first:
+            where = file.where("samples", "effects", index)
+            yield f"{where}: there is no such effect ({show(name)}){nearest(name, first)}"
+
+
+def _reaches_effects(loss: CheckedLoss) -> bool:
+    return loss.streams is None or loss.streams != {GENERAL}
+
+
+def _general(checked: CheckedManifest) -> Iterator[str]:
+    manifest, router = checked.manifest, checked.router
+    if router.needs.general and manifest.general is None:
+        yield (
+            f"{checked.file.where('router')}: {router.name} draws from the general pool, which the manifest does not "
+            "have; add `general: {images: FOLDER, instructions: FILE.jsonl}`"
+        )
+
+
+def _loss(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[str]:
+    file, manifest, needs = checked.file, checked.manifest, loss.part.needs
+    where, name = file.where("losses", index), loss.part.name
+    if loss.slot not in manifest.slots:
+        place = file.where("losses", index, "slot")
+        yield f"{place}: {name} trains a slot that the manifest does not have ({show(loss.slot)})" + nearest(
+            loss.slot, manifest.slots
+        )
+    for other in sorted(needs.predicts - {loss.slot}):
+        if other not in manifest.slots:
+            yield f"{where}: {name} calls the slot {other!r}, which the manifest does not have" + nearest(
+                other, manifest.slots
+            )
+        elif loss.from_step < manifest.slots[other].from_step:
+            start = manifest.slots[other].from_step
+            yield f"{where}: {name} calls the slot {other!r} from step {loss.from_step}, but it starts at {start}"
+    yield from _loss_streams(checked, index, loss)
+    if needs.targets and manifest.targets is None:
+        yield f"{where}: {name} needs a target, and there are none; add `targets: {{from: teacher, steps: 40}}`"
+    elif needs.targets and _only_pairs(checked) and loss.streams is not None and GENERAL in loss.streams:
+        place = file.where("targets", "from")
+        yield f"{place}: {name} needs targets in the general stream, whose pictures have no pair ('pair')"
+    if loss.until_step is not None and loss.until_step <= loss.from_step:
+        place = file.where("losses", index, "until_step")
+        yield f"{place}: must be greater than from_step, which is {loss.from_step} ({loss.until_step})"
+    if loss.from_step >= manifest.train.generator_steps:
+        place = file.where("losses", index, "from_step")
+        yield f"{place}: the run ends at step {manifest.train.generator_steps}, before this begins ({loss.from_step})"
+
+
+def _only_pairs(checked: CheckedManifest) -> bool:
+    return checked.manifest.targets is not None and checked.manifest.targets.origin == "pair"
+
+
+def _loss_streams(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[str]:
+    file, routed, made_for = checked.file, checked.router.needs.streams, loss.part.needs.streams
+    written = checked.manifest.losses[index].streams
+    for position, stream in enumerate(written or ()):
+        where = file.where("losses", index, "streams", position)
+        if routed is not None and stream not in routed:
+            yield f"{where}: the router {checked.router.name} yields no such stream ({show(stream)})" + nearest(
+                stream, routed
+            )
+        elif made_for is not None and stream not in made_for:
+            yield f"{where}: {loss.part.name} is not made for this stream ({show(stream)})" + nearest(stream, made_for)
+    if not written and made_for is not None and routed is not None and not made_for & routed:
+        yield (
+            f"{file.where('losses', index)}: {loss.part.name} is made for the streams {sorted(made_for)}, but the "
+            f"router {checked.router.name} yields {sorted(routed)}"
+        )
+
+
+def _slots(checked: CheckedManifest) -> Iterator[str]:
+    file, slots = checked.file, checked.manifest.slots
+    if STUDENT not in slots:
+        yield f"{file.where('slots')}: there is no slot {STUDENT!r}, from which the collection is made" + nearest(
+            STUDENT, slots
+        )
+    trained = {loss.slot for loss in checked.losses}
+    for name, slot in slots.items():
+        if name not in trained:
+            yield f"{file.where('slots', name)}: no loss trains this slot; give one `slot: {name}` or remove it"
+        if slot.from_step >= checked.manifest.train.generator_steps:
+            place = file.where("slots", name, "from_step")
+            yield f"{place}: the run ends before this slot starts ({slot.from_step})"
+        steps = [phase.from_step for phase in slot.phases]
+        if steps != sorted(set(steps)) or steps[0] > slot.from_step:
+            place = file.where("slots", name, "lr")
+            yield f"{place}: phases must rise and begin by the slot's from_step, {slot.from_step} ({steps})"
+        if slot.reuse_sample and STUDENT in [name, *list(slots)[list(slots).index(name) :]]:
+            place = file.where("slots", name, "reuse_sample")
+            yield f"{place}: only a slot listed after {STUDENT!r} can take over the sample of its update (true)"
+        if isinstance(slot.init, str):
+            yield from _copied(checked, name, slot.init)
+
+
+def _copied(checked: CheckedManifest, name: str, init: str) -> Iterator[str]:
+    """A slot that starts as a copy of another needs one of the same shape."""
+    file, slots = checked.file, checked.manifest.slots
+    other, where = init.removeprefix("slot:"), file.where("slots", name, "init")
+    if other not in slots or other == name:
+        yield f"{where}: there is no other slot of that name ({show(init)}){nearest(other, set(slots) - {name})}"
+    elif (slots[other].rank, checked.slot_targets[other]) != (slots[name].rank, checked.slot_targets[name]):
+        yield f"{where}: to be copied, {other!r} must have the same rank and targets as {name!r} ({show(init)})"
+
+
+def _packages(checked: CheckedManifest) -> Iterator[str]:
+    for part in checked.parts():
+        missing = [package for package in part.needs.packages if find_spec(package) is None]
+        if missing:
+            where = checked.file.where(*part.loc, "use")
+            yield f"{where}: needs {', '.join(missing)}, which is not installed; pip install it ({show(part.name)})"

@@ -1,0 +1,1 @@
+"""A loss term for cldistill that weighs fine detail."""

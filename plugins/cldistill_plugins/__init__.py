@@ -1,0 +1,1 @@
+"""The built-in plugins of cldistill: the method, its base model, its teachers."""

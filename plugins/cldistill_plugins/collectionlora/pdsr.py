@@ -1,0 +1,57 @@
+"""PDSR: probabilistic dual-stream routing (arXiv 2605.25378 section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from cldistill.component import Needs, Settings
+from cldistill.protocols import Keyed
+from cldistill.records import GENERAL, Route
+
+EFFECT = "effect"
+MIXED = "mixed"
+
+
+class PdsrSettings(Settings):
+    """Options of ``pdsr``."""
+
+    p_switch: float = Field(0.5, ge=0.0, le=1.0, description="chance that an update belongs to the effect stream")
+    mixed_until: int = Field(
+        0,
+        ge=0,
+        description="generator steps of a first phase whose batches mix all effects and general items (stream 'mixed')",
+    )
+    mixed_general: float = Field(0.4, ge=0.0, le=1.0, description="share of general items in a mixed batch")
+
+
+def describe_pdsr(settings: PdsrSettings) -> Needs:
+    """Say which streams can come up, and whether the general pool is drawn from."""
+    streams = {EFFECT} if settings.p_switch > 0 else set()
+    if settings.p_switch < 1:
+        streams.add(GENERAL)
+    if settings.mixed_until:
+        streams.add(MIXED)
+    general = settings.p_switch < 1 or (settings.mixed_until > 0 and settings.mixed_general > 0)
+    return Needs(streams=frozenset(streams), general=general)
+
+
+class Pdsr:
+    """Draw ``p ~ U(0, 1)``: below ``p_switch`` one effect with its teacher, else the general stream."""
+
+    def __init__(self, settings: PdsrSettings) -> None:
+        self.settings = settings
+
+    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+        """Return the route of one update: the same on every rank, since its keys hold no rank."""
+        if step < self.settings.mixed_until:
+            return Route(MIXED, self._mixture(effects))
+        if random.uniform("stream") < self.settings.p_switch:
+            return Route(EFFECT, {effects[random.integer(len(effects), "effect")]: 1.0})
+        return Route(GENERAL, {GENERAL: 1.0})
+
+    def _mixture(self, effects: Sequence[str]) -> dict[str, float]:
+        share = self.settings.mixed_general
+        pools = {name: (1.0 - share) / len(effects) for name in effects} if share < 1 else {}
+        return {**pools, GENERAL: share} if share > 0 else pools

@@ -1,0 +1,79 @@
+"""The method, registered: nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cldistill.component import Component, loss_term, prompt_isolator, stream_router
+from cldistill.markers import hookimpl
+from cldistill.protocols import LossTerm, PromptIsolator, StreamRouter
+from cldistill_plugins.collectionlora.aop import AopSettings, build_aop, describe_aop
+from cldistill_plugins.collectionlora.bs_dmd import BsDmd, BsDmdSettings, describe_bs_dmd
+from cldistill_plugins.collectionlora.fake_score import FakeScore, FakeScoreSettings, describe_fake_score
+from cldistill_plugins.collectionlora.pdsr import Pdsr, PdsrSettings, describe_pdsr
+from cldistill_plugins.collectionlora.ta_fm import TaFm, TaFmSettings, describe_ta_fm
+from cldistill_plugins.collectionlora.ts_dmd import TsDmd, TsDmdSettings, describe_ts_dmd
+
+
+@hookimpl
+def register_stream_routers() -> Sequence[Component[Any, StreamRouter]]:
+    """PDSR."""
+    return [
+        stream_router(
+            "pdsr",
+            "probabilistic dual-stream routing: an effect with its teacher, or the general stream",
+            PdsrSettings,
+            describe_pdsr,
+            lambda settings, context: Pdsr(settings),
+        )
+    ]
+
+
+@hookimpl
+def register_prompt_isolators() -> Sequence[Component[Any, PromptIsolator]]:
+    """AOP."""
+    return [
+        prompt_isolator(
+            "aop",
+            "asymmetric orthogonal prompting: a unique trigger and a caption for the student",
+            AopSettings,
+            describe_aop,
+            build_aop,
+        )
+    ]
+
+
+@hookimpl
+def register_loss_terms() -> Sequence[Component[Any, LossTerm]]:
+    """The three losses of the student and the critic's."""
+    return [
+        loss_term(
+            "bs-dmd",
+            "distribution matching on the student's own trajectory",
+            BsDmdSettings,
+            describe_bs_dmd,
+            lambda settings, context: BsDmd(settings),
+        ),
+        loss_term(
+            "ts-dmd",
+            "distribution matching on outputs simulated from the target: keeps texture",
+            TsDmdSettings,
+            describe_ts_dmd,
+            lambda settings, context: TsDmd(settings),
+        ),
+        loss_term(
+            "ta-fm",
+            "trajectory anchoring: flow matching on the target",
+            TaFmSettings,
+            describe_ta_fm,
+            lambda settings, context: TaFm(settings),
+        ),
+        loss_term(
+            "fake-score",
+            "the critic: flow matching on the student's samples",
+            FakeScoreSettings,
+            describe_fake_score,
+            lambda settings, context: FakeScore(settings),
+        ),
+    ]

@@ -1,0 +1,36 @@
+"""Compare critic and teacher at one noise level: the part of BS-DMD and TS-DMD that is the same."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cldistill.protocols import UpdateContext
+from cldistill.records import LossOutput
+from cldistill.schedule import add_noise, to_x0
+from cldistill_plugins.collectionlora.dmd import dmd_gradient, dmd_loss
+
+
+def distribution_matching(context: UpdateContext, student_x0: Tensor, sigma: Tensor, critic: str) -> LossOutput:
+    """Noise ``student_x0`` ``[B, ...]`` to ``sigma`` ``[B]`` and pull it along the DMD gradient.
+
+    The critic sees the student's prompt, the teacher its own (section 3.2); neither gets a gradient.
+    """
+    with torch.no_grad():
+        clean = student_x0.detach()
+        noised = add_noise(clean, context.random.normal(clean.shape, "score-noise"), sigma)
+        fake = to_x0(noised, context.slot(critic, noised, sigma), sigma)
+        real = to_x0(noised, context.teacher(noised, sigma), sigma)
+        result = dmd_gradient(fake, real, clean)
+    metrics = {
+        "gradient": float(result.gradient.square().mean().sqrt()),
+        "distance": float(result.normaliser.mean()),
+        "sigma": float(sigma.mean()),
+    }
+    return LossOutput(dmd_loss(student_x0, result.gradient), metrics)
+
+
+def uniform(context: UpdateContext, size: int, purpose: str) -> Tensor:
+    """Draw ``[size]`` uniform numbers of this term, with the rank in the key."""
+    generator = context.random.generator(purpose, per_rank=True)
+    return torch.rand(size, generator=generator).to(context.device)

@@ -1,0 +1,101 @@
+"""Writes an effect's training pairs as a user would keep them: ``source/``, ``target/`` and ``effect.json``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .apply import apply_effect
+from .effect import Effect, EffectError, Picture, derived_seed, package_version
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+_LICENCES = "LICENSES.md"
+
+
+def write_bank(out: Path, effects: Iterable[Effect], sources: Path, pairs: int, seed: int) -> list[Path]:
+    """Write every effect's folder ``out/<effect>``; returns the folders.
+
+    Each effect draws its own ``pairs`` sources from the pool without repetition.  The pool's ``LICENSES.md`` (in it or
+    beside it) is copied to ``out``, because the pairs are made from those pictures.
+
+    Raises:
+        EffectError: too few pictures in the pool, or an effect cannot be made.
+    """
+    pool = pictures_in(sources)
+    if pairs < 1 or len(pool) < pairs:
+        raise EffectError(f"{sources} holds {len(pool)} pictures, but {pairs} pairs an effect were asked for")
+    out.mkdir(parents=True, exist_ok=True)
+    for licences in (sources / _LICENCES, sources.parent / _LICENCES):
+        if licences.is_file():
+            shutil.copyfile(licences, out / _LICENCES)
+            break
+    return [write_effect(out / effect.name, effect, _choose(pool, effect, pairs, seed), seed) for effect in effects]
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files of a folder, sorted by name.
+
+    Raises:
+        EffectError: it is no folder or holds no pictures.
+    """
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    if not found:
+        raise EffectError(f"{folder} is not a folder with pictures ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def write_effect(folder: Path, effect: Effect, sources: Sequence[Path], seed: int) -> Path:
+    """Write ``folder/source/000.jpg``, ``folder/target/000.jpg``, ... and ``folder/effect.json``; returns ``folder``.
+
+    Files of an earlier run in the two picture folders are removed.  A stochastic effect gets one draw a pair.
+    """
+    records = []
+    for part in ("source", "target"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+        (folder / part).mkdir(parents=True)
+    for i, path in enumerate(sources):
+        picture = read_picture(path)
+        draw = derived_seed("pair", seed, effect.name, path.name) if effect.stochastic else None
+        _save(folder / "source" / f"{i:03d}.jpg", picture)
+        _save(folder / "target" / f"{i:03d}.jpg", apply_effect(effect, picture, draw))
+        records.append({"file": f"{i:03d}.jpg", "source": path.name, "draw": draw})
+    described = describe(effect) | {"seed": seed, "pairs": records}
+    (folder / "effect.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def describe(effect: Effect) -> dict[str, object]:
+    """What ``effect.json`` says of an effect: name, prompt, provenance and licences."""
+    return {
+        "name": effect.name,
+        "prompt": effect.prompt,
+        "stochastic": effect.stochastic,
+        "made_with": effect.recipe.made_with,
+        "package": {"name": effect.recipe.package, "version": package_version(effect.recipe.package)},
+        "licence_of_the_maker": effect.recipe.licence,
+        "licence_of_the_pictures": f"Apache-2.0; made from the pictures that ../{_LICENCES} lists",
+    }
+
+
+def read_picture(path: Path) -> Picture:
+    """A picture file as uint8 (H, W, 3) RGB."""
+    try:
+        with Image.open(path) as image:
+            return np.array(image.convert("RGB"), dtype=np.uint8)
+    except OSError as error:
+        raise EffectError(f"{path} cannot be read as a picture: {error}") from error
+
+
+def _choose(pool: Sequence[Path], effect: Effect, pairs: int, seed: int) -> list[Path]:
+    generator = np.random.default_rng(derived_seed("sources", seed, effect.name))
+    return [pool[int(i)] for i in generator.permutation(len(pool))[:pairs]]
+
+
+def _save(path: Path, picture: Picture) -> None:
+    # 4:4:4: halved colour planes would smear exactly the coloured edges that the effects are made of.
+    Image.fromarray(picture).save(path, quality=95, subsampling=0, optimize=True)

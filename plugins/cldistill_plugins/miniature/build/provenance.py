@@ -1,0 +1,60 @@
+"""What lies beside the weights: from what, with what and how they were made."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cldistill_plugins.miniature.build import art, pictures
+from cldistill_plugins.miniature.build.clock import load_state
+
+_LIBRARIES = ("torch", "diffusers", "transformers", "tokenizers", "numpy", "pillow", "scikit-image", "resvg_py")
+
+
+def provenance(work: Path, sources: int, pool: int) -> dict[str, Any]:
+    """Data, code points, seeds, steps, versions and licences of one build; figures come later.
+
+    Args:
+        sources: pictures that the transformer was trained on, each with every edit.
+        pool: pictures that the VAE was trained on.
+    """
+    sprites = art.load_sprites(work)
+    codes = sorted({sprite.code for sprite in sprites})
+    return {
+        "what": "Qwen-Image-Edit in miniature: the stock classes with tiny configs, trained from scratch",
+        "made_by": "python -m cldistill_plugins.miniature.build",
+        "licence": "Apache-2.0",
+        "art": {
+            f"@iconify-json/{name}": {"version": number, "licence": art.SETS[name]}
+            for name, number in art.art_versions(art.fetch_art(work)).items()
+        },
+        "photos": {
+            "from": "scikit-image wheel",
+            "licence": "public domain and CC0",
+            "train": [*pictures.PHOTOS["train"], *pictures.TEXTURES["train"]],
+            "held_out": [*pictures.PHOTOS["held-out"], *pictures.TEXTURES["held-out"]],
+        },
+        "code_points": {
+            "rule": "held out: first byte of SHA-256 of the subject's code point divisible by 5",
+            "train": [code for code in codes if not art.is_held_out(code)],
+            "held_out": [code for code in codes if art.is_held_out(code)],
+        },
+        "counts": {
+            "vae_pictures": pool,
+            "transformer_pictures": sources,
+            "held_out_pictures": pictures.SHIPPED["held-out"],
+        },
+        "seeds": {"pictures": 0, "vae": 0, "text_encoder": 0, "transformer": 0},
+        "training": _training(work),
+        "text_encoder": "random, not trained; see build/text.py",
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def _training(work: Path) -> dict[str, dict[str, float]]:
+    """Steps and minutes of every stage that ran."""
+    states = {stage: load_state(work / f"{stage}.pt") for stage in ("vae-joint", "vae-decoder", "base")}
+    return {
+        stage: {"steps": state["step"], "minutes": round(state["elapsed"] / 60, 1)}
+        for stage, state in states.items()
+        if state is not None
+    }

@@ -1,0 +1,102 @@
+"""What a Qwen-Image-Edit transformer consists of, worked out from its config (torch-free).
+
+The counts follow diffusers' ``QwenImageTransformer2DModel``; a test compares them with a real instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cldistill.component import BaseDescription
+from cldistill.errors import OptionsError, nearest
+from cldistill_plugins.qwen_image_edit.layout import encoder_parameters, tokenizer_file, transformer_config
+from cldistill_plugins.qwen_image_edit.settings import DTYPE_BYTES, QwenImageEditSettings
+
+TIME_CHANNELS = 256
+PIXELS_PER_TOKEN = 16
+"""The VAE shrinks by 8, and 2 x 2 latents make a token."""
+
+DEFAULTS: Mapping[str, Any] = {
+    "patch_size": 2, "in_channels": 64, "out_channels": 16, "num_layers": 60, "attention_head_dim": 128,
+    "num_attention_heads": 24, "joint_attention_dim": 3584, "use_additional_t_cond": False,
+}  # fmt: skip
+Shape = tuple[int, int]
+
+
+def hidden_size(config: Mapping[str, Any]) -> int:
+    """Return the width of the transformer."""
+    config = {**DEFAULTS, **config}
+    return int(config["num_attention_heads"] * config["attention_head_dim"])
+
+
+def linear_modules(config: Mapping[str, Any]) -> dict[str, Shape]:
+    """Return every linear module: full name -> (out_features, in_features)."""
+    config = {**DEFAULTS, **config}
+    d = hidden_size(config)
+    out = config["patch_size"] ** 2 * (config["out_channels"] or config["in_channels"])
+    modules: dict[str, Shape] = {
+        "time_text_embed.timestep_embedder.linear_1": (d, TIME_CHANNELS),
+        "time_text_embed.timestep_embedder.linear_2": (d, d),
+        "img_in": (d, config["in_channels"]),
+        "txt_in": (d, config["joint_attention_dim"]),
+    }
+    for index in range(config["num_layers"]):
+        modules |= {f"transformer_blocks.{index}.{name}": shape for name, shape in _block(d).items()}
+    return modules | {"norm_out.linear": (2 * d, d), "proj_out": (out, d)}
+
+
+def _block(d: int) -> dict[str, Shape]:
+    attention = ("to_q", "to_k", "to_v", "add_k_proj", "add_v_proj", "add_q_proj", "to_out.0", "to_add_out")
+    block: dict[str, Shape] = {f"attn.{name}": (d, d) for name in attention}
+    for stream in ("img", "txt"):
+        block[f"{stream}_mod.1"] = (6 * d, d)
+        block[f"{stream}_mlp.net.0.proj"] = (4 * d, d)
+        block[f"{stream}_mlp.net.2"] = (d, 4 * d)
+    return block
+
+
+def parameter_count(config: Mapping[str, Any]) -> int:
+    """Return the number of parameters: all linear modules have a bias; the norms over heads and text have a weight."""
+    config = {**DEFAULTS, **config}
+    linear = sum(out * (inner + 1) for out, inner in linear_modules(config).values())
+    norms = config["joint_attention_dim"] + 4 * config["attention_head_dim"] * config["num_layers"]
+    extra = 2 * hidden_size(config) if config["use_additional_t_cond"] else 0
+    return int(linear + norms + extra)
+
+
+def resolve_targets(modules: Iterable[str], targets: Iterable[str]) -> tuple[str, ...]:
+    """Return the full names, in the model's order, of the modules that ``targets`` (names or endings) select.
+
+    Raises `OptionsError` for a target that selects nothing, with the nearest ending that would.
+    """
+    names = tuple(modules)
+    chosen: set[str] = set()
+    for target in targets:
+        found = [name for name in names if name == target or name.endswith(f".{target}")]
+        if not found:
+            endings = {name.partition("transformer_blocks.0.")[2] or name for name in names if ".1." not in name}
+            raise OptionsError(f"base.options.targets: {target!r} names no linear module{nearest(target, endings)}")
+        chosen.update(found)
+    return tuple(name for name in names if name in chosen)
+
+
+def describe_base(settings: QwenImageEditSettings) -> BaseDescription:
+    """Describe the base from its config alone."""
+    config = {**DEFAULTS, **transformer_config(settings.model, settings.revision)}
+    modules = linear_modules(config)
+    side = round(settings.resolution / 32) * 32 // PIXELS_PER_TOKEN
+    bytes_each = DTYPE_BYTES[settings.dtype]
+    return BaseDescription(
+        parameters=parameter_count(config),
+        modules=modules,
+        targets=resolve_targets(modules, settings.targets),
+        latent_tokens=side * side,
+        channels=config["in_channels"],
+        hidden=hidden_size(config),
+        layers=config["num_layers"],
+        bytes_per_parameter=float(bytes_each),
+        encoder_bytes=encoder_parameters(settings.model, settings.revision) * bytes_each,
+        guidance_scale=settings.guidance_scale,
+        tokenizer=tokenizer_file(settings.model, settings.revision),
+    )

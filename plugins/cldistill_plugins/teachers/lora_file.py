@@ -1,0 +1,39 @@
+"""``lora-file``: a trained LoRA or LoKr of any common key format is the effect's teacher."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from cldistill.component import LocalPath, Needs, Settings
+from cldistill.protocols import TeacherRequest
+
+if TYPE_CHECKING:
+    from cldistill.adapter_files import AdapterState
+
+
+class LoraFileSettings(Settings):
+    """Options of ``lora-file``."""
+
+    path: LocalPath = Field(description="safetensors file, or a folder that holds one")
+    scale: float = Field(1.0, gt=0, description="strength: multiplies the scale that the file itself asks for")
+
+
+def describe_lora_file(settings: LoraFileSettings) -> Needs:
+    """Needs a file whose header fits the base."""
+    return Needs(adapter=settings.path)
+
+
+class LoraFile:
+    """Implements `cldistill.protocols.TeacherSource`."""
+
+    def __init__(self, settings: LoraFileSettings) -> None:
+        self.settings = settings
+
+    def adapter(self, request: TeacherRequest) -> AdapterState | None:
+        """Return the file's adapter under the base's module names, every module of the file or an error."""
+        from cldistill.adapter_files import load_adapter
+        from cldistill.adapter_inject import linear_shapes
+
+        return load_adapter(self.settings.path, linear_shapes(request.base.backbone)).scaled(self.settings.scale)

@@ -1,0 +1,1 @@
+"""Manifests and effect catalogues that ship with cldistill."""

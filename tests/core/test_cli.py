@@ -1,0 +1,260 @@
+"""The command line: quick, quiet about tracebacks, and clear about what is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from cldistill import cli, cli_files, cli_plugins, cli_run
+from cldistill.component import BaseDescription, Needs, Settings, base_model
+from cldistill.errors import CheckpointError, ManifestError
+from cldistill.plugins import PluginFailure, PluginSet
+from cldistill.schema import manifest_schema
+
+MEASURED = """
+import json, sys, time
+from cldistill.cli import main
+sys.argv = ["cldistill", *sys.argv[1:]]
+code = 0
+try:
+    main()
+except SystemExit as error:
+    code = error.code or 0
+print(json.dumps({"code": code, "torch": "torch" in sys.modules, "seconds": time.process_time()}), file=sys.stderr)
+"""
+CPU_SECONDS = 2.0
+"""About one on a quiet machine; counted as CPU time, so that a busy one does not fail the test."""
+
+
+def measured(*arguments: str) -> dict[str, Any]:
+    """Run the command line in a fresh interpreter; return its exit code, text, CPU time and whether torch is loaded."""
+    done = subprocess.run([sys.executable, "-c", MEASURED, *arguments], capture_output=True, text=True, check=False)
+    *errors, last = done.stderr.splitlines()
+    return {**json.loads(last), "stdout": done.stdout, "stderr": "\n".join(errors)}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",), ("run", "--help"), ("check", "one-effect", "--no-files"), ("check", "collectionlora-50", "--no-files"),
+        ("plan", "collectionlora-50", "--no-files"), ("plugins",), ("schema",),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_quick_commands_load_no_torch(arguments: tuple[str, ...]) -> None:
+    found = measured(*arguments)
+    assert (found["code"], found["torch"]) == (0, False), found["stderr"]
+    assert found["seconds"] < CPU_SECONDS
+
+
+def test_help_lists_the_commands() -> None:
+    text = CliRunner().invoke(cli.app, ["--help"]).output
+    for command in ("run", "check", "plan", "plugins", "inspect", "generate", "schema"):
+        assert f" {command} " in text
+
+
+def test_a_user_error_is_one_message_and_exit_code_2() -> None:
+    found = measured("check", "one-efect")
+    assert (found["code"], found["stdout"]) == (2, "")
+    assert found["stderr"] == (
+        "cldistill: one-efect: neither a manifest file nor a shipped recipe; did you mean 'one-effect'?"
+    )
+
+
+def test_the_shipped_recipe_asks_for_the_users_files_alone() -> None:
+    found = measured("check", "collectionlora-50")
+    assert found["code"] == 2
+    lines = found["stderr"].splitlines()
+    assert all("no such" in line for line in lines[:-1]), lines
+    assert lines[-1].startswith("... and ")
+
+
+def test_a_full_check_of_a_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: Any) -> None:
+    """The built-in components, on files that are there: one effect whose teacher is the base."""
+    manifest = {
+        "extends": "one-effect",
+        "name": "mine",
+        "effects": [
+            {"name": "manga", "prompt": "turn into manga", "teacher": {"use": "base"}, "pairs": "data/manga"},
+        ],
+    }
+    (world.root / "mine.yaml").write_text(yaml.safe_dump(manifest))
+    found = measured("check", "mine.yaml")
+    assert (found["code"], found["torch"]) == (0, False), found["stderr"]
+    assert found["stdout"].startswith("mine: fits together. 1 effects, 4 losses")
+    assert "3 items" in found["stdout"]
+    found = measured("check", "mine.yaml", "--set", "losses.ts-dmd.options.tau_maks=3")
+    assert found["stderr"] == ("cldistill: --set: losses.1.options.tau_maks: unknown key (3); did you mean 'tau_max'?")
+
+
+def test_plan_as_json() -> None:
+    plan = json.loads(measured("plan", "collectionlora-50", "--no-files", "--json")["stdout"])
+    assert [adapter["modules"] for adapter in plan["adapters"]] == [840, 840]
+    assert [cycle["forwards"] for cycle in plan["cycles"]] == [35.5, 30.5]
+
+
+def test_plan_shows_a_manifest_that_loads_again(world: Any) -> None:
+    text = measured("plan", "one-effect", "--no-files", "--show")["stdout"]
+    (world.root / "shown.yaml").write_text(text)
+    assert measured("plan", "shown.yaml", "--no-files", "--show")["stdout"] == text
+    assert yaml.safe_load(text)["losses"][1]["options"]["tau_max"] == 750.0
+
+
+# --- plugins
+
+
+def test_plugins_as_json_lists_settings_and_owners() -> None:
+    found = json.loads(measured("plugins", "--json")["stdout"])
+    components = {c["name"]: c for plugin in found["plugins"] for c in plugin["components"]}
+    assert {plugin["distribution"] for plugin in found["plugins"]} >= {"cldistill"}
+    settings = {row["name"]: row for row in components["ts-dmd"]["settings"]}
+    assert (settings["tau_max"]["type"], settings["tau_max"]["default"]) == ("float", "750.0")
+    assert components["ts-dmd"]["kind"] == "loss_term"
+
+
+def test_plugins_shows_failures_with_their_cause(
+    world: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failure = PluginFailure("odd", "odd-dist", "0.3", ImportError("No module named 'lpips'"))
+    world.catalogue.plugins = PluginSet(world.catalogue.plugins.loaded, (failure,), ("left",))
+    monkeypatch.setattr(cli_plugins, "load_catalogue", lambda: world.catalogue)
+    cli_plugins.plugins()
+    text = capsys.readouterr().out
+    assert "failed plugin 'odd' of odd-dist 0.3: ImportError: No module named 'lpips'" in text
+    assert "fakes (fake-plugins 1.0)" in text
+    assert "ts, loss term: ts" in text
+    assert "left out by CLDISTILL_DISABLE_PLUGINS: left" in text
+
+
+# --- inspect
+
+
+def test_inspect_describes_a_model_by_whichever_base_can(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cldistill.catalogue.load_catalogue", lambda: world.catalogue)
+    assert cli_files.describe_model("anything").hidden == 64
+
+
+def test_inspect_says_why_no_base_can_describe_a_model(catalogue_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class ModelSettings(Settings):
+        model: str
+
+    def describe(settings: ModelSettings) -> Needs:
+        raise OSError("no config.json")
+
+    base = base_model("picky", "", ModelSettings, describe, lambda s, c: pytest.fail("built"))
+    catalogue = catalogue_of(base)
+    catalogue._found = {key: value for key, value in catalogue._found.items() if key[1] == "picky"}
+    monkeypatch.setattr("cldistill.catalogue.load_catalogue", lambda: catalogue)
+    with pytest.raises(
+        ManifestError, match=r"--base x: no installed base model can describe it \(picky: no config.json\)"
+    ):
+        cli_files.describe_model("x")
+
+
+def test_inspect_refuses_what_is_no_adapter(tmp_path: Path) -> None:
+    found = measured("inspect", str(tmp_path / "none.safetensors"))
+    assert found["code"] == 2
+    assert found["stderr"].startswith("cldistill: ")
+    assert found["torch"] is False
+
+
+# --- run
+
+
+def test_a_fresh_run_sets_the_old_one_aside(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    for expected in ("out.1", "out.2"):
+        (folder / "checkpoints").mkdir(parents=True)
+        cli_run.set_aside(folder)
+        assert (tmp_path / expected / "checkpoints").is_dir()
+        assert not folder.exists()
+    cli_run.set_aside(folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.1", "out.2"]
+
+
+def test_other_ranks_leave_setting_aside_to_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    (tmp_path / "out/checkpoints").mkdir(parents=True)
+    cli_run.set_aside(tmp_path / "out")
+    assert (tmp_path / "out/checkpoints").is_dir()
+
+
+def test_a_run_of_another_manifest_is_refused_before_anything_is_loaded(world: Any, tmp_path: Path) -> None:
+    from cldistill import checkpoint
+    from cldistill.assemble import manifest_digest
+
+    checked, folder = world.check(), tmp_path / "out"
+    checkpoint.save(folder / "checkpoints", 10, {}, {"manifest": "something else"}, keep=1)
+    with pytest.raises(CheckpointError, match=r"out holds a run of another manifest \(.*step-000010\); choose another"):
+        cli_run.refuse_another(checked, folder, wanted=False)
+    checkpoint.save(folder / "checkpoints", 20, {}, {"manifest": manifest_digest(checked)}, keep=1)
+    cli_run.refuse_another(checked, folder, wanted=True)
+
+
+def test_resume_wants_something_to_resume(world: Any, tmp_path: Path) -> None:
+    cli_run.refuse_another(world.check(), tmp_path / "new", wanted=False)
+    with pytest.raises(CheckpointError, match="new holds no checkpoint to resume; leave out --resume"):
+        cli_run.refuse_another(world.check(), tmp_path / "new", wanted=True)
+
+
+def test_the_command_that_resumes_is_quoted_for_a_shell() -> None:
+    command = cli_run.resume_command("a b.yaml", Path("runs/x"), ["train.seed=7", "name=my run"])
+    assert command == "cldistill run 'a b.yaml' --output runs/x --set train.seed=7 --set 'name=my run'"
+
+
+# --- schema
+
+
+def test_the_schema_knows_every_component_and_its_options(world: Any) -> None:
+    schema = manifest_schema(world.catalogue)
+    loss = schema["$defs"]["loss_term"]
+    assert {choice["const"] for choice in loss["properties"]["use"]["anyOf"]} == {"bs", "ts", "fm", "score"}
+    assert {"weight", "from_step", "until_step", "slot", "streams"} <= set(loss["properties"])
+    case = next(case for case in loss["allOf"] if case["if"]["properties"]["use"]["const"] == "ts")
+    assert set(case["then"]["properties"]["options"]["properties"]) == {"tau_max", "tau_min"}
+    assert case["then"]["properties"]["options"]["additionalProperties"] is False
+    assert schema["then"]["required"] == [
+        "cldistill",
+        "name",
+        "base",
+        "effects",
+        "router",
+        "prompts",
+        "losses",
+        "slots",
+    ]
+    assert schema["additionalProperties"] is False
+
+
+def test_every_reference_of_the_schema_leads_somewhere(world: Any, catalogue_of: Any) -> None:
+    class Inner(Settings):
+        x: int = 0
+
+    class Outer(Settings):
+        inner: Inner = Inner()
+
+    described = Needs(base=BaseDescription(1, {}, (), 1, 1, 1, 1))
+    nested = base_model("nested", "", Outer, lambda s: described, lambda s, c: pytest.fail("built"))
+    schema = manifest_schema(catalogue_of(nested))
+    references = set()
+
+    def collect(node: Any) -> None:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                references.add(node["$ref"])
+            for value in node.values():
+                collect(value)
+        elif isinstance(node, list):
+            for value in node:
+                collect(value)
+
+    collect(schema)
+    assert references
+    assert {reference.removeprefix("#/$defs/") for reference in references} <= set(schema["$defs"])

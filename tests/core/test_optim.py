@@ -1,0 +1,72 @@
+"""Learning-rate phases, EMA warm-up and the round trip of an optimiser's state."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from cldistill.optim import SlotOptimizer, ema_decay, learning_rate
+from cldistill.run import LrPhase, SlotConfig
+
+
+def test_phases_warm_up_hold_and_decay() -> None:
+    phases = (LrPhase(0, 1.0, end_lr=0.0, warmup=2), LrPhase(10, 0.5))
+    rates = [learning_rate(phases, step, 20) for step in range(20)]
+    assert rates[0] == pytest.approx(0.5)
+    assert rates[1] == pytest.approx(1.0)
+    assert rates[2] == pytest.approx(1.0)
+    assert rates[6] == pytest.approx(0.5)
+    assert rates[9] < 0.05
+    assert rates[10:] == [0.5] * 10
+
+
+def test_a_young_average_follows_and_an_old_one_holds() -> None:
+    assert ema_decay(0.999, 1) == pytest.approx(2 / 11)
+    assert ema_decay(0.999, 100_000) == 0.999
+    # With 0.999 from the start, 100 steps would keep 90 % of the first weights (architecture.md).
+    held = 1.0
+    for update in range(1, 101):
+        held *= ema_decay(0.999, update)
+    assert held < 1e-6
+
+
+def _optimizer(ema: float | None = 0.9) -> SlotOptimizer:
+    torch.manual_seed(0)
+    parameters = {
+        "a.lora_A.weight": nn.Parameter(torch.randn(2, 3)),
+        "a.lora_B.weight": nn.Parameter(torch.zeros(3, 2)),
+    }
+    return SlotOptimizer(SlotConfig("student", 2, 2.0, (LrPhase(0, 0.1),), ema=ema), parameters)
+
+
+def _train(optimizer: SlotOptimizer, steps: range) -> None:
+    for step in steps:
+        for index, parameter in enumerate(optimizer.parameters.values()):
+            parameter.grad = torch.full_like(parameter, 0.1 * step + index + 1)
+        optimizer.apply(0.1)
+
+
+def test_a_restored_optimiser_goes_on_bit_for_bit() -> None:
+    unbroken = _optimizer()
+    _train(unbroken, range(6))
+    first = _optimizer()
+    _train(first, range(3))
+    second = _optimizer()
+    with torch.no_grad():
+        for name, parameter in second.parameters.items():
+            parameter.copy_(first.parameters[name])
+    second.load(first.state())
+    assert first.average is not None
+    second.average = {name: value.clone() for name, value in first.average.items()}
+    _train(second, range(3, 6))
+    assert unbroken.average is not None
+    for name, parameter in unbroken.parameters.items():
+        assert torch.equal(parameter, second.parameters[name])
+        assert torch.equal(unbroken.average[name], second.average[name])
+    for name, value in unbroken.state().items():
+        assert torch.equal(value, second.state()[name])
+
+
+def test_without_ema_there_is_no_average() -> None:
+    assert _optimizer(ema=None).average is None

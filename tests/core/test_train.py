@@ -1,0 +1,203 @@
+"""The loop: resume is exact, bad numbers and signals cost nothing, only the slot in training moves."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cldistill import step as step_module
+from cldistill.assemble import assemble
+from cldistill.errors import CheckpointError, NonFiniteError
+from cldistill.metrics_log import MetricsLog
+from cldistill.protocols import UpdateContext
+from cldistill.records import LossOutput, StepResult
+from cldistill.run import Run
+from cldistill.step import make_optimizers, run_step
+from cldistill.train import final_weights, train
+from cldistill.validate import check_manifest
+
+Write = Callable[..., Path]
+
+
+def build(manifest: Path, output: Path) -> Run:
+    """Assemble a run with the metrics log."""
+    output.mkdir(parents=True, exist_ok=True)
+    return assemble(check_manifest(str(manifest)), output, observers=[MetricsLog()])
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All files of a folder by relative name."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+class Killer:
+    """Observer that ends the process's training as a kill would: in the middle, after a step, without a save."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def __call__(self, run: Run, optimizers: object, step: int) -> StepResult:
+        if step == self.after:
+            raise SystemExit("killed")
+        return run_step(run, optimizers, step)  # type: ignore[arg-type]
+
+
+def test_a_killed_and_resumed_run_ends_byte_for_byte_like_an_unbroken_one(
+    tiny_manifest: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = tiny_manifest()
+    assert train(build(manifest, tmp_path / "unbroken")) == 6
+    with monkeypatch.context() as patch:
+        patch.setattr("cldistill.train.run_step", Killer(after=5))
+        with pytest.raises(SystemExit):
+            train(build(manifest, tmp_path / "broken"))
+    assert (tmp_path / "broken/checkpoints/step-000004").is_dir()
+    assert train(build(manifest, tmp_path / "broken")) == 6
+
+    whole, mended = files(tmp_path / "unbroken/checkpoints"), files(tmp_path / "broken/checkpoints")
+    assert whole.keys() == mended.keys()
+    assert any("optimizer-critic" in name for name in whole)
+    assert any("ema-student" in name for name in whole)
+    assert all(whole[name] == mended[name] for name in whole)
+    assert metrics(tmp_path / "unbroken") == metrics(tmp_path / "broken")
+
+
+def metrics(output: Path) -> list[dict[str, object]]:
+    """The log without time and memory."""
+    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "peak_memory_mb")} for row in rows]
+
+
+def test_another_manifest_does_not_go_on_with_this_run(tiny_manifest: Write, tmp_path: Path) -> None:
+    train(build(tiny_manifest(), tmp_path / "out"))
+    changed = tiny_manifest("other.yaml", sampler={"steps": 4, "shift": 2.0})
+    with pytest.raises(CheckpointError, match=r"another manifest.*--fresh"):
+        train(build(changed, tmp_path / "out"))
+
+
+def test_renaming_a_run_is_no_other_manifest(tiny_manifest: Write, tmp_path: Path) -> None:
+    train(build(tiny_manifest(), tmp_path / "out"))
+    assert train(build(tiny_manifest("other.yaml", name="renamed"), tmp_path / "out")) == 6
+
+
+def test_an_update_moves_its_own_slot_and_nothing_else(tiny_manifest: Write, tmp_path: Path) -> None:
+    run = build(tiny_manifest(), tmp_path / "out")
+    optimizers = make_optimizers(run)
+    run_step(run, optimizers, 0)
+    frozen = {name: value.clone() for name, value in run.base.backbone.named_parameters() if not value.requires_grad}
+    before = {slot: {k: v.clone() for k, v in run.slots.state(slot).items()} for slot in ("student", "critic")}
+    run_step(run, optimizers, 3)
+    for slot, state in before.items():
+        assert any(not torch.equal(value, run.slots.state(slot)[name]) for name, value in state.items()), slot
+    for name, value in run.base.backbone.named_parameters():
+        if name in frozen:
+            assert torch.equal(value, frozen[name]), name
+
+
+def test_gradients_do_not_leak_from_the_students_update_to_the_critic(tiny_manifest: Write, tmp_path: Path) -> None:
+    run = build(tiny_manifest(), tmp_path / "out")
+    optimizers = make_optimizers(run)
+    run.terms = tuple(t for t in run.terms if t.slot == "student")
+    for step in range(3, 6):
+        run_step(run, optimizers, step)
+    critic = run.slots.parameters("critic").values()
+    assert all(p.grad is None or not p.grad.any() for p in critic)
+    assert optimizers["critic"].updates == 0
+
+
+def test_the_critic_starts_as_a_copy_of_the_student(tiny_manifest: Write, tmp_path: Path) -> None:
+    run = build(tiny_manifest(), tmp_path / "out")
+    optimizers = make_optimizers(run)
+    for step in range(2):
+        run_step(run, optimizers, step)
+    student = {name: value.clone() for name, value in run.slots.state("student").items()}
+    step_module.begin_slots(run, optimizers, 2)
+    assert all(torch.equal(run.slots.state("critic")[name], value) for name, value in student.items())
+
+
+def test_the_first_critic_update_reuses_the_students_sample(tiny_manifest: Write, tmp_path: Path) -> None:
+    run = build(tiny_manifest(), tmp_path / "out")
+    results = [run_step(run, make_optimizers(run), step) for step in range(2, 12)]
+    for result in results:
+        student, first, _ = result.updates
+        assert (student.stream, student.pools) == (first.stream, first.pools)
+    run.slot_configs = tuple(replace(c, reuse_sample=False) for c in run.slot_configs)
+    again = [run_step(run, make_optimizers(run), step) for step in range(2, 12)]
+    assert sum(r.forwards for r in again) > sum(r.forwards for r in results)
+
+
+class NanOn:
+    """A loss that is not finite in some steps."""
+
+    def __init__(self, inner: Callable[[UpdateContext], LossOutput], steps: set[int]) -> None:
+        self.inner = inner
+        self.steps = steps
+
+    def __call__(self, context: UpdateContext) -> LossOutput:
+        output = self.inner(context)
+        return LossOutput(output.loss * math.nan, {}) if context.step in self.steps else output
+
+
+def spoil(run: Run, steps: set[int]) -> None:
+    """Make ta-fm return NaN in ``steps``."""
+    run.terms = tuple(replace(t, loss=NanOn(t.loss, steps)) if t.name == "ta-fm" else t for t in run.terms)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny_manifest: Write, tmp_path: Path) -> None:
+    run = build(tiny_manifest(), tmp_path / "out")
+    spoil(run, {1})
+    assert train(run) == 6
+    rows = metrics(tmp_path / "out")
+    skipped = [[u["skipped"] for u in row["updates"]] for row in rows]  # type: ignore[attr-defined]
+    assert skipped[1] == [True]
+    assert not any(any(flags) for index, flags in enumerate(skipped) if index != 1)
+    weights, _ = final_weights(run, "student")
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_too_many_in_a_row_stop_the_run_and_keep_the_last_good_checkpoint(tiny_manifest: Write, tmp_path: Path) -> None:
+    manifest = tiny_manifest(
+        router={"use": "pdsr", "options": {"mixed_until": 30}},
+        train={"generator_steps": 20, "batch_size": 2, "checkpoint_every": 2, "max_bad_steps": 3, "device": "cpu"},
+    )
+    run = build(manifest, tmp_path / "out")
+    spoil(run, set(range(4, 20)))
+    with pytest.raises(NonFiniteError, match=r"3 steps in a row.*step 4 .*last good"):
+        train(run)
+    assert [p.name for p in sorted((tmp_path / "out/checkpoints").iterdir())] == ["step-000002", "step-000004"]
+
+
+def test_a_signal_saves_after_the_step_and_the_run_goes_on_later(
+    tiny_manifest: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(run: Run, optimizers: object, step: int) -> StepResult:
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return run_step(run, optimizers, step)  # type: ignore[arg-type]
+
+    manifest = tiny_manifest()
+    with monkeypatch.context() as patch:
+        patch.setattr("cldistill.train.run_step", interrupted)
+        assert train(build(manifest, tmp_path / "out")) == 3
+    assert (tmp_path / "out/checkpoints/step-000003").is_dir()
+    assert train(build(manifest, tmp_path / "out")) == 6
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    tiny_manifest: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tiny_manifest()
+    train(build(manifest, tmp_path / "out"))
+    before = files(tmp_path / "out/checkpoints/step-000006")
+    damaged = tmp_path / "out/checkpoints/step-000006/student.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-4] + b"oops")
+    assert train(build(manifest, tmp_path / "out")) == 6
+    assert "step-000006" in capsys.readouterr().err
+    assert files(tmp_path / "out/checkpoints/step-000006") == before

@@ -1,0 +1,281 @@
+"""Every promise about what `cldistill check` says, one test each."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from cldistill.component import Needs, Settings, loss_term, stream_router
+from cldistill.errors import ManifestError, OptionsError, PluginLoadError
+from cldistill.plugins import PluginFailure, PluginSet
+
+
+def message(world: Any, *overrides: str, error: type[Exception] = ManifestError, files: bool = True) -> str:
+    with pytest.raises(error) as caught:
+        world.check(*overrides, files=files)
+    return str(caught.value)
+
+
+def test_a_manifest_that_fits(world: Any) -> None:
+    checked = world.check()
+    assert [loss.slot for loss in checked.losses] == ["student", "student", "student", "critic"]
+    assert checked.losses[1].streams == {"effect"}
+    assert checked.streams == ("effect", "general")
+    assert {pool: len(items) for pool, items in checked.items.items()} == {"manga": 2, "gold": 2, "general": 1}
+    assert checked.teacher_ranks == {"gold": 4}
+    assert checked.slot_targets["student"] == checked.description.targets
+    assert checked.versions() == {"fake-plugins": "1.0"}
+
+
+def test_the_resolved_manifest_holds_every_default_and_loads_again(world: Any) -> None:
+    checked = world.check()
+    resolved = checked.resolved()
+    assert resolved["losses"][1]["options"] == {"tau_max": 750.0, "tau_min": 500.0}
+    assert resolved["slots"]["critic"]["alpha"] == 8.0
+    world.data = resolved
+    assert world.check().resolved() == resolved
+
+
+def test_two_losses_of_one_name_are_told_apart(world: Any) -> None:
+    world.data["losses"].append({"use": "fm", "from_step": 50})
+    assert [loss.name for loss in world.check().losses] == ["bs", "ts", "fm", "score", "fm-2"]
+
+
+# --- names exist
+
+
+def test_unknown_component_has_place_and_nearest_name(world: Any) -> None:
+    world.data["losses"][1]["use"] = "tss"
+    text = message(world, error=PluginLoadError)
+    assert text == f"manifest.yaml:{world.line('tss')}: losses.1.use: no loss term is called 'tss'; did you mean 'ts'?"
+
+
+def test_missing_component_quotes_the_first_failed_plugin(world: Any) -> None:
+    failure = PluginFailure("my-losses", "my-dist", "0.3", ImportError("no module named 'lpips'"))
+    world.catalogue.plugins = PluginSet(world.catalogue.plugins.loaded, (failure,))
+    world.data["losses"][1]["use"] = "wobble"
+    text = message(world, error=PluginLoadError)
+    assert "plugin 'my-losses' of my-dist 0.3: ImportError: no module named 'lpips'" in text
+
+
+# --- settings
+
+
+def test_option_out_of_range_is_found_at_its_line(world: Any) -> None:
+    text = message(world, "losses.1.options.tau_min=-1", error=OptionsError)
+    assert text == "--set: losses.1.options.tau_min: must be greater than or equal to 0 (-1)"
+    world.data["losses"][1]["options"]["tau_max"] = 1200
+    text = message(world, error=OptionsError)
+    assert (
+        text
+        == f"manifest.yaml:{world.line('1200')}: losses.1.options.tau_max: must be less than or equal to 1000 (1200)"
+    )
+
+
+def test_unknown_option_names_the_nearest(world: Any) -> None:
+    world.data["losses"][1]["options"] = {"tau_mx": 700}
+    text = message(world, error=OptionsError)
+    assert text == (
+        f"manifest.yaml:{world.line('tau_mx')}: losses.1.options.tau_mx: unknown key (700); did you mean 'tau_max'?"
+    )
+
+
+def test_missing_option_where_no_options_are_written(world: Any) -> None:
+    world.data["effects"][0]["teacher"] = {"use": "file"}
+    assert message(world, error=OptionsError).endswith("effects.0.teacher.options.path: is missing")
+
+
+def test_an_error_in_describe_names_plugin_and_place(world: Any, catalogue_of: Any) -> None:
+    def describe(settings: Settings) -> Needs:
+        raise FileNotFoundError("config.json")
+
+    world.catalogue = catalogue_of(loss_term("odd", "", Settings, describe, lambda s, c: pytest.fail("built")))
+    world.data["losses"].append({"use": "odd"})
+    text = message(world, error=OptionsError)
+    assert text.endswith("odd (plugin 'fakes' of fake-plugins 1.0): FileNotFoundError: config.json")
+
+
+def test_options_merged_from_another_folder_keep_its_root(world: Any) -> None:
+    (world.root / "shared").mkdir()
+    (world.root / "shared/base.yaml").write_text("base: {use: tiny, options: {model: weights, width: 32}}\n")
+    del world.data["base"]
+    world.data["extends"] = "shared/base.yaml"
+    world.data["base"] = {"options": {"width": 16}}
+    settings = world.check().base.settings
+    assert settings.model == world.root / "shared/weights"
+    assert settings.width == 16
+
+
+# --- what parts need of one another
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("losses.3.slot=critc", "losses.3.slot: score trains a slot that the manifest does not have ('critc')"),
+        ("losses.2.streams=[efect]", "losses.2.streams.0: the router dual yields no such stream ('efect'); did"),
+        ("losses.1.streams=[general]", "losses.1.streams.0: ts is not made for this stream ('general')"),
+        ("targets=null", "losses.1: ts needs a target, and there are none; add `targets: {from: teacher, steps: 40}`"),
+        ("losses.0.until_step=0", "losses.0.until_step: must be greater than from_step, which is 0 (0)"),
+        ("losses.0.from_step=100", "losses.0.from_step: the run ends at step 100, before this begins (100)"),
+        ("general=null", "router: dual draws from the general pool, which the manifest does not have; add `general:"),
+        ("effects.gold.pairs=null", "effects.1.pairs: is missing, and trained trains the teacher on them ('gold')"),
+        ("effects.manga.pairs=null", "effects.0.pairs: is missing: the effect stream draws its pictures from them"),
+        ("effects.manga.teacher=null", "effects.0.teacher: is missing, and bs, ts, fm asks the"),
+        ("effects.0.name=general", "effects.0.name: 'general' is the name of the general pool"),
+        ("slots.critic.init=slot:studnt", "slots.critic.init: there is no other slot of that name ('slot:studnt')"),
+        ("slots.critic={rank: 4, init: 'slot:student'}", "slots.critic.init: to be copied, 'student' must have"),
+        ("slots.spare.rank=4", "slots.spare: no loss trains this slot; give one `slot: spare` or remove it"),
+        ("slots.critic.targets=[to_qq]", "slots.critic.targets.0: the base has no such module ('to_qq'); did"),
+        ("slots.critic.from_step=20", "losses.0: bs calls the slot 'critic' from step 0, but it starts at 20"),
+        ("slots.student.reuse_sample=true", "slots.student.reuse_sample: only a slot listed after 'student'"),
+        ("slots.student.lr=[{from_step: 5, lr: 1}]", "slots.student.lr: phases must rise and begin by"),
+        ("observers=[{use: board}]", "observers.0.use: needs no_such_package_here, which is not installed"),
+        ("samples={images: data/general, effects: [mango]}", "samples.effects.0: there is no such effect ('mango')"),
+        ("requires=['pytest>=900']", "requires.0: needs pytest>=900, but "),
+        ("requires=[no-such-dist-at-all]", "requires.0: no-such-dist-at-all is not installed; pip install"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_together(world: Any, override: str, expected: str) -> None:
+    text = message(world, override)
+    assert re.match(r"(--set|manifest\.yaml:\d+): ", text), text
+    assert expected in text
+
+
+def test_duplicate_effects_name_both_places(world: Any) -> None:
+    world.data["effects"][1]["name"] = "manga"
+    text = message(world)
+    assert re.fullmatch(
+        r"manifest\.yaml:11: effects\.1\.name: this effect was already given at manifest\.yaml:6 \('manga'\)", text
+    ), text
+
+
+def test_a_called_slot_must_exist(world: Any) -> None:
+    del world.data["slots"]["critic"]
+    world.data["losses"].pop()
+    assert "losses.0: bs calls the slot 'critic', which the manifest does not have" in message(world)
+
+
+def test_without_a_student_there_is_no_collection(world: Any) -> None:
+    world.data["slots"]["studnt"] = world.data["slots"].pop("student")
+    assert "slots: there is no slot 'student', from which the collection is made; did you mean 'studnt'?" in message(
+        world
+    )
+
+
+def test_pairs_as_targets_do_not_reach_the_general_stream(world: Any) -> None:
+    world.data["losses"][2]["streams"] = ["effect", "general"]
+    assert "fm needs targets in the general stream, whose pictures have no pair" in message(world, "targets.from=pair")
+
+
+def test_a_loss_none_of_whose_streams_is_routed(world: Any, catalogue_of: Any) -> None:
+    only = stream_router(
+        "only", "", Settings, lambda s: Needs(streams=frozenset({"general"})), lambda s, c: pytest.fail("")
+    )
+    world.catalogue = catalogue_of(only)
+    world.data["router"] = {"use": "only"}
+    world.data["losses"].pop(2)
+    assert "losses.1: ts is made for the streams ['effect'], but the router only yields ['general']" in message(world)
+
+
+def test_an_effect_needs_no_teacher_if_nothing_asks_for_it(world: Any) -> None:
+    world.data["losses"] = [{"use": "fm", "streams": ["effect"]}]
+    del world.data["slots"]["critic"]
+    assert world.check("effects.manga.teacher=null", "targets.from=pair").teachers["manga"] is None
+
+
+# --- files
+
+
+def test_first_picture_without_partner_is_named(world: Any) -> None:
+    (world.root / "data/gold/target/b.png").unlink()
+    text = message(world)
+    assert text.startswith(f"manifest.yaml:{world.line('data/gold')}: effects.1.pairs: ")
+    assert "data/gold/source/b.png: has no after-picture of the same name" in text
+
+
+def test_missing_folders_and_files(world: Any) -> None:
+    world.data["effects"][0]["pairs"] = "data/mangaa"
+    world.data["effects"][1]["teacher"] = {"use": "file", "options": {"path": "teachers/gold.safetensors"}}
+    world.data["general"]["images"] = "data/nowhere"
+    world.data["samples"] = {"images": "data/held-out"}
+    lines = message(world).splitlines()
+    assert [line.split(": ")[1] for line in lines] == [
+        "effects.0.pairs", "general.images", "samples.images", "effects.1.teacher.options",
+    ]  # fmt: skip
+    assert all(str(world.root) in line for line in lines)
+
+
+def test_without_files_nothing_needs_to_exist(world: Any) -> None:
+    world.data["effects"][0]["pairs"] = "data/mangaa"
+    assert world.check(files=False).items == {}
+
+
+def test_bad_instruction_is_found_by_its_line(world: Any) -> None:
+    (world.root / "data/general.jsonl").write_text('{"image": "cat.png", "instruction": "x"}\n{"image": "cat.png"}\n')
+    assert 'data/general.jsonl:2: needs "image" and "instruction"' in message(world)
+
+
+def test_paths_start_from_the_manifest_not_from_the_current_folder(
+    world: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path: Path = world.write()
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    from cldistill.manifest_file import load_manifest
+    from cldistill.validate import validate
+
+    assert validate(load_manifest(path), world.catalogue).effects[0].pairs == world.root / "data/manga"
+
+
+# --- adapters, by their headers alone
+
+
+def save_lora(path: Path, module: str, rank: int = 3, inner: int = 64, outer: int = 64) -> None:
+    path.parent.mkdir(exist_ok=True)
+    down, up = np.zeros((rank, inner), np.float32), np.zeros((outer, rank), np.float32)
+    name = f"transformer.{module}"
+    save_file({f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}, path)
+
+
+@pytest.fixture
+def teacher_file(world: Any) -> Path:
+    world.data["effects"][0]["teacher"] = {"use": "file", "options": {"path": "teachers/manga.safetensors"}}
+    return Path(world.root / "teachers/manga.safetensors")
+
+
+def test_a_teacher_that_fits_tells_its_rank(world: Any, teacher_file: Path) -> None:
+    save_lora(teacher_file, "blocks.1.mlp.net.2", inner=256)
+    assert world.check().teacher_ranks == {"manga": 3, "gold": 4}
+
+
+@pytest.mark.parametrize(
+    ("module", "inner", "expected"),
+    [("blocks.7.attn.to_q", 64, "blocks.7.attn.to_q"), ("blocks.0.attn.to_q", 32, "32")],
+)
+def test_a_teacher_that_does_not_fit_the_base(
+    world: Any, teacher_file: Path, module: str, inner: int, expected: str
+) -> None:
+    save_lora(teacher_file, module, inner=inner)
+    text = message(world)
+    where = f"manifest.yaml:{world.line('path: teachers')}: effects.0.teacher.options: "
+    assert text.startswith(where), text
+    assert "manga.safetensors" in text
+    assert expected in text
+
+
+def test_a_teacher_file_that_is_no_adapter(world: Any, teacher_file: Path) -> None:
+    teacher_file.parent.mkdir()
+    teacher_file.write_bytes(b"not a safetensors file")
+    assert "effects.0.teacher.options: " in message(world)
+
+
+def test_a_file_to_start_from_must_fit_too(world: Any) -> None:
+    save_lora(world.root / "teachers/old.safetensors", "blocks.9.attn.to_q")
+    text = message(world, "slots.student.init=teachers/old.safetensors")
+    assert text.startswith("--set: slots.student.init: ")
+    assert "blocks.9.attn.to_q" in text

@@ -1,0 +1,95 @@
+"""PDSR's streams, and where TS-DMD and TA-FM draw their noise levels: the paper's reading and the released code's."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+
+from cldistill.random import KeyedRandom
+from cldistill.records import GENERAL
+from cldistill.schedule import Schedule
+from cldistill_plugins.collectionlora.pdsr import Pdsr, PdsrSettings, describe_pdsr
+from cldistill_plugins.collectionlora.ta_fm import draw_sigma
+from cldistill_plugins.collectionlora.ts_dmd import generator_sigmas
+
+EFFECTS = ["ink", "gold", "oil"]
+
+
+def test_p_switch_is_the_share_of_the_effect_stream_and_effects_are_drawn_evenly() -> None:
+    router = Pdsr(PdsrSettings(p_switch=0.7))
+    routes = [router.route(KeyedRandom(0).child(i), i, EFFECTS) for i in range(3000)]
+    streams = Counter(route.stream for route in routes)
+    assert streams["effect"] / 3000 == pytest.approx(0.7, abs=0.03)
+    effects = Counter(route.effect for route in routes if route.stream == "effect")
+    assert set(effects) == set(EFFECTS)
+    assert min(effects.values()) > 600
+    assert all(route.effect is None for route in routes if route.stream == GENERAL)
+
+
+def test_all_ranks_take_the_same_route() -> None:
+    router = Pdsr(PdsrSettings())
+    for step in range(50):
+        routes = [router.route(KeyedRandom(3, rank=rank).child(step), step, EFFECTS) for rank in range(4)]
+        assert all(route == routes[0] for route in routes)
+
+
+def test_the_first_phase_mixes_effects_and_general_items_then_ends() -> None:
+    router = Pdsr(PdsrSettings(mixed_until=10, mixed_general=0.4))
+    route = router.route(KeyedRandom(0), 9, EFFECTS)
+    assert route.mixed
+    assert route.effect is None
+    assert route.pools[GENERAL] == pytest.approx(0.4)
+    assert sum(route.pools.values()) == pytest.approx(1.0)
+    assert not router.route(KeyedRandom(0), 10, EFFECTS).mixed
+
+
+@pytest.mark.parametrize(
+    ("settings", "streams", "general"),
+    [
+        (PdsrSettings(), {"effect", GENERAL}, True),
+        (PdsrSettings(p_switch=1.0), {"effect"}, False),
+        (PdsrSettings(p_switch=0.0), {GENERAL}, True),
+        (PdsrSettings(p_switch=1.0, mixed_until=5), {"effect", "mixed"}, True),
+        (PdsrSettings(p_switch=1.0, mixed_until=5, mixed_general=0.0), {"effect", "mixed"}, False),
+    ],
+)
+def test_what_the_router_says_of_itself(settings: PdsrSettings, streams: set[str], general: bool) -> None:
+    needs = describe_pdsr(settings)
+    assert needs.streams == streams
+    assert needs.general is general
+
+
+def test_strictly_below_750_leaves_the_papers_three_steps() -> None:
+    schedule = Schedule(8, 3.0)
+    paper = [642.857, 500.0, 300.0]
+    assert (generator_sigmas(schedule, 750, strict=True) * 1000).tolist() == pytest.approx(paper, abs=1e-2)
+    assert (generator_sigmas(schedule, 750, strict=False) * 1000).tolist() == pytest.approx([750.0, *paper], abs=1e-2)
+    # The released code's "last five steps".
+    assert len(generator_sigmas(schedule, 834, strict=False)) == 5
+
+
+def test_a_bound_below_every_step_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(ValueError, match=r"tau_max 200.*raise tau_max"):
+        generator_sigmas(Schedule(8, 3.0), 200, strict=True)
+
+
+def test_ta_fm_draws_uniformly_and_shifts_once_by_default() -> None:
+    uniform = torch.linspace(0, 1, 4001)[:-1]
+    sigma = draw_sigma("uniform", Schedule(8, 3.0), uniform, uniform)
+    assert float(sigma.median()) == pytest.approx(0.75, abs=1e-3)
+
+
+def test_the_released_rule_has_its_median_at_966() -> None:
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.rand(2, 200_000, generator=generator)
+    sigma = draw_sigma("released", Schedule(8, 3.0), draws[0], draws[1])
+    assert float(sigma.median()) * 1000 == pytest.approx(966, abs=3)
+
+
+def test_students_own_steps_are_all_drawn() -> None:
+    uniform = torch.linspace(0, 1, 801)[:-1]
+    schedule = Schedule(8, 3.0)
+    drawn = draw_sigma("student-steps", schedule, uniform, uniform)
+    assert torch.equal(drawn.unique(), schedule.sigmas().unique())

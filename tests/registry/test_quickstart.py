@@ -1,0 +1,103 @@
+"""The shipped recipes check; the quickstart, cut to a few steps, leaves everything that a user is promised."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from cldistill.cli import app
+from cldistill.validate import check_manifest
+
+CUT = {
+    "train.generator_steps": 4,
+    "train.batch_size": 2,
+    "train.checkpoint_every": 2,
+    "router.options.mixed_until": 2,
+    "losses.1.from_step": 2,
+    "losses.2.from_step": 2,
+    "losses.3.from_step": 2,
+    "slots.student.lr": 1e-3,
+    "slots.critic.from_step": 2,
+    "targets.steps": 1,
+    "samples.every": 4,
+    "evaluate.pictures": 1,
+    "evaluate.teacher_steps": 2,
+    "evaluate.metrics.0.options.draws": 2,
+    "evaluate.metrics.1.options.draws": 2,
+}
+
+
+def test_the_quickstart_fits_together() -> None:
+    checked = check_manifest("quickstart")
+    assert len(checked.effects) == 6
+    assert {loss.part.name for loss in checked.losses} == {"bs-dmd", "ts-dmd", "ta-fm", "fake-score"}
+    full_steps = checked.manifest.train.generator_steps - checked.losses[1].from_step
+    assert full_steps >= 60
+    held_out = {p.name for p in checked.manifest.evaluate.images.iterdir()} if checked.manifest.evaluate else set()
+    assert len([name for name in held_out if name.endswith(".png")]) >= 32
+
+
+def test_no_held_out_picture_is_trained_on() -> None:
+    checked = check_manifest("quickstart")
+    assert checked.manifest.evaluate is not None
+    held_out = {p.read_bytes() for p in checked.manifest.evaluate.images.glob("*.png")}
+    trained = {path for items in checked.items.values() for item in items for path in item.sources}
+    assert trained
+    assert not any(path.read_bytes() in held_out for path in trained)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A quickstart of four steps, and what it printed."""
+    output = tmp_path_factory.mktemp("quickstart") / "out"
+    settings = [word for key, value in CUT.items() for word in ("--set", f"{key}={value}")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLDISTILL_CACHE", str(output.parent / "cache"))
+        patch.setenv("COLUMNS", "200")
+        result = CliRunner().invoke(app, ["run", "quickstart", "--output", str(output), *settings])
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return output, result.output
+
+
+def test_the_report_holds_every_figure(finished: tuple[Path, str]) -> None:
+    report = json.loads((finished[0] / "report.json").read_text())
+    figures = {"seconds", "peak_memory_mb", "generator_steps", "forwards"}
+    assert figures <= set(report["run"])
+    assert report["run"]["generator_steps"] == 4
+    assert list(report["systems"]) == ["base", "teacher@2", "teacher@8", "student@8"]
+    student = report["systems"]["student@8"]
+    assert len(student["effects"]) == 6
+    for values in (*student["effects"].values(), student["mean"]):
+        assert {"closeness", "nearest_is_right"} <= set(values)
+    assert "retention" in student["mean"]
+    assert student["evaluations"] == 8
+    assert report["systems"]["base"]["mean"]["retention"] == pytest.approx(1.0)
+
+
+def test_the_run_leaves_what_it_promises(finished: tuple[Path, str]) -> None:
+    output, printed = finished
+    for name in (
+        "manifest.resolved.yaml", "metrics.jsonl", "samples/step-000004.png", "checkpoints/step-000004", "result.png",
+        "collection/pytorch_lora_weights.safetensors", "collection/scheduler_config.json", "collection/effects.json",
+        "collection/README.md", "collection/manifest.resolved.yaml",
+    ):  # fmt: skip
+        assert (output / name).exists(), name
+    for text in ("closeness", "nearest is right", "retention", str(output / "result.png"), "cldistill generate"):
+        assert text in printed.replace("\n", "")
+
+
+def test_the_collection_edits_a_picture_of_any_size(finished: tuple[Path, str], tmp_path: Path) -> None:
+    Image.new("RGBA", (150, 90), (200, 80, 40, 128)).save(tmp_path / "cat.png")
+    command = ["generate", str(finished[0] / "collection"), "--image", str(tmp_path / "cat.png")]
+    out = tmp_path / "out.png"
+    result = CliRunner().invoke(app, [*command, "--effect", "blueprint", "--seed", "7", "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    made = Image.open(out)
+    assert made.width / made.height == pytest.approx(150 / 90, rel=0.1)
+    result = CliRunner().invoke(app, [*command, "--effect", "blueprnt", "-o", str(out)])
+    assert result.exit_code != 0
+    assert "blueprint" in result.output + str(result.exception)
