@@ -1,6 +1,7 @@
 """Train the quickstart's six teachers on their pairs and write them as LoRA files (how the shipped ones were made).
 
-    python examples/quickstart_teachers.py OUT [--effects blueprint solarize] [--steps 1500]
+    python examples/quickstart_teachers.py OUT --effects halftone mosaic ink-hatching party-frame
+    python examples/quickstart_teachers.py OUT --effects crimson-oil winter-pastel --steps 1500 --rank 32
 
 The work is that of the teacher source ``from-pairs``: cached, and resumed after a kill.  Two processes with three effects
 each, one thread each, keep two cores busy.
@@ -77,12 +78,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("out", type=Path)
     parser.add_argument("--effects", nargs="+", choices=sorted(SIX), default=list(SIX))
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--cache", type=Path, default=default_cache())
     arguments = parser.parse_args()
     settings = PairsSettings(
-        steps=arguments.steps, rank=16, alpha=16.0, lr=1e-3, end_lr=1e-5, warmup=20, batch_size=8, ema=0.995, flip=True
-    )
+        steps=arguments.steps, rank=arguments.rank, alpha=float(arguments.rank), lr=3e-3, end_lr=1e-5, warmup=20,
+        batch_size=8, ema=0.995, flip=True,
+    )  # fmt: skip
     for name in arguments.effects:
         print(train_teacher(name, arguments.out, settings, arguments.cache), flush=True)
 

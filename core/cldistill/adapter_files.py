@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,10 @@ class FitReport:
         """Whether every module of the file will be mounted."""
         return self.covered == self.total
 
+    def scaled(self, factor: float) -> FitReport:
+        """Return the report of the same file mounted at ``factor`` times its strength."""
+        return replace(self, scales=tuple(factor * scale for scale in self.scales))
+
     def __str__(self) -> str:
         """Return e.g. ``840/840 modules, scale 1.0``."""
         low, high = self.scales[0], self.scales[-1]
@@ -175,7 +180,13 @@ def load_adapter(path: Path, shapes: Shapes) -> AdapterState:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
+    """Return the SHA-256 of a file, read once as long as its size and time stay: a teacher is loaded many times."""
+    status = path.stat()
+    return _digest_of(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _digest_of(path: Path, size: int, time: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -140,12 +140,23 @@ def _read_json(file: Path, stream: BinaryIO) -> tuple[dict[str, dict[str, Any]],
     try:
         entries = json.loads(stream.read(size))
         metadata = entries.pop("__metadata__", {})
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        end = max((_entry_end(entry) for entry in entries.values()), default=0)
     except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
         raise AdapterFormatError(f"{problem} (its header cannot be read: {error}); download it again") from error
     if file.stat().st_size < 8 + size + end:
         raise AdapterFormatError(f"{problem}: {8 + size + end - file.stat().st_size} bytes short; download it again")
     return entries, metadata, 8 + size
+
+
+def _entry_end(entry: Mapping[str, Any]) -> int:
+    """Return where a tensor's data ends; raises ValueError or TypeError unless the entry is a whole one."""
+    missing = {"dtype", "shape", "data_offsets"} - entry.keys()
+    if missing:
+        raise ValueError(f"a tensor has no {' and no '.join(sorted(missing))}")
+    begin, end = entry["data_offsets"]
+    if not (isinstance(entry["dtype"], str) and all(type(size) is int for size in (*entry["shape"], begin, end))):
+        raise ValueError(f"a tensor's entry is {entry}")
+    return int(end)
 
 
 def _group(file: Path, entries: Mapping[str, Any]) -> tuple[dict[str, dict[str, str]], list[Key]]:

@@ -76,6 +76,39 @@ def cover(layer: Any, key: str, weights: LoraWeights | LokrWeights, name: str) -
     layer.lora_alpha[key] = weights.scale * weights.rank
 
 
+def cover_padded(layer: Any, key: str, rank: int) -> None:
+    """Give a peft layer an empty ``key`` of fixed size, whose tensors `fill` writes: nothing that torch.compile guards
+    (modules, shapes, scale) changes from then on."""
+    base = layer.get_base_layer().weight
+    dtype = base.dtype if base.dtype.is_floating_point else torch.bfloat16
+    layer.lora_A[key] = FrozenLinear(torch.zeros(rank, layer.in_features, dtype=dtype, device=base.device))
+    layer.lora_B[key] = FrozenLinear(torch.zeros(layer.out_features, rank, dtype=dtype, device=base.device))
+    layer.lora_dropout[key] = nn.Identity()
+    layer.scaling[key], layer.r[key], layer.lora_alpha[key] = 1.0, rank, float(rank)
+
+
+@torch.no_grad()
+def fill(layer: Any, key: str, weights: LoraWeights | None) -> None:
+    """Write a LoRA of at most the padded rank into ``key``, its scale folded into B; None: zeros, the bare base."""
+    down, up = layer.lora_A[key].weight, layer.lora_B[key].weight
+    down.zero_()
+    up.zero_()
+    if weights is not None:
+        down[: weights.rank].copy_(weights.down)
+        up[:, : weights.rank].copy_(weights.up.float() * weights.scale)
+
+
+def require_room(layer: Any, rank: int, weights: LoraWeights | LokrWeights, name: str) -> None:
+    """Raise AdapterFormatError unless a padded layer can hold the weights."""
+    if not isinstance(weights, LoraWeights):
+        raise AdapterFormatError(f"module {name!r}: a padded teacher slot holds LoRA alone, and this is a LoKr")
+    if (weights.up.shape[0], weights.down.shape[1]) != (layer.out_features, layer.in_features) or weights.rank > rank:
+        raise AdapterFormatError(
+            f"module {name!r}: the adapter is {weights.up.shape[0]} x {weights.down.shape[1]} (out x in) of rank "
+            f"{weights.rank}; the padded teacher slot holds {layer.out_features} x {layer.in_features} up to rank {rank}"
+        )
+
+
 def uncover(layer: Any, key: str) -> None:
     """Take every trace of ``key`` out of a peft layer."""
     for name in (*layer.adapter_layer_names, *layer.other_param_names):

@@ -32,11 +32,24 @@ def adapter_bytes(
     header: Mapping[str, str],
     dtype: torch.dtype,
 ) -> bytes:
-    """Serialise ``<module>.lora_A.weight`` / ``.lora_B.weight`` tensors under the family's own key names."""
+    """Serialise ``<module>.lora_A.weight`` / ``.lora_B.weight`` tensors under the family's own key names.
+
+    The same weights and header give the same bytes: targets are cached under a teacher's hash.
+    """
     modules = sorted(name.removesuffix(".lora_A.weight") for name in weights if name.endswith(".lora_A.weight"))
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
     metadata = {"format": "pt", "lora_adapter_metadata": adapter_metadata(modules, rank, alpha), **header}
-    return bytes(save(base.export_state(tensors), metadata))
+    return sorted_header(bytes(save(base.export_state(tensors), metadata)))
+
+
+def sorted_header(file: bytes) -> bytes:
+    """Put a safetensors file's metadata in order: the library writes them in that of a hash map, new in each process."""
+    length = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + file[8 + length :]
 
 
 def save_adapter(

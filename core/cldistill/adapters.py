@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cldistill.adapter_files import AdapterState
+from cldistill.adapter_files import AdapterState, LoraWeights
 from cldistill.adapter_inject import AdapterLayers
-from cldistill.adapter_layers import cover, uncover
+from cldistill.adapter_layers import cover, cover_padded, fill, require_room, uncover
 from cldistill.adapter_weights import overlay, overwrite
 from cldistill.errors import nearest
 
@@ -54,6 +54,7 @@ class AdapterSlots:
         self._created = 0
         self._active: str | None = None
         self._mounted: AdapterState | None = None
+        self._padded_rank: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,7 +91,7 @@ class AdapterSlots:
     def release(self) -> None:
         """Take everything out: the backbone is again what it was, but frozen."""
         self._slots.clear()
-        self._mounted, self._active = None, None
+        self._mounted, self._active, self._padded_rank = None, None, None
         self._layers.unwrap()
 
     def rank(self, name: str) -> int:
@@ -141,9 +142,19 @@ class AdapterSlots:
         """
         overlay(self.parameters(name), adapter, self.alpha(name), name)
 
-    def add_teacher(self, extra_targets: Sequence[str] = ()) -> None:
-        """Wrap ahead modules that only teachers cover (`mount` would do it then): for `torch.compile` and the like."""
+    def add_teacher(self, extra_targets: Sequence[str] = (), padded_rank: int | None = None) -> None:
+        """Wrap ahead modules that only teachers cover (`mount` would do it then): for `torch.compile` and the like.
+
+        With ``padded_rank`` the teacher slot has fixed tensors of that rank in every wrapped module from now on, and
+        `mount` copies into them: a compiled backbone then keeps one graph for all teachers, where replaced tensors of other
+        ranks and scales cost a graph each, until the limit of 8 makes the rest run uncompiled (measured in the tests).
+        The price: LoRA alone, no LoKr; and a graph that is alive does not outlive a mount (autograd says so).
+        """
         self._layers.wrap(extra_targets)
+        if padded_rank is not None:
+            self.mount(None)
+            self._padded_rank = padded_rank
+            self._pad()
 
     @property
     def mounted(self) -> str | None:
@@ -160,11 +171,30 @@ class AdapterSlots:
             return
         if state is not None:
             self._layers.wrap(tuple(state.modules))
+        if self._padded_rank is not None:
+            self._fill(state, self._padded_rank)
+            return
         for _, layer in self._layers.items():
             uncover(layer, TEACHER)
         self._mounted = None
         for module, weights in (state.modules if state is not None else {}).items():
             cover(self._layers[module], TEACHER, weights, module)
+        self._mounted = state
+
+    def _pad(self) -> None:
+        """Give the teacher slot its fixed tensors in every wrapped module that lacks them."""
+        for _, layer in self._layers.items():
+            if TEACHER not in layer.lora_A and self._padded_rank is not None:
+                cover_padded(layer, TEACHER, self._padded_rank)
+
+    def _fill(self, state: AdapterState | None, rank: int) -> None:
+        modules = {} if state is None else state.modules
+        for name, weights in modules.items():
+            require_room(self._layers[name], rank, weights, name)
+        self._pad()
+        for name, layer in self._layers.items():
+            found = modules.get(name)
+            fill(layer, TEACHER, found if isinstance(found, LoraWeights) else None)
         self._mounted = state
 
     @property

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
 from cldistill.adapter_files import fit, load_adapter, read_header
@@ -18,47 +17,65 @@ from cldistill.cache import TensorCache
 from cldistill.checked import CheckedManifest, default_cache
 from cldistill.component import BuildContext
 from cldistill.encodings import Encoder
+from cldistill.errors import LaunchError
+from cldistill.export_check import fixed_probe
+from cldistill.held_out import later_rows
 from cldistill.manifest import Slot
-from cldistill.prepare import Workshop, effect_pools, general_pool, make_bank, prepare
+from cldistill.observers import check_observers
+from cldistill.precision import run_under_autocast
+from cldistill.prepare import Workshop, effect_pools, general_pool, item_prompts, make_bank, prepare
 from cldistill.progress import SilentStages, Stages
 from cldistill.protocols import BaseModel, PromptIsolator
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, Item, Prompts
+from cldistill.resolved import manifest_digest, resolved_text
 from cldistill.run import LrPhase, Run, SlotConfig, Term
 from cldistill.schedule import Schedule
+from cldistill.signals import never
 from cldistill.targets import TeacherSampler
 from cldistill.triggers import check_triggers
 
-KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires")
-"""Parts of a manifest that may change between a run and its resumption: they do not touch what is trained."""
+DATA_PARALLEL = "MULTI_"
+"""How accelerate's names of plain data parallelism begin: MULTI_CPU, MULTI_GPU, MULTI_XPU and so on."""
+SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "TP")
+"""Ends of the variables ``ACCELERATE_USE_...`` by which a launcher asks for more than that."""
+PRECISIONS = ("no", "bf16")
 
 
 def assemble(
     checked: CheckedManifest, output: Path, *, cache: Path | None = None, stages: Stages | None = None,
-    observers: Sequence[object] = (),
+    observers: Sequence[object] = (), stop: Callable[[], bool] = never,
 ) -> Run:  # fmt: skip
-    """Build the run of a checked manifest; everything slow is cached under ``cache``."""
+    """Build the run of a checked manifest; everything slow is cached under ``cache``.
+
+    Raises:
+        Stopped: ``stop`` said so while teachers were trained, or pictures, prompts and targets prepared.
+    """
     manifest, accelerator = checked.manifest, make_accelerator(checked)
+    make_deterministic(manifest.train.deterministic)
     if not accelerator.is_main_process or stages is None:
         stages = SilentStages()
     context = BuildContext(
         root=checked.file.root, cache=cache or default_cache(), output=output,
         device=str(accelerator.device), seed=manifest.train.seed, effects=checked.effects,
     )  # fmt: skip
+    watching = (*observers, *(part.build(context) for part in checked.observers))
+    check_observers(watching)  # before hours of preparation, not after them
     random = KeyedRandom(manifest.train.seed, accelerator.process_index, context.device)
     with stages.stage("loading the base model", 1) as advance:
         base: BaseModel = checked.base.build(context)
         base.to(context.device)
+        run_under_autocast(base, accelerator)
         advance(1)
     configs = tuple(slot_config(name, slot, checked) for name, slot in manifest.slots.items())
     slots = add_slots(base, configs, checked, random)
     workshop = Workshop(
         base=base, slots=slots, encoder=Encoder(base, TensorCache(context.cache / "encodings")),
         sampler=TeacherSampler(
-            base, slots, Schedule(manifest.targets.steps if manifest.targets else 40, manifest.sampler.shift),
+            base, slots, Schedule(manifest.targets.steps if manifest.targets else 40, teacher_shift(checked)),
             random.child("targets"), context.device,
         ),
-        accelerator=accelerator, cache=context.cache, stages=stages,
+        accelerator=accelerator, cache=context.cache, stages=stages, stop=stop,
     )  # fmt: skip
     isolator: PromptIsolator = checked.prompts.build(context)
     prompts = isolate_all(isolator, base, checked)
@@ -66,29 +83,90 @@ def assemble(
     pools = effect_pools(checked.effects)
     trained = [name for name, part in checked.teachers.items() if part is not None and part.needs.rank is not None]
     bank = make_bank(workshop, checked.effects, _sources(checked, context), pools, trained)
+    if accelerator.is_main_process:  # the exported file will be compared on it
+        fixed_probe(base, prompts[checked.effects[0].name].student, workshop.encoder.cache)
     dataset = prepare(
         workshop, _rows(checked, isolator, prompts, pools), bank,
         manifest.targets.origin if manifest.targets else None, _target_pools(checked),
+        later_rows(manifest, checked.effects, prompts),
     )  # fmt: skip
     return Run(
         name=manifest.name, output=output, total_steps=manifest.train.generator_steps, base=base, slots=slots,
         slot_configs=configs, terms=terms, router=checked.router.build(context), dataset=dataset, teachers=bank,
         schedule=Schedule(manifest.sampler.steps, manifest.sampler.shift, manifest.sampler.integer_timesteps),
         random=random.child("train"), accelerator=accelerator, effects=checked.effects, prompts=prompts,
+        teacher_shift=teacher_shift(checked),
         batch_size=manifest.train.batch_size, grad_clip=manifest.train.grad_clip,
         checkpoint_every=manifest.train.checkpoint_every, keep=manifest.train.keep,
         max_bad_steps=manifest.train.max_bad_steps, manifest_digest=manifest_digest(checked),
-        resolved_manifest=resolved_text(checked), observers=(*observers, *(o.build(context) for o in checked.observers)),
-        extras={"workshop": workshop, "isolator": isolator, "context": context},
+        resolved_manifest=resolved_text(checked), observers=watching,
+        extras={
+            "workshop": workshop, "isolator": isolator, "context": context,
+            "model": getattr(checked.base.settings, "model", None),
+        },
     )  # fmt: skip
 
 
+def teacher_shift(checked: CheckedManifest) -> float:
+    """Return the shift of the teachers' own schedule: that of ``targets:``, else the student's."""
+    targets = checked.manifest.targets
+    return checked.manifest.sampler.shift if targets is None or targets.shift is None else targets.shift
+
+
 def make_accelerator(checked: CheckedManifest) -> Accelerator:
-    """Let accelerate choose device and precision; ``train.device: cpu`` and ``accelerate launch --cpu`` force the CPU."""
+    """Let accelerate choose device and precision; ``train.device: cpu`` and ``accelerate launch --cpu`` force the CPU.
+
+    Raises:
+        LaunchError: the launcher asked for something else than plain data parallelism in fp32 or bf16.
+    """
     train = checked.manifest.train
+    refuse_sharding(os.environ)
     # Ranks prepare different teachers and targets: a collective may wait for the slowest far longer than NCCL's minutes.
     patience = InitProcessGroupKwargs(timeout=timedelta(days=2))
-    return Accelerator(cpu=train.device == "cpu", mixed_precision=train.mixed_precision, kwargs_handlers=[patience])
+    accelerator = Accelerator(
+        cpu=train.device == "cpu", mixed_precision=train.mixed_precision, kwargs_handlers=[patience]
+    )
+    kind, precision = accelerator.distributed_type.value, accelerator.mixed_precision
+    if kind != "NO" and not kind.startswith(DATA_PARALLEL):
+        raise LaunchError(_no_sharding(kind))
+    if precision not in PRECISIONS:
+        raise LaunchError(
+            f"mixed precision {precision!r}: a run knows 'no' and 'bf16' (fp16 would need its losses scaled); change "
+            "`accelerate launch --mixed_precision` or the manifest's train.mixed_precision"
+        )
+    return accelerator
+
+
+def refuse_sharding(environment: Mapping[str, str]) -> None:
+    """Refuse what the launcher's configuration may ask for and a run does not do, before a process group is made.
+
+    Raises:
+        LaunchError: naming it.
+    """
+    for name in SHARDING:
+        if environment.get(f"ACCELERATE_USE_{name}", "").lower() in ("true", "1", "yes"):
+            raise LaunchError(_no_sharding(name))
+
+
+def _no_sharding(kind: str) -> str:
+    return (
+        f"accelerate is configured for {kind}, which would shard the model; every process of a cldistill run holds the "
+        "whole frozen base and its small adapters, and shares only the work (plain data parallelism). Launch it with "
+        "`accelerate launch --multi_gpu --num_processes N -m cldistill run ...`, or choose no distributed plugin in "
+        "`accelerate config`"
+    )
+
+
+def make_deterministic(wanted: bool) -> None:
+    """Ask torch for kernels that give the same bits every time (``train.deterministic``); what has none gives a warning.
+
+    On the CPU a run is byte-equal anyway; on CUDA it is slower so, and cuBLAS must know before its first call.
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
 
 
 def slot_config(name: str, slot: Slot, checked: CheckedManifest) -> SlotConfig:
@@ -173,7 +251,11 @@ def _rows(
     prompts: Mapping[str, Prompts],
     pools: Mapping[str, Sequence[Item]],
 ) -> dict[str, list[tuple[Item, Prompts]]]:
-    rows = {name: [(item, prompts[name]) for item in items] for name, items in pools.items()}
+    effects = {effect.name: effect for effect in checked.effects}
+    rows = {
+        name: [(item, item_prompts(item, effects[name], prompts[name])) for item in items]
+        for name, items in pools.items()
+    }
     general = checked.manifest.general
     if general is not None and (checked.router.needs.general or GENERAL in checked.streams):
         rows[GENERAL] = general_pool(general.images, general.instructions, isolator.general)
@@ -191,16 +273,3 @@ def _target_pools(checked: CheckedManifest) -> list[str]:
     if meets_general and checked.manifest.general is not None and checked.router.needs.general:
         pools.append(GENERAL)
     return pools
-
-
-def resolved_text(checked: CheckedManifest) -> str:
-    """Return the resolved manifest as YAML, with the plugin versions that it was resolved with."""
-    versions = "\n".join(f"#   {name} {version}" for name, version in checked.versions().items())
-    body = yaml.safe_dump(checked.resolved(), sort_keys=False, allow_unicode=True)
-    return f"# Resolved by cldistill; plugins:\n{versions}\n{body}"
-
-
-def manifest_digest(checked: CheckedManifest) -> str:
-    """Hash all of the manifest that decides what is trained."""
-    data = {key: value for key, value in checked.resolved().items() if key not in KEEP_FROM_DIGEST}
-    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -11,6 +12,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from cldistill.files import fsync_file
 
 MEMORY_LIMIT = 2 * 1024**3
 
@@ -46,8 +49,8 @@ class TensorCache:
         return self.root / key[:2] / f"{key}.safetensors"
 
     def has(self, key: str) -> bool:
-        """Whether the key is on disk."""
-        return self.path(key).is_file()
+        """Whether the key is on disk, as long as its header says it must be (the tensors are not read)."""
+        return is_whole(self.path(key))
 
     def get(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Return the tensors of ``key``, computing and storing them where they are missing or unreadable."""
@@ -77,8 +80,13 @@ class TensorCache:
         path = self.path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file(dict(tensors), aside)
-        aside.replace(path)
+        try:
+            save_file(dict(tensors), aside)
+            fsync_file(aside)  # else a power cut can leave the name without the content
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
 
     def _remember(self, key: str, tensors: dict[str, Tensor]) -> None:
         self._memory[key] = tensors
@@ -86,6 +94,21 @@ class TensorCache:
         while self._memory_bytes > self._memory_limit and len(self._memory) > 1:
             _, dropped = self._memory.popitem(last=False)
             self._memory_bytes -= _size(dropped)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a safetensors file is there and exactly as long as its header says, read from the header alone."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = os.fstat(file.fileno()).st_size
+            if not 2 <= length <= size - 8:
+                return False
+            header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        return bool(size == 8 + length + max(ends, default=0))
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return False
 
 
 def _size(tensors: Mapping[str, Tensor]) -> int:

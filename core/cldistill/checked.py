@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cldistill.catalogue import Catalogue, Entry
 from cldistill.component import AnyComponent, BaseDescription, BuildContext, Needs, Settings
@@ -14,6 +14,9 @@ from cldistill.manifest import Manifest
 from cldistill.manifest_file import ManifestFile
 from cldistill.manifest_yaml import Loc
 from cldistill.records import EffectInfo, Item
+
+if TYPE_CHECKING:
+    from cldistill.adapter_files import FitReport
 
 CACHE_VARIABLE = "CLDISTILL_CACHE"
 STUDENT = "student"
@@ -91,6 +94,8 @@ class CheckedManifest:
     """Pool (effect or ``general``) -> its items; empty where files were not looked at."""
     teacher_ranks: Mapping[str, int] = field(default_factory=dict)
     """Effect -> largest rank in its teacher's file, or the rank that its source will train."""
+    teacher_fits: Mapping[str, FitReport] = field(default_factory=dict)
+    """Effect -> how its teacher's file lies on the base (``840/840 modules, scale 1.0``), where there is a file."""
 
     @property
     def manifest(self) -> Manifest:
@@ -104,6 +109,13 @@ class CheckedManifest:
         if named is None:
             named = frozenset(stream for loss in self.losses for stream in loss.streams or ())
         return tuple(sorted(named))
+
+    def teacher_lines(self) -> list[str]:
+        """Return how the teachers' files lie on the base, e.g. ``teachers manga, gold: 840/840 modules, scale 1.0``."""
+        names: dict[str, list[str]] = {}
+        for effect, report in self.teacher_fits.items():
+            names.setdefault(str(report), []).append(effect)
+        return [f"teacher{'s' if len(n) > 1 else ''} {', '.join(n)}: {text}" for text, n in names.items()]
 
     def parts(self) -> Iterator[Part]:
         """Yield every part, in the order of validation."""

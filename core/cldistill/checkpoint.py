@@ -56,6 +56,30 @@ class Checkpoint:
             raise CheckpointError(f"{self.path} holds no {group!r}, only {held}: was it saved by another manifest?")
         return cast("dict[str, Tensor]", load_file(self.path / f"{group}{SUFFIX}"))
 
+    def must_belong_to(self, manifest: str, processes: int, precision: str | None = None) -> None:
+        """Compare with the run that wants to go on from here.
+
+        Raises:
+            CheckpointError: another manifest, or another number of processes or mixed precision: the batches, noises
+                or roundings to come would not be those of the unbroken run.
+        """
+        if self.meta.get("manifest") != manifest:
+            raise CheckpointError(
+                f"{self.path} belongs to another manifest, or to other teachers or pictures: choose another --output, or "
+                "--fresh to start over in this one"
+            )
+        then = self.meta.get("processes", processes)
+        if then != processes:
+            raise CheckpointError(
+                f"{self.path} was trained by {then} process{'es' if then != 1 else ''}, and this is a run of {processes}: "
+                f"go on with `accelerate launch --num_processes {then}`, choose another --output, or --fresh to start over"
+            )
+        if precision is not None and self.meta.get("mixed_precision", precision) != precision:
+            raise CheckpointError(
+                f"{self.path} was trained in mixed precision {self.meta['mixed_precision']!r}, and this run is in "
+                f"{precision!r}: give the same --mixed_precision to accelerate launch, or set train.mixed_precision"
+            )
+
     def verify(self) -> None:
         """Compare every file with the size and hash in the index; CheckpointError at the first difference."""
         for group, entry in self.files.items():
@@ -72,6 +96,7 @@ class Checkpoint:
 def save(root: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any], keep: int) -> Path:
     """Write ``root/step-000100`` and keep the newest ``keep`` checkpoints up to this step; returns the new folder.
 
+    The tensors may be live ones on any device: one group at a time is brought to the CPU and written.
     ``meta`` must be plain JSON.  Older checkpoints are deleted only once the new one is complete on disk; those of
     later steps (a resume may have had to go back behind damaged ones) stay until the run reaches and replaces them.
     """

@@ -77,6 +77,7 @@ def generate(
     pictures = [open_picture(path) for path in image]
     if not output.absolute().parent.is_dir():
         raise typer.BadParameter(f"{output.parent} is no folder", param_hint="--output")
+    must_be_picture(output)
 
     from cldistill.collection import Collection
 
@@ -85,3 +86,18 @@ def generate(
     )
     made.save(output)
     typer.echo(str(output))
+
+
+def must_be_picture(path: Path) -> None:
+    """Refuse a name that no picture can be saved under, before one is made.
+
+    Raises:
+        typer.BadParameter: with what is usual.
+    """
+    from PIL import Image
+
+    Image.init()
+    if Image.EXTENSION.get(path.suffix.lower()) not in Image.SAVE:
+        raise typer.BadParameter(
+            f"{path.name!r} has no suffix of a picture; write .png, .jpg or .webp", param_hint="--output"
+        )

@@ -25,6 +25,8 @@ def check(manifest: ManifestArgument, overrides: SetOption = None, files: FilesO
         f"{checked.manifest.name}: fits together. {len(checked.effects)} effects, {len(checked.losses)} losses, "
         f"slots {', '.join(checked.manifest.slots)}; streams {streams}; {seen}."
     )
+    for line in checked.teacher_lines():
+        typer.echo(f"  {line}")
 
 
 def plan(

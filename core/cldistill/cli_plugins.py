@@ -71,7 +71,11 @@ def _default(field: FieldInfo) -> str:
 
 
 def _value(value: Any) -> str:
-    text = str(value) if not isinstance(value, str) else repr(value)
+    return str(value) if not isinstance(value, str) else repr(value)
+
+
+def _short(text: str) -> str:
+    """Cut a long default for the table; ``--json`` has it whole."""
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -106,7 +110,7 @@ def _print(catalogue: Catalogue) -> None:
                           soft_wrap=True, highlight=False)  # fmt: skip
             table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
             for row in settings_rows(component):
-                name, default = escape(row["name"]), escape(row["default"])
+                name, default = escape(row["name"]), escape(_short(row["default"]))
                 table.add_row("   ", name, escape(row["type"]), f"= {default}", escape(row["help"]))
             if table.row_count:
                 console.print(table)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cldistill.checked import CheckedManifest
+from cldistill.cli_launch import command_words, start_missing_processes
 from cldistill.cli_options import ManifestArgument, SetOption
 from cldistill.errors import CheckpointError
 
@@ -40,6 +41,7 @@ def run(
 
     checked = check_manifest(manifest, overrides or ())
     preview_prompts(checked)
+    start_missing_processes(sys.argv[1:])
     folder = output or Path("runs") / checked.manifest.name
     if resume is False:
         set_aside(folder)
@@ -58,18 +60,24 @@ def run(
 def resume_command(manifest: str, folder: Path, overrides: Sequence[str]) -> str:
     """Return the command that goes on with a run."""
     settings = [word for override in overrides for word in ("--set", override)]
-    program = Path(sys.argv[0]).name
-    words = [program if program == "cldistill" else "cldistill", "run", manifest, "--output", str(folder), *settings]
-    return shlex.join(words)
+    return shlex.join([*command_words(), "run", manifest, "--output", str(folder), *settings])
 
 
 def set_aside(folder: Path) -> None:
     """Rename a run that ``--fresh`` would overwrite: ``OUT`` becomes ``OUT.1``, or the next free number.
 
     Of several processes under ``accelerate launch`` only the first does it; the others wait for it when they connect.
+
+    Raises:
+        CheckpointError: it is the current folder, or one around it: that would be renamed under our feet.
     """
     if not (folder / "checkpoints").exists() or int(os.environ.get("RANK", "0")) != 0:
         return
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise CheckpointError(
+            f"--fresh would rename the folder that you are in ({folder.resolve()}); start from another one, or move its "
+            "checkpoints/ away yourself"
+        )
     number = 1
     while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
@@ -87,14 +95,11 @@ def refuse_another(checked: CheckedManifest, folder: Path, *, wanted: bool) -> N
         if wanted:
             raise CheckpointError(f"{folder} holds no checkpoint to resume; leave out --resume to start there")
         return
-    from cldistill.assemble import manifest_digest
+    from cldistill.resolved import manifest_digest
 
     found = _newest(folder / "checkpoints")
-    if found is not None and found.meta.get("manifest") != manifest_digest(checked):
-        raise CheckpointError(
-            f"{folder} holds a run of another manifest ({found.path}); choose another --output, "
-            "or --fresh to set that run aside and start over"
-        )
+    if found is not None:
+        found.must_belong_to(manifest_digest(checked), int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def _newest(root: Path) -> Checkpoint | None:

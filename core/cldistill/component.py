@@ -134,6 +134,13 @@ class Needs:
     """Teacher source: rank of the adapter that it will make."""
     packages: tuple[str, ...] = ()
     """Importable packages that it needs beyond cldistill's own, e.g. ``("tensorboard",)``."""
+    mixed: Mapping[str, int | None] = field(default_factory=dict)
+    """Router: streams whose batches mix several pools, which no teacher can teach -> the generator step at which each
+    ends (None: never).  A loss that asks the teacher must keep out of them."""
+    sampler_below: float | None = None
+    """Loss term: the student's sampler must have a step strictly below this sigma."""
+    adapter_scale: float = 1.0
+    """Teacher source: what the scale of the file ``adapter`` is multiplied by."""
     base: BaseDescription | None = None
     """Base model: its description."""
 

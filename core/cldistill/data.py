@@ -30,6 +30,8 @@ def open_picture(picture: Path | str | Image) -> Image:
             opened.load()
         except FileNotFoundError as error:
             raise DataError(f"{picture}: no such picture") from error
+        except Pillow.DecompressionBombError as error:
+            raise DataError(f"{picture}: has more pixels than Pillow opens ({error}): make it smaller") from error
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             raise DataError(f"{picture}: cannot be read as a picture ({error})") from error
         picture = opened
@@ -59,15 +61,28 @@ def list_pictures(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
 
 
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """Return stem -> picture of one side of the pairs; ``1.png`` beside ``1.jpg`` would hide one of the two."""
+    found: dict[str, Path] = {}
+    for path in list_pictures(folder):
+        if path.stem in found:
+            raise DataError(
+                f"{path}: {found[path.stem].name} has the same name; pairs go by it, so rename or remove one"
+            )
+        found[path.stem] = path
+    return found
+
+
 def effect_items(pairs: Path, pool: str, prompt: str) -> list[Item]:
     """List the pairs of one effect: a folder with ``source/`` and ``target/``, or a JSONL of source, target, prompt.
+
+    A line's prompt is what the teacher is told of that pair; without one it is the effect's ``prompt``.
 
     Raises `DataError` naming the first picture that has no partner, or the first bad line.
     """
     if pairs.suffix == ".jsonl":
         return [_jsonl_item(pairs, number, row, pool, prompt) for number, row in _rows(pairs)]
-    targets = {path.stem: path for path in list_pictures(pairs / "target")}
-    sources = {path.stem: path for path in list_pictures(pairs / "source")}
+    targets, sources = _by_stem(pairs / "target"), _by_stem(pairs / "source")
     for stem, path in sources.items():
         if stem not in targets:
             raise DataError(f"{path}: has no after-picture of the same name in {pairs / 'target'}")
@@ -105,7 +120,10 @@ def _jsonl_item(file: Path, number: int, row: dict[str, Any], pool: str, prompt:
     sources = tuple(file.parent / name for name in ([names] if isinstance(names, str) else names))
     target = file.parent / row["target"]
     _must_exist((*sources, target), file, number)
-    return Item(f"{pool}/{number:06d}", pool, sources, str(row.get("prompt", prompt)), target)
+    own = row.get("prompt") or prompt
+    if not isinstance(own, str):
+        raise DataError(f'{file}:{number}: "prompt" must be text, not {type(own).__name__}')
+    return Item(f"{pool}/{number:06d}", pool, sources, own, target)
 
 
 def _must_exist(paths: tuple[Path, ...], file: Path, number: int) -> None:
@@ -114,10 +132,18 @@ def _must_exist(paths: tuple[Path, ...], file: Path, number: int) -> None:
             raise DataError(f"{file}:{number}: {path}: no such picture")
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is not UTF-8 ({error}): save it as UTF-8") from error
+
+
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if not file.is_file():
         raise DataError(f"{file}: no such file")
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    # Only a newline ends a line: `splitlines` would also break a prompt at U+2028, which JSON allows in a string.
+    for number, line in enumerate(_text(file).split("\n"), start=1):
         if not line.strip():
             continue
         try:

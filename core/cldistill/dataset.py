@@ -6,7 +6,6 @@ make a batch is a function of the key alone.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +21,9 @@ class Example:
 
     item: Item
     shape: tuple[int, ...]
-    """Shape of its latent: only examples of one shape share a batch."""
+    """Shape of its latent."""
+    batch_key: tuple[int, ...]
+    """Geometry of the latent and of all references: only examples of one key share a batch."""
     source: Callable[[], Tensors]
     student: Callable[[], Tensors]
     teacher: Callable[[], Tensors]
@@ -38,17 +39,17 @@ class Dataset:
         self.pools = {name: tuple(examples) for name, examples in pools.items()}
 
     def draw(self, route: Route, random: Keyed, size: int) -> Batch:
-        """Draw ``size`` examples of one latent shape from the route's pools, with the rank in the key."""
+        """Draw ``size`` examples of one batch key from the route's pools, with the rank in the key."""
         names = sorted(route.pools)
         weights = [route.pools[name] for name in names]
         first = self._pick(names, weights, random.child("item", 0))
         chosen = [first]
         for index in range(1, size):
-            chosen.append(self._pick(names, weights, random.child("item", index), first.shape))
+            chosen.append(self._pick(names, weights, random.child("item", index), first.batch_key))
         return self.collate(route, chosen, random_device(random))
 
     def _pick(
-        self, names: Sequence[str], weights: Sequence[float], random: Keyed, shape: tuple[int, ...] | None = None
+        self, names: Sequence[str], weights: Sequence[float], random: Keyed, key: tuple[int, ...] | None = None
     ) -> Example:
         point = random.uniform("pool", per_rank=True) * sum(weights)
         pool = names[-1]
@@ -57,20 +58,18 @@ class Dataset:
             if point < 0:
                 pool = name
                 break
-        candidates = self._by_shape(pool, shape)
+        candidates = self._fitting(pool, names, key)
         return candidates[random.integer(len(candidates), "example", per_rank=True)]
 
-    def _by_shape(self, pool: str, shape: tuple[int, ...] | None) -> Sequence[Example]:
-        """Examples of a pool with the shape; all of the run's where the pool has none of it (a mixed batch)."""
-        if shape is None:
+    def _fitting(self, pool: str, names: Sequence[str], key: tuple[int, ...] | None) -> Sequence[Example]:
+        """Examples of a pool with the batch key; those of all the route's pools where it has none (a mixed batch)."""
+        if key is None:
             return self.pools[pool]
-        fitting = [example for example in self.pools[pool] if example.shape == shape]
-        return fitting or [
-            example for examples in self.pools.values() for example in examples if example.shape == shape
-        ]
+        fitting = [example for example in self.pools[pool] if example.batch_key == key]
+        return fitting or [example for name in names for example in self.pools[name] if example.batch_key == key]
 
     def collate(self, route: Route, examples: Sequence[Example], device: str = "cpu") -> Batch:
-        """Stack examples of one shape into a batch on ``device``."""
+        """Stack examples of one batch key into a batch on ``device``."""
         source = self._move(self.base.collate([example.source() for example in examples]), device)
 
         def conditioning(rows: Sequence[Tensors]) -> Conditioning:
@@ -91,13 +90,13 @@ class Dataset:
     def _move(tensors: Tensors, device: str) -> Tensors:
         return {name: value.to(device) for name, value in tensors.items()}
 
-    def shapes(self) -> Mapping[tuple[int, ...], int]:
-        """Count the examples of each latent shape."""
-        counts: dict[tuple[int, ...], int] = defaultdict(int)
-        for examples in self.pools.values():
-            for example in examples:
-                counts[example.shape] += 1
-        return counts
+
+def by_batch_key(examples: Sequence[Example]) -> list[list[int]]:
+    """Group the indices of examples by batch key, in the order of each key's first example."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, example in enumerate(examples):
+        groups.setdefault(example.batch_key, []).append(index)
+    return list(groups.values())
 
 
 def random_device(random: Keyed) -> str:

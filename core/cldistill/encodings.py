@@ -1,6 +1,6 @@
 """From items on disk to encoded examples: every encoding is computed once and cached under a hash of what it depends on.
 
-* a source: the base's fingerprint and the bytes of its picture(s);
+* a source, and the geometry that follows from it: the base's fingerprint and the bytes of its picture(s);
 * a prompt: those and the text;
 * a pair's target: those and the bytes of the after-picture;
 * a teacher's target: the teacher's digest, prompt, sampler, guidance and seed.
@@ -11,8 +11,11 @@ So an edited picture, prompt or base invalidates exactly what it must.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from cldistill.cache import TensorCache, content_key, file_digest
 from cldistill.data import open_picture
@@ -25,6 +28,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Geometry:
+    """What batches are made by: kept apart from the source, so that a run need not read 20,000 of those to begin."""
+
+    shape: tuple[int, ...]
+    """Of one latent, without the batch axis."""
+    batch_key: tuple[int, ...]
+
+
 class Encoder:
     """Encodes items with one base through the cache."""
 
@@ -35,14 +47,38 @@ class Encoder:
 
     def example(self, item: Item, prompts: Prompts) -> Example:
         """Return the example of an item, its encodings computed when first asked for; ``target`` is not set."""
+        geometry = self.geometry(item)
         return Example(
             item=item,
-            shape=self.base.latent_shape(self.source(item)),
+            shape=geometry.shape,
+            batch_key=geometry.batch_key,
             source=lambda: self.source(item),
             student=lambda: self.prompt(item, prompts.student),
             teacher=lambda: self.prompt(item, prompts.teacher),
             unconditional=lambda: self.prompt(item, prompts.unconditional if self.guided else prompts.teacher),
         )
+
+    def texts(self, prompts: Prompts) -> tuple[str, ...]:
+        """Return the different prompts of an example that are ever asked for."""
+        unconditional = [prompts.unconditional] if self.guided else []
+        return tuple(dict.fromkeys((prompts.student, prompts.teacher, *unconditional)))
+
+    def ensure(self, rows: Sequence[tuple[Item, Prompts]]) -> None:
+        """Encode what the cache lacks of rows that nobody prepared, and give the encoders' memory back."""
+        before = self.cache.computed
+        for item, prompts in rows:
+            self.encode(item, prompts)
+        if self.cache.computed > before:
+            self.base.drop_encoders()
+
+    def encode(self, item: Item, prompts: Prompts) -> None:
+        """Encode what the cache lacks of one item; what it has is not read."""
+        if not self.cache.has(self._source_key(item)):
+            self.source(item)
+        self.geometry(item)
+        for text in self.texts(prompts):
+            if not self.cache.has(self._prompt_key(item, text)):
+                self.prompt(item, text)
 
     @property
     def guided(self) -> bool:
@@ -51,12 +87,22 @@ class Encoder:
 
     def source(self, item: Item) -> Tensors:
         """Encode the reference picture(s)."""
-        key = content_key("source", self.base.fingerprint, *self._sources(item))
-        return self.cache.get(key, lambda: self.base.encode_source(self.pictures(item)))
+        return self.cache.get(self._source_key(item), lambda: self.base.encode_source(self.pictures(item)))
+
+    def geometry(self, item: Item) -> Geometry:
+        """Return the latent's shape and the batch key that belong to the item's source."""
+
+        def measure() -> dict[str, Tensor]:
+            source = self.source(item)
+            found = {"shape": self.base.latent_shape(source), "batch_key": self.base.batch_key(source)}
+            return {name: torch.tensor(values, dtype=torch.int64) for name, values in found.items()}
+
+        kept = self.cache.get(content_key("geometry", self.base.fingerprint, *self._sources(item)), measure)
+        return Geometry(tuple(kept["shape"].tolist()), tuple(kept["batch_key"].tolist()))
 
     def prompt(self, item: Item, text: str) -> Tensors:
         """Encode a prompt together with the reference picture(s)."""
-        key = content_key("prompt", self.base.fingerprint, text, *self._sources(item))
+        key = self._prompt_key(item, text)
         return self.cache.get(key, lambda: self.base.encode_prompt(text, self.pictures(item)))
 
     def pair_target(self, item: Item) -> Tensor:
@@ -80,6 +126,12 @@ class Encoder:
     def pictures(item: Item) -> Sequence[Image]:
         """Open the reference picture(s) of an item."""
         return [open_picture(path) for path in item.sources]
+
+    def _source_key(self, item: Item) -> str:
+        return content_key("source", self.base.fingerprint, *self._sources(item))
+
+    def _prompt_key(self, item: Item, text: str) -> str:
+        return content_key("prompt", self.base.fingerprint, text, *self._sources(item))
 
     def _sources(self, item: Item) -> Sequence[str]:
         return [self.file_digest(path) for path in item.sources]

@@ -46,6 +46,18 @@ class NonFiniteError(CldistillError):
     """Too many steps in a row had non-finite losses or gradients."""
 
 
+class Stopped(CldistillError):  # noqa: N818 (nothing went wrong)
+    """Somebody asked the run to stop before its loop began; everything done so far is saved."""
+
+
+class LaunchError(CldistillError):
+    """The processes of a run were started in a way that it cannot work with."""
+
+
+class PluginError(CldistillError):
+    """A part does at run time what its kind must not do; names the part."""
+
+
 class EndpointError(CldistillError):
     """A remote endpoint (a VLM) did not give a usable answer."""
 

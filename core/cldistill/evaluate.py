@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from cldistill.data import general_items, list_pictures
+from cldistill.data import list_pictures
 from cldistill.encodings import Encoder
-from cldistill.preview import held_out_rows
+from cldistill.held_out import general_rows, held_out_rows
 from cldistill.progress import Stages
 from cldistill.protocols import BaseModel, Metric
 from cldistill.records import GENERAL, EffectInfo, Item, MetricValues, Prompts
@@ -80,8 +80,18 @@ def batched(entries: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def evaluate(run: Run, encoder: Encoder, plan: EvaluationPlan, cache: Path, stages: Stages) -> dict[str, Any]:
-    """Return ``{system: {evaluations, effects: {effect: {metric: value}}, general: ..., mean: ...}}`` for the report."""
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found: the report's figures, and every value behind them."""
+
+    systems: dict[str, Any]
+    """``{system: {evaluations, effects: {effect: {metric: value}}, general: ..., mean: ...}}``."""
+    per_picture: dict[str, Any]
+    """``{pictures: {pool: [key]}, values: {system: {pool: {metric: [value]}}}}``: what intervals are computed from."""
+
+
+def evaluate(run: Run, encoder: Encoder, plan: EvaluationPlan, cache: Path, stages: Stages) -> Evaluation:
+    """Let every system edit the held-out pictures, and every metric measure what came out."""
     rows = evaluation_rows(run, plan)
     systems = systems_of(run, plan.teacher_steps)
     made = edit_all(run, encoder, systems, rows, stages)
@@ -98,7 +108,18 @@ def evaluate(run: Run, encoder: Encoder, plan: EvaluationPlan, cache: Path, stag
                 for pool, values in pools.items():
                     found[system][pool].append(values)
             done(1.0)
-    return {system.name: summarise(system, found[system.name]) for system in systems}
+    return Evaluation(
+        {system.name: summarise(system, found[system.name]) for system in systems},
+        {"pictures": {pool: [item.key for item in own] for pool, own in items.items()}, "values": values_of(found)},
+    )
+
+
+def values_of(found: Mapping[str, Mapping[str, Sequence[MetricValues]]]) -> dict[str, Any]:
+    """Return ``{system: {pool: {metric: [value a picture]}}}``."""
+    return {
+        system: {pool: {k: list(v) for result in results for k, v in result.per_picture.items()} for pool, results in p.items()}
+        for system, p in found.items()
+    }
 
 
 class Percent:
@@ -120,8 +141,7 @@ def evaluation_rows(run: Run, plan: EvaluationPlan) -> dict[str, list[tuple[Item
     pictures = list_pictures(plan.images)[: plan.pictures]
     rows = {e.name: held_out_rows(pictures, e, run.prompts[e.name]) for e in run.effects}
     if plan.general is not None and plan.general_images is not None:
-        items = general_items(plan.general_images, plan.general)
-        rows[GENERAL] = [(item, Prompts(item.prompt, item.prompt)) for item in items]
+        rows[GENERAL] = general_rows(plan.general_images, plan.general)
     return rows
 
 

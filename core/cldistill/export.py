@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cldistill.adapter_save import save_adapter
 from cldistill.collection_index import FORMAT, WEIGHTS, CollectionEffect, effects_json
+from cldistill.errors import CollectionError
 from cldistill.export_card import Card, DescribesUsage, Usage, UsageRequest
 from cldistill.export_check import Probe, check_round_trip, fixed_probe
 from cldistill.files import sha256_file, write_aside
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from cldistill.adapters import AdapterSlots
     from cldistill.protocols import BaseModel
+
+SAMPLE_SIDE = 512
+"""Longest side of a picture in the card: fifty at 1024 x 1024 would weigh as much as a small adapter."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,16 @@ def export_collection(
         dtype: Of the file; by default bf16 where the backbone is in half precision, else fp32.
         probe: Fixed input for the comparison; by default a gradient picture with the first effect's prompt, which needs
             the base's encoders.
-        samples: One picture an effect for the card.
+        samples: Effect -> a picture that shows it, kept as ``samples/<effect>.png`` (at most `SAMPLE_SIDE` wide and high)
+            and shown in the card's table; effects without one have none there.
 
     Raises:
-        CollectionError: the file read back does not give what the slot gives; nothing is written then.
+        CollectionError: the file read back does not give what the slot gives, or a sample is of no effect; nothing is
+            written then.
     """
+    strangers = sorted((samples or {}).keys() - {effect.name for effect in effects})
+    if strangers:
+        raise CollectionError(f"samples of {strangers[0]!r}, which the collection does not hold")
     entries = tuple(_entry(effect.name, prompts[effect.name]) for effect in effects)
     facts = {
         "cldistill.weights": weights_kind, "cldistill.generator_steps": str(steps),
@@ -165,11 +174,7 @@ def _usage(export: _Export) -> Usage | None:
 
 
 def _write_texts(folder: Path, export: _Export, resolved_manifest: str, samples: Mapping[str, Image]) -> None:
-    names = {}
-    for effect, picture in samples.items():
-        names[effect] = f"samples/{effect}.png"
-        (folder / "samples").mkdir(exist_ok=True)
-        picture.save(folder / names[effect])
+    names = _write_samples(folder, samples)
     digest = sha256_file(folder / WEIGHTS)
     card = Card(
         export.title, export.effects, export.header, export.schedule.steps, export.schedule.shift, _usage(export), names
@@ -183,6 +188,18 @@ def _write_texts(folder: Path, export: _Export, resolved_manifest: str, samples:
     _write(folder / "effects.json", json.dumps(effects, indent=2, ensure_ascii=False) + "\n")
     _write(folder / "scheduler_config.json", json.dumps(scheduler_config(export.schedule), indent=2) + "\n")
     _write(folder / "manifest.resolved.yaml", resolved_manifest)
+
+
+def _write_samples(folder: Path, samples: Mapping[str, Image]) -> dict[str, str]:
+    """Write the card's pictures; return effect -> path relative to the card."""
+    names = {effect: f"samples/{effect}.png" for effect in samples}
+    if names:
+        (folder / "samples").mkdir()
+    for effect, picture in samples.items():
+        small = picture.convert("RGB")  # a copy: the caller keeps his picture
+        small.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
+        small.save(folder / names[effect])
+    return names
 
 
 def _write(path: Path, text: str) -> None:

@@ -11,13 +11,16 @@ from torch import Tensor
 
 from cldistill.adapter_files import load_adapter
 from cldistill.adapters import TEACHER
+from cldistill.cache import content_key
 from cldistill.errors import CollectionError
+from cldistill.precision import NONE, precision_of
 from cldistill.records import Tensors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cldistill.adapters import AdapterSlots
+    from cldistill.cache import TensorCache
     from cldistill.protocols import BaseModel
 
 EFFECT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
@@ -36,10 +39,15 @@ class Probe:
     shape: tuple[int, ...]
 
 
-def fixed_probe(base: BaseModel, prompt: str) -> Probe:
-    """Encode a fixed picture and ``prompt`` (loads the base's encoders)."""
+def fixed_probe(base: BaseModel, prompt: str, cache: TensorCache | None = None) -> Probe:
+    """Encode a fixed picture and ``prompt``, or find them in the cache; what must be encoded loads the base's encoders."""
     picture = gradient_picture(base.resolution)
-    source, text = base.encode_source([picture]), base.encode_prompt(prompt, [picture])
+    if cache is None:
+        source, text = base.encode_source([picture]), base.encode_prompt(prompt, [picture])
+    else:
+        source = cache.get(content_key("probe", base.fingerprint), lambda: base.encode_source([picture]))
+        key = content_key("probe", base.fingerprint, prompt)
+        text = cache.get(key, lambda: base.encode_prompt(prompt, [picture]))
     return Probe(base.collate([source]), base.collate([text]), base.latent_shape(source))
 
 
@@ -74,7 +82,8 @@ def check_round_trip(file: Path, base: BaseModel, slots: AdapterSlots, slot: str
         slots.mount(None)
     written = next(iter(state.modules.values()))
     precision = next(tensor.dtype for tensor in vars(written).values() if isinstance(tensor, Tensor))
-    return _compare(file, ours, theirs, bare, precision, next(base.backbone.parameters()).dtype)
+    computed = next(base.backbone.parameters()).dtype if precision_of(base) == NONE else torch.bfloat16
+    return _compare(file, ours, theirs, bare, precision, computed)
 
 
 def _compare(

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from cldistill.component import resolve_path
 from cldistill.manifest_yaml import Loc, Text
@@ -117,6 +117,30 @@ class Slot(_Part):
         return self.lr if isinstance(self.lr, tuple) else (LrPhase(lr=self.lr, warmup=self.warmup),)
 
 
+RESERVED_SLOTS = {
+    "teacher": "the engine mounts the effects' teachers under that name",
+    "apprentice": "a teacher that is trained from pairs has that name while it is trained",
+}
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED_SLOTS:
+        raise ValueError(f"no slot may be called so: {RESERVED_SLOTS[name]}; choose another name")
+    return name
+
+
+def _distinct_files(slots: dict[str, Slot]) -> dict[str, Slot]:
+    """Refuse slots whose files in a checkpoint would have one name: ``x``'s optimiser, and a slot ``optimizer-x``."""
+    for name, slot in slots.items():
+        for taken in (f"optimizer-{name}", *([f"ema-{name}"] if slot.ema is not None else [])):
+            if taken in slots:
+                raise ValueError(f"a checkpoint keeps a part of slot {name!r} as {taken!r}: call that slot otherwise")
+    return slots
+
+
+SlotName = Annotated[Name, AfterValidator(_not_reserved)]
+
+
 class Sampler(_Part):
     """The student's few steps."""
 
@@ -130,6 +154,8 @@ class Targets(_Part):
 
     origin: Literal["teacher", "pair"] = Field(default="teacher", alias="from")
     steps: Count = 40
+    shift: Rate | None = None
+    """Shift of the teachers' own schedule, for targets, grids and the report; by default the student's, `sampler.shift`."""
 
 
 class Train(_Part):
@@ -142,9 +168,15 @@ class Train(_Part):
     checkpoint_every: Count = 100
     keep: Count = 3
     max_bad_steps: Count = 10
-    mixed_precision: Literal["no", "bf16"] = "no"
+    mixed_precision: Literal["no", "bf16"] | None = None
+    """Of the backbone's calls; LoRA weights, losses and optimisers stay fp32. By default what the launcher says:
+    ``accelerate launch --mixed_precision``, else ``no``."""
     gradient_checkpointing: bool = False
-    device: str = "auto"
+    device: Literal["auto", "cpu"] = "auto"
+    """``auto`` is accelerate's choice: a GPU where there is one."""
+    deterministic: bool = False
+    """Choose kernels that give the same bits every time: needed on CUDA for a resumed run that is byte-equal to an
+    unbroken one, and slower there; on the CPU it always is."""
 
 
 class Samples(_Part):
@@ -180,7 +212,7 @@ class Manifest(_Part):
     router: PartRef
     prompts: PartRef
     losses: Annotated[tuple[LossRef, ...], Field(min_length=1)]
-    slots: Annotated[dict[Name, Slot], Field(min_length=1)]
+    slots: Annotated[dict[SlotName, Slot], Field(min_length=1), AfterValidator(_distinct_files)]
     sampler: Sampler = Sampler()
     targets: Targets | None = None
     train: Train = Train()

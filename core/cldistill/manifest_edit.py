@@ -12,6 +12,7 @@ from cldistill.manifest_yaml import Value
 def merge(base: Value, over: Value) -> Value:
     """Lay ``over`` on ``base``: maps are merged deeply, everything else (lists too) is replaced.
 
+    ``null`` over a map takes it out: ``slots: {critic: null}`` is a run without the inherited critic.
     A part that names another ``use`` replaces the inherited part: the options of one component mean nothing to another.
     """
     if not (isinstance(base.data, dict) and isinstance(over.data, dict)):
@@ -21,7 +22,10 @@ def merge(base: Value, over: Value) -> Value:
         return over
     members = dict(base.data)
     for key, value in over.data.items():
-        members[key] = merge(members[key], value) if key in members else value
+        if value.data is None and key in members and isinstance(members[key].data, dict):
+            del members[key]
+        else:
+            members[key] = merge(members[key], value) if key in members else value
     return replace(over, data=members)
 
 

@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pluggy
 
+from cldistill.errors import PluginError, nearest
 from cldistill.hookspecs import RunHooks
 from cldistill.markers import PROJECT
 from cldistill.records import StepResult
 from cldistill.run import Run
+
+
+def manager_of(observer: object) -> pluggy.PluginManager:
+    """Put one observer behind `RunHooks`.
+
+    Raises:
+        PluginError: it marks a hook that does not exist (it would never be called), or with other arguments.
+    """
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(RunHooks)
+    try:
+        manager.register(observer)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        hooks = [name for name in vars(RunHooks) if not name.startswith("_")]
+        unknown = [caller.name for caller in manager.get_hookcallers(observer) or [] if caller.name not in hooks]
+        hint = "".join(f"; it has no hook {name!r}{nearest(name, hooks)}" for name in unknown)
+        raise PluginError(
+            f"observer {type(observer).__name__} does not fit cldistill.hookspecs.RunHooks{hint or f': {error}'}"
+        ) from error
+    return manager
+
+
+def check_observers(observers: Iterable[object]) -> None:
+    """Refuse observers whose hooks do not exist; see `manager_of`."""
+    for observer in observers:
+        manager_of(observer)
+
+
+def warn(run: Run, text: str) -> None:
+    """Say something that a person should see, on standard error, once for all processes."""
+    if run.is_main:
+        print(f"warning: {text}", file=sys.stderr)
 
 
 class Observers:
@@ -21,10 +56,7 @@ class Observers:
         self._plugins: list[tuple[str, pluggy.PluginManager]] = []
         if run.is_main:
             for observer in run.observers:
-                manager = pluggy.PluginManager(PROJECT)
-                manager.add_hookspecs(RunHooks)
-                manager.register(observer)
-                self._plugins.append((type(observer).__name__, manager))
+                self._plugins.append((type(observer).__name__, manager_of(observer)))
 
     def _call(self, hook: str, **arguments: object) -> None:
         for name, manager in list(self._plugins):
@@ -56,5 +88,4 @@ class Observers:
 
     def warn(self, text: str) -> None:
         """Say something that a person should see, on standard error."""
-        if self._run.is_main:
-            print(f"warning: {text}", file=sys.stderr)
+        warn(self._run, text)

@@ -75,11 +75,15 @@ class SlotOptimizer:
             torch._foreach_lerp_([self.average[n] for n in names], [self.parameters[n].data for n in names], weight)
 
     def state(self) -> dict[str, Tensor]:
-        """Return Adam's state as named tensors: ``<parameter>.<exp_avg | exp_avg_sq | step>`` and ``updates``."""
+        """Return Adam's state as named tensors: ``<parameter>.<exp_avg | exp_avg_sq | step>`` and ``updates``.
+
+        They are the live ones, not copies: the next update changes them.  (A copy of all would take 8 bytes a parameter
+        of the device's memory.)
+        """
         tensors = {"updates": torch.tensor(self.updates)}
         for name, value in self.parameters.items():
             for key, part in self.adamw.state.get(value, {}).items():
-                tensors[f"{name}.{key}"] = torch.as_tensor(part).detach().clone()
+                tensors[f"{name}.{key}"] = torch.as_tensor(part).detach()
         return tensors
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:

@@ -7,8 +7,10 @@ a killed training goes on from its last checkpoint.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,17 +26,23 @@ from cldistill.cache import content_key
 from cldistill.data import open_picture
 from cldistill.dataset import Dataset, Example
 from cldistill.encodings import Encoder
+from cldistill.errors import NonFiniteError
+from cldistill.files import atomic_write_bytes, remove
 from cldistill.optim import SlotOptimizer, learning_rate
+from cldistill.precision import precision_key
 from cldistill.random import KeyedRandom
-from cldistill.records import Item, Route
+from cldistill.records import Item, Prompts, Route
 from cldistill.run import LrPhase, SlotConfig
 from cldistill.schedule import add_noise, shift_sigma, velocity
+from cldistill.signals import heed, never
 
 if TYPE_CHECKING:
     from cldistill.adapters import AdapterSlots
     from cldistill.protocols import BaseModel
 
 SLOT = "apprentice"
+MAX_BAD_STEPS = 10
+"""Steps in a row with a non-finite loss or gradient after which the training has diverged."""
 
 
 @dataclass(frozen=True)
@@ -66,30 +74,47 @@ class PairsJob:
     encoder: Encoder
     items: Sequence[Item]
     prompt: str
+    """What items without a prompt of their own are told."""
     settings: PairsSettings
     folder: Path
     """Folder in the cache; the job has a subfolder named by its content."""
     device: str = "cpu"
+    stop: Callable[[], bool] = never
+    """Asked after every step: true saves a checkpoint and ends the training."""
 
     @property
     def key(self) -> str:
         """Hash of everything that the trained weights depend on."""
         settings = {k: v for k, v in asdict(self.settings).items() if k != "checkpoint_every"}
         digests = [self.encoder.pair_digest(item) for item in self.items]
-        return content_key("pairs", self.base.fingerprint, self.prompt, repr(sorted(settings.items())), *digests)
+        base = (self.base.fingerprint, *precision_key(self.base), repr(self.base.adapter_targets))
+        made = (*base, self.prompt, repr(sorted(settings.items())))
+        return content_key("pairs", *made, *digests)
 
     @property
     def file(self) -> Path:
         """The finished LoRA."""
         return self.folder / self.key / "teacher.safetensors"
 
+    @property
+    def checkpoints(self) -> Path:
+        """Where the training saves itself; gone once it is finished."""
+        return self.file.parent / "checkpoints"
+
 
 def train_pairs(job: PairsJob, advance: Callable[[int], None] = lambda done: None) -> AdapterState:
-    """Return the job's adapter: from the cache, or trained now (resuming where an earlier try stopped)."""
+    """Return the job's adapter: from the cache, or trained now (resuming where an earlier try stopped).
+
+    Raises:
+        NonFiniteError: the training diverged; nothing of that is kept.
+        Stopped: ``job.stop`` said so; a checkpoint is saved.
+    """
     shapes = {name: module_shape(job.base, name) for name in job.base.adapter_targets}
     if not job.file.is_file():
         weights = _train(job, advance)
+        _must_be_finite(job, weights)
         save_adapter(job.file, job.base, weights, job.settings.rank, job.settings.alpha)
+        remove(job.checkpoints)
     return load_adapter(job.file, shapes)
 
 
@@ -110,18 +135,44 @@ def _train(job: PairsJob, advance: Callable[[int], None]) -> dict[str, Tensor]:
     try:
         optimizer = SlotOptimizer(config, job.slots.parameters(SLOT))
         dataset = Dataset(job.base, {job.items[0].pool: [_example(job, item) for item in training_items(job)]})
-        step = _resume(job, optimizer)
-        advance(step)
-        while step < settings.steps:
-            _step(job, optimizer, dataset, random.child(step), step)
-            step += 1
-            advance(1)
-            if step % settings.checkpoint_every == 0 or step == settings.steps:
-                _save(job, optimizer, step)
+        _loop(job, optimizer, dataset, random, advance)
         final = optimizer.average if optimizer.average is not None else job.slots.state(SLOT)
         return {name: value.detach().cpu().clone() for name, value in final.items()}
     finally:
         job.slots.remove(SLOT)
+
+
+def _loop(
+    job: PairsJob, optimizer: SlotOptimizer, dataset: Dataset, random: KeyedRandom, advance: Callable[[int], None]
+) -> None:
+    settings, bad_steps = job.settings, 0
+    step = _resume(job, optimizer)
+    advance(step)
+    while step < settings.steps:
+        bad_steps = 0 if _step(job, optimizer, dataset, random.child(step), step) else bad_steps + 1
+        step += 1
+        advance(1)
+        if bad_steps >= MAX_BAD_STEPS:
+            raise NonFiniteError(_diverged(job, f"{bad_steps} steps in a row had a non-finite loss or gradient"))
+        stopping = job.stop()
+        if stopping or step % settings.checkpoint_every == 0 or step == settings.steps:
+            _save(job, optimizer, step)
+        if stopping and step < settings.steps:
+            heed(lambda: True, f"training the teacher of {job.items[0].pool}")
+
+
+def _diverged(job: PairsJob, what: str) -> str:
+    return (
+        f"the teacher of {job.items[0].pool!r}, trained from its pairs: {what}. Lower `lr` (now {job.settings.lr:g}) or "
+        f"`grad_clip` (now {job.settings.grad_clip:g}), or give it a `warmup`, in the options of its `from-pairs`; other "
+        "options train it from the beginning"
+    )
+
+
+def _must_be_finite(job: PairsJob, weights: Mapping[str, Tensor]) -> None:
+    """Keep what diverged out of the cache, where it would be found for ever."""
+    if not all(bool(value.isfinite().all()) for value in weights.values()):
+        raise NonFiniteError(_diverged(job, "its weights are not finite"))
 
 
 def training_items(job: PairsJob) -> list[Item]:
@@ -138,7 +189,9 @@ def mirrored(item: Item, folder: Path, encoder: Encoder) -> Item:
     def mirror(path: Path) -> Path:
         copy = folder / f"{encoder.file_digest(path)}.png"
         if not copy.is_file():
-            ImageOps.mirror(open_picture(path)).save(copy)
+            data = BytesIO()
+            ImageOps.mirror(open_picture(path)).save(data, format="PNG")
+            atomic_write_bytes(copy, data.getvalue())
         return copy
 
     assert item.target is not None
@@ -146,7 +199,8 @@ def mirrored(item: Item, folder: Path, encoder: Encoder) -> Item:
     return replace(item, key=f"{item.key}/mirrored", sources=sources, target=mirror(item.target))
 
 
-def _step(job: PairsJob, optimizer: SlotOptimizer, dataset: Dataset, random: KeyedRandom, step: int) -> None:
+def _step(job: PairsJob, optimizer: SlotOptimizer, dataset: Dataset, random: KeyedRandom, step: int) -> bool:
+    """Make one update, or leave it out and return False where loss or gradients are not finite."""
     batch = dataset.draw(Route("pairs", {job.items[0].pool: 1.0}), random, job.settings.batch_size)
     x0 = batch.target
     assert x0 is not None
@@ -156,35 +210,34 @@ def _step(job: PairsJob, optimizer: SlotOptimizer, dataset: Dataset, random: Key
     with job.slots.scope(SLOT):
         told = batch.teacher
         predicted = job.base.predict(add_noise(x0, noise, sigma), sigma, told.source, told.prompt)
-        mse_loss(predicted.float(), velocity(x0, noise)).backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(list(optimizer.parameters.values()), job.settings.grad_clip)
-    optimizer.apply(learning_rate(optimizer.config.lr, step, job.settings.steps))
+        loss = mse_loss(predicted.float(), velocity(x0, noise))
+        loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(list(optimizer.parameters.values()), job.settings.grad_clip)
+    good = math.isfinite(float(loss.detach())) and math.isfinite(float(norm))
+    if good:
+        optimizer.apply(learning_rate(optimizer.config.lr, step, job.settings.steps))
     optimizer.zero_grad()
+    return good
 
 
 def _example(job: PairsJob, item: Item) -> Example:
-    encoder, base = job.encoder, job.base
-    # A single-effect LoRA hears nothing but its own prompt.
-    return Example(
-        item=item,
-        shape=base.latent_shape(encoder.source(item)),
-        source=lambda: encoder.source(item),
-        student=lambda: encoder.prompt(item, job.prompt),
-        teacher=lambda: encoder.prompt(item, job.prompt),
-        unconditional=lambda: encoder.prompt(item, job.prompt),
-        target=lambda: encoder.pair_target(item),
-    )
+    # A single-effect LoRA hears nothing but its own prompt, which a line of a JSONL may say in its own words.
+    text = item.prompt or job.prompt
+    example = job.encoder.example(item, Prompts(text, text, text))
+    return replace(example, target=lambda: job.encoder.pair_target(item))
 
 
 def _save(job: PairsJob, optimizer: SlotOptimizer, step: int) -> None:
-    groups: dict[str, Mapping[str, Tensor]] = {"weights": job.slots.state(SLOT), "optimizer": optimizer.state()}
+    weights = job.slots.state(SLOT)
+    _must_be_finite(job, weights)
+    groups: dict[str, Mapping[str, Tensor]] = {"weights": weights, "optimizer": optimizer.state()}
     if optimizer.average is not None:
         groups["ema"] = optimizer.average
-    checkpoint.save(job.file.parent / "checkpoints", step, groups, {"key": job.key}, keep=1)
+    checkpoint.save(job.checkpoints, step, groups, {"key": job.key}, keep=1)
 
 
 def _resume(job: PairsJob, optimizer: SlotOptimizer) -> int:
-    found = checkpoint.latest(job.file.parent / "checkpoints", warn=lambda text: None)
+    found = checkpoint.latest(job.checkpoints, warn=lambda text: None)
     if found is None:
         return 0
     job.slots.load(SLOT, found.load("weights"))

@@ -31,6 +31,8 @@ class PlannedEffect:
     name: str
     teacher: str | None
     teacher_rank: int | None
+    teacher_fit: str | None
+    """How the teacher's file lies on the base: ``840/840 modules, scale 1.0``."""
     pairs: int | None
     """Number of pairs; None where files were not looked at."""
     prompts: Prompts
@@ -102,6 +104,7 @@ def _effects(checked: CheckedManifest) -> tuple[PlannedEffect, ...]:
             name=effect.name,
             teacher=_teacher(checked.teachers[effect.name]),
             teacher_rank=checked.teacher_ranks.get(effect.name),
+            teacher_fit=str(checked.teacher_fits[effect.name]) if effect.name in checked.teacher_fits else None,
             pairs=len(checked.items[effect.name]) if effect.name in checked.items else None,
             prompts=prompts[effect.name],
         )

@@ -155,7 +155,8 @@ def memory(checked: CheckedManifest) -> tuple[tuple[Amount, ...], tuple[Amount, 
 def activations(checked: CheckedManifest) -> Amount:
     """Estimate what one graded call keeps: noised and source tokens and the prompt, through every block."""
     description, train = checked.description, checked.manifest.train
-    width = 2 if train.mixed_precision == "bf16" else 4
+    # A base in half precision computes in it, whatever the run's mixed precision says of fp32 ones.
+    width = 2 if train.mixed_precision == "bf16" or description.bytes_per_parameter <= 2 else 4
     tokens = train.batch_size * (2 * description.latent_tokens + TEXT_TOKENS)
     boundary = tokens * description.hidden * width
     inside = BLOCK_ACTIVATIONS * boundary

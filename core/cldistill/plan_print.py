@@ -69,7 +69,8 @@ def _effects(plan: Plan) -> Table:
         rank = f", rank {effect.teacher_rank}" if effect.teacher_rank else ""
         pairs = f"; {effect.pairs} pairs" if effect.pairs is not None else ""
         told = f"student: {effect.prompts.student}\nteacher: {effect.prompts.teacher}"
-        taught = f"{effect.teacher or 'no teacher'}{rank}{pairs}"
+        fit = f": {effect.teacher_fit}" if effect.teacher_fit else ""
+        taught = f"{effect.teacher or 'no teacher'}{fit}{rank}{pairs}"
         table.add_row(effect.name, escape(effect.prompts.trigger) or "-", escape(f"{told}\n  from: {taught}"))
     return table
 

@@ -17,6 +17,7 @@ from cldistill.pairs import PairsJob, PairsSettings, train_pairs
 from cldistill.progress import Stages
 from cldistill.protocols import BaseModel, TeacherSource
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
+from cldistill.signals import heed, never
 from cldistill.targets import TeacherSampler, sample_missing, target_key, with_target
 from cldistill.teachers import TeacherBank
 
@@ -37,6 +38,8 @@ class Workshop:
     accelerator: Accelerator
     cache: Path
     stages: Stages
+    stop: Callable[[], bool] = never
+    """Asked between two pieces of work; true ends the preparation with `cldistill.errors.Stopped`, all done work saved."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,17 @@ class Request:
         return self.workshop.cache
 
     def train_pairs(self, settings: Mapping[str, Any]) -> AdapterState:
-        """Train a single-effect LoRA on the effect's pairs, or fetch it from the cache."""
+        """Train a single-effect LoRA on the effect's pairs, or fetch it from the cache (as after an eviction: in silence)."""
         shop = self.workshop
         if not self.items:
             raise DataError(f"effect {self.effect.name!r}: its teacher is trained from pairs, and it has none")
         chosen = PairsSettings(**settings)
         job = PairsJob(
             shop.base, shop.slots, shop.encoder, self.items, self.effect.prompt, chosen,
-            shop.cache / "pairs", str(shop.accelerator.device),
+            shop.cache / "pairs", str(shop.accelerator.device), shop.stop,
         )  # fmt: skip
+        if job.file.is_file():
+            return train_pairs(job)
         with shop.stages.stage(f"training the teacher of {self.effect.name}", chosen.steps) as advance:
             return train_pairs(job, advance)
 
@@ -74,6 +79,11 @@ class Request:
 def effect_pools(effects: Sequence[EffectInfo]) -> dict[str, list[Item]]:
     """List the pairs of every effect that has some."""
     return {e.name: effect_items(e.pairs, e.name, e.prompt) for e in effects if e.pairs is not None}
+
+
+def item_prompts(item: Item, effect: EffectInfo, prompts: Prompts) -> Prompts:
+    """Return an effect's prompts for one of its items: a pair with a prompt of its own has it told to the teacher."""
+    return prompts if item.prompt == effect.prompt else replace(prompts, teacher=item.prompt)
 
 
 def make_bank(
@@ -97,10 +107,14 @@ def make_bank(
 
 def prepare(
     workshop: Workshop, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], bank: TeacherBank,
-    targets: str | None, target_pools: Sequence[str],
+    targets: str | None, target_pools: Sequence[str], later: Sequence[tuple[Item, Prompts]] = (),
 ) -> Dataset:  # fmt: skip
-    """Encode all pools, add the targets (``teacher``, ``pair`` or None) that the losses need, and drop the encoders."""
-    encode(workshop, pools, pair_targets=targets == "pair")
+    """Encode all pools, add the targets (``teacher``, ``pair`` or None) that the losses need, and drop the encoders.
+
+    ``later`` is what grids, report and export will show: it is encoded with the rest, so that no encoder comes back to a
+    device that training has filled.
+    """
+    encode(workshop, pools, later, pair_targets=targets == "pair")
     examples = {
         name: [workshop.encoder.example(item, prompts) for item, prompts in rows] for name, rows in pools.items()
     }
@@ -113,17 +127,20 @@ def prepare(
     return Dataset(workshop.base, examples)
 
 
-def encode(workshop: Workshop, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], *, pair_targets: bool) -> None:
+def encode(
+    workshop: Workshop, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], later: Sequence[tuple[Item, Prompts]] = (),
+    *, pair_targets: bool,
+) -> None:  # fmt: skip
     """Compute what the cache lacks, each rank its share."""
-    rows = [row for name in sorted(pools) for row in pools[name]]
+    trained = [row for name in sorted(pools) for row in pools[name]]
+    rows = [*trained, *later]
     encoder, rank, world = workshop.encoder, workshop.accelerator.process_index, workshop.accelerator.num_processes
     with workshop.stages.stage("encoding pictures and prompts", len(rows)) as advance:
         for index, (item, prompts) in enumerate(rows):
+            heed(workshop.stop, "encoding pictures and prompts")
             if index % world == rank:
-                encoder.source(item)
-                for text in {prompts.student, prompts.teacher, *([prompts.unconditional] if encoder.guided else [])}:
-                    encoder.prompt(item, text)
-                if pair_targets and item.target is not None:
+                encoder.encode(item, prompts)
+                if pair_targets and item.target is not None and index < len(trained):
                     encoder.pair_target(item)
             advance(1)
     workshop.accelerator.wait_for_everyone()
@@ -140,14 +157,13 @@ def _with_samples(
     state = None if pool == GENERAL else bank.state(pool)
     digest = "base" if state is None else state.digest
     keys = [
-        target_key(workshop.encoder, workshop.sampler, example, prompts[example.item].teacher, digest)
-        for example in examples
+        target_key(workshop.encoder, workshop.sampler, example, prompts[example.item], digest) for example in examples
     ]
     work = list(zip(examples, keys, strict=True))
     mine = work[workshop.accelerator.process_index :: workshop.accelerator.num_processes]
     workshop.slots.mount(state)
     with workshop.stages.stage(f"sampling targets: {pool}", len(mine)) as advance:
-        sample_missing(workshop.encoder, workshop.sampler, mine, "teacher", advance)
+        sample_missing(workshop.encoder, workshop.sampler, mine, "teacher", advance, workshop.stop)
     workshop.accelerator.wait_for_everyone()
     return [with_target(workshop.encoder, example, key) for example, key in work]
 

@@ -9,21 +9,14 @@ from typing import TYPE_CHECKING
 from cldistill.data import open_picture
 from cldistill.encodings import Encoder
 from cldistill.grids import Row, save_grid
+from cldistill.held_out import grid_effects, grid_picture, held_out_rows
 from cldistill.markers import hookimpl
-from cldistill.records import EffectInfo, Item, Prompts, StepResult
+from cldistill.records import EffectInfo, StepResult
 from cldistill.run import Run
 from cldistill.systems import Studio, System, systems_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-
-def held_out_rows(
-    pictures: Sequence[Path], effect: EffectInfo, prompts: Prompts, limit: int | None = None
-) -> list[tuple[Item, Prompts]]:
-    """Pair held-out pictures with an effect's prompts."""
-    chosen = pictures if limit is None else pictures[:limit]
-    return [(Item(f"held-out/{p.stem}", effect.name, (p,), effect.prompt), prompts) for p in chosen]
 
 
 class SampleGrids:
@@ -59,14 +52,14 @@ class SampleGrids:
         _, teacher, _, student = systems_of(run, self.teacher_steps)
         rows = [
             self._row(studio, effect, index, teacher, student)
-            for index, effect in enumerate(e for e in run.effects if self.effects is None or e.name in self.effects)
+            for index, effect in enumerate(grid_effects(run.effects, self.effects))
         ]
         columns = ["source", f"teacher · {teacher.evaluations} evaluations", f"student · {student.evaluations}"]
         path.parent.mkdir(parents=True, exist_ok=True)
         save_grid(path, rows, columns, caption)
 
     def _row(self, studio: Studio, effect: EffectInfo, index: int, teacher: System, student: System) -> Row:
-        picture = self.pictures[index % len(self.pictures)]
+        picture = grid_picture(self.pictures, index)
         rows = held_out_rows([picture], effect, studio.run.prompts[effect.name])
         if effect.name not in self._teacher:
             self._teacher[effect.name] = studio.pictures(teacher, rows)[0]

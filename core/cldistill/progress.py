@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
+
+from cldistill.signals import heed
 
 
 class Stages(Protocol):
@@ -20,3 +22,26 @@ class SilentStages:
     def stage(self, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
         """Count nothing."""
         return nullcontext(lambda done: None)
+
+
+class StoppableStages:
+    """Other stages, which are left (`cldistill.errors.Stopped`) where ``stop`` says so: before, and after each part.
+
+    For work that can be begun again without loss; what saves itself first asks ``stop`` by itself.
+    """
+
+    def __init__(self, stages: Stages, stop: Callable[[], bool]) -> None:
+        self._stages = stages
+        self._stop = stop
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show a stage of ``total`` parts."""
+        heed(self._stop, name)
+        with self._stages.stage(name, total) as advance:
+
+            def advance_or_leave(done: int) -> None:
+                advance(done)
+                heed(self._stop, name)
+
+            yield advance_or_leave

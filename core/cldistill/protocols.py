@@ -78,8 +78,15 @@ class BaseModel(Protocol):
     def latent_shape(self, source: Tensors) -> tuple[int, ...]:
         """Shape of one latent for an encoded source, without the batch axis, e.g. ``(L, C)``."""
 
+    def batch_key(self, source: Tensors) -> tuple[int, ...]:
+        """All that must agree for two encoded sources to be collated: rows and columns of the output and each reference.
+
+        Plain integers.  A portrait and a landscape picture may share a latent's shape but not a batch: the engine puts
+        together only what has one key, and of one key any number.
+        """
+
     def collate(self, rows: Sequence[Tensors]) -> Tensors:
-        """Stack encoded sources, or encoded prompts (padding them), along a new batch axis."""
+        """Stack encoded sources of one `batch_key`, or any encoded prompts (padding them), along a new batch axis."""
 
     def predict(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors) -> Tensor:
         """Predict the velocity ``[B, L, C]`` (fp32) of ``x`` at ``sigma`` ``[B]`` under the active adapter."""
@@ -171,6 +178,9 @@ class UpdateContext(Protocol):
     @property
     def random(self) -> Keyed:
         """Keyed to (step, slot, update, term): the same key gives the same noise in every run."""
+
+    def random_of(self, term: str) -> Keyed:
+        """The ``random`` of another term of this update, by its name in the run: for drawing what that one draws."""
 
     @property
     def device(self) -> str:

@@ -90,6 +90,8 @@ class Run:
     accelerator: Accelerator
     effects: tuple[EffectInfo, ...]
     prompts: Mapping[str, Prompts]
+    teacher_shift: float | None = None
+    """Shift of the schedule with which teachers are sampled; None: the student's."""
     batch_size: int = 1
     grad_clip: float = 10.0
     checkpoint_every: int = 100

@@ -7,6 +7,7 @@ file.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from cldistill.catalogue import Catalogue
@@ -28,12 +29,14 @@ def manifest_schema(catalogue: Catalogue) -> Schema:
     _point_items(schema["properties"], "losses", "loss_term")
     _point_items(schema["properties"], "observers", "observer")
     _point_items(definitions["Evaluate"]["properties"], "metrics", "metric")
-    definitions["Effect"]["properties"]["teacher"] = {"anyOf": [_ref("teacher_source"), {"type": "null"}]}
+    teacher = {**_ref("teacher_source"), "required": ["use"]}
+    definitions["Effect"]["properties"]["teacher"] = {"anyOf": [teacher, {"type": "null"}]}
     for unused in ("PartRef", "LossRef"):
         definitions.pop(unused, None)
-    # A manifest that extends another need not repeat what that holds.
-    required = schema.pop("required")
-    schema["if"], schema["then"] = {"not": {"required": ["extends"]}}, {"required": required}
+    # A manifest that extends another need not repeat what that holds, neither at the top nor in a map within.
+    inner = {key: {"required": names} for key, names in _required_within(schema["properties"], definitions)}
+    whole = {"required": schema.pop("required"), "properties": inner}
+    schema["if"], schema["then"] = {"not": {"required": ["extends"]}}, whole
     schema["properties"]["extends"] = {
         "type": "string", "description": "Another manifest (a path or a shipped recipe) that this one is laid over.",
     }  # fmt: skip
@@ -45,6 +48,22 @@ def schema_text(catalogue: Catalogue) -> str:
     return json.dumps(manifest_schema(catalogue), indent=2) + "\n"
 
 
+PARTS = ("base", "router", "prompts")
+
+
+def _required_within(properties: Schema, definitions: Schema) -> Iterator[tuple[str, list[str]]]:
+    """Take ``required`` out of the maps that `extends` merges, and yield it with the key that each map stands under.
+
+    The entries of lists keep theirs: a list replaces the extended one's whole.
+    """
+    yield from ((key, ["use"]) for key in PARTS)
+    for key, value in properties.items():
+        for choice in (value, *value.get("anyOf", ())):
+            definition = definitions.get(str(choice.get("$ref", "")).removeprefix("#/$defs/"), {})
+            if key not in PARTS and "required" in definition:
+                yield key, definition.pop("required")
+
+
 def _ref(name: str) -> Schema:
     return {"$ref": f"#/$defs/{name}"}
 
@@ -54,7 +73,7 @@ def _point(properties: Schema, key: str, kind: Kind) -> None:
 
 
 def _point_items(properties: Schema, key: str, kind: Kind) -> None:
-    properties[key] = {**properties[key], "items": _ref(kind)}
+    properties[key] = {**properties[key], "items": {**_ref(kind), "required": ["use"]}}
 
 
 def _part(catalogue: Catalogue, kind: Kind, definitions: Schema) -> Schema:

@@ -10,7 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from cldistill.errors import Stopped
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+IN_LOOP = "finishing this step, then saving"
+OUTSIDE_LOOP = "leaving as soon as what is under way is saved"
 
 
 class StopRequest:
@@ -19,6 +23,8 @@ class StopRequest:
     def __init__(self) -> None:
         self.reason: str | None = None
         """Name of the signal, e.g. ``"SIGINT"``, or what the caller of `request` gave; None while nobody asked."""
+        self.promise = IN_LOOP
+        """What the run does once it is asked, as the person who asked is told."""
 
     def request(self, reason: str) -> None:
         """Ask for the stop; the first reason stays."""
@@ -32,6 +38,21 @@ class StopRequest:
     def __bool__(self) -> bool:
         """Same as `requested`."""
         return self.requested
+
+
+def never() -> bool:
+    """Stand where nobody can ask for a stop."""
+    return False
+
+
+def heed(stop: Callable[[], bool], doing: str) -> None:
+    """Leave the preparation where ``stop`` says so; the caller has saved what is done.
+
+    Raises:
+        Stopped: naming what was being done.
+    """
+    if stop():
+        raise Stopped(f"stopped while {doing}; what is done is saved, and the same command goes on from there")
 
 
 def say_to_stderr(text: str) -> None:
@@ -50,6 +71,8 @@ def say_to_stderr(text: str) -> None:
 def graceful_stop(say: Callable[[str], None] = say_to_stderr) -> Iterator[StopRequest]:
     """Turn the first SIGINT or SIGTERM inside the block into a request to stop, told to ``say``.
 
+    Blocks may be nested: the innermost takes the signals.
+
     A Ctrl-C after that raises KeyboardInterrupt where the code is; a further SIGTERM changes nothing, so that a
     supervisor's repeats do not spoil the save.  The handlers from before are restored on leaving.  Only the main thread
     may set handlers: elsewhere the block runs without them and the request stays false.
@@ -65,7 +88,7 @@ def graceful_stop(say: Callable[[str], None] = say_to_stderr) -> Iterator[StopRe
         if not stop:
             stop.request(signal.Signals(number).name)
             again = " (Ctrl-C again leaves at once)" if number == signal.SIGINT else ""
-            say(f"{stop.reason}: finishing this step, then saving{again}")
+            say(f"{stop.reason}: {stop.promise}{again}")
 
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:

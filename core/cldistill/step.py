@@ -7,6 +7,7 @@ import time
 
 import torch
 
+from cldistill.errors import PluginError
 from cldistill.measure import peak_memory_mb
 from cldistill.optim import SlotOptimizer, average_gradients, learning_rate
 from cldistill.random import KeyedRandom
@@ -104,6 +105,11 @@ def _backward(run: Run, context: TermContext, term: Term, losses: dict[str, floa
     output = term.loss(context)
     losses[term.name] = float(output.loss.detach())
     metrics.update({f"{term.name}/{name}": value for name, value in output.metrics.items()})
-    if output.loss.requires_grad and math.isfinite(losses[term.name]):
+    if not output.loss.requires_grad:
+        raise PluginError(
+            f"loss {term.name!r} returned a loss without a graph in step {context.step}, so it trains nothing: it must "
+            f"depend on a call of the slot {term.slot!r}, made outside of torch.no_grad() and not detached"
+        )
+    if math.isfinite(losses[term.name]):
         with run.slots.scope(term.slot):
             (output.loss * term.weight).backward()  # type: ignore[no-untyped-call]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cldistill.dataset import Dataset, Example
+from cldistill.dataset import Dataset, Example, by_batch_key
 from cldistill.encodings import Encoder
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom
@@ -66,9 +66,10 @@ class Studio:
         if system.slot == TEACHER:
             pool = rows[0][0].pool
             self.run.teachers.mount(self.run.slots, None if pool == GENERAL else pool)
+        self.encoder.ensure(rows)
         examples = [self.encoder.example(item, prompts) for item, prompts in rows]
         pictures: list[Image] = [None] * len(examples)  # type: ignore[list-item]
-        for chunk in _same_shape(examples):
+        for chunk in _chunks(examples):
             for index, picture in zip(chunk, self._make(system, [examples[i] for i in chunk]), strict=True):
                 pictures[index] = picture
             advance(len(chunk))
@@ -88,7 +89,7 @@ class Studio:
 
     def _euler(self, system: System, examples: Sequence[Example], random: KeyedRandom, device: str) -> torch.Tensor:
         guided = 1 if self.base.target_guidance_scale == 1.0 else 2
-        schedule = Schedule(system.evaluations // guided, self.run.schedule.shift)
+        schedule = Schedule(system.evaluations // guided, self.run.teacher_shift or self.run.schedule.shift)
         sampler = TeacherSampler(self.base, self.run.slots, schedule, random, device)
         return sampler.sample(examples, system.slot)
 
@@ -107,9 +108,6 @@ class Studio:
             return few_step(predict, self.run.schedule, noise)
 
 
-def _same_shape(examples: Sequence[Example]) -> list[list[int]]:
-    """Group indices of examples by latent shape into batches."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, example in enumerate(examples):
-        groups.setdefault(example.shape, []).append(index)
-    return [g[i : i + SAMPLE_BATCH] for g in groups.values() for i in range(0, len(g), SAMPLE_BATCH)]
+def _chunks(examples: Sequence[Example]) -> list[list[int]]:
+    """Group indices of examples by batch key into batches."""
+    return [g[i : i + SAMPLE_BATCH] for g in by_batch_key(examples) for i in range(0, len(g), SAMPLE_BATCH)]

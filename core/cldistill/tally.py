@@ -135,6 +135,7 @@ class Tally:
         self._counts: Counter[str] = Counter()
         self._skipped = 0
         self._last: StepResult | None = None
+        """The last step that had an update: one without shows what came before."""
 
     def add(self, result: StepResult) -> None:
         """Take the result of one generator step."""
@@ -142,7 +143,8 @@ class Tally:
         self._wall.add(now - self._last_end)
         self._last_end = now
         self._seconds.add(result.seconds)
-        self.step, self._last = result.step, result
+        self.step = result.step
+        self._last = result if result.updates else self._last
         for update in result.updates:
             self._add_update(update, result.step)
         skipped = any(update.skipped for update in result.updates)
@@ -168,7 +170,7 @@ class Tally:
     def view(self) -> View:
         """Return everything as it stands."""
         last = self._last
-        if last is None or not last.updates:
+        if last is None:
             return View(self.step, self.total, finished_at=self._last_end, checkpoint=self.checkpoint)
         return View(
             step=self.step,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -11,13 +10,16 @@ import torch
 from torch import Tensor
 
 from cldistill.cache import content_key
-from cldistill.dataset import Dataset, Example
+from cldistill.dataset import Dataset, Example, by_batch_key
 from cldistill.encodings import Encoder
+from cldistill.errors import DataError
+from cldistill.precision import precision_key
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom
-from cldistill.records import Route
+from cldistill.records import Prompts, Route
 from cldistill.sample import euler, guided
 from cldistill.schedule import Schedule
+from cldistill.signals import heed, never
 
 if TYPE_CHECKING:
     from cldistill.adapters import AdapterSlots
@@ -39,7 +41,7 @@ class TeacherSampler:
 
     @torch.no_grad()
     def sample(self, examples: Sequence[Example], slot: str | None, prompt: str = "teacher") -> Tensor:
-        """Return ``x0`` ``[B, ...]`` of the network in ``slot`` for examples of one shape, by plain Euler steps.
+        """Return ``x0`` ``[B, ...]`` of the network in ``slot`` for examples of one batch key, by plain Euler steps.
 
         ``prompt`` says which of the example's prompts it is told (``teacher`` or ``student``).
         """
@@ -60,23 +62,30 @@ class TeacherSampler:
             return euler(predict, self.schedule.sigmas(self.device), noise)
 
 
-def target_key(encoder: Encoder, sampler: TeacherSampler, example: Example, prompt: str, digest: str) -> str:
-    """Hash everything that a sampled target depends on."""
+def target_key(encoder: Encoder, sampler: TeacherSampler, example: Example, prompts: Prompts, digest: str) -> str:
+    """Hash everything that a sampled target depends on: with guidance that is the unconditional prompt, too."""
     base, schedule = sampler.base, sampler.schedule
+    guided_by = [prompts.unconditional] if base.target_guidance_scale != 1.0 else []
     return content_key(
-        "sampled-target", base.fingerprint, digest, prompt, encoder.item_digest(example.item), example.item.key,
-        schedule.steps, schedule.shift, base.target_guidance_scale, base.target_guidance_mode, sampler.random.seed,
+        "sampled-target", base.fingerprint, digest, prompts.teacher, encoder.item_digest(example.item),
+        example.item.key, schedule.steps, schedule.shift, base.target_guidance_scale, base.target_guidance_mode,
+        sampler.random.seed, *guided_by, *precision_key(base),
     )  # fmt: skip
 
 
 def sample_missing(
     encoder: Encoder, sampler: TeacherSampler, work: Sequence[tuple[Example, str]], slot: str | None,
-    advance: Callable[[int], None],
+    advance: Callable[[int], None], stop: Callable[[], bool] = never,
 ) -> None:  # fmt: skip
-    """Sample and cache the target of every (example, key) that the cache does not hold yet."""
+    """Sample and cache the target of every (example, key) that the cache does not hold yet.
+
+    Raises:
+        Stopped: ``stop`` said so, between two batches; what was sampled is kept.
+    """
     missing = [(example, key) for example, key in work if not encoder.cache.has(key)]
     advance(len(work) - len(missing))
     for chunk in _chunks(missing):
+        heed(stop, "sampling targets")
         latents = sampler.sample([example for example, _ in chunk], slot)
         for (_, key), latent in zip(chunk, latents, strict=True):
             encoder.cache.get(key, lambda latent=latent: {"x0": latent})  # type: ignore[misc]
@@ -84,14 +93,11 @@ def sample_missing(
 
 
 def _chunks(work: Sequence[tuple[Example, str]]) -> Iterator[list[tuple[Example, str]]]:
-    """Group work by latent shape, and into batches that fit the token budget."""
-    groups: dict[tuple[int, ...], list[tuple[Example, str]]] = defaultdict(list)
-    for entry in work:
-        groups[entry[0].shape].append(entry)
-    for shape, entries in groups.items():
-        size = max(1, min(SAMPLE_BATCH, TOKEN_BUDGET // max(1, shape[0])))
-        for start in range(0, len(entries), size):
-            yield entries[start : start + size]
+    """Group work by batch key, and into batches that fit the token budget."""
+    for group in by_batch_key([example for example, _ in work]):
+        size = max(1, min(SAMPLE_BATCH, TOKEN_BUDGET // max(1, work[group[0]][0].shape[0])))
+        for start in range(0, len(group), size):
+            yield [work[index] for index in group[start : start + size]]
 
 
 def with_target(encoder: Encoder, example: Example, key: str) -> Example:
@@ -99,7 +105,11 @@ def with_target(encoder: Encoder, example: Example, key: str) -> Example:
 
     def load() -> Tensor:
         def absent() -> dict[str, Tensor]:
-            raise RuntimeError(f"the sampled target of {example.item.key} left the cache during the run")
+            raise DataError(
+                f"the sampled target of {example.item.key} has left the cache during the run, or was damaged there "
+                f"({encoder.cache.path(key)}): run the same command again, it samples what is missing and goes on from "
+                "the last checkpoint. Do not empty the cache while a run uses it"
+            )
 
         return encoder.cache.get(key, absent)["x0"]
 

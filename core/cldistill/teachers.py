@@ -21,6 +21,7 @@ class TeacherBank:
         self._fetch = dict(fetch)
         self._keep = keep
         self._states: OrderedDict[str, AdapterState | None] = OrderedDict()
+        self._digests: dict[str, str | None] = {}
 
     def state(self, effect: str) -> AdapterState | None:
         """Return the adapter of an effect."""
@@ -29,9 +30,16 @@ class TeacherBank:
             return self._states[effect]
         state = self._fetch[effect]()
         self._states[effect] = state
+        self._digests[effect] = None if state is None else state.digest
         if len(self._states) > self._keep:
             self._states.popitem(last=False)
         return state
+
+    def digest(self, effect: str) -> str | None:
+        """Return the digest of an effect's adapter (None for the bare base), without loading it a second time."""
+        if effect not in self._digests:
+            self.state(effect)
+        return self._digests[effect]
 
     def mount(self, slots: AdapterSlots, effect: str | None) -> None:
         """Put the effect's adapter into the teacher slot; None empties it (the general stream's teacher is the base)."""

@@ -1,29 +1,38 @@
-"""THE loop: resume, step, observe, save; Ctrl-C, SIGTERM and bad numbers end it with everything kept."""
+"""THE loop: resume, step, observe, save; Ctrl-C, SIGTERM and bad numbers end it with everything kept.
+
+A run that was killed and goes on ends byte for byte like the unbroken one, on the CPU.  On CUDA some kernels add in any
+order: there ``train.deterministic`` (`torch.use_deterministic_algorithms`) is needed for that.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from cldistill import checkpoint
 from cldistill.errors import CheckpointError, NonFiniteError
-from cldistill.observers import Observers
+from cldistill.observers import Observers, warn
 from cldistill.run import Run
 from cldistill.signals import StopRequest, graceful_stop
 from cldistill.step import Optimizers, make_optimizers, run_step
 
 
-def train(run: Run) -> int:
-    """Train to the end (or to a signal), from the last good checkpoint; return the generator steps done."""
+def train(run: Run, stop: StopRequest | None = None) -> int:
+    """Train to the end (or to a signal), from the last good checkpoint; return the generator steps done.
+
+    ``stop``: whom to ask for a stop, where the caller has taken the signals himself.
+    """
     optimizers = make_optimizers(run)
     observers = Observers(run)
     step = resume(run, optimizers, observers)
     observers.run_started(step)
     try:
-        with graceful_stop() as stop:
-            step = _loop(run, optimizers, observers, step, stop)
+        with graceful_stop() if stop is None else nullcontext(stop) as asked:
+            step = _loop(run, optimizers, observers, step, asked)
     except BaseException as error:
         observers.run_failed(error)
         raise
@@ -42,9 +51,9 @@ def _loop(run: Run, optimizers: Optimizers, observers: Observers, step: int, sto
         if bad_steps >= run.max_bad_steps:
             raise NonFiniteError(_bad_text(run, bad_steps, saved))
         stopping = _any_rank(run, bool(stop))
-        due = step % run.checkpoint_every == 0 or step == run.total_steps
-        # A skipped update leaves weights and optimiser as they were, so a stop may save after one.
-        if stopping or (due and bad_steps == 0):
+        # A skipped update leaves weights and optimiser as they were: a stop and the end, which is exported, save after one.
+        due = step % run.checkpoint_every == 0 and bad_steps == 0
+        if stopping or due or step == run.total_steps:
             saved = save(run, optimizers, observers, step)
         if stopping:
             break
@@ -74,15 +83,21 @@ def _any_rank(run: Run, requested: bool) -> bool:
 
 
 def save(run: Run, optimizers: Optimizers, observers: Observers, step: int) -> int:
-    """Write a checkpoint of all slots, optimisers and averages (main process), and return ``step``."""
+    """Write a checkpoint of all slots, optimisers and averages (main process), and return ``step``.
+
+    The live tensors are handed over: copies of all at once would not fit beside the training on a full device.
+    """
     if run.is_main:
         groups: dict[str, Mapping[str, Tensor]] = {}
         for name, optimizer in optimizers.items():
-            groups[name] = run.slots.state(name)
+            groups[name] = run.slots.parameters(name)
             groups[f"optimizer-{name}"] = optimizer.state()
             if optimizer.average is not None:
                 groups[f"ema-{name}"] = optimizer.average
-        meta: dict[str, Any] = {"name": run.name, "seed": run.random.seed, "manifest": run.manifest_digest}
+        meta: dict[str, Any] = {
+            "name": run.name, "seed": run.random.seed, "manifest": run.manifest_digest,
+            "processes": run.accelerator.num_processes, "mixed_precision": run.accelerator.mixed_precision,
+        }  # fmt: skip
         path = checkpoint.save(run.output / "checkpoints", step, groups, meta, run.keep)
         observers.checkpoint_saved(step, path)
     run.accelerator.wait_for_everyone()
@@ -94,10 +109,7 @@ def resume(run: Run, optimizers: Optimizers, observers: Observers) -> int:
     found = checkpoint.latest(run.output / "checkpoints", warn=observers.warn)
     if found is None:
         return 0
-    if found.meta.get("manifest") != run.manifest_digest:
-        raise CheckpointError(
-            f"{found.path} belongs to another manifest: choose another --output, or --fresh to start over in this one"
-        )
+    found.must_belong_to(run.manifest_digest, run.accelerator.num_processes, run.accelerator.mixed_precision)
     for name, optimizer in optimizers.items():
         run.slots.load(name, found.load(name))
         optimizer.load(found.load(f"optimizer-{name}"))
@@ -109,7 +121,7 @@ def resume(run: Run, optimizers: Optimizers, observers: Observers) -> int:
 
 def final_weights(run: Run, slot: str) -> tuple[dict[str, Tensor], str]:
     """Return the weights to export and what they are, ``("ema" | "raw")``: the EMA's where the slot keeps one."""
-    found = checkpoint.latest(run.output / "checkpoints", warn=lambda text: None)
+    found = checkpoint.latest(run.output / "checkpoints", warn=partial(warn, run))
     if found is None:
         raise CheckpointError(f"{run.output / 'checkpoints'} holds no checkpoint to export")
     kind = "ema" if run.slot_config(slot).ema is not None else "raw"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from cldistill.errors import ManifestError
 from cldistill.protocols import Keyed
 from cldistill.records import Batch, Conditioning, Rollout
 from cldistill.run import Run
@@ -45,7 +46,11 @@ class TermContext:
 
     def for_term(self, name: str) -> TermContext:
         """Return the same update seen by another term."""
-        return replace(self, random=self.shared.child("term", name))
+        return replace(self, random=self.random_of(name))
+
+    def random_of(self, term: str) -> Keyed:
+        """Return the randomness of another term of this update: for drawing what that one draws."""
+        return self.shared.child("term", term)
 
     def student(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Velocity of the student slot on the student's prompt."""
@@ -59,7 +64,19 @@ class TermContext:
 
     @torch.no_grad()
     def teacher(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Guided velocity of the mounted teacher (or the bare base) on the teacher's prompt."""
+        """Guided velocity of the mounted teacher (or the bare base) on the teacher's prompt.
+
+        Raises:
+            ManifestError: the batch mixes several pools.  `cldistill check` refuses such a manifest, unless its router
+                does not say in ``Needs.mixed`` which of its streams are mixed.
+        """
+        route = self.batch.route
+        if route.mixed:
+            raise ManifestError(
+                f"a loss asks for the teacher in step {self.step}, whose stream {route.stream!r} mixes the pools "
+                f"{sorted(route.pools)}: no one teacher fits; keep the loss out of it (`streams`, `from_step`), "
+                "and let the router describe the stream as mixed"
+            )
         base = self.run.base
         conditional = self._predict(TEACHER, x, sigma, self.batch.teacher)
         if base.guidance_scale == 1.0:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cldistill.checked import CheckedManifest, Part
 from cldistill.data import effect_items, general_items, list_pictures
-from cldistill.errors import CldistillError, DataError, ManifestError
+from cldistill.errors import AdapterFormatError, CldistillError, DataError, ManifestError
 from cldistill.manifest_yaml import Loc
 from cldistill.records import GENERAL, Item
+
+if TYPE_CHECKING:
+    from cldistill.adapter_files import AdapterHeader, FitReport
 
 SHOWN = 10
 """Mistakes of this phase that are listed; fifty missing teachers are one mistake."""
@@ -44,7 +47,7 @@ class _Files:
 
 
 def check_files(checked: CheckedManifest) -> CheckedManifest:
-    """Return ``checked`` with its items and teachers' ranks filled in.
+    """Return ``checked`` with its items, and how the teachers' files lie on the base, filled in.
 
     Raises:
         ManifestError: with one line for every missing file, picture without a partner, or adapter that does not fit.
@@ -52,18 +55,18 @@ def check_files(checked: CheckedManifest) -> CheckedManifest:
     files = _Files(checked)
     items = _items(files)
     _pictures(files)
-    ranks = dict(_teachers(files))
+    fits = dict(_teacher_fits(files))
     for part in checked.parts():
         for path in part.needs.files:
             files.exists((*part.loc, "options"), path)
     for name, slot in checked.manifest.slots.items():
         if isinstance(slot.init, Path):
-            _fit(files, ("slots", name, "init"), slot.init)
+            _start(files, name, slot.init)
     if files.problems:
         rest = len(files.problems) - SHOWN
         more = [f"... and {rest} more"] if rest > 0 else []
         raise ManifestError("\n".join([*files.problems[:SHOWN], *more]))
-    return replace(checked, items=items, teacher_ranks=ranks)
+    return replace(checked, items=items, teacher_ranks=_teacher_ranks(checked, fits), teacher_fits=fits)
 
 
 def _items(files: _Files) -> dict[str, tuple[Item, ...]]:
@@ -99,29 +102,56 @@ def _some_pictures(folder: Path) -> None:
         raise DataError(f"{folder}: holds no pictures")
 
 
-def _teachers(files: _Files) -> Iterator[tuple[str, int]]:
+def _teacher_fits(files: _Files) -> Iterator[tuple[str, FitReport]]:
     for index, effect in enumerate(files.checked.effects):
         part: Part | None = files.checked.teachers[effect.name]
-        if part is None:
-            continue
-        if part.needs.adapter is not None:
-            rank = _fit(files, ("effects", index, "teacher", "options"), part.needs.adapter)
-            if rank is not None:
-                yield effect.name, rank
-        elif part.needs.rank is not None:
-            yield effect.name, part.needs.rank
+        if part is not None and part.needs.adapter is not None:
+            found = _fit(files, ("effects", index, "teacher", "options"), part.needs.adapter)
+            if found is not None:
+                yield effect.name, found[1].scaled(part.needs.adapter_scale)
 
 
-def _fit(files: _Files, loc: Loc, path: Path) -> int | None:
-    """Return the largest rank of an adapter file that fits the base."""
+def _teacher_ranks(checked: CheckedManifest, fits: Mapping[str, FitReport]) -> dict[str, int]:
+    """Return effect -> the largest rank in its teacher's file, or the rank that its source will train."""
+    made = {name: part.needs.rank for name, part in checked.teachers.items() if part is not None}
+    ranks = {name: fits[name].ranks[-1] if name in fits else made.get(name) for name in checked.teachers}
+    return {name: rank for name, rank in ranks.items() if rank is not None}
+
+
+def _fit(files: _Files, loc: Loc, path: Path) -> tuple[AdapterHeader, FitReport] | None:
+    """Return an adapter file's header and how it lies on the base, if it fits."""
     from cldistill.adapter_files import fit, read_header
 
     if not files.exists(loc, path):
         return None
 
-    def look() -> int:
+    def look() -> tuple[AdapterHeader, FitReport]:
         header = read_header(path)
-        fit(header, files.checked.description)
-        return max(module.rank for module in header.modules.values())
+        return header, fit(header, files.checked.description)
 
     return files.attempt(loc, look)
+
+
+def _start(files: _Files, name: str, path: Path) -> None:
+    """See that a slot can start from a file: what `cldistill.adapter_weights.overlay` refuses once the base is loaded."""
+    loc: Loc = ("slots", name, "init")
+    found = _fit(files, loc, path)
+    if found is not None:
+        files.attempt(loc, partial(_require_room, *found, files.checked, name))
+
+
+def _require_room(header: AdapterHeader, report: FitReport, checked: CheckedManifest, name: str) -> None:
+    rank, targets = checked.manifest.slots[name].rank, set(checked.slot_targets[name])
+    outside = [module for module in report.names.values() if module not in targets]
+    if outside:
+        raise AdapterFormatError(
+            f"{header.path}: {len(outside)} of its {report.total} modules are not among the {len(targets)} targets of the "
+            f"slot {name!r}, the first: {outside[0]!r}; extend the slot's targets"
+        )
+    if any(module.kind != "lora" for module in header.modules.values()):
+        raise AdapterFormatError(f"{header.path}: the slot {name!r} cannot go on from a LoKr; start it from a LoRA")
+    if report.ranks[-1] > rank:
+        raise AdapterFormatError(
+            f"{header.path}: its rank {report.ranks[-1]} is more than the {rank} of the slot {name!r}; "
+            f"set slots.{name}.rank to {report.ranks[-1]} or more"
+        )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from importlib.util import find_spec
 
 from cldistill.checked import STUDENT, CheckedLoss, CheckedManifest
 from cldistill.errors import nearest
+from cldistill.manifest import Sampler
 from cldistill.manifest_problems import show
 from cldistill.records import GENERAL
+from cldistill.validate_streams import loss_streams, untaught_streams
 
 
 def mutual_problems(checked: CheckedManifest) -> list[str]:
@@ -17,7 +20,9 @@ def mutual_problems(checked: CheckedManifest) -> list[str]:
         *_effects(checked),
         *_general(checked),
         *(line for index, loss in enumerate(checked.losses) for line in _loss(checked, index, loss)),
+        *untaught_streams(checked),
         *_slots(checked),
+        *_metrics(checked),
         *_packages(checked),
     ]
     return problems
@@ -95,7 +100,8 @@ def _loss(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[s
         elif loss.from_step < manifest.slots[other].from_step:
             start = manifest.slots[other].from_step
             yield f"{where}: {name} calls the slot {other!r} from step {loss.from_step}, but it starts at {start}"
-    yield from _loss_streams(checked, index, loss)
+    yield from loss_streams(checked, index, loss)
+    yield from _low_steps(checked, index, loss)
     if needs.targets and manifest.targets is None:
         yield f"{where}: {name} needs a target, and there are none; add `targets: {{from: teacher, steps: 40}}`"
     elif needs.targets and _only_pairs(checked) and loss.streams is not None and GENERAL in loss.streams:
@@ -113,22 +119,22 @@ def _only_pairs(checked: CheckedManifest) -> bool:
     return checked.manifest.targets is not None and checked.manifest.targets.origin == "pair"
 
 
-def _loss_streams(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[str]:
-    file, routed, made_for = checked.file, checked.router.needs.streams, loss.part.needs.streams
-    written = checked.manifest.losses[index].streams
-    for position, stream in enumerate(written or ()):
-        where = file.where("losses", index, "streams", position)
-        if routed is not None and stream not in routed:
-            yield f"{where}: the router {checked.router.name} yields no such stream ({show(stream)})" + nearest(
-                stream, routed
-            )
-        elif made_for is not None and stream not in made_for:
-            yield f"{where}: {loss.part.name} is not made for this stream ({show(stream)})" + nearest(stream, made_for)
-    if not written and made_for is not None and routed is not None and not made_for & routed:
+def _low_steps(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[str]:
+    """A loss may need low steps of the student's sampler (TS-DMD starts from targets noised to one of those)."""
+    bound, lowest = loss.part.needs.sampler_below, lowest_sigma(checked.manifest.sampler)
+    if bound is not None and lowest >= bound:
+        sampler = checked.manifest.sampler
         yield (
-            f"{file.where('losses', index)}: {loss.part.name} is made for the streams {sorted(made_for)}, but the "
-            f"router {checked.router.name} yields {sorted(routed)}"
+            f"{checked.file.where('sampler', 'steps')}: {loss.part.name} (losses.{index}) needs a step at a sigma below "
+            f"{bound:.4g}, and the lowest of {sampler.steps} steps at shift {sampler.shift:g} is {lowest:.4g}; "
+            f"raise sampler.steps, or the loss's bound ({sampler.steps})"
         )
+
+
+def lowest_sigma(sampler: Sampler) -> float:
+    """Return the last sigma of the student's sampler, as `cldistill.schedule.Schedule.sigmas` has it (without torch)."""
+    sigma = sampler.shift / (sampler.steps + sampler.shift - 1.0)
+    return math.floor(sigma * 1000.0 + 1e-9) / 1000.0 if sampler.integer_timesteps else sigma
 
 
 def _slots(checked: CheckedManifest) -> Iterator[str]:
@@ -163,6 +169,17 @@ def _copied(checked: CheckedManifest, name: str, init: str) -> Iterator[str]:
         yield f"{where}: there is no other slot of that name ({show(init)}){nearest(other, set(slots) - {name})}"
     elif (slots[other].rank, checked.slot_targets[other]) != (slots[name].rank, checked.slot_targets[name]):
         yield f"{where}: to be copied, {other!r} must have the same rank and targets as {name!r} ({show(init)})"
+
+
+def _metrics(checked: CheckedManifest) -> Iterator[str]:
+    """The report has one column for each name of a metric."""
+    first: dict[str, int] = {}
+    for index, metric in enumerate(checked.metrics):
+        if metric.name in first:
+            where = checked.file.where("evaluate", "metrics", index, "use")
+            other = checked.file.place("evaluate", "metrics", first[metric.name], "use")
+            yield f"{where}: was already given at {other}, and a report has one place for it ({show(metric.name)})"
+        first.setdefault(metric.name, index)
 
 
 def _packages(checked: CheckedManifest) -> Iterator[str]:

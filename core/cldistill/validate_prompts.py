@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cldistill.checked import CheckedManifest, default_cache
 from cldistill.component import BuildContext
-from cldistill.errors import CldistillError, ManifestError
+from cldistill.errors import CldistillError, ManifestError, OptionsError
 from cldistill.protocols import PromptIsolator
 from cldistill.records import Prompts
 from cldistill.triggers import check_triggers
@@ -31,15 +31,24 @@ def preview_prompts(checked: CheckedManifest) -> dict[str, Prompts]:
         ManifestError: the isolator refuses, or two triggers are the same (after tokenisation, where the base's
             tokenizer is on disk).
     """
-    where = checked.file.where("prompts")
-    isolator: PromptIsolator = checked.prompts.build(dry_context(checked))
+    where, part = checked.file.where("prompts"), checked.prompts
     try:
-        prompts = {effect.name: isolator.isolate(effect) for effect in checked.effects}
+        prompts = _isolate(checked)
         words = {name: prompt.trigger for name, prompt in prompts.items() if prompt.trigger}
         check_triggers(words, _Tokenizer(checked.description.tokenizer))
+    except OptionsError as error:
+        raise OptionsError(f"{checked.file.where('prompts', 'options')}: {error}") from error
     except CldistillError as error:
         raise ManifestError(f"{where}: {error}") from error
+    except Exception as error:  # a plugin's own code, on a user's values: say whose and where
+        cause = f"{type(error).__name__}: {error}"
+        raise ManifestError(f"{where}: {part.name} ({part.entry.owner}): {cause}") from error
     return prompts
+
+
+def _isolate(checked: CheckedManifest) -> dict[str, Prompts]:
+    isolator: PromptIsolator = checked.prompts.build(dry_context(checked))
+    return {effect.name: isolator.isolate(effect) for effect in checked.effects}
 
 
 class _Tokenizer:

@@ -50,10 +50,13 @@ class LossSettings(Settings):
 
 class RouterSettings(Settings):
     p_switch: float = Field(0.5, ge=0, le=1)
+    mixed_until: int | None = 0
+    """None: a mixed stream that never ends."""
 
 
 class FileSettings(Settings):
     path: LocalPath
+    scale: float = 1.0
 
 
 class Nothing(Settings):
@@ -69,6 +72,13 @@ def describe_base(settings: BaseSettings) -> Needs:
             guidance_scale=settings.guidance, encoder_bytes=5_000,
         )
     )  # fmt: skip
+
+
+def describe_router(settings: RouterSettings) -> Needs:
+    shares = {"effect": settings.p_switch, GENERAL: 1 - settings.p_switch, "mixed": settings.mixed_until != 0}
+    streams = frozenset(name for name, share in shares.items() if share)
+    mixed = {"mixed": settings.mixed_until} if settings.mixed_until != 0 else {}
+    return Needs(streams=streams, general=settings.p_switch < 1, mixed=mixed)
 
 
 def unbuildable(settings: Any, context: BuildContext) -> Any:
@@ -91,18 +101,20 @@ def fake_components() -> tuple[AnyComponent, ...]:
     critic = frozenset({"critic"})
     return (
         base_model("tiny", "a base", BaseSettings, describe_base, unbuildable),
-        teacher_source("file", "a file", FileSettings, lambda s: Needs(adapter=s.path), unbuildable),
+        teacher_source(
+            "file", "a file", FileSettings, lambda s: Needs(adapter=s.path, adapter_scale=s.scale), unbuildable
+        ),
         teacher_source("trained", "a trainer", Nothing, lambda s: Needs(pairs=True, rank=4), unbuildable),
         teacher_source("bare", "the base", Nothing, lambda s: Needs(), unbuildable),
-        stream_router(
-            "dual", "two streams", RouterSettings,
-            lambda s: Needs(streams=frozenset({"effect", GENERAL}), general=s.p_switch < 1), unbuildable,
-        ),
+        stream_router("dual", "two streams", RouterSettings, describe_router, unbuildable),
         prompt_isolator("triggers", "triggers", Nothing, lambda s: Needs(), lambda s, c: Isolator()),
         loss_term("bs", "bs", Nothing, lambda s: Needs("student", critic, teacher=True, forwards=bs), unbuildable),
         loss_term(
             "ts", "ts", LossSettings,
-            lambda s: Needs("student", critic, effect, targets=True, teacher=True, forwards=ts), unbuildable,
+            lambda s: Needs(
+                "student", critic, effect, targets=True, teacher=True, forwards=ts, sampler_below=s.tau_max / 1000
+            ),
+            unbuildable,
         ),
         loss_term(
             "fm", "fm", Nothing, lambda s: Needs("student", targets=True, forwards=Forwards(graded=1)), unbuildable

@@ -22,7 +22,9 @@ REGISTRY = Path(cldistill_registry.__file__).parent
 TORCH_FREE = (
     "errors", "records", "protocols", "component", "markers", "hookspecs", "plugins", "catalogue", "manifest_yaml",
     "manifest_problems", "manifest_edit", "manifest", "manifest_file", "checked", "validate", "validate_needs",
-    "validate_files", "validate_options", "validate_prompts", "plan", "plan_costs", "plan_print", "schema", "cli",
+    "validate_files", "validate_options", "validate_prompts", "validate_streams", "plan", "plan_costs", "plan_print",
+    "schema", "cli",
+    "resolved", "progress",
 )  # fmt: skip
 LAYERS = ("errors", "records", "protocols", "component", "catalogue", "manifest", "assemble", "cli")
 """From the bottom up: a module may import, while it is loaded, only what stands before it."""

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cldistill import cli, cli_files, cli_plugins, cli_run
-from cldistill.component import BaseDescription, Needs, Settings, base_model
+from cldistill.component import BaseDescription, Needs, Settings, base_model, loss_term
 from cldistill.errors import CheckpointError, ManifestError
 from cldistill.plugins import PluginFailure, PluginSet
 from cldistill.schema import manifest_schema
@@ -119,6 +119,15 @@ def test_plugins_as_json_lists_settings_and_owners() -> None:
     assert components["ts-dmd"]["kind"] == "loss_term"
 
 
+def test_defaults_are_cut_in_the_table_and_whole_in_json(world: Any, catalogue_of: Any) -> None:
+    class Long(Settings):
+        words: tuple[str, ...] = tuple(f"word-{index}" for index in range(20))
+
+    component = loss_term("long", "", Long, lambda s: Needs(), lambda s, c: pytest.fail("built"))
+    (row,) = cli_plugins.settings_rows(component)
+    assert row["default"] == str(Long().words) and "word-19" in row["default"]
+
+
 def test_plugins_shows_failures_with_their_cause(
     world: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +188,16 @@ def test_a_fresh_run_sets_the_old_one_aside(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.1", "out.2"]
 
 
+def test_the_folder_that_one_is_in_is_not_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out/checkpoints").mkdir(parents=True)
+    (tmp_path / "out/deeper").mkdir()
+    for inside, folder in (("out", Path()), ("out/deeper", tmp_path / "out"), ("out/deeper", Path(".."))):
+        monkeypatch.chdir(tmp_path / inside)
+        with pytest.raises(CheckpointError, match="--fresh would rename the folder that you are in"):
+            cli_run.set_aside(folder)
+    assert (tmp_path / "out/checkpoints").is_dir()
+
+
 def test_other_ranks_leave_setting_aside_to_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     (tmp_path / "out/checkpoints").mkdir(parents=True)
@@ -192,7 +211,7 @@ def test_a_run_of_another_manifest_is_refused_before_anything_is_loaded(world: A
 
     checked, folder = world.check(), tmp_path / "out"
     checkpoint.save(folder / "checkpoints", 10, {}, {"manifest": "something else"}, keep=1)
-    with pytest.raises(CheckpointError, match=r"out holds a run of another manifest \(.*step-000010\); choose another"):
+    with pytest.raises(CheckpointError, match=r"out.*step-000010 belongs to another manifest.*choose another"):
         cli_run.refuse_another(checked, folder, wanted=False)
     checkpoint.save(folder / "checkpoints", 20, {}, {"manifest": manifest_digest(checked)}, keep=1)
     cli_run.refuse_another(checked, folder, wanted=True)

@@ -58,6 +58,45 @@ def test_pairs_without_a_partner_are_named(tmp_path: Path) -> None:
         effect_items(tmp_path / "pairs", "x", "y")
 
 
+def test_pictures_that_differ_in_their_suffix_alone_are_named(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs", 2)
+    picture().save(tmp_path / "pairs/target/001.jpg")
+    with pytest.raises(DataError, match=r"001\.png: 001\.jpg has the same name"):
+        effect_items(tmp_path / "pairs", "x", "y")
+
+
+def test_a_decompression_bomb_is_a_picture_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (40, 40)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match=r"huge\.png: has more pixels"):
+        open_picture(tmp_path / "huge.png")
+
+
+def test_a_jsonl_in_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_bytes('{"prompt": "caf\u00e9"}'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"pairs\.jsonl: is not UTF-8.*save it as UTF-8"):
+        effect_items(tmp_path / "pairs.jsonl", "x", "y")
+
+
+def test_a_byte_order_mark_windows_line_ends_and_odd_separators_are_no_obstacle(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.png")
+    line = '{"image": "a.png", "instruction": "one\u2028two\u0085"}'
+    (tmp_path / "g.jsonl").write_bytes(("\ufeff" + line + "\r\n" + line + "\r\n").encode())
+    found = general_items(tmp_path, tmp_path / "g.jsonl")
+    assert [item.prompt for item in found] == ["one\u2028two\u0085"] * 2
+    assert [item.key for item in found] == ["general/000001", "general/000002"]
+
+
+def test_an_empty_prompt_of_a_pair_is_the_effects_and_one_that_is_no_text_is_named(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.png")
+    row = '{"source": "a.png", "target": "a.png", "prompt": %s}'
+    (tmp_path / "pairs.jsonl").write_text("\n".join(row % prompt for prompt in ("null", '""')))
+    assert [item.prompt for item in effect_items(tmp_path / "pairs.jsonl", "x", "shared")] == ["shared", "shared"]
+    (tmp_path / "pairs.jsonl").write_text(row % "3")
+    with pytest.raises(DataError, match=r'pairs\.jsonl:1: "prompt" must be text, not int'):
+        effect_items(tmp_path / "pairs.jsonl", "x", "shared")
+
+
 def test_a_jsonl_of_pairs_with_several_references_and_own_prompts(tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         picture().save(tmp_path / name)

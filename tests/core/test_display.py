@@ -199,3 +199,16 @@ def test_nested_stages_share_one_live_area() -> None:
         advance(1)
     shown = text(out)
     assert shown.index("✓ manga") < shown.index("✓ teachers") < shown.index("✓ again")
+
+
+def test_a_step_without_an_update_leaves_the_panel_as_it_was() -> None:
+    clock = Clock()
+    tally = Tally(10, 0, clock)
+    tally.add(StepResult(1, (), 1.0, 0, 10.0))
+    assert tally.view().losses == ()
+    tally.add(result(2))
+    before = tally.view()
+    tally.add(StepResult(3, (), 1.0, 0, 10.0))
+    after = tally.view()
+    assert (after.step, after.stream, after.pools) == (3, before.stream, before.pools)
+    assert [(loss.name, loss.last) for loss in after.losses] == [(loss.name, loss.last) for loss in before.losses]

@@ -107,6 +107,12 @@ def test_extends_keeps_places_and_roots(world: Any) -> None:
     assert load_error("top.yaml") == "top.yaml:2: sampler.stepz: unknown key (4); did you mean 'steps'?"
 
 
+def test_null_takes_an_inherited_map_out() -> None:
+    base = read("general: {images: a, instructions: b}\nslots: {student: {init: null}, critic: {rank: 4}}")
+    merged = merge(base, read("general: null\nslots: {critic: null, student: {init: null, rank: 2}}"))
+    assert merged.plain() == {"slots": {"student": {"init": None, "rank": 2}}}
+
+
 def test_extends_of_itself_and_of_nothing(world: Any) -> None:
     (world.root / "a.yaml").write_text("extends: b.yaml\n")
     (world.root / "b.yaml").write_text("name: b\nextends: a.yaml\n")
@@ -186,6 +192,14 @@ def test_set_says_what_is_wrong(world: Any, override: str, expected: str) -> Non
         ("slots.student.betas=[0.9]", "slots.student.betas.1: is missing"),
         ("targets.from=pairs", "targets.from: must be 'teacher' or 'pair' ('pairs'); did you mean 'pair'?"),
         ("train.mixed_precision=fp16", "train.mixed_precision: must be 'no' or 'bf16' ('fp16')"),
+        ("train.device=cuda:1", "train.device: must be 'auto' or 'cpu' ('cuda:1')"),
+        ("slots={student: {}, teacher: {}}", "no slot may be called so: the engine mounts the effects' teachers"),
+        ("slots={student: {}, apprentice: {}}", "no slot may be called so: a teacher that is trained from pairs"),
+        (
+            "slots={student: {ema: 0.9}, ema-student: {}}",
+            "a checkpoint keeps a part of slot 'student' as 'ema-student'",
+        ),
+        ("slots={student: {}, optimizer-student: {}}", "a part of slot 'student' as 'optimizer-student'"),
         ("general.images=package:no_such_package/x", "general.images: No module named 'no_such_package'; install"),
     ],
 )
@@ -251,3 +265,9 @@ def test_an_unknown_recipe_names_the_nearest(world: Any) -> None:
         "one-efect: neither a manifest file nor a shipped recipe; did you mean 'one-effect'?"
     )
     assert load_error("missing.yaml") == "missing.yaml: cannot be read: No such file or directory"
+
+
+def test_a_slot_may_be_called_like_the_average_of_a_slot_that_keeps_none(world: Any) -> None:
+    world.write()
+    slots = load_manifest("manifest.yaml", ["slots={student: {}, ema-student: {}}"]).manifest.slots
+    assert set(slots) == {"student", "ema-student"}

@@ -176,6 +176,36 @@ class Deaf(TinyBase):
         return super().predict(x, sigma, source, silence)
 
 
+class Upright(TinyBase):
+    """Takes portrait and landscape for one, as their latents have one shape."""
+
+    def batch_key(self, source: Tensors) -> tuple[int, ...]:
+        return self.latent_shape(source)
+
+
+class Confused(Upright):
+    """And collates them, too."""
+
+    def collate(self, rows: Sequence[Tensors]) -> Tensors:
+        if "grids" in rows[0]:
+            return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        return super().collate(rows)
+
+
+class Picky(Confused):
+    """Gives each picture a key of its own."""
+
+    def batch_key(self, source: Tensors) -> tuple[int, ...]:
+        return (*source["grids"].flatten().tolist(), int(source["latents"].sum() * 1000))
+
+
+class Tensorial(Confused):
+    """Gives numbers that are no plain integers."""
+
+    def batch_key(self, source: Tensors) -> tuple[int, ...]:
+        return tuple(source["grids"].flatten())  # type: ignore[arg-type]
+
+
 class Unfaithful(TinyBase):
     """Names a target outside the described ones."""
 
@@ -197,6 +227,10 @@ class Unpinned(TinyBase):
         (Unstable, "encode deterministically"),
         (Leaky, "mask the padding"),
         (Deaf, "does not depend on prompt"),
+        (Upright, "one batch_key .* cannot be collated"),
+        (Confused, "cannot be collated|other results in a batch"),
+        (Picky, "batch_key differs for two pictures of one size"),
+        (Tensorial, "tuple of plain integers"),
         (Unfaithful, "adapter_targets differ"),
         (Unpinned, "must call each block through run"),
     ],
@@ -232,16 +266,32 @@ class Undeclared:
         return Route("effect", {GENERAL: 1.0})
 
 
+class Mixing:
+    """Mixes two pools without saying so."""
+
+    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+        return Route("effect", {effects[0]: 0.5, effects[-1]: 0.5})
+
+
+class MixingForLonger:
+    """Says that it mixes until step 10, and goes on."""
+
+    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+        return Route("mixed", {effects[0]: 0.5, effects[-1]: 0.5} if step < 11 else {effects[0]: 1.0})
+
+
 @pytest.mark.parametrize(
     ("router", "message"),
     [
         (Counting, "another rank, or another order"),
         (PerRank, "another rank"),
         (Undeclared, "describe must say general=True"),
+        (Mixing, r"in step 0 of the stream 'effect', so describe must say mixed="),
+        (MixingForLonger, r"in step 10 of the stream 'mixed', so describe must say mixed="),
     ],
 )
 def test_each_fault_of_a_router_is_named(router: Callable[[], Any], message: str) -> None:
-    needs = Needs(streams=frozenset({"effect"}))
+    needs = Needs(streams=frozenset({"effect", "mixed"}), mixed={"mixed": 10})
     component = stream_router("faulty", "has a fault", Nothing, lambda s: needs, lambda s, c: router())
     with pytest.raises(ConformanceError, match=message):
         testing.check_stream_router(component, fresh=False)

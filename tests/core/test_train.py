@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from cldistill import checkpoint
 from cldistill import step as step_module
 from cldistill.assemble import assemble
-from cldistill.errors import CheckpointError, NonFiniteError
+from cldistill.errors import CheckpointError, NonFiniteError, PluginError
 from cldistill.metrics_log import MetricsLog
+from cldistill.observers import Observers
 from cldistill.protocols import UpdateContext
 from cldistill.records import LossOutput, StepResult
 from cldistill.run import Run
 from cldistill.step import make_optimizers, run_step
-from cldistill.train import final_weights, train
+from cldistill.train import final_weights, save, train
 from cldistill.validate import check_manifest
 
 Write = Callable[..., Path]
@@ -201,3 +203,116 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     assert train(build(manifest, tmp_path / "out")) == 6
     assert "step-000006" in capsys.readouterr().err
     assert files(tmp_path / "out/checkpoints/step-000006") == before
+
+
+@pytest.mark.parametrize("every", [2, 4])
+def test_a_last_step_that_is_not_finite_still_leaves_the_weights_of_all_others(
+    tiny_manifest: Write, tmp_path: Path, every: int
+) -> None:
+    train_part = {"generator_steps": 3, "batch_size": 2, "checkpoint_every": every, "seed": 1, "device": "cpu"}
+    run = build(tiny_manifest(train=train_part), tmp_path / "out")
+    spoil(run, {2})
+    assert train(run) == 3
+    weights, kind = final_weights(run, "student")
+    assert kind == "ema"
+    assert [p.name for p in sorted((tmp_path / "out/checkpoints").iterdir())][-1] == "step-000003"
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    assert run.slots.state("student").keys() == weights.keys()
+
+
+class NanGradient:
+    """A finite loss whose gradient is not a number: the derivative of a square root at zero."""
+
+    def __init__(self, inner: Callable[[UpdateContext], LossOutput]) -> None:
+        self.inner = inner
+
+    def __call__(self, context: UpdateContext) -> LossOutput:
+        loss = self.inner(context).loss
+        return LossOutput(loss + torch.sqrt((loss - loss.detach()).abs()), {})
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing(tiny_manifest: Write, tmp_path: Path) -> None:
+    run = build(tiny_manifest(), tmp_path / "out")
+    optimizers = make_optimizers(run)
+    run_step(run, optimizers, 0)
+    before, state = run.slots.state("student"), {k: v.clone() for k, v in optimizers["student"].state().items()}
+    run.terms = tuple(replace(t, loss=NanGradient(t.loss)) if t.name == "ta-fm" else t for t in run.terms)
+    update = run_step(run, optimizers, 1).updates[0]
+    assert update.skipped
+    assert math.isfinite(update.losses["ta-fm"]) and not math.isfinite(update.grad_norm)
+    assert all(torch.equal(value, before[name]) for name, value in run.slots.state("student").items())
+    assert all(torch.equal(value, state[name]) for name, value in optimizers["student"].state().items())
+
+
+def test_gradient_checkpointing_changes_memory_and_not_the_weights(tiny_manifest: Write, tmp_path: Path) -> None:
+    results = {}
+    for checkpointing in (False, True):
+        part = {
+            "generator_steps": 6,
+            "batch_size": 2,
+            "seed": 1,
+            "device": "cpu",
+            "gradient_checkpointing": checkpointing,
+        }
+        run = build(tiny_manifest(f"{checkpointing}.yaml", train=part), tmp_path / str(checkpointing))
+        train(run)
+        results[checkpointing] = {slot: run.slots.state(slot) for slot in ("student", "critic")}
+    for slot, plain in results[False].items():
+        assert any(value.any() for name, value in plain.items() if "lora_B" in name)
+        for name, value in plain.items():
+            torch.testing.assert_close(results[True][slot][name], value, rtol=1e-4, atol=1e-6)
+
+
+class Detached:
+    """A loss that forgot its graph."""
+
+    def __init__(self, inner: Callable[[UpdateContext], LossOutput]) -> None:
+        self.inner = inner
+
+    def __call__(self, context: UpdateContext) -> LossOutput:
+        return LossOutput(self.inner(context).loss.detach(), {})
+
+
+def test_a_loss_without_a_graph_is_named_instead_of_skipped(tiny_manifest: Write, tmp_path: Path) -> None:
+    run = build(tiny_manifest(), tmp_path / "out")
+    run.terms = tuple(replace(t, loss=Detached(t.loss)) if t.name == "ta-fm" else t for t in run.terms)
+    with pytest.raises(PluginError, match=r"loss 'ta-fm' returned a loss without a graph in step 0"):
+        run_step(run, make_optimizers(run), 0)
+
+
+def test_damage_found_at_the_export_is_told(
+    tiny_manifest: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = build(tiny_manifest(), tmp_path / "out")
+    train(run)
+    damaged = tmp_path / "out/checkpoints/step-000006/student.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-4] + b"oops")
+    final_weights(run, "student")
+    assert "step-000006 is damaged" in capsys.readouterr().err
+
+
+def test_a_checkpoint_takes_the_live_tensors_and_no_copies_of_all(
+    tiny_manifest: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = build(tiny_manifest(), tmp_path / "out")
+    optimizers = make_optimizers(run)
+    run_step(run, optimizers, 0)
+    given: dict[str, dict[str, torch.Tensor]] = {}
+    monkeypatch.setattr(
+        "cldistill.checkpoint.save", lambda root, step, groups, meta, keep: given.update(groups) or root
+    )
+    save(run, optimizers, Observers(run), 1)
+    live = run.slots.parameters("student")
+    assert all(given["student"][name].data_ptr() == value.data_ptr() for name, value in live.items())
+    moments = optimizers["student"].adamw.state
+    for name, value in live.items():
+        assert given["optimizer-student"][f"{name}.exp_avg"].data_ptr() == moments[value]["exp_avg"].data_ptr()
+
+
+def test_another_number_of_processes_does_not_go_on_with_this_run(tiny_manifest: Write, tmp_path: Path) -> None:
+    run = build(tiny_manifest(), tmp_path / "out")
+    train(run)
+    found = checkpoint.latest(tmp_path / "out/checkpoints", warn=lambda text: None)
+    assert found is not None and found.meta["processes"] == 1
+    with pytest.raises(CheckpointError, match=r"trained by 1 process, .* run of 2: .*--num_processes 1"):
+        found.must_belong_to(run.manifest_digest, 2)

@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
-from cldistill.component import Needs, Settings, loss_term, stream_router
-from cldistill.errors import ManifestError, OptionsError, PluginLoadError
+from cldistill.component import Needs, Settings, loss_term, metric, prompt_isolator, stream_router
+from cldistill.errors import DataError, ManifestError, OptionsError, PluginLoadError
+from cldistill.manifest import Sampler
 from cldistill.plugins import PluginFailure, PluginSet
+from cldistill.schedule import Schedule
+from cldistill.validate_needs import lowest_sigma
+from cldistill.validate_prompts import preview_prompts
 
 
 def message(world: Any, *overrides: str, error: type[Exception] = ManifestError, files: bool = True) -> str:
@@ -137,6 +142,10 @@ def test_options_merged_from_another_folder_keep_its_root(world: Any) -> None:
         ("slots.student.lr=[{from_step: 5, lr: 1}]", "slots.student.lr: phases must rise and begin by"),
         ("observers=[{use: board}]", "observers.0.use: needs no_such_package_here, which is not installed"),
         ("samples={images: data/general, effects: [mango]}", "samples.effects.0: there is no such effect ('mango')"),
+        ("losses.0.streams=[effect]", "losses: none trains the student on the stream 'general', which the router dual"),
+        ("losses.0.weight=0", "losses: none trains the student on the stream 'general', which the router dual yields;"),
+        ("sampler.steps=2", "sampler.steps: ts (losses.1) needs a step at a sigma below 0.75, and the lowest of 2 steps"),
+        ("sampler={steps: 5, shift: 20}", "sampler.steps: ts (losses.1) needs a step at a sigma below 0.75"),
         ("requires=['pytest>=900']", "requires.0: needs pytest>=900, but "),
         ("requires=[no-such-dist-at-all]", "requires.0: no-such-dist-at-all is not installed; pip install"),
     ],
@@ -186,7 +195,96 @@ def test_a_loss_none_of_whose_streams_is_routed(world: Any, catalogue_of: Any) -
 def test_an_effect_needs_no_teacher_if_nothing_asks_for_it(world: Any) -> None:
     world.data["losses"] = [{"use": "fm", "streams": ["effect"]}]
     del world.data["slots"]["critic"]
-    assert world.check("effects.manga.teacher=null", "targets.from=pair").teachers["manga"] is None
+    overrides = ("effects.manga.teacher=null", "targets.from=pair", "router.options.p_switch=1")
+    assert world.check(*overrides).teachers["manga"] is None
+
+
+# --- mixed batches, which have no teacher
+
+
+def test_a_loss_that_asks_the_teacher_keeps_out_of_mixed_batches(world: Any) -> None:
+    text = message(world, "router.options.mixed_until=20")
+    assert text == (
+        f"manifest.yaml:{world.line('use: bs')}: losses.0: bs asks the teacher, and a batch of the stream 'mixed', which "
+        "dual yields until step 20, mixes several effects and has none; give it `streams: [effect, general]` or "
+        "`from_step: 20`"
+    )
+
+
+def test_a_mixed_stream_that_is_asked_for_is_found_at_its_line(world: Any) -> None:
+    world.data["losses"][0]["streams"] = ["effect", "general", "mixed"]
+    text = message(world, "router.options.mixed_until=20")
+    assert text.startswith(f"manifest.yaml:{world.line('- mixed')}: losses.0.streams.2: bs asks the teacher, and ")
+
+
+def test_a_mixed_stream_without_end_can_only_be_left_out(world: Any) -> None:
+    text = message(world, "router.options.mixed_until=null", "losses.0.from_step=50")
+    assert "which dual yields always" in text and text.endswith("give it `streams: [effect, general]`")
+
+
+@pytest.mark.parametrize(
+    "bs", [{"streams": ["effect", "general"]}, {"from_step": 20}, {"streams": ["effect", "general"], "from_step": 20}]
+)
+def test_what_never_meets_a_mixed_batch_passes(world: Any, bs: dict[str, Any]) -> None:
+    world.data["losses"][0].update(bs)
+    world.data["losses"][2]["streams"] = ["effect", "mixed"]
+    assert world.check("router.options.mixed_until=20").streams == ("effect", "general", "mixed")
+
+
+def test_a_mixed_phase_needs_a_loss_that_has_begun_by_then(world: Any) -> None:
+    world.data["losses"][0]["from_step"] = 20
+    world.data["losses"][2].update({"streams": ["mixed"], "from_step": 20})
+    text = message(world, "router.options.mixed_until=20")
+    assert "losses: none trains the student on the stream 'mixed', which the router dual yields until step 20;" in text
+
+
+def test_the_lowest_step_is_the_schedules() -> None:
+    for steps, shift, integer in ((1, 3.0, False), (8, 3.0, False), (8, 3.0, True), (7, 1.0, True), (4, 12.5, False)):
+        sampler = Sampler(steps=steps, shift=shift, integer_timesteps=integer)
+        assert lowest_sigma(sampler) == pytest.approx(float(Schedule(steps, shift, integer).sigmas()[-1]), abs=1e-7)
+
+
+def test_two_metrics_of_one_name_are_refused(world: Any, catalogue_of: Any) -> None:
+    world.catalogue = catalogue_of(metric("sharp", "", Settings, lambda s: Needs(), lambda s, c: pytest.fail("built")))
+    (world.root / "held-out").mkdir()
+    Image.new("RGB", (8, 8)).save(world.root / "held-out/a.png")
+    world.data["evaluate"] = {"images": "held-out", "metrics": [{"use": "sharp"}]}
+    assert len(world.check().metrics) == 1
+    world.data["evaluate"]["metrics"].append({"use": "sharp"})
+    line = world.line("- use: sharp")
+    assert message(world) == (
+        f"manifest.yaml:{line + 1}: evaluate.metrics.1.use: was already given at manifest.yaml:{line}, and a report has one "
+        "place for it ('sharp')"
+    )
+
+
+# --- prompts
+
+
+def test_an_isolator_that_refuses_has_a_place(world: Any, catalogue_of: Any) -> None:
+    class Options(Settings):
+        pass
+
+    def build(settings: Options, context: Any) -> Any:
+        raise errors.pop()
+
+    world.catalogue = catalogue_of(prompt_isolator("odd", "", Options, lambda s: Needs(), build))
+    world.data["prompts"] = {"use": "odd"}
+    checked = world.check()
+    line = world.line("prompts:")
+    errors: list[Exception] = [
+        RuntimeError("no luck"),
+        DataError("no pairs"),
+        OptionsError("captions.x: no such effect"),
+    ]
+    for expected in (
+        "prompts.options: captions.x: no such effect",
+        "prompts: no pairs",
+        "prompts: odd (plugin 'fakes' of fake-plugins 1.0): RuntimeError: no luck",
+    ):
+        with pytest.raises(ManifestError) as caught:
+            preview_prompts(checked)
+        assert str(caught.value) in {f"manifest.yaml:{line}: {expected}", f"manifest.yaml:{line + 1}: {expected}"}
 
 
 # --- files
@@ -250,7 +348,12 @@ def teacher_file(world: Any) -> Path:
 
 def test_a_teacher_that_fits_tells_its_rank(world: Any, teacher_file: Path) -> None:
     save_lora(teacher_file, "blocks.1.mlp.net.2", inner=256)
-    assert world.check().teacher_ranks == {"manga": 3, "gold": 4}
+    checked = world.check()
+    assert checked.teacher_ranks == {"manga": 3, "gold": 4}
+    assert checked.teacher_lines() == ["teacher manga: 1/1 modules, scale 1.0"]
+    assert (
+        world.check("effects.manga.teacher.options.scale=0.75").teacher_lines()[0].endswith("1/1 modules, scale 0.75")
+    )
 
 
 @pytest.mark.parametrize(
@@ -279,3 +382,31 @@ def test_a_file_to_start_from_must_fit_too(world: Any) -> None:
     text = message(world, "slots.student.init=teachers/old.safetensors")
     assert text.startswith("--set: slots.student.init: ")
     assert "blocks.9.attn.to_q" in text
+
+
+@pytest.mark.parametrize(
+    ("module", "rank", "expected"),
+    [
+        ("blocks.0.mlp.net.2", 3, "1 of its 1 modules are not among the 4 targets of the slot 'student', the first: 'blocks"),
+        ("blocks.0.attn.to_q", 9, "its rank 9 is more than the 8 of the slot 'student'; set slots.student.rank to 9 or more"),
+    ],
+)  # fmt: skip
+def test_a_file_to_start_from_must_find_room_in_the_slot(world: Any, module: str, rank: int, expected: str) -> None:
+    save_lora(world.root / "teachers/old.safetensors", module, rank, inner=256 if "mlp" in module else 64)
+    text = message(world, "slots.student.init=teachers/old.safetensors")
+    assert text.startswith("--set: slots.student.init: ") and expected in text
+
+
+def test_a_slot_cannot_start_from_a_lokr(world: Any) -> None:
+    path = world.root / "teachers/old.safetensors"
+    path.parent.mkdir()
+    name = "transformer.blocks.0.attn.to_q"
+    save_file({f"{name}.lokr_w1": np.zeros((8, 8), np.float32), f"{name}.lokr_w2": np.zeros((8, 8), np.float32)}, path)
+    assert "cannot go on from a LoKr; start it from a LoRA" in message(
+        world, "slots.student.init=teachers/old.safetensors"
+    )
+
+
+def test_a_file_that_fits_its_slot_passes(world: Any) -> None:
+    save_lora(world.root / "teachers/old.safetensors", "blocks.0.attn.to_q", 8)
+    world.check("slots.student.init=teachers/old.safetensors")

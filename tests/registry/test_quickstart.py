@@ -94,10 +94,10 @@ def test_the_collection_edits_a_picture_of_any_size(finished: tuple[Path, str], 
     Image.new("RGBA", (150, 90), (200, 80, 40, 128)).save(tmp_path / "cat.png")
     command = ["generate", str(finished[0] / "collection"), "--image", str(tmp_path / "cat.png")]
     out = tmp_path / "out.png"
-    result = CliRunner().invoke(app, [*command, "--effect", "blueprint", "--seed", "7", "-o", str(out)])
+    result = CliRunner().invoke(app, [*command, "--effect", "halftone", "--seed", "7", "-o", str(out)])
     assert result.exit_code == 0, result.output
     made = Image.open(out)
     assert made.width / made.height == pytest.approx(150 / 90, rel=0.1)
-    result = CliRunner().invoke(app, [*command, "--effect", "blueprnt", "-o", str(out)])
+    result = CliRunner().invoke(app, [*command, "--effect", "halftoen", "-o", str(out)])
     assert result.exit_code != 0
-    assert "blueprint" in result.output + str(result.exception)
+    assert "halftone" in result.output + str(result.exception)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cldistill.testing.adapters import random_adapter, randomise_slot
     from cldistill.testing.base_model_check import check_base_model
     from cldistill.testing.conformance import ConformanceError, check_component
-    from cldistill.testing.contexts import ObservedContext, tiny_batch, tiny_run, update_context
+    from cldistill.testing.contexts import ObservedContext, tiny_batch, tiny_dataset, tiny_run, update_context
     from cldistill.testing.environment import catalogue_with, plugin_environment
     from cldistill.testing.loss_term_check import check_loss_term
     from cldistill.testing.metric_check import check_metric, metric_request
@@ -56,6 +56,7 @@ __all__ = [
     "run_manifest",
     "teacher_request",
     "tiny_batch",
+    "tiny_dataset",
     "tiny_run",
     "update_context",
     "write_general",

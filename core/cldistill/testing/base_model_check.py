@@ -53,7 +53,7 @@ def check_base_model(
 
     The description is true of the backbone; encodings are deterministic and come back after `drop_encoders`; `predict`
     gives fp32 velocities that depend on all its arguments and on each adapted module, not on padding or on the rest of
-    the batch; gradient checkpointing changes no gradient; decoding and export work.
+    the batch; sources of one `batch_key` can be collated; gradient checkpointing changes no gradient; decoding and export work.
 
     Args:
         size: Width and height of the pictures that it is shown.
@@ -69,6 +69,7 @@ def check_base_model(
         subject = _subject(checker, base, needs.base, (picture(0, size), picture(1, size)))
         _attributes(subject, lambda: component.build(settings, context))
         _encodings(subject, size)
+        _batch_keys(subject, size)
         _predictions(subject)
         _guidance(subject)
         _decoding(subject)
@@ -125,6 +126,49 @@ def _encodings(s: _Subject, size: tuple[int, int]) -> None:
     require(_same(prompt, base.encode_prompt(SHORT, [first])), "after drop_encoders and load_encoders a prompt differs")
     require(base.tokenize(SHORT) == base.tokenize(SHORT), "tokenize is not deterministic")
     require(base.tokenize(SHORT) != base.tokenize(LONG), "tokenize gives the same tokens for different texts")
+
+
+def _batch_keys(s: _Subject, size: tuple[int, int]) -> None:
+    """Sources of one key must share a batch: whatever shape, orientation and number their pictures have."""
+    require, base, (first, second) = s.checker.require, s.base, s.pictures
+    wide, tall = picture(2, (2 * size[0], size[1])), picture(3, (size[0], 2 * size[1]))
+    shown = [[first], [second], [wide], [tall], [first, second], [first, wide], [tall, first]]
+    groups: dict[tuple[int, ...], list[Tensors]] = {}
+    for pictures in shown:
+        source = base.encode_source(pictures)
+        key = base.batch_key(source)
+        require(
+            isinstance(key, tuple) and all(type(side) is int for side in key),
+            f"batch_key must give a tuple of plain integers, not {key!r}",
+        )
+        groups.setdefault(key, []).append(source)
+    sizes = [base.batch_key(base.encode_source([p])) for p in (first, second)]
+    require(sizes[0] == sizes[1], "batch_key differs for two pictures of one size: no batch could be made of them")
+    for key, sources in groups.items():
+        _share_a_batch(s, key, sources)
+
+
+def _share_a_batch(s: _Subject, key: tuple[int, ...], sources: list[Tensors]) -> None:
+    base, hint = s.base, "it must hold rows and columns of the output and of every reference"
+    shapes = {base.latent_shape(source) for source in sources}
+    s.checker.require(len(shapes) == 1, f"batch_key {key} stands for latents of the shapes {sorted(shapes)}: {hint}")
+    try:
+        source = base.collate(sources)
+    except Exception as error:
+        s.checker.fail(f"sources of one batch_key {key} cannot be collated ({error}): {hint}")
+    count = len(sources)
+    noise = torch.randn((count, *shapes.pop()), generator=torch.Generator().manual_seed(1))
+    prompt = base.encode_prompt(SHORT, s.pictures[:1])
+    sigma = torch.full((count,), 0.5)
+    together = s.predict(x=noise, sigma=sigma, source=source, prompt=base.collate([prompt] * count))
+    drawn = base.decode(noise, source)
+    for index in range(count):
+        one, own = slice(index, index + 1), base.collate([sources[index]])
+        alone = s.predict(x=noise[one], sigma=sigma[one], source=own, prompt=base.collate([prompt]))
+        s.checker.require(
+            _close(alone, together[one]) and base.decode(noise[one], own)[0].size == drawn[index].size,
+            f"sources of one batch_key {key} give other results in a batch than alone: {hint}",
+        )
 
 
 def _predictions(s: _Subject) -> None:

@@ -126,12 +126,26 @@ def tiny_batch(base: BaseModel, stream: str = "effect", size: int = 2, *, target
     return Dataset(base, {}).collate(Route(stream, {pool: 1.0}), examples)
 
 
+def tiny_dataset(base: BaseModel, size: int = 3) -> Dataset:
+    """Return ``size`` examples of each of `EFFECTS` and of the general pool, for a run whose steps are to be made."""
+    pools = {effect.name: TinyPrompts().isolate(effect) for effect in EFFECTS}
+    pools[GENERAL] = TinyPrompts().general("make it darker")
+    return Dataset(
+        base,
+        {
+            pool: [_example(base, pool, prompts, index, True) for index in range(size)]
+            for pool, prompts in pools.items()
+        },
+    )
+
+
 def _example(base: BaseModel, pool: str, prompts: Prompts, index: int, targets: bool) -> Example:
     before = picture(index)
     source, target = base.encode_source([before]), base.encode_target(after(before), [before])
     return Example(
         item=Item(f"{pool}/{index}", pool, (Path(f"{index}.png"),), prompts.teacher),
         shape=base.latent_shape(source),
+        batch_key=base.batch_key(source),
         source=lambda: source,
         student=lambda: base.encode_prompt(prompts.student, [before]),
         teacher=lambda: base.encode_prompt(prompts.teacher, [before]),

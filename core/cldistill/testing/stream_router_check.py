@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cldistill.component import AnyComponent
+from cldistill.component import AnyComponent, Needs
 from cldistill.protocols import StreamRouter
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, EffectInfo, Route
@@ -37,6 +37,8 @@ def check_stream_router(
             checker.require(
                 streams <= needs.streams, f"yields the streams {sorted(streams)}, but describes {sorted(needs.streams)}"
             )
+        for step, route in enumerate(routes):
+            _said_to_be_mixed(checker, needs, route, step)
         general = any(GENERAL in route.pools for route in routes)
         checker.require(not general or needs.general, "draws from the general pool, so describe must say general=True")
         backwards = [_route(other, step, effects, rank=1) for step in reversed(range(draws))]
@@ -48,6 +50,16 @@ def check_stream_router(
 
 def _route(router: StreamRouter, step: int, effects: Sequence[str], rank: int = 0) -> Route:
     return router.route(KeyedRandom(7, rank).child(step, "student", 0, "route"), step, effects)
+
+
+def _said_to_be_mixed(checker: Checker, needs: Needs, route: Route, step: int) -> None:
+    until = needs.mixed.get(route.stream, 0)
+    checker.require(
+        not route.mixed or until is None or step < until,
+        f"mixes the pools {sorted(route.pools)} in step {step} of the stream {route.stream!r}, so describe must say "
+        f"mixed={{{route.stream!r}: ...}}: no teacher fits such a batch, and `cldistill check` keeps losses that ask for one "
+        "out of it",
+    )
 
 
 def _well_formed(checker: Checker, route: Route, effects: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ class TinyBase:
         self.target_guidance_scale: float = self.settings.target_guidance_scale
         self.resolution: int = self.settings.resolution
         geometry = self.settings.model_dump_json(include={"resolution", "width", "seed", "layout"})
-        self.fingerprint: str = content_key(self.name, geometry)
+        self.fingerprint: str = content_key(self.name, 2, geometry)
         self.network = TinyNetwork(self.settings)
         self.backbone: nn.Module = self.network
         self._table: Tensor | None = None
@@ -52,10 +52,10 @@ class TinyBase:
         self.backbone.to(device)
 
     def encode_source(self, pictures: Sequence[Image]) -> Tensors:
-        """Return ``latents`` ``[S, C]`` of all references and the ``grid`` ``[2]`` (rows, columns) of the first."""
-        rows, columns = self._grid(pictures[0])
-        latents = [self._tokens(picture, *self._grid(picture)) for picture in pictures]
-        return {"latents": torch.cat(latents), "grid": torch.tensor([rows, columns])}
+        """Return ``latents`` ``[S, C]`` and ``grids`` ``[n, 2]`` (rows, columns) of all references."""
+        grids = [self._grid(picture) for picture in pictures]
+        latents = [self._tokens(picture, *grid) for picture, grid in zip(pictures, grids, strict=True)]
+        return {"latents": torch.cat(latents), "grids": torch.tensor(grids)}
 
     def encode_target(self, picture: Image, pictures: Sequence[Image]) -> Tensor:
         """Return the latent of an after-picture in the geometry of the first reference."""
@@ -73,14 +73,18 @@ class TinyBase:
 
     def latent_shape(self, source: Tensors) -> tuple[int, ...]:
         """Return ``(L, C)`` or ``(C, rows, columns)``."""
-        rows, columns = (int(side) for side in source["grid"].tolist())
+        rows, columns = (int(side) for side in source["grids"][0].tolist())
         channels = source["latents"].shape[-1]
         return (rows * columns, channels) if self.settings.layout == "tokens" else (channels, rows, columns)
 
+    def batch_key(self, source: Tensors) -> tuple[int, ...]:
+        """Return rows and columns of every reference; the first one's are the output's."""
+        return tuple(int(side) for side in source["grids"].flatten().tolist())
+
     def collate(self, rows: Sequence[Tensors]) -> Tensors:
-        """Stack sources of one size, or prompts of any length (padded; ``mask`` ``[B, T]`` says where they end)."""
+        """Stack sources of one batch key, or prompts of any length (padded; ``mask`` ``[B, T]`` says where they end)."""
         if "latents" in rows[0]:
-            if len({row["latents"].shape for row in rows}) > 1:
+            if len({self.batch_key(row) for row in rows}) > 1:
                 raise DataError("tiny-base: sources of different sizes cannot share a batch")
             return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
         embeds = [row["embeds"] for row in rows]
@@ -108,7 +112,7 @@ class TinyBase:
 
     def decode(self, x0: Tensor, source: Tensors) -> list[Image]:
         """Return the pictures of clean latents: exact but for the rounding to 8 bits."""
-        rows, columns = (int(side) for side in source["grid"][0].tolist())
+        rows, columns = (int(side) for side in source["grids"][0][0].tolist())
         tokens = x0.flatten(2).transpose(1, 2) if self.settings.layout == "image" else x0
         squares = tokens.detach().float().cpu().reshape(-1, rows, columns, PATCH, PATCH, 3)
         pixels = squares.transpose(2, 3).reshape(-1, rows * PATCH, columns * PATCH, 3)

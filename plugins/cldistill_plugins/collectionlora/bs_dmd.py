@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from cldistill.component import Forwards, Needs, Settings
 from cldistill.protocols import UpdateContext
@@ -15,6 +17,14 @@ class BsDmdSettings(Settings):
     sigma_min: float = Field(0.0, ge=0.0, lt=1.0, description="lowest sigma at which critic and teacher are compared")
     sigma_max: float = Field(1.0, gt=0.0, le=1.0, description="highest one")
     critic: str = Field("critic", description="slot of the fake score")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(
+                f"sigma_min must be below sigma_max, which is {self.sigma_max:g} (it is {self.sigma_min:g})"
+            )
+        return self
 
 
 def describe_bs_dmd(settings: BsDmdSettings) -> Needs:

@@ -18,6 +18,12 @@ class PdsrSettings(Settings):
     """Options of ``pdsr``."""
 
     p_switch: float = Field(0.5, ge=0.0, le=1.0, description="chance that an update belongs to the effect stream")
+    redraw_every: int = Field(
+        1,
+        ge=1,
+        description="generator steps for which stream and effect stay as drawn: 1 draws them for every update (the paper); "
+        "the released code keeps them for 20 steps",
+    )
     mixed_until: int = Field(
         0,
         ge=0,
@@ -27,29 +33,47 @@ class PdsrSettings(Settings):
 
 
 def describe_pdsr(settings: PdsrSettings) -> Needs:
-    """Say which streams can come up, and whether the general pool is drawn from."""
+    """Say which streams can come up, which of them mix pools, and whether the general pool is drawn from."""
     streams = {EFFECT} if settings.p_switch > 0 else set()
     if settings.p_switch < 1:
         streams.add(GENERAL)
+    mixed: dict[str, int | None] = {}
     if settings.mixed_until:
         streams.add(MIXED)
+        if settings.mixed_general < 1:  # with general items alone the bare base is the teacher of all
+            mixed[MIXED] = settings.mixed_until
     general = settings.p_switch < 1 or (settings.mixed_until > 0 and settings.mixed_general > 0)
-    return Needs(streams=frozenset(streams), general=general)
+    return Needs(streams=frozenset(streams), general=general, mixed=mixed)
 
 
 class Pdsr:
-    """Draw ``p ~ U(0, 1)``: below ``p_switch`` one effect with its teacher, else the general stream."""
+    """Draw ``p ~ U(0, 1)``: below ``p_switch`` one effect with its teacher, else the general stream.
 
-    def __init__(self, settings: PdsrSettings) -> None:
+    The paper draws for every update.  The released code draws every 20 steps (``redraw_every: 20``), and on each rank for
+    itself.  The latter is no option here: ranks on different streams make different numbers of forwards, and under FSDP,
+    where every forward gathers weights from all ranks, they would wait for one another for ever.
+    """
+
+    def __init__(self, settings: PdsrSettings, seed: int = 0) -> None:
+        """``seed`` is the run's: with ``redraw_every`` above 1 a draw belongs to several updates, and to no key of one."""
         self.settings = settings
+        self._seed = seed
 
     def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
         """Return the route of one update: the same on every rank, since its keys hold no rank."""
         if step < self.settings.mixed_until:
             return Route(MIXED, self._mixture(effects))
+        if self.settings.redraw_every > 1:
+            random = self._held(step)
         if random.uniform("stream") < self.settings.p_switch:
             return Route(EFFECT, {effects[random.integer(len(effects), "effect")]: 1.0})
         return Route(GENERAL, {GENERAL: 1.0})
+
+    def _held(self, step: int) -> Keyed:
+        """Return randomness that all updates of ``redraw_every`` generator steps share."""
+        from cldistill.random import KeyedRandom
+
+        return KeyedRandom(self._seed).child("pdsr", step // self.settings.redraw_every)
 
     def _mixture(self, effects: Sequence[str]) -> dict[str, float]:
         share = self.settings.mixed_general

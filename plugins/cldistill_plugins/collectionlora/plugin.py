@@ -25,7 +25,7 @@ def register_stream_routers() -> Sequence[Component[Any, StreamRouter]]:
             "probabilistic dual-stream routing: an effect with its teacher, or the general stream",
             PdsrSettings,
             describe_pdsr,
-            lambda settings, context: Pdsr(settings),
+            lambda settings, context: Pdsr(settings, context.seed),
         )
     ]
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from cldistill.schedule import Schedule
 
+BS_TERM = "bs-dmd"
+"""The loss whose sigma bounds that of ``sigma: released`` from below, by its name in the run."""
+
 
 class TaFmSettings(Settings):
     """Options of ``ta-fm``."""
@@ -34,8 +37,8 @@ def describe_ta_fm(settings: TaFmSettings) -> Needs:
 def draw_sigma(rule: str, schedule: Schedule, draw: Tensor, critic_draw: Tensor) -> Tensor:
     """Map uniform numbers ``[B]`` to sigmas ``[B]``.
 
-    ``released``: the lower bound is the sigma that the BS critic drew, shifted already, and the result is shifted again:
-    its median t is 966 of 1000.
+    ``released``: the lower bound is the sigma that the BS critic drew over its whole range, shifted already, and the result
+    is shifted again: its median t is 966 of 1000.
     """
     from cldistill.schedule import shift_sigma
 
@@ -59,17 +62,14 @@ class TaFm:
         from torch.nn.functional import mse_loss
 
         from cldistill.schedule import add_noise, velocity
-        from cldistill_plugins.collectionlora.score import uniform
+        from cldistill_plugins.collectionlora.score import draw_uniform, uniform
 
         target = context.batch.target
         assert target is not None, "checked before the run: ta-fm needs targets"
         size = target.shape[0]
-        sigma = draw_sigma(
-            self.settings.sigma,
-            context.schedule,
-            uniform(context, size, "sigma"),
-            uniform(context, size, "critic-sigma"),
-        )
+        # The very number from which BS-DMD of this update makes its sigma, whichever of the two terms comes first.
+        critic_draw = draw_uniform(context.random_of(BS_TERM), size, "sigma", context.device)
+        sigma = draw_sigma(self.settings.sigma, context.schedule, uniform(context, size, "sigma"), critic_draw)
         noise = context.random.normal(target.shape, "noise")
         predicted = context.student(add_noise(target, noise, sigma), sigma)
         return LossOutput(mse_loss(predicted.float(), velocity(target, noise)), {"sigma": float(sigma.mean())})

@@ -32,14 +32,23 @@ class TsDmdSettings(Settings):
 
 
 def describe_ts_dmd(settings: TsDmdSettings) -> Needs:
-    """One graded call on the noised target, one of the critic, one of the teacher."""
+    """One graded call on the noised target at one of the sampler's low steps, one of the critic, one of the teacher."""
     return Needs(
         slot="student",
         predicts=frozenset({settings.critic}),
         targets=True,
         teacher=True,
         forwards=Forwards(graded=1, plain=1, teacher=1),
+        sampler_below=sigma_bound(settings.tau_max, strict=settings.strict),
     )
+
+
+def sigma_bound(tau_max: float, *, strict: bool) -> float:
+    """Return the sigma below which ``t_gen`` must lie.
+
+    The steps are exact fractions such as 3/4: fp32 must not decide whether 750 is below 750.
+    """
+    return tau_max / 1000.0 + (-1e-6 if strict else 1e-6)
 
 
 def generator_sigmas(schedule: Schedule, tau_max: float, *, strict: bool) -> Tensor:
@@ -48,9 +57,7 @@ def generator_sigmas(schedule: Schedule, tau_max: float, *, strict: bool) -> Ten
     Raises `ValueError` when no step of the sampler lies below the bound.
     """
     sigmas = schedule.sigmas()
-    bound = tau_max / 1000.0
-    # The steps are exact fractions such as 3/4: fp32 must not decide whether 750 is below 750.
-    below = sigmas < bound - 1e-6 if strict else sigmas <= bound + 1e-6
+    below = sigmas < sigma_bound(tau_max, strict=strict)
     if not bool(below.any()):
         raise ValueError(
             f"ts-dmd: no step of the sampler lies below tau_max {tau_max:g}: raise tau_max or sampler.steps"

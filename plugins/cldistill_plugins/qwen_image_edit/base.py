@@ -86,6 +86,10 @@ class QwenImageEdit:
         rows, columns = source["shapes"][0].tolist()
         return int(rows * columns), int(source["latents"].shape[-1])
 
+    def batch_key(self, source: Tensors) -> tuple[int, ...]:
+        """Return rows and columns of the output and of each reference."""
+        return tuple(int(side) for side in source["shapes"].flatten().tolist())
+
     def collate(self, rows: Sequence[Tensors]) -> Tensors:
         """Stack encoded sources or prompts; raises `cldistill.errors.DataError` for sources of different sizes."""
         return predict.collate(rows)

@@ -12,6 +12,10 @@ from cldistill.errors import DataError
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
+UNIT = 32
+"""Sides are whole multiples of this many pixels (`calculate_dimensions`)."""
+MAX_ASPECT = 150.0
+"""Qwen2-VL's own processor refuses 200, and rounding to units adds to it."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,8 @@ class Geometry:
 
 
 def _by_area(side: int, picture: Image) -> Size:
-    width, height = calculate_dimensions(side * side, picture.width / picture.height)
-    if min(width, height) < 1:
-        raise DataError(
-            f"a picture of {picture.width} x {picture.height} pixels is too elongated for an area of {side} x {side}: "
-            "crop it first"
-        )
-    return int(width), int(height)
+    """Return the stock size; a picture so elongated that its short side rounds to nothing there gets one unit for it."""
+    limit = max(1.0, min((2 * side / UNIT) ** 2, MAX_ASPECT))
+    aspect = min(max(picture.width / picture.height, 1 / limit), limit)
+    width, height = calculate_dimensions(side * side, aspect)
+    return max(UNIT, int(width)), max(UNIT, int(height))

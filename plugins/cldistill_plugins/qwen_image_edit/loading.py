@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLProcessor
+from transformers.utils import logging as transformers_logging
 
 from cldistill.errors import OptionsError
+from cldistill_plugins.qwen_image_edit import single_frame
 from cldistill_plugins.qwen_image_edit.layout import find_folder, transformer_config
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
 
@@ -47,11 +53,28 @@ def torch_dtype(settings: QwenImageEditSettings) -> torch.dtype:
     return dtype
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep progress bars and deprecations of the libraries' own arguments out of the run's display."""
+    bars, hub_silent = transformers_logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch_dtype.*", category=FutureWarning)
+            yield
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+        if hub_silent:  # the line above speaks for huggingface_hub, too
+            disable_progress_bars()
+
+
+@quiet()
 def load_backbone(folder: Path, settings: QwenImageEditSettings) -> QwenImageTransformer2DModel:
     """Load the transformer, frozen and in eval mode."""
     changes: dict[str, Any] = {} if settings.zero_cond_t is None else {"zero_cond_t": settings.zero_cond_t}
     model = QwenImageTransformer2DModel.from_pretrained(
-        folder, subfolder="transformer", torch_dtype=torch_dtype(settings), local_files_only=True, **changes
+        folder, subfolder="transformer", dtype=torch_dtype(settings), local_files_only=True, **changes
     )
     return model.requires_grad_(False).eval()
 
@@ -65,13 +88,16 @@ def backbone_structure(settings: QwenImageEditSettings) -> QwenImageTransformer2
     return model.to(torch_dtype(settings)).requires_grad_(False).eval()
 
 
+@quiet()
 def load_vae(folder: Path, settings: QwenImageEditSettings) -> AutoencoderKLQwenImage:
-    """Load the VAE, frozen."""
+    """Load the VAE, frozen, its convolutions shortened for single pictures."""
     dtype = torch_dtype(settings)
-    model = AutoencoderKLQwenImage.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, local_files_only=True)
+    model = AutoencoderKLQwenImage.from_pretrained(folder, subfolder="vae", dtype=dtype, local_files_only=True)
+    single_frame.shorten(model)
     return model.requires_grad_(False).eval()
 
 
+@quiet()
 def load_text_encoder(folder: Path, settings: QwenImageEditSettings) -> Qwen2_5_VLForConditionalGeneration:
     """Load the Qwen2.5-VL text encoder, frozen."""
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
@@ -80,11 +106,13 @@ def load_text_encoder(folder: Path, settings: QwenImageEditSettings) -> Qwen2_5_
     return model.requires_grad_(False).eval()
 
 
+@quiet()
 def load_tokenizer(folder: Path) -> Qwen2Tokenizer:
     """Load the tokenizer alone."""
     return Qwen2Tokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
 
 
+@quiet()
 def load_processor(folder: Path) -> Qwen2VLProcessor:
     """Load the processor that lays out pictures and text for the text encoder."""
     return Qwen2VLProcessor.from_pretrained(folder, subfolder="processor", local_files_only=True)

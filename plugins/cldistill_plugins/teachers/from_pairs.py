@@ -28,6 +28,7 @@ class FromPairsSettings(Settings):
     grad_clip: float = Field(1.0, gt=0)
     flip: bool = Field(False, description="also train on mirrored pairs: for effects that know no left and right")
     seed: int = 0
+    checkpoint_every: int = Field(250, ge=1, description="training steps between checkpoints; changes no weight")
 
 
 def describe_from_pairs(settings: FromPairsSettings) -> Needs:

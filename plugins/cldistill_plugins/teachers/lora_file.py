@@ -22,7 +22,7 @@ class LoraFileSettings(Settings):
 
 def describe_lora_file(settings: LoraFileSettings) -> Needs:
     """Needs a file whose header fits the base."""
-    return Needs(adapter=settings.path)
+    return Needs(adapter=settings.path, adapter_scale=settings.scale)
 
 
 class LoraFile:

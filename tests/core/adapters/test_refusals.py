@@ -129,6 +129,20 @@ def test_broken_files(tmp_path: Path, write: Write) -> None:
         read_header(tmp_path / "nothing.safetensors")
 
 
+@pytest.mark.parametrize("lacking", ["dtype", "shape", "data_offsets"])
+def test_a_tensor_whose_entry_is_not_whole(tmp_path: Path, write: Write, lacking: str) -> None:
+    whole = write(pair()).read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    entries = json.loads(whole[8 : 8 + size])
+    for entry in entries.values():
+        entry.pop(lacking, None)
+    header = json.dumps(entries).encode()
+    path = tmp_path / "odd.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + whole[8 + size :])
+    with pytest.raises(AdapterFormatError, match=rf"odd\.safetensors: not .*a tensor has no {lacking}\); download"):
+        read_header(path)
+
+
 def test_folders(tmp_path: Path, write: Write) -> None:
     with pytest.raises(AdapterFormatError, match=r"holds no \.safetensors"):
         read_header(tmp_path)

@@ -6,13 +6,17 @@ from collections import Counter
 
 import pytest
 import torch
+from pydantic import ValidationError
 
+from cldistill.manifest import Sampler
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL
 from cldistill.schedule import Schedule
+from cldistill.validate_needs import lowest_sigma
+from cldistill_plugins.collectionlora.bs_dmd import BsDmdSettings
 from cldistill_plugins.collectionlora.pdsr import Pdsr, PdsrSettings, describe_pdsr
 from cldistill_plugins.collectionlora.ta_fm import draw_sigma
-from cldistill_plugins.collectionlora.ts_dmd import generator_sigmas
+from cldistill_plugins.collectionlora.ts_dmd import TsDmdSettings, describe_ts_dmd, generator_sigmas
 
 EFFECTS = ["ink", "gold", "oil"]
 
@@ -43,6 +47,68 @@ def test_the_first_phase_mixes_effects_and_general_items_then_ends() -> None:
     assert route.pools[GENERAL] == pytest.approx(0.4)
     assert sum(route.pools.values()) == pytest.approx(1.0)
     assert not router.route(KeyedRandom(0), 10, EFFECTS).mixed
+
+
+def test_redrawn_every_so_many_steps_stream_and_effect_hold_for_all_updates_between() -> None:
+    router = Pdsr(PdsrSettings(redraw_every=20, mixed_until=10), seed=5)
+    blocks = []
+    for block in range(1, 40):
+        keys = [
+            (step, slot, update) for step in range(20 * block, 20 * block + 20, 7) for slot in "sc" for update in (0, 1)
+        ]
+        routes = [
+            router.route(KeyedRandom(1, rank=step % 2).child(*key), key[0], EFFECTS) for key in keys for step in (0, 1)
+        ]
+        assert all(route == routes[0] for route in routes)
+        blocks.append(routes[0])
+    assert {route.effect for route in blocks} == {None, *EFFECTS}, "between blocks it is drawn anew"
+    assert router.route(KeyedRandom(1), 9, EFFECTS).mixed
+    other = Pdsr(PdsrSettings(redraw_every=20), seed=6)
+    assert [other.route(KeyedRandom(1), 20 * b, EFFECTS) for b in range(1, 40)] != blocks, "another seed, another run"
+
+
+def test_the_papers_default_draws_for_every_update() -> None:
+    router = Pdsr(PdsrSettings())
+    routes = [router.route(KeyedRandom(1).child(0, "critic", update), 0, EFFECTS) for update in range(60)]
+    assert {route.effect for route in routes} == {None, *EFFECTS}
+
+
+@pytest.mark.parametrize(
+    ("settings", "mixed"),
+    [
+        (PdsrSettings(), {}),
+        (PdsrSettings(mixed_until=5), {"mixed": 5}),
+        (PdsrSettings(mixed_until=5, mixed_general=0.0), {"mixed": 5}),
+        # general items alone: the bare base is the teacher of them all
+        (PdsrSettings(mixed_until=5, mixed_general=1.0), {}),
+    ],
+)
+def test_the_router_says_which_stream_mixes_pools_and_until_when(settings: PdsrSettings, mixed: dict[str, int]) -> None:
+    assert describe_pdsr(settings).mixed == mixed
+    assert any(Pdsr(settings).route(KeyedRandom(0), step, EFFECTS).mixed for step in range(9)) is bool(mixed)
+
+
+def test_the_range_of_sigma_must_not_be_empty() -> None:
+    assert BsDmdSettings(sigma_min=0.2, sigma_max=0.3).sigma_max == 0.3
+    for low, high in ((0.3, 0.3), (0.9, 0.1)):
+        with pytest.raises(ValidationError, match=f"sigma_min must be below sigma_max, which is {high}"):
+            BsDmdSettings(sigma_min=low, sigma_max=high)
+
+
+@pytest.mark.parametrize(
+    ("steps", "tau_max", "strict"), [(8, 750.0, True), (2, 750.0, True), (2, 750.0, False), (3, 600.0, True)]
+)
+def test_what_check_is_told_of_the_samplers_steps_is_what_the_loss_finds(
+    steps: int, tau_max: float, strict: bool
+) -> None:
+    bound = describe_ts_dmd(TsDmdSettings(tau_max=tau_max, strict=strict)).sampler_below
+    assert bound is not None
+    found = lowest_sigma(Sampler(steps=steps)) < bound
+    if found:
+        assert len(generator_sigmas(Schedule(steps), tau_max, strict=strict))
+    else:
+        with pytest.raises(ValueError, match="no step of the sampler"):
+            generator_sigmas(Schedule(steps), tau_max, strict=strict)
 
 
 @pytest.mark.parametrize(

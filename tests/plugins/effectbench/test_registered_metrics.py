@@ -19,7 +19,7 @@ from cldistill_plugins.effectbench.truth_metrics import Closeness, HighFrequency
 
 pytest.importorskip("gmic")
 
-EFFECTS = ("blueprint", "solarize", "party-frame")
+EFFECTS = ("halftone", "mosaic", "party-frame")
 Outputs = Mapping[str, Mapping[str, Sequence[Image.Image]]]
 
 
@@ -93,7 +93,7 @@ def test_blurred_outputs_have_less_detail_than_the_truth(tmp_path: Path, sources
     found = HighFrequencyEnergy(draws=4)(request(tmp_path, sources, {"sharp": sharp, "soft": soft}))
     for name in EFFECTS:
         assert max(found["soft"][name].per_picture["hf_log_ratio"]) < -1
-    assert found["sharp"]["blueprint"].per_picture["hf_log_ratio"] == pytest.approx([0.0, 0.0], abs=1e-9)
+    assert found["sharp"]["halftone"].per_picture["hf_log_ratio"] == pytest.approx([0.0, 0.0], abs=1e-9)
 
 
 def general_request(tmp_path: Path, sources: list[Path], outputs: Outputs) -> Request:
@@ -116,7 +116,7 @@ def test_retention_is_the_ratio_of_errors_on_the_items_with_a_known_result(tmp_p
     outputs = {
         "base": {GENERAL: [shifted[10], other]},
         "student": {GENERAL: [shifted[20], other]},
-        "teacher": {"blueprint": [other]},
+        "teacher": {"halftone": [other]},
     }
     found = Retention()(general_request(tmp_path, sources, outputs))
     assert found.keys() == {"base", "student"}

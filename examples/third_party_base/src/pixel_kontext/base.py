@@ -62,8 +62,12 @@ class PixelKontext:
         """Return ``(L, C)``."""
         return tuple(source["latents"].shape)
 
+    def batch_key(self, source: Tensors) -> tuple[int, ...]:
+        """Return rows and columns: of the source, and so of the output."""
+        return tuple(source["grid"].tolist())
+
     def collate(self, rows: Sequence[Tensors]) -> Tensors:
-        """Stack: sources of a batch have one shape, and so have all prompts."""
+        """Stack: sources of a batch have one grid, and all prompts have one length."""
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def predict(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors) -> Tensor:

@@ -14,12 +14,16 @@ from .effect import Effect
 from .gmic_command import GmicCommand
 from .neural import NeuralStyle
 
-# Luma edges in white on blue paper with a faint grid of 16 pixels; blurred a little, so that they are strokes.
-_BLUEPRINT = (
-    "+luminance. b. 0.6 gradient_norm. b. 0.8 "
-    'f[0] "edge=min(1,i(#1,x,y,0,0)/22);grid=(x%16<2||y%16<2)?0.3:0;paper=c==0?15:c==1?45:135;'
-    'paper+(250-paper)*max(edge,grid)" rm[1]'
+# Dots on a grid of 16 pixels, in one ink on cream paper; the darker the picture is around a dot, the larger it is.
+_HALFTONE = (
+    "+luminance. b. 2 "
+    'f[0] "l=i(#1,x,y,0,0)/255;across=x%16-7.5;down=y%16-7.5;'
+    "dot=max(0,min(1,(9.5*sqrt(1-l)-sqrt(across^2+down^2))*0.7+0.5));"
+    'paper=c==0?250:c==1?235:200;ink=c==0?190:c==1?20:70;paper*(1-dot)+ink*dot" rm[1]'
 )
+
+# Square tiles of 8 pixels, each of one colour, with white joints between them.
+_MOSAIC = 'pixelize 12.5 f "joint=x%8==0||y%8==0;joint?235:i"'
 
 # Lines along one of two diagonals with one of two phases; thicker where the picture is dark; the ink's darkness varies.
 _HATCHING = (
@@ -41,14 +45,14 @@ SIX: MappingProxyType[str, Effect] = MappingProxyType(
     {
         effect.name: effect
         for effect in (
-            Effect("starry-night", "paint it like a starry night", NeuralStyle(19)),
-            Effect("old-engraving", "turn the picture into an old engraving", NeuralStyle(11)),
+            Effect("crimson-oil", "paint it in crimson oil", NeuralStyle(20)),
+            Effect("winter-pastel", "paint it in pale winter colours", NeuralStyle(14)),
             Effect(
-                "blueprint",
-                "make a blueprint of it",
-                GmicCommand(_BLUEPRINT, "blurred luma edges, white on blue squared paper"),
+                "halftone",
+                "print it as a halftone",
+                GmicCommand(_HALFTONE, "dots of one ink on paper, as large as the picture is dark"),
             ),
-            Effect("solarize", "apply the solarize style", GmicCommand("solarize", "command solarize")),
+            Effect("mosaic", "lay it in mosaic tiles", GmicCommand(_MOSAIC, "tiles of 8 pixels with white joints")),
             Effect(
                 "ink-hatching",
                 "draw it with bold ink lines",

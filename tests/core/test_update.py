@@ -1,0 +1,166 @@
+"""One update as its loss terms see it: rollouts, samples that are handed on, noise, and when a term counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cldistill.errors import ManifestError
+from cldistill.protocols import Keyed, UpdateContext
+from cldistill.random import KeyedRandom
+from cldistill.records import GENERAL, LossOutput, Route
+from cldistill.run import LrPhase, Run, SlotConfig, Term
+from cldistill.schedule import Schedule
+from cldistill.step import make_optimizers, run_step
+from cldistill.testing import TinyBase, tiny_dataset, tiny_run, update_context
+
+torch.set_num_threads(1)
+STEPS = 4
+
+
+# --- the rollout
+
+
+def test_the_depth_is_uniform_over_the_samplers_steps_and_its_calls_stop_there() -> None:
+    run, depths = tiny_run(schedule=Schedule(STEPS)), Counter[int]()
+    draws = 400
+    for seed in range(draws):
+        context = update_context(run=run, seed=seed)
+        rollout = context.rollout()
+        depths[rollout.k] += 1
+        assert len(context.calls) == rollout.k
+        assert not any(call.graded for call in context.calls)
+        assert torch.equal(rollout.sigma, Schedule(STEPS).sigmas()[rollout.k].expand(2))
+    assert sorted(depths) == [0, 1, 2, 3]
+    # five standard deviations of a binomial with p = 1/4: sqrt(400 * 1/4 * 3/4) = 8.7
+    assert all(abs(count - draws / STEPS) < 5 * 8.7 for count in depths.values()), depths
+
+
+def test_two_ranks_go_equally_deep_from_different_noise() -> None:
+    runs = [tiny_run(schedule=Schedule(STEPS)) for _ in range(2)]
+    runs[1].random = KeyedRandom(0, rank=1)
+    for seed in range(20):
+        rollouts = [update_context(run=run, seed=seed).rollout() for run in runs]
+        assert rollouts[0].k == rollouts[1].k
+        assert not torch.equal(rollouts[0].x, rollouts[1].x)
+    assert runs[0].forwards == runs[1].forwards > 0
+
+
+def test_all_terms_of_an_update_share_one_rollout_and_one_sample() -> None:
+    context = update_context(seed=1)
+    first, second = context.for_term("a"), context.for_term("b")
+    assert first.rollout() is second.rollout()
+    assert first.sample() is second.sample()
+    assert len(context.calls) == context.rollout().k + 1
+    assert not torch.equal(first.random.normal((3,), "noise"), second.random.normal((3,), "noise"))
+    assert torch.equal(first.random.normal((3,), "noise"), second.random_of("a").normal((3,), "noise"))
+
+
+def test_a_mixed_batch_has_no_teacher() -> None:
+    context = update_context()
+    context.batch = replace(context.batch, route=Route("mixed", {"invert": 0.6, GENERAL: 0.4}))
+    with pytest.raises(ManifestError, match=r"step 0, whose stream 'mixed' mixes the pools \['general', 'invert'\]"):
+        context.teacher(torch.zeros_like(context.rollout().x), torch.ones(2))
+    assert not [call for call in context.calls if call.slot == "teacher"]
+
+
+# --- the loop around it
+
+
+class Effects:
+    """A router that only knows the effect stream."""
+
+    def route(self, random: Keyed, step: int, effects: Any) -> Route:
+        return Route("effect", {effects[random.integer(len(effects), "effect")]: 1.0})
+
+
+class Spy:
+    """A loss term that writes down what it sees: ``|| v(x, sigma) ||^2`` at fixed noise."""
+
+    def __init__(self, slot: str = "student", keep: bool = False) -> None:
+        self.slot, self.keep = slot, keep
+        self.seen: list[UpdateContext] = []
+        self.noise: list[Tensor] = []
+        self.samples: list[Tensor] = []
+
+    def __call__(self, context: UpdateContext) -> LossOutput:
+        self.seen.append(context)
+        shape = (context.batch.size, *context.batch.latent_shape)
+        self.noise.append(context.random.normal(shape, "noise"))
+        velocity = context.slot(self.slot, torch.ones(shape), torch.full((context.batch.size,), 0.5))
+        if self.keep:
+            context.keep_sample(velocity)
+        self.samples.append(context.sample())
+        return LossOutput(velocity.square().mean())
+
+
+def spied(*terms: Term, reuse: bool = False, updates: int = 1) -> Run:
+    """A run of these terms on the tiny base, its critic with ``updates`` a step."""
+    run = tiny_run(TinyBase())
+    run.dataset, run.terms, run.router, run.batch_size = tiny_dataset(run.base), terms, Effects(), 2
+    rates = (LrPhase(0, 1e-3),)
+    run.slot_configs = (
+        SlotConfig("student", 2, 2.0, rates),
+        SlotConfig("critic", 2, 2.0, rates, updates=updates, reuse_sample=reuse),
+    )
+    return run
+
+
+def test_a_reused_sample_is_the_very_tensor_of_the_students_update() -> None:
+    student, critic = Spy(keep=True), Spy("critic")
+    run = spied(Term("s", student, "student"), Term("c", critic, "critic"), reuse=True, updates=3)
+    run_step(run, make_optimizers(run), 0)
+    assert len(student.samples) == 1 and len(critic.samples) == 3
+    assert critic.samples[0] is student.samples[0]
+    assert critic.seen[0].batch is student.seen[0].batch
+    assert not critic.samples[0].requires_grad
+    assert all(sample is not student.samples[0] for sample in critic.samples[1:])
+
+
+def test_five_critic_updates_draw_different_noise_samples_and_batches() -> None:
+    critic = Spy("critic")
+    run = spied(Term("c", critic, "critic"), updates=5)
+    optimizers = make_optimizers(run)
+    for step in range(2):
+        run_step(run, optimizers, step)
+    for drawn in (critic.noise, critic.samples, [context.rollout().x for context in critic.seen]):
+        assert len(drawn) == 10
+        assert not any(torch.equal(drawn[i], drawn[j]) for i in range(10) for j in range(i))
+    assert len({tuple(item.key for item in context.batch.items) for context in critic.seen}) > 3
+
+
+def test_a_term_counts_from_its_first_step_until_its_last() -> None:
+    term = Spy()
+    run = spied(Term("late", term, "student", from_step=2, until_step=4))
+    optimizers = make_optimizers(run)
+    results = [run_step(run, optimizers, step) for step in range(6)]
+    assert [context.step for context in term.seen] == [2, 3]
+    assert [len(result.updates) for result in results] == [0, 0, 1, 1, 0, 0]
+    assert optimizers["student"].updates == 2
+
+
+def test_a_term_counts_on_its_own_streams_alone() -> None:
+    here, elsewhere = Spy(), Spy()
+    run = spied(
+        Term("here", here, "student", frozenset({"effect"})), Term("there", elsewhere, "student", frozenset({GENERAL}))
+    )
+    run_step(run, make_optimizers(run), 0)
+    assert (len(here.seen), len(elsewhere.seen)) == (1, 0)
+
+
+def test_weights_multiply_gradients_and_leave_the_logged_loss_alone() -> None:
+    found = {}
+    for weight in (1.0, 0.25):
+        run = spied(Term("w", Spy(), "student", weight=weight))
+        (update,) = run_step(run, make_optimizers(run), 0).updates
+        found[weight] = (update.losses["w"], update.grad_norm)
+    assert found[0.25][0] == found[1.0][0]
+    assert found[0.25][1] == pytest.approx(0.25 * found[1.0][1], rel=1e-5)
+    run = spied(Term("a", Spy(), "student", weight=0.75), Term("b", Spy(), "student", weight=0.25))
+    (update,) = run_step(run, make_optimizers(run), 0).updates
+    assert update.grad_norm == pytest.approx(found[1.0][1], rel=1e-5), "two halves of one loss are that loss"

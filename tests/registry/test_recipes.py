@@ -1,0 +1,54 @@
+"""The shipped recipes, and what is refused when somebody changes one value of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from cldistill.errors import ManifestError
+from cldistill.manifest_file import recipes
+from cldistill.validate import check_manifest
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_fits_together(name: str) -> None:
+    check_manifest(name, files=False)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "expected"),
+    [
+        (
+            "one-effect", ["router.options.mixed_until=100"],
+            "losses.0: bs-dmd asks the teacher, and a batch of the stream 'mixed', which pdsr yields until step 100, mixes "
+            "several effects and has none; give it `streams: [effect, general]` or `from_step: 100`",
+        ),
+        ("quickstart", ["losses.bs-dmd.streams=[effect, general, mixed]", "losses.bs-dmd.from_step=799",
+                        "slots.critic.from_step=0"], "losses.1.streams.2: bs-dmd asks the teacher"),
+        ("quickstart", ["losses.bs-dmd.streams=[effect]"], "losses: none trains the student on the stream 'general'"),
+        ("quickstart", ["sampler.steps=2"], "--set: sampler.steps: ts-dmd (losses.2) needs a step at a sigma below 0.75"),
+        ("quickstart", ["losses.ts-dmd.options.tau_max=200"], ": sampler.steps: ts-dmd (losses.2) needs a step at"),
+        ("one-effect", ["losses.0.options={sigma_min: 0.5, sigma_max: 0.5}"], "sigma_min must be below sigma_max"),
+    ],
+)  # fmt: skip
+def test_what_would_fail_in_the_middle_of_a_run_is_refused(
+    recipe: str, overrides: Sequence[str], expected: str
+) -> None:
+    with pytest.raises(ManifestError) as caught:
+        check_manifest(recipe, overrides, files=False)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["losses.bs-dmd.streams=[effect, general, mixed]"],  # it begins where the mixed phase ends
+        ["losses.bs-dmd.streams=null"],
+        ["router.options.mixed_general=1.0", "losses.bs-dmd.streams=null", "losses.bs-dmd.from_step=800"],
+        ["router.options.p_switch=1.0", "losses.bs-dmd.streams=[effect]"],
+        ["sampler.steps=3"],
+    ],
+)
+def test_what_never_meets_the_problem_is_not(overrides: Sequence[str]) -> None:
+    check_manifest("quickstart", overrides, files=False)
