@@ -110,6 +110,11 @@ class CheckedManifest:
             named = frozenset(stream for loss in self.losses for stream in loss.streams or ())
         return tuple(sorted(named))
 
+    def meets(self, stream: str, start: int, stop: int) -> bool:
+        """Whether the router may yield a stream somewhere in the 0-based generator steps from ``start`` to before ``stop``."""
+        until = self.router.needs.mixed.get(stream)
+        return stop > max(start, self.router.needs.begins.get(stream, 0)) and (until is None or start < until)
+
     def teacher_lines(self) -> list[str]:
         """Return how the teachers' files lie on the base, e.g. ``teachers manga, gold: 840/840 modules, scale 1.0``."""
         names: dict[str, list[str]] = {}

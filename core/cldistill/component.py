@@ -137,6 +137,8 @@ class Needs:
     mixed: Mapping[str, int | None] = field(default_factory=dict)
     """Router: streams whose batches mix several pools, which no teacher can teach -> the generator step at which each
     ends (None: never).  A loss that asks the teacher must keep out of them."""
+    begins: Mapping[str, int] = field(default_factory=dict)
+    """Router: streams that come up only from a generator step on (0 for those that it does not name)."""
     sampler_below: float | None = None
     """Loss term: the student's sampler must have a step strictly below this sigma."""
     adapter_scale: float = 1.0

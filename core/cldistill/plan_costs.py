@@ -84,17 +84,18 @@ def adapter_sizes(checked: CheckedManifest) -> tuple[AdapterSize, ...]:
 
 
 def cycles(checked: CheckedManifest) -> tuple[Cycle, ...]:
-    """Return the cost of a cycle on each stream in each phase; phases are cut where a loss or a slot begins or ends."""
+    """Return the cost of a cycle on each stream in each phase; phases are cut where a loss, slot or stream begins or ends."""
     manifest = checked.manifest
     end = manifest.train.generator_steps
     cuts = {0, *(loss.from_step for loss in checked.losses), *(slot.from_step for slot in manifest.slots.values())}
     cuts |= {loss.until_step for loss in checked.losses if loss.until_step is not None}
+    cuts |= {*checked.router.needs.begins.values()}
     starts = sorted(cut for cut in cuts if cut < end)
     found: list[Cycle] = []
     for start, stop in zip(starts, [*starts[1:], end], strict=True):
         for stream in checked.streams:
             cycle = _cycle(checked, stream, start, stop)
-            if cycle.updates:
+            if cycle.updates and checked.meets(stream, start, stop):
                 found.append(cycle)
     return tuple(found)
 

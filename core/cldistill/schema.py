@@ -34,7 +34,11 @@ def manifest_schema(catalogue: Catalogue) -> Schema:
     for unused in ("PartRef", "LossRef"):
         definitions.pop(unused, None)
     # A manifest that extends another need not repeat what that holds, neither at the top nor in a map within.
-    inner = {key: {"required": names} for key, names in _required_within(schema["properties"], definitions)}
+    inner: Schema = {key: {"required": names} for key, names in _required_within(schema["properties"], definitions)}
+    # `slots: {critic: null}` takes an inherited slot out.
+    (pattern,) = schema["properties"]["slots"]["patternProperties"]
+    schema["properties"]["slots"]["patternProperties"][pattern] = {"anyOf": [_ref("Slot"), {"type": "null"}]}
+    inner["slots"] = {"additionalProperties": {"type": "object"}}
     whole = {"required": schema.pop("required"), "properties": inner}
     schema["if"], schema["then"] = {"not": {"required": ["extends"]}}, whole
     schema["properties"]["extends"] = {

@@ -17,16 +17,16 @@ def loss_streams(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Ite
 
 def untaught_streams(checked: CheckedManifest) -> Iterator[str]:
     """A stream on which no loss ever trains the student makes updates that leave it as it is."""
-    router = checked.router
+    router, end = checked.router, checked.manifest.train.generator_steps
     for stream in sorted(router.needs.streams or ()):
         until = router.needs.mixed.get(stream)
         teaching = (
             loss
             for loss in checked.losses
             if loss.slot == STUDENT and loss.weight > 0 and (loss.streams is None or stream in loss.streams)
-            if until is None or loss.from_step < until
+            if checked.meets(stream, loss.from_step, end if loss.until_step is None else loss.until_step)
         )
-        if STUDENT in checked.manifest.slots and next(teaching, None) is None:
+        if STUDENT in checked.manifest.slots and checked.meets(stream, 0, end) and next(teaching, None) is None:
             yield (
                 f"{checked.file.where('losses')}: none trains the {STUDENT} on the stream {stream!r}, which the router "
                 f"{router.name} yields{'' if until is None else f' until step {until}'}; add the stream to a loss, or give "

@@ -108,6 +108,14 @@ def test_the_plan_prints_and_is_json(world: Any) -> None:
     assert json.loads(json.dumps(plan.to_json()))["cycles"][0]["with_checkpointing"] == 56.0
 
 
+def test_a_stream_is_counted_while_the_router_yields_it() -> None:
+    checked = validate(load_manifest("quickstart", ["router.options.mixed_until=500"]), files=False)
+    found = [(cycle.stream, cycle.from_step, cycle.until_step) for cycle in make_plan(checked).cycles]
+    assert found == [
+        ("mixed", 0, 500), ("effect", 500, 800), ("effect", 800, 864), ("general", 800, 864),
+    ]  # fmt: skip
+
+
 def test_units() -> None:
     assert (size(2.36e9), size(512), count(1_179_648_000), count(20_430_000_000)) == (
         "2.4 GB",

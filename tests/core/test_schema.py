@@ -166,6 +166,8 @@ def test_what_extends_another_need_not_repeat_it(validator: Validator) -> None:
         "samples": {"every": 5}, "evaluate": {"pictures": 8}, "router": {"options": {"p_switch": 1.0}},
     }  # fmt: skip
     assert validator.problems(partial) == []
+    assert validator.problems({"extends": "one-effect", "slots": {"critic": None}}) == [], "takes an inherited slot out"
+    assert validator.problems(recipe("one-effect") | {"slots": {"student": {}, "critic": None}})
     del partial["extends"]
     found = validator.problems(partial)
     for key in ("manifest: 'effects'", "general: 'images'", "base: 'use'", "samples: 'images'", "evaluate: 'images'"):

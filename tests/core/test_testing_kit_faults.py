@@ -280,6 +280,13 @@ class MixingForLonger:
         return Route("mixed", {effects[0]: 0.5, effects[-1]: 0.5} if step < 11 else {effects[0]: 1.0})
 
 
+class TooEarly:
+    """Says that a stream begins at step 5, and yields it at once."""
+
+    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+        return Route("late", {effects[0]: 1.0})
+
+
 @pytest.mark.parametrize(
     ("router", "message"),
     [
@@ -287,11 +294,12 @@ class MixingForLonger:
         (PerRank, "another rank"),
         (Undeclared, "describe must say general=True"),
         (Mixing, r"in step 0 of the stream 'effect', so describe must say mixed="),
+        (TooEarly, "yields the stream 'late' in step 0, but describes that it begins at 5"),
         (MixingForLonger, r"in step 10 of the stream 'mixed', so describe must say mixed="),
     ],
 )
 def test_each_fault_of_a_router_is_named(router: Callable[[], Any], message: str) -> None:
-    needs = Needs(streams=frozenset({"effect", "mixed"}), mixed={"mixed": 10})
+    needs = Needs(streams=frozenset({"effect", "mixed", "late"}), mixed={"mixed": 10}, begins={"late": 5})
     component = stream_router("faulty", "has a fault", Nothing, lambda s: needs, lambda s, c: router())
     with pytest.raises(ConformanceError, match=message):
         testing.check_stream_router(component, fresh=False)

@@ -27,6 +27,9 @@ def test_every_recipe_fits_together(name: str) -> None:
         ("quickstart", ["losses.bs-dmd.streams=[effect, general, mixed]", "losses.bs-dmd.from_step=799",
                         "slots.critic.from_step=0"], "losses.1.streams.2: bs-dmd asks the teacher"),
         ("quickstart", ["losses.bs-dmd.streams=[effect]"], "losses: none trains the student on the stream 'general'"),
+        ("quickstart", ["losses.bs-dmd.streams=[effect]", "losses.bs-dmd.until_step=801"],
+         "losses: none trains the student on the stream 'general'"),
+        ("quickstart", ["losses.ta-fm.until_step=0", "losses.ta-fm.from_step=0"], "losses.0.until_step: must be greater"),
         ("quickstart", ["sampler.steps=2"], "--set: sampler.steps: ts-dmd (losses.2) needs a step at a sigma below 0.75"),
         ("quickstart", ["losses.ts-dmd.options.tau_max=200"], ": sampler.steps: ts-dmd (losses.2) needs a step at"),
         ("one-effect", ["losses.0.options={sigma_min: 0.5, sigma_max: 0.5}"], "sigma_min must be below sigma_max"),
@@ -48,6 +51,8 @@ def test_what_would_fail_in_the_middle_of_a_run_is_refused(
         ["router.options.mixed_general=1.0", "losses.bs-dmd.streams=null", "losses.bs-dmd.from_step=800"],
         ["router.options.p_switch=1.0", "losses.bs-dmd.streams=[effect]"],
         ["sampler.steps=3"],
+        # all of the run is the mixed phase: effect and general stream never come
+        ["router.options.mixed_until=864", "losses=[{use: ta-fm, streams: [mixed]}, {use: fake-score}]"],
     ],
 )
 def test_what_never_meets_the_problem_is_not(overrides: Sequence[str]) -> None:

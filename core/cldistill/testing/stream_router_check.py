@@ -39,6 +39,11 @@ def check_stream_router(
             )
         for step, route in enumerate(routes):
             _said_to_be_mixed(checker, needs, route, step)
+            begins = needs.begins.get(route.stream, 0)
+            checker.require(
+                step >= begins,
+                f"yields the stream {route.stream!r} in step {step}, but describes that it begins at {begins}",
+            )
         general = any(GENERAL in route.pools for route in routes)
         checker.require(not general or needs.general, "draws from the general pool, so describe must say general=True")
         backwards = [_route(other, step, effects, rank=1) for step in reversed(range(draws))]

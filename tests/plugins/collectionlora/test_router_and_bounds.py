@@ -84,7 +84,9 @@ def test_the_papers_default_draws_for_every_update() -> None:
     ],
 )
 def test_the_router_says_which_stream_mixes_pools_and_until_when(settings: PdsrSettings, mixed: dict[str, int]) -> None:
-    assert describe_pdsr(settings).mixed == mixed
+    needs = describe_pdsr(settings)
+    assert needs.mixed == mixed
+    assert needs.begins == ({"effect": 5, GENERAL: 5} if settings.mixed_until else {})
     assert any(Pdsr(settings).route(KeyedRandom(0), step, EFFECTS).mixed for step in range(9)) is bool(mixed)
 
 
