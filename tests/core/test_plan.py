@@ -109,11 +109,16 @@ def test_the_plan_prints_and_is_json(world: Any) -> None:
 
 
 def test_a_stream_is_counted_while_the_router_yields_it() -> None:
-    checked = validate(load_manifest("quickstart", ["router.options.mixed_until=500"]), files=False)
+    phases = [
+        "train.generator_steps=40",
+        "router.options.mixed_until=10",
+        "losses.bs-dmd.from_step=20",
+        "slots.student.lr=1",
+    ]
+    phases += [f"{key}.from_step=20" for key in ("losses.ts-dmd", "losses.fake-score", "slots.critic")]
+    checked = validate(load_manifest("quickstart", phases), files=False)
     found = [(cycle.stream, cycle.from_step, cycle.until_step) for cycle in make_plan(checked).cycles]
-    assert found == [
-        ("mixed", 0, 500), ("effect", 500, 800), ("effect", 800, 864), ("general", 800, 864),
-    ]  # fmt: skip
+    assert found == [("mixed", 0, 10), ("effect", 10, 20), ("effect", 20, 40), ("general", 20, 40)]
 
 
 def test_units() -> None:
