@@ -1,10 +1,12 @@
 """The quickstart's longer run against TA-FM alone given the same time: does the full objective bring texture back?
 
-    python examples/quickstart_benchmark.py OUT
+    python examples/quickstart_benchmark.py OUT                      one after the other, on all cores
+    python examples/quickstart_benchmark.py OUT --together STEPS     side by side, one thread each
 
 Runs ``quickstart-long``, then ``quickstart-ta-fm`` with as many steps as fit into the training seconds that the first
-one took, both resumable, and compares them picture by picture on the held-out pictures of the stochastic effects:
-``|log(E(output) / E(truth))|`` of the energy above one cycle in 8 pixels, with a paired bootstrap interval.
+one took (side by side: with STEPS, and the report says how long each trained), both resumable.  Compares them picture
+by picture on the held-out pictures of the stochastic effects: ``|log(E(output) / E(truth))|`` of the energy above one
+cycle in 8 pixels, with a paired bootstrap interval.
 Writes ``OUT/benchmark.json``.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -30,10 +33,31 @@ STOCHASTIC = tuple(name for name, effect in SIX.items() if effect.stochastic)
 FULL, ALONE = "quickstart-long", "quickstart-ta-fm"
 
 
-def run(recipe: str, out: Path, *settings: str) -> None:
-    """Run (or go on with) a recipe as a user would."""
+def command(recipe: str, out: Path, *settings: str) -> list[str]:
+    """Return the command that runs (or goes on with) a recipe, as a user would type it."""
     words = [word for setting in settings for word in ("--set", setting)]
-    subprocess.run([sys.executable, "-m", "cldistill", "run", recipe, "--output", str(out), *words], check=True)
+    return [sys.executable, "-m", "cldistill", "run", recipe, "--output", str(out), *words]
+
+
+def alone_settings(steps: int) -> tuple[str, str]:
+    """Return what gives ``quickstart-ta-fm`` that many steps."""
+    return f"train.generator_steps={steps}", f"router.options.mixed_until={steps}"
+
+
+def run_in_turn(full: Path, alone: Path) -> None:
+    """Run the full objective, then TA-FM alone for as long."""
+    subprocess.run(command(FULL, full), check=True)
+    begun = next(index for index, record in enumerate(steps_of(full)) if len(record["updates"]) > 1)
+    subprocess.run(command(ALONE, alone, *alone_settings(equal_time_steps(full, begun))), check=True)
+
+
+def run_together(full: Path, alone: Path, steps: int) -> None:
+    """Run both at once, one thread each."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    commands = command(FULL, full), command(ALONE, alone, *alone_settings(steps))
+    running = [subprocess.Popen(words, env=environment) for words in commands]
+    if any([process.wait() for process in running]):
+        raise SystemExit("one of the runs failed; the same command goes on")
 
 
 def steps_of(out: Path) -> list[dict[str, Any]]:
@@ -75,16 +99,16 @@ def main() -> None:
     """Run both, compare, write and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--together", type=int, metavar="STEPS", help="steps of TA-FM alone, run beside the other")
     given = parser.parse_args()
     full, alone = given.out / "full", given.out / "ta-fm-alone"
-    run(FULL, full)
-    log = steps_of(full)
-    begun = next(index for index, record in enumerate(log) if len(record["updates"]) > 1)
-    steps = equal_time_steps(full, begun)
-    run(ALONE, alone, f"train.generator_steps={steps}", f"router.options.mixed_until={steps}")
+    if given.together is None:
+        run_in_turn(full, alone)
+    else:
+        run_together(full, alone, given.together)
     reports = {path.name: json.loads((path / "report.json").read_text()) for path in (full, alone)}
     result = {
-        "command": "python examples/quickstart_benchmark.py OUT",
+        "command": " ".join(["python", *sys.argv]),
         "versions": {name: version(name) for name in ("cldistill", "torch", "diffusers")},
         "machine": platform.machine(),
         "hf_distance": compare(full, alone),

@@ -117,7 +117,10 @@ def evaluate(run: Run, encoder: Encoder, plan: EvaluationPlan, cache: Path, stag
 def values_of(found: Mapping[str, Mapping[str, Sequence[MetricValues]]]) -> dict[str, Any]:
     """Return ``{system: {pool: {metric: [value a picture]}}}``."""
     return {
-        system: {pool: {k: list(v) for result in results for k, v in result.per_picture.items()} for pool, results in p.items()}
+        system: {
+            pool: {k: list(v) for result in results for k, v in result.per_picture.items()}
+            for pool, results in p.items()
+        }
         for system, p in found.items()
     }
 

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from cldistill.assemble import assemble
 from cldistill.checked import CheckedManifest
-from cldistill.collection_index import read_index
-from cldistill.data import list_pictures, open_picture
+from cldistill.closing import report_table, result_picture, run_figures, say_where
+from cldistill.data import list_pictures
 from cldistill.display import Display
 from cldistill.errors import Stopped
 from cldistill.evaluate import EvaluationPlan, evaluate
 from cldistill.export import export_collection
 from cldistill.export_check import fixed_probe
 from cldistill.files import atomic_write_text
-from cldistill.grids import Row, save_grid
-from cldistill.held_out import PICTURES_OF_RESULT, held_out_rows, result_pictures
-from cldistill.measure import peak_memory_mb
-from cldistill.metrics_log import FILE, MetricsLog, read_metrics
+from cldistill.held_out import grid_picture, held_out_rows
+from cldistill.metrics_log import MetricsLog
 from cldistill.prepare import Workshop
 from cldistill.preview import SampleGrids
 from cldistill.progress import Stages, StoppableStages
@@ -38,6 +34,9 @@ from cldistill.stages import LiveStages
 from cldistill.systems import Studio, systems_of
 from cldistill.train import final_weights, train
 from cldistill.update import STUDENT
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PER_PICTURE = "per_picture.json"
 """Every value behind ``report.json``, for intervals and comparisons of two runs picture by picture."""
@@ -79,6 +78,8 @@ def _execute(checked: CheckedManifest, output: Path, console: Console, command: 
     workshop: Workshop = run.extras["workshop"]
     if run.is_main:
         atomic_write_text(output / "manifest.resolved.yaml", run.resolved_manifest)
+        for line in checked.teacher_lines():
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
     grids = sample_grids(checked, workshop)
     if grids is not None:
         run.observers = (*run.observers, grids)
@@ -160,8 +161,24 @@ def export_run(run: Run, checked: CheckedManifest, weights: Mapping[str, Any], k
         schedule=run.schedule, title=run.name, resolved_manifest=resolved_text(checked, portable=True),
         base_part=(checked.base.name, checked.base.settings.model_dump(mode="json")),
         teacher_digests={e.name: run.teachers.digest(e.name) or "base" for e in run.effects}, probe=probe,
-        manifest_digest=run.manifest_digest, steps=run.total_steps,
+        manifest_digest=run.manifest_digest, steps=run.total_steps, samples=card_samples(run, checked),
     )  # fmt: skip
+
+
+def card_samples(run: Run, checked: CheckedManifest) -> dict[str, Image]:
+    """Let the student make one picture an effect for the collection's card, where the manifest shows it pictures."""
+    shown = checked.manifest.samples or checked.manifest.evaluate
+    if shown is None:
+        return {}
+    workshop: Workshop = run.extras["workshop"]
+    studio, student = Studio(run, workshop.encoder), systems_of(run, 1)[-1]
+    pictures = list_pictures(shown.images)
+    return {
+        effect.name: studio.pictures(
+            student, held_out_rows([grid_picture(pictures, index)], effect, run.prompts[effect.name])
+        )[0]
+        for index, effect in enumerate(run.effects)
+    }
 
 
 def evaluation_plan(run: Run, checked: CheckedManifest) -> EvaluationPlan:
@@ -171,90 +188,3 @@ def evaluation_plan(run: Run, checked: CheckedManifest) -> EvaluationPlan:
     metrics = {part.name: part.build(run.extras["context"]) for part in checked.metrics}
     images = wanted.general.parent if wanted.general is not None else None
     return EvaluationPlan(wanted.images, wanted.pictures, wanted.teacher_steps, metrics, images, wanted.general)
-
-
-def result_picture(run: Run, plan: EvaluationPlan, workshop: Workshop, path: Path) -> Path:
-    """Draw the run's picture: each effect by its own teacher and by the one student, on two held-out pictures."""
-    studio = Studio(run, workshop.encoder)
-    _, teacher, _, student = systems_of(run, plan.teacher_steps)
-    pictures = list_pictures(plan.images)
-    rows = []
-    for index, effect in enumerate(run.effects):
-        chosen = result_pictures(pictures, index)
-        items = held_out_rows(chosen, effect, run.prompts[effect.name])
-        by_teacher, by_student = studio.pictures(teacher, items), studio.pictures(student, items)
-        cells = [x for i, p in enumerate(chosen) for x in (open_picture(p), by_teacher[i], by_student[i])]
-        rows.append(Row(effect.name, cells))
-    columns = [
-        "source",
-        f"its own LoRA\n{teacher.evaluations} evaluations",
-        f"one LoRA\n{student.evaluations} evaluations",
-    ]
-    save_grid(path, rows, columns * PICTURES_OF_RESULT, f"{run.name}: {len(run.effects)} effects in one LoRA")
-    return path
-
-
-def run_figures(run: Run, started: float) -> dict[str, Any]:
-    """Return the run's own figures; time and forwards of earlier, resumed sessions are those of ``metrics.jsonl``."""
-    records = read_metrics(run.output / FILE)
-    full = [record for record in records if is_full(run, record)]
-    return {
-        "seconds": round(time.monotonic() - started, 1),
-        "peak_memory_mb": round(peak_memory_mb(str(run.accelerator.device)), 1),
-        "generator_steps": len(records),
-        "full_generator_steps": len(full),
-        "forwards": sum(r["forwards"] for r in records),
-        "training_seconds": round(sum(r["seconds"] or 0.0 for r in records), 1),
-    }
-
-
-def is_full(run: Run, record: Mapping[str, Any]) -> bool:
-    """Whether a step of the log ran the whole objective: every loss of the student, and an update of every other slot."""
-    slots = {update["slot"] for update in record["updates"]}
-    wanted = {term.name for term in run.terms if term.slot == STUDENT}
-    ran = {name for update in record["updates"] if update["slot"] == STUDENT for name in update["losses"]}
-    return slots >= {config.name for config in run.slot_configs} and ran >= wanted
-
-
-COLUMNS = (("closeness", "closeness"), ("nearest_is_right", "nearest is right"), ("retention", "retention"))
-
-
-def report_table(systems: Mapping[str, Any]) -> Table:
-    """Return the table that a run ends with: a row a system, its means; below, the student's effects one by one."""
-    table = Table(title="Held-out pictures", title_justify="left")
-    table.add_column("system")
-    table.add_column("evaluations", justify="right")
-    for _, title in COLUMNS:
-        table.add_column(title, justify="right")
-    for name, entry in systems.items():
-        table.add_row(name, str(entry["evaluations"]), *_cells(entry["mean"]))
-    table.add_section()
-    *_, student = systems
-    for effect, values in systems[student]["effects"].items():
-        table.add_row(f"  {effect}", str(systems[student]["evaluations"]), *_cells(values))
-    return table
-
-
-def _cells(values: Mapping[str, float]) -> Sequence[str]:
-    return [f"{values[key]:.3f}" if key in values else "–" for key, _ in COLUMNS]
-
-
-def say_where(console: Console, run: Run, collection: Path, picture: Path | None, report: Path) -> None:
-    """Print the paths and the command that tries the collection on one's own picture."""
-    lines = [f"Report:     {report}", f"Collection: {collection}"]
-    if picture is not None:
-        lines.append(f"Picture:    {picture}")
-    lines.append(f"Try it:     {generate_command(run, collection)}")
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def generate_command(run: Run, collection: Path) -> str:
-    """Return the command that makes a picture; a base in a local folder, which no collection names, is given."""
-    model = run.extras.get("model")
-    local = isinstance(model, str | Path) and Path(model).is_absolute()
-    base = ["--base", str(model)] if local and "model" not in read_index(collection).base_options else []
-    effect = run.effects[0].name
-    return shlex.join(
-        ["cldistill", "generate", str(collection), *base, "--image", "cat.png", "--effect", effect, "-o", "out.png"]
-    )

@@ -14,8 +14,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cldistill import cli
+from cldistill.closing import generate_command
 from cldistill.collection import Collection
-from cldistill.runner import generate_command
 
 
 def generate(*words: object) -> Any:
