@@ -61,6 +61,7 @@ def assemble(
     )  # fmt: skip
     watching = (*observers, *(part.build(context) for part in checked.observers))
     check_observers(watching)  # before hours of preparation, not after them
+    router = checked.router.build(context)  # before anything slow: it may refuse its options
     random = KeyedRandom(manifest.train.seed, accelerator.process_index, context.device)
     with stages.stage("loading the base model", 1) as advance:
         base: BaseModel = checked.base.build(context)
@@ -92,7 +93,7 @@ def assemble(
     )  # fmt: skip
     return Run(
         name=manifest.name, output=output, total_steps=manifest.train.generator_steps, base=base, slots=slots,
-        slot_configs=configs, terms=terms, router=checked.router.build(context), dataset=dataset, teachers=bank,
+        slot_configs=configs, terms=terms, router=router, dataset=dataset, teachers=bank,
         schedule=Schedule(manifest.sampler.steps, manifest.sampler.shift, manifest.sampler.integer_timesteps),
         random=random.child("train"), accelerator=accelerator, effects=checked.effects, prompts=prompts,
         teacher_shift=teacher_shift(checked),

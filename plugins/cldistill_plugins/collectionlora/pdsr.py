@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 from pydantic import Field
 
-from cldistill.component import Needs, Settings
+from cldistill.component import BuildContext, Needs, Settings
+from cldistill.errors import OptionsError, nearest
 from cldistill.protocols import Keyed
 from cldistill.records import GENERAL, Route
 
@@ -30,6 +32,10 @@ class PdsrSettings(Settings):
         description="generator steps of a first phase whose batches mix all effects and general items (stream 'mixed')",
     )
     mixed_general: float = Field(0.4, ge=0.0, le=1.0, description="share of general items in a mixed batch")
+    effect_weights: Mapping[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="effect -> how often it is drawn, as against 1 for an effect that is not named (the paper: all alike)",
+    )
 
 
 def describe_pdsr(settings: PdsrSettings) -> Needs:
@@ -45,6 +51,19 @@ def describe_pdsr(settings: PdsrSettings) -> Needs:
     begins = {stream: settings.mixed_until for stream in streams - {MIXED}} if settings.mixed_until else {}
     general = settings.p_switch < 1 or (settings.mixed_until > 0 and settings.mixed_general > 0)
     return Needs(streams=frozenset(streams), general=general, mixed=mixed, begins=begins)
+
+
+def build_pdsr(settings: PdsrSettings, context: BuildContext) -> Pdsr:
+    """Return the router.
+
+    Raises:
+        OptionsError: ``effect_weights`` names an effect that the manifest does not have.
+    """
+    names = [effect.name for effect in context.effects]
+    for name in settings.effect_weights:
+        if name not in names:
+            raise OptionsError(f"router.options.effect_weights.{name}: there is no effect {name!r}{nearest(name, names)}")
+    return Pdsr(settings, context.seed)
 
 
 class Pdsr:
@@ -67,7 +86,7 @@ class Pdsr:
         if self.settings.redraw_every > 1:
             random = self._held(step)
         if random.uniform("stream") < self.settings.p_switch:
-            return Route(EFFECT, {effects[random.integer(len(effects), "effect")]: 1.0})
+            return Route(EFFECT, {self._draw_effect(random, effects): 1.0})
         return Route(GENERAL, {GENERAL: 1.0})
 
     def _held(self, step: int) -> Keyed:
@@ -76,7 +95,21 @@ class Pdsr:
 
         return KeyedRandom(self._seed).child("pdsr", step // self.settings.redraw_every)
 
+    def _draw_effect(self, random: Keyed, effects: Sequence[str]) -> str:
+        if not self.settings.effect_weights:
+            return effects[random.integer(len(effects), "effect")]
+        left = random.uniform("effect")
+        for name, chance in self._chances(effects).items():
+            left -= chance
+            if left < 0:
+                return name
+        return effects[-1]
+
+    def _chances(self, effects: Sequence[str]) -> dict[str, float]:
+        weights = {name: self.settings.effect_weights.get(name, 1.0) for name in effects}
+        return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+
     def _mixture(self, effects: Sequence[str]) -> dict[str, float]:
         share = self.settings.mixed_general
-        pools = {name: (1.0 - share) / len(effects) for name in effects} if share < 1 else {}
+        pools = {n: (1.0 - share) * chance for n, chance in self._chances(effects).items()} if share < 1 else {}
         return {**pools, GENERAL: share} if share > 0 else pools

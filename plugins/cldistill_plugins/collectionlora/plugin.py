@@ -11,7 +11,7 @@ from cldistill.protocols import LossTerm, PromptIsolator, StreamRouter
 from cldistill_plugins.collectionlora.aop import AopSettings, build_aop, describe_aop
 from cldistill_plugins.collectionlora.bs_dmd import BsDmd, BsDmdSettings, describe_bs_dmd
 from cldistill_plugins.collectionlora.fake_score import FakeScore, FakeScoreSettings, describe_fake_score
-from cldistill_plugins.collectionlora.pdsr import Pdsr, PdsrSettings, describe_pdsr
+from cldistill_plugins.collectionlora.pdsr import PdsrSettings, build_pdsr, describe_pdsr
 from cldistill_plugins.collectionlora.ta_fm import TaFm, TaFmSettings, describe_ta_fm
 from cldistill_plugins.collectionlora.ts_dmd import TsDmd, TsDmdSettings, describe_ts_dmd
 
@@ -25,7 +25,7 @@ def register_stream_routers() -> Sequence[Component[Any, StreamRouter]]:
             "probabilistic dual-stream routing: an effect with its teacher, or the general stream",
             PdsrSettings,
             describe_pdsr,
-            lambda settings, context: Pdsr(settings, context.seed),
+            build_pdsr,
         )
     ]
 

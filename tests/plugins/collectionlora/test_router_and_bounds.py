@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
 
+from cldistill.component import BuildContext
+from cldistill.errors import OptionsError
 from cldistill.manifest import Sampler
 from cldistill.random import KeyedRandom
-from cldistill.records import GENERAL
+from cldistill.records import GENERAL, EffectInfo
 from cldistill.schedule import Schedule
 from cldistill.validate_needs import lowest_sigma
 from cldistill_plugins.collectionlora.bs_dmd import BsDmdSettings
-from cldistill_plugins.collectionlora.pdsr import Pdsr, PdsrSettings, describe_pdsr
+from cldistill_plugins.collectionlora.pdsr import Pdsr, PdsrSettings, build_pdsr, describe_pdsr
 from cldistill_plugins.collectionlora.ta_fm import draw_sigma
 from cldistill_plugins.collectionlora.ts_dmd import TsDmdSettings, describe_ts_dmd, generator_sigmas
 
@@ -47,6 +50,22 @@ def test_the_first_phase_mixes_effects_and_general_items_then_ends() -> None:
     assert route.pools[GENERAL] == pytest.approx(0.4)
     assert sum(route.pools.values()) == pytest.approx(1.0)
     assert not router.route(KeyedRandom(0), 10, EFFECTS).mixed
+
+
+def test_weights_say_how_often_an_effect_is_drawn_alone_and_in_a_mixture() -> None:
+    router = Pdsr(PdsrSettings(p_switch=1.0, effect_weights={"oil": 2.0}, mixed_until=1, mixed_general=0.5))
+    pools = router.route(KeyedRandom(0), 0, EFFECTS).pools
+    assert pools == pytest.approx({"ink": 0.125, "gold": 0.125, "oil": 0.25, GENERAL: 0.5})
+    drawn = Counter(router.route(KeyedRandom(0).child(i), 1, EFFECTS).effect for i in range(4000))
+    assert drawn["oil"] / 4000 == pytest.approx(0.5, abs=0.03)
+    assert drawn["ink"] / 4000 == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_weight_of_an_unknown_effect_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
+    effects = tuple(EffectInfo(name, "x") for name in EFFECTS)
+    context = BuildContext(root=tmp_path, cache=tmp_path, output=tmp_path, effects=effects)
+    with pytest.raises(OptionsError, match=r"effect_weights.golt: there is no effect 'golt'.*gold"):
+        build_pdsr(PdsrSettings(effect_weights={"golt": 2.0}), context)
 
 
 def test_redrawn_every_so_many_steps_stream_and_effect_hold_for_all_updates_between() -> None:
