@@ -1,0 +1,55 @@
+"""What the README shows is there and works: its links, its picture, its commands, its manifest, its Python."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import typer
+from PIL import Image
+
+from cldistill.cli import app
+from cldistill.collection import Collection
+from cldistill.validate import check_manifest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+def test_links_and_the_picture_of_a_result_are_there() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGE) if "://" not in link]
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", PAGE)
+    with Image.open(ROOT / picture) as opened:
+        assert min(opened.size) > 500
+
+
+def test_its_manifest_fits_together(tmp_path: Path) -> None:
+    (manifest,) = blocks("yaml")
+    file = tmp_path / "readme.yaml"
+    file.write_text(manifest)
+    checked = check_manifest(str(file), files=False)
+    assert [loss.part.name for loss in checked.losses] == ["bs-dmd", "ts-dmd", "ta-fm", "fake-score"]
+
+
+def test_its_commands_exist() -> None:
+    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    named = set(re.findall(r"`cldistill (\w+)", PAGE)) | set(re.findall(r"^cldistill (\w+)", PAGE, flags=re.MULTILINE))
+    assert named <= known
+    assert set(re.findall(r"^\| `cldistill (\w+)", PAGE, flags=re.MULTILINE)) == known
+
+
+def test_its_python_is_ten_lines_of_what_there_is() -> None:
+    (code,) = blocks("python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    used = {node.attr for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Attribute)}
+    assert {"load", "effects", "generate"} <= used
+    assert hasattr(Collection, "load")
+    assert hasattr(Collection, "generate")
