@@ -62,7 +62,9 @@ def build_pdsr(settings: PdsrSettings, context: BuildContext) -> Pdsr:
     names = [effect.name for effect in context.effects]
     for name in settings.effect_weights:
         if name not in names:
-            raise OptionsError(f"router.options.effect_weights.{name}: there is no effect {name!r}{nearest(name, names)}")
+            raise OptionsError(
+                f"router.options.effect_weights.{name}: there is no effect {name!r}{nearest(name, names)}"
+            )
     return Pdsr(settings, context.seed)
 
 
