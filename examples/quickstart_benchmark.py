@@ -107,8 +107,9 @@ def main() -> None:
     else:
         run_together(full, alone, given.together)
     reports = {path.name: json.loads((path / "report.json").read_text()) for path in (full, alone)}
+    together = "" if given.together is None else f" --together {given.together}"
     result = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": "python examples/quickstart_benchmark.py OUT" + together,
         "versions": {name: version(name) for name in ("cldistill", "torch", "diffusers")},
         "machine": platform.machine(),
         "hf_distance": compare(full, alone),
