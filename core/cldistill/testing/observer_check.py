@@ -10,8 +10,9 @@ import pluggy
 import torch
 
 from cldistill.component import AnyComponent
+from cldistill.errors import PluginError
 from cldistill.hookspecs import RunHooks
-from cldistill.markers import PROJECT
+from cldistill.observers import manager_of
 from cldistill.records import StepResult, UpdateResult
 from cldistill.run import Run
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
@@ -68,12 +69,9 @@ def _live_through(checker: Checker, observer: object, run: Run, ending: str) -> 
 
 
 def _manager(checker: Checker, observer: object) -> pluggy.PluginManager:
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(RunHooks)
     try:
-        manager.register(observer)
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
+        manager = manager_of(observer)
+    except PluginError as error:
         checker.fail(
             f"has a hook that does not exist or takes other arguments ({error}); see cldistill.hookspecs.RunHooks"
         )
