@@ -21,9 +21,11 @@ from cldistill.records import EffectInfo
 if TYPE_CHECKING:
     from cldistill import protocols
 
-Kind = Literal["base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer"]
+Kind = Literal[
+    "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer", "grouper"
+]  # fmt: skip
 KINDS: tuple[Kind, ...] = (
-    "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer"
+    "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer", "grouper"
 )  # fmt: skip
 
 
@@ -145,6 +147,9 @@ class Needs:
     """Teacher source: what the scale of the file ``adapter`` is multiplied by."""
     base: BaseDescription | None = None
     """Base model: its description."""
+    probes: tuple[str, ...] = ()
+    """Metric: pools that ``cldistill eval`` makes for it beside the effects', each on a few pictures: names of
+    `cldistill.records.PROBES`; the pool of an effect's probe is `cldistill.records.probe_pool`."""
 
 
 @dataclass(frozen=True)
@@ -258,3 +263,14 @@ def observer(
 ) -> Component[S, object]:
     """Register an observer: an object with `cldistill.markers.hookimpl` methods named as in `cldistill.hookspecs.RunHooks`."""
     return Component("observer", name, summary, settings, describe, build)
+
+
+def grouper(
+    name: str,
+    summary: str,
+    settings: type[S],
+    describe: Callable[[S], Needs],
+    build: Callable[[S, BuildContext], protocols.Grouper],
+) -> Component[S, protocols.Grouper]:
+    """Register a rule that splits a bank of effects into several collections (``cldistill group``)."""
+    return Component("grouper", name, summary, settings, describe, build)

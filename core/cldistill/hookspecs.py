@@ -50,6 +50,10 @@ class PluginHooks:
     def register_observers(self) -> Sequence[Component[Any, object]]:  # type: ignore[empty-body]
         """Return observers (trackers, displays): objects that implement some of `RunHooks`."""
 
+    @hookspec
+    def register_groupers(self) -> Sequence[Component[Any, protocols.Grouper]]:  # type: ignore[empty-body]
+        """Return rules that split a bank of effects into several collections."""
+
 
 class RunHooks:
     """What an observer may implement: called on the main process only, results are ignored."""

@@ -32,6 +32,7 @@ HOOK_KINDS: Mapping[str, Kind] = {
     "register_loss_terms": "loss_term",
     "register_metrics": "metric",
     "register_observers": "observer",
+    "register_groupers": "grouper",
 }
 
 

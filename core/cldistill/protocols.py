@@ -10,13 +10,25 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from cldistill.records import Batch, EffectInfo, Item, LossOutput, MetricValues, Prompts, Rollout, Route, Tensors
+from cldistill.records import (
+    Batch,
+    EffectInfo,
+    Grouping,
+    Item,
+    LossOutput,
+    MetricValues,
+    Prompts,
+    Rollout,
+    Route,
+    Tensors,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Generator, Tensor, nn
 
     from cldistill.adapter_files import AdapterState
+    from cldistill.run import Run
     from cldistill.schedule import Schedule
 
 Purpose = str
@@ -213,18 +225,56 @@ class LossTerm(Protocol):
 
 
 class Metric(Protocol):
-    """A metric over finished pictures; it sees all systems at once, so that what they share is computed once."""
+    """A metric over finished pictures; it sees all systems at once, so that what they share is computed once.
+
+    Its builder or its call raises `cldistill.errors.NotMeasured` where weights, packages or an endpoint are absent.  A
+    metric may carry further attributes, each optional:
+
+    * ``columns: Mapping[str, Column]``: how its figures are shown (`cldistill.records.Column`).
+    * ``cached_by: Literal["effect", "effects"]``: a promise that the values of one system on one pool depend on nothing but
+      these outputs, their items and that pool's effect (``effects``: and on the whole list of effects; on no other system
+      in both cases).  The engine then keeps them apart, and asks only for what it has not seen: ``request.outputs``
+      holds just those.  Without it the whole answer is kept, for exactly the same pictures of the same systems.
+    * ``version: str``: changes when its values do.  Without it every edit of a Python file in its folder does.
+    * the methods of `KnowsTruth` and `KnowsStochastic`.
+    """
 
     def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
-        """Return ``{system: {pool: values}}`` for the systems and pools that the metric applies to."""
+        """Return ``{system: {pool: values}}`` for the systems and pools that the metric applies to.
+
+        Under the reserved system ``floor`` (`cldistill.records.FLOOR`) it may give what it finds of fresh truth.
+        """
+
+
+@runtime_checkable
+class KnowsTruth(Protocol):
+    """A metric that knows what an effect truly makes of a picture: the report shows it beside the systems."""
+
+    def truth(self, effect: str, picture: Image, key: str) -> Image | None:
+        """Return one true output of an effect on ``picture`` (a source at the outputs' size), None where it is not known.
+
+        ``key`` is the picture's name in the report: a stochastic effect draws by it.
+        """
+
+
+@runtime_checkable
+class KnowsStochastic(Protocol):
+    """A metric that knows which effects draw: reports compare systems on those alone, too."""
+
+    def stochastic(self, effect: str) -> bool | None:
+        """Return whether an effect gives different pictures each time, None where it is not known."""
 
 
 class MetricRequest(Protocol):
-    """Pictures of all systems on all pools (an effect's name, or ``general``)."""
+    """Pictures of all systems on all pools: an effect's name, ``general``, or a probe (`cldistill.records.probe_pool`)."""
 
     @property
     def effects(self) -> Sequence[EffectInfo]:
         """All effects of the run."""
+
+    @property
+    def prompts(self) -> Mapping[str, Prompts]:
+        """Effect -> the run's prompts: what its teacher was told, and the student's caption with its trigger."""
 
     @property
     def items(self) -> Mapping[str, Sequence[Item]]:
@@ -232,17 +282,62 @@ class MetricRequest(Protocol):
 
     @property
     def outputs(self) -> Mapping[str, Mapping[str, Sequence[Image]]]:
-        """System -> pool -> its pictures, in the order of ``items``."""
+        """System -> pool -> its pictures, in the order of ``items``.
+
+        A system may lack a pool.  The sequences read their pictures from the disk when they are indexed and keep none.
+        """
+
+    @property
+    def digests(self) -> Mapping[str, Mapping[str, Sequence[str]]]:
+        """System -> pool -> a hash of each picture's content, without reading it: for keys of caches."""
+
+    @property
+    def reference(self) -> str | None:
+        """A system that edits the general pool by the bare base at its own sampling, None if there is none."""
 
     @property
     def cache(self) -> Path:
         """Folder of the content-addressed cache."""
+
+    def remember(self, key: Sequence[str | int | float], make: Callable[[], Any]) -> Any:
+        """Return ``make()``, plain JSON data, or what it returned for that key in an earlier evaluation.
+
+        The metric's name, options and version are part of the key already.
+        """
 
     def reconstruct(self, pictures: Sequence[Image]) -> list[Image]:
         """Pass pictures through the base's VAE, in its geometry: what a perfect model could give at best."""
 
     def advance(self, share: float) -> None:
         """Say that a share (0 to 1) of this metric's work is done, for the progress bar."""
+
+
+class Grouper(Protocol):
+    """Splits a bank of effects into several collections, where one cannot hold them all (paper: beyond 50 effects)."""
+
+    def group(self, request: GroupingRequest) -> Grouping:
+        """Return ``request.groups`` groups; the same request gives the same groups."""
+
+
+class GroupingRequest(Protocol):
+    """What a grouper may use.  Only ``run`` and ``update`` cost anything: they load the base, at their first call."""
+
+    @property
+    def effects(self) -> Sequence[EffectInfo]:
+        """The effects to split, in the manifest's order."""
+
+    @property
+    def groups(self) -> int:
+        """How many groups are wanted: at least 1, at most as many as there are effects."""
+
+    def run(self) -> Run:
+        """Return a run of the manifest for measuring: slot ``student``, pairs encoded, the after-pictures as targets."""
+
+    def update(self, effect: str, draw: int) -> UpdateContext:
+        """Return the context of an update that trains the student on a batch of one effect; ``draw`` keys batch and noise."""
+
+    def advance(self, share: float) -> None:
+        """Say that a share (0 to 1) of the measuring is done, for the progress bar."""
 
 
 class Scope(Protocol):

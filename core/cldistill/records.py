@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +25,21 @@ Tensors = Mapping[str, "Tensor"]
 
 GENERAL = "general"
 """Name of the pool, and of the stream, of unlabelled pictures with general instructions."""
+
+FLOOR = "floor"
+"""Reserved name of a system: under it a metric gives what it finds of fresh truth, below which nothing can be told."""
+FAILURE = "failure"
+"""Name of the tag under which a metric says by which family of failures a picture is a bad case."""
+UNTRIGGERED = "untriggered"
+WRONG_TRIGGER = "wrong-trigger"
+PROBES = (UNTRIGGERED, WRONG_TRIGGER)
+"""What a metric may ask for beyond the effects themselves (`cldistill.component.Needs.probes`): the effect's caption
+without its trigger word, and a trigger that nobody knows before a caption that asks for nothing."""
+
+
+def probe_pool(effect: str, probe: str) -> str:
+    """Return the pool of an effect's probe, e.g. ``mosaic/untriggered``: effects' names hold no slash."""
+    return f"{effect}/{probe}"
 
 
 @dataclass(frozen=True)
@@ -131,12 +146,52 @@ class LossOutput:
 
 
 @dataclass(frozen=True)
+class Column:
+    """How a report shows one of a metric's figures (an optional ``columns`` of a metric: name -> `Column`)."""
+
+    title: str
+    better: Literal["lower", "higher"] | None = None
+    """None: neither, as with a signed error."""
+    percent: bool = False
+    """A share in 0..1, shown in percent."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A figure ``mean(numerator) / mean(denominator)`` over the same pictures: the engine gives it an interval."""
+
+    numerator: Sequence[float]
+    denominator: Sequence[float]
+
+
+@dataclass(frozen=True)
 class MetricValues:
-    """What a metric found: one value per picture under each name, and figures of the whole set."""
+    """What a metric found: one value per picture under each name, and figures of the whole set.
+
+    A value that could not be found for a picture (a judge refused) is ``nan``: it counts nowhere and is ``null`` in the report.
+    """
 
     per_picture: Mapping[str, Sequence[float]] = field(default_factory=dict)
     summary: Mapping[str, float] = field(default_factory=dict)
     """Figures that are no mean over pictures (a ratio of means); they win over the mean of the same name."""
+    tags: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    """Words about single pictures, None where there is nothing to say; ``failure`` (`FAILURE`) is shown in reports."""
+    ratios: Mapping[str, Ratio] = field(default_factory=dict)
+    """Like ``summary``, with what it was made from, so that it gets an interval: give a figure in one of the two."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A bank of effects split into collections, and what the split was made from."""
+
+    groups: tuple[tuple[str, ...], ...]
+    """Names of effects: each in exactly one group, no group larger than ``ceil(effects / groups)``."""
+    interference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Effect -> another effect -> how much the two disturb each other in one LoRA: more is worse."""
+    measured: str = ""
+    """What the interference is and how it was measured, for people."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Figures of the measurement and of the split, such as its reliability."""
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def _part(catalogue: Catalogue, kind: Kind, definitions: Schema) -> Schema:
         "description": own.get("description", ""),
         "properties": properties,
         "additionalProperties": False,
-        "allOf": list(cases.values()),
+        **({"allOf": list(cases.values())} if cases else {}),  # an empty list would be no valid schema
     }
 
 

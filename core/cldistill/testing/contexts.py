@@ -126,9 +126,9 @@ def tiny_batch(base: BaseModel, stream: str = "effect", size: int = 2, *, target
     return Dataset(base, {}).collate(Route(stream, {pool: 1.0}), examples)
 
 
-def tiny_dataset(base: BaseModel, size: int = 3) -> Dataset:
-    """Return ``size`` examples of each of `EFFECTS` and of the general pool, for a run whose steps are to be made."""
-    pools = {effect.name: TinyPrompts().isolate(effect) for effect in EFFECTS}
+def tiny_dataset(base: BaseModel, size: int = 3, effects: Sequence[EffectInfo] = EFFECTS) -> Dataset:
+    """Return ``size`` examples of each effect and of the general pool, for a run whose steps are to be made."""
+    pools = {effect.name: TinyPrompts().isolate(effect) for effect in effects}
     pools[GENERAL] = TinyPrompts().general("make it darker")
     return Dataset(
         base,
