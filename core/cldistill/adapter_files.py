@@ -21,6 +21,8 @@ from cldistill.errors import AdapterFormatError, nearest
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cldistill.schedule import Schedule
+
 __all__ = [
     "AdapterHeader", "AdapterState", "FitReport", "LokrWeights", "LoraWeights", "ModuleHeader",
     "file_digest", "find_file", "fit", "load_adapter", "match", "read_header",
@@ -79,6 +81,9 @@ class AdapterState:
     """Where it comes from, for messages."""
     digest: str
     """Identity: the same digest means the same weights and scale."""
+    few_step: Schedule | None = None
+    """The sampler that was distilled into the adapter, and with it the guidance: so it is sampled, and never guided.
+    None for an ordinary teacher."""
 
     def scaled(self, factor: float) -> AdapterState:
         """Return the adapter at ``factor`` times its strength."""
@@ -90,7 +95,7 @@ class AdapterState:
                 modules[name] = replace(weights, alpha=weights.alpha * factor)
             else:
                 modules[name] = replace(weights, scale=weights.scale * factor)
-        return AdapterState(modules, self.source, f"{self.digest}*{factor!r}")
+        return replace(self, modules=modules, digest=f"{self.digest}*{factor!r}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from cldistill.adapter_inject import AdapterLayers
 from cldistill.adapter_layers import cover, cover_padded, fill, require_room, uncover
 from cldistill.adapter_weights import overlay, overwrite
 from cldistill.errors import nearest
+
+if TYPE_CHECKING:
+    from cldistill.schedule import Schedule
 
 TEACHER = "teacher"
 """The frozen slot's name."""
@@ -160,6 +163,11 @@ class AdapterSlots:
     def mounted(self) -> str | None:
         """Digest of the adapter in the teacher slot, or None."""
         return None if self._mounted is None else self._mounted.digest
+
+    @property
+    def mounted_few_step(self) -> Schedule | None:
+        """The sampler that was distilled into the adapter in the teacher slot; None where it is an ordinary teacher."""
+        return None if self._mounted is None else self._mounted.few_step
 
     def mount(self, state: AdapterState | None) -> None:
         """Put an adapter of any rank, alpha and coverage into the teacher slot (None: empty it).

@@ -207,7 +207,8 @@ def teacher_modules(checked: CheckedManifest) -> tuple[str, ...]:
 
 def isolate_all(isolator: PromptIsolator, base: BaseModel, checked: CheckedManifest) -> dict[str, Prompts]:
     """Give every effect its prompts, and see that the triggers differ after tokenisation."""
-    prompts = {effect.name: isolator.isolate(effect) for effect in checked.effects}
+    settled = checked.settled_prompts
+    prompts = {effect.name: settled.get(effect.name) or isolator.isolate(effect) for effect in checked.effects}
     check_triggers({name: p.trigger for name, p in prompts.items() if p.trigger}, base.tokenize)
     return prompts
 
@@ -252,9 +253,9 @@ def _rows(
     prompts: Mapping[str, Prompts],
     pools: Mapping[str, Sequence[Item]],
 ) -> dict[str, list[tuple[Item, Prompts]]]:
-    effects = {effect.name: effect for effect in checked.effects}
+    effects, settled = {effect.name: effect for effect in checked.effects}, checked.settled_prompts
     rows = {
-        name: [(item, item_prompts(item, effects[name], prompts[name])) for item in items]
+        name: [(item, settled.get(name) or item_prompts(item, effects[name], prompts[name])) for item in items]
         for name, items in pools.items()
     }
     general = checked.manifest.general

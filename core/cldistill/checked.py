@@ -13,7 +13,7 @@ from cldistill.component import AnyComponent, BaseDescription, BuildContext, Nee
 from cldistill.manifest import Manifest
 from cldistill.manifest_file import ManifestFile
 from cldistill.manifest_yaml import Loc
-from cldistill.records import EffectInfo, Item
+from cldistill.records import EffectInfo, Item, Prompts
 
 if TYPE_CHECKING:
     from cldistill.adapter_files import FitReport
@@ -101,6 +101,12 @@ class CheckedManifest:
     def manifest(self) -> Manifest:
         """Return the manifest as it was written."""
         return self.file.manifest
+
+    @property
+    def settled_prompts(self) -> dict[str, Prompts]:
+        """Return the prompts of the effects whose teacher brings its own: the isolator is not asked about those."""
+        settled = {name: part.needs.prompts for name, part in self.teachers.items() if part is not None}
+        return {name: prompts for name, prompts in settled.items() if prompts is not None}
 
     @property
     def streams(self) -> tuple[str, ...]:

@@ -51,6 +51,20 @@ class CollectionIndex:
         hint = nearest(name, [effect.name for effect in self.effects])
         raise CollectionError(f"{self.file.parent}: this collection has no effect {name!r}{hint}")
 
+    def must_be_of(self, fingerprint: str) -> None:
+        """Compare the fingerprint of a base with that of the base that the collection was made on.
+
+        Raises:
+            CollectionError: they differ.  Collections of older versions may not say; those pass.
+        """
+        own = self.metadata.get("cldistill.base_fingerprint", fingerprint)
+        if own != fingerprint:
+            raise CollectionError(
+                f"{self.file}: was made on another base ({self.base}, fingerprint {own[:12]}, and this is {fingerprint[:12]}): "
+                "other weights, precision or picture size; use that base with the options that the collection's "
+                "manifest.resolved.yaml has"
+            )
+
     def prompt(self, names: Sequence[str]) -> str:
         """Return the prompt of one effect, or of several in order (paper, supplement: composing two effects)."""
         prompts = [self.effect(name).prompt.rstrip(". ") for name in names]

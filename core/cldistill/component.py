@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel as PydanticModel
 from pydantic import BeforeValidator, ConfigDict, ValidationInfo
 
-from cldistill.records import EffectInfo
+from cldistill.records import EffectInfo, Prompts
 
 if TYPE_CHECKING:
     from cldistill import protocols
@@ -145,6 +145,9 @@ class Needs:
     """Loss term: the student's sampler must have a step strictly below this sigma."""
     adapter_scale: float = 1.0
     """Teacher source: what the scale of the file ``adapter`` is multiplied by."""
+    prompts: Prompts | None = None
+    """Teacher source: prompts of the effect that are settled already and go before those of the prompt isolator; a
+    collection that teaches its own effect has one prompt for it, which must not change by a letter."""
     base: BaseDescription | None = None
     """Base model: its description."""
     probes: tuple[str, ...] = ()

@@ -73,7 +73,7 @@ def export_collection(
     strangers = sorted((samples or {}).keys() - {effect.name for effect in effects})
     if strangers:
         raise CollectionError(f"samples of {strangers[0]!r}, which the collection does not hold")
-    entries = tuple(_entry(effect.name, prompts[effect.name]) for effect in effects)
+    entries = tuple(_entry(effect, prompts[effect.name]) for effect in effects)
     facts = {
         "cldistill.weights": weights_kind, "cldistill.generator_steps": str(steps),
         "cldistill.teachers": json.dumps(teacher_digests, sort_keys=True),
@@ -90,8 +90,9 @@ def export_collection(
     return folder
 
 
-def _entry(name: str, prompts: Prompts) -> CollectionEffect:
-    return CollectionEffect(name, prompts.trigger, prompts.student, prompts.teacher)
+def _entry(effect: EffectInfo, prompts: Prompts) -> CollectionEffect:
+    # The prompt of the effect's first teacher stays on record, also where a collection now teaches the effect.
+    return CollectionEffect(effect.name, prompts.trigger, prompts.student, effect.prompt)
 
 
 def default_dtype(base: BaseModel) -> torch.dtype:
@@ -128,6 +129,7 @@ def header(
         "cldistill.format": FORMAT,
         "cldistill.base": name,
         "cldistill.base_plugin": name,
+        "cldistill.base_fingerprint": base.fingerprint,
         "cldistill.base_options": json.dumps(portable(options), sort_keys=True),
         "cldistill.effects": json.dumps(effects_json(effects), ensure_ascii=False),
         "cldistill.steps": str(schedule.steps),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from cldistill.adapters import TEACHER
 from cldistill.cache import content_key
 from cldistill.dataset import Dataset, Example, by_batch_key
 from cldistill.encodings import Encoder
@@ -17,7 +18,7 @@ from cldistill.precision import precision_key
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom
 from cldistill.records import Prompts, Route
-from cldistill.sample import euler, guided
+from cldistill.sample import Noise, euler, few_step, guided, predictor
 from cldistill.schedule import Schedule
 from cldistill.signals import heed, never
 
@@ -43,13 +44,17 @@ class TeacherSampler:
     def sample(self, examples: Sequence[Example], slot: str | None, prompt: str = "teacher") -> Tensor:
         """Return ``x0`` ``[B, ...]`` of the network in ``slot`` for examples of one batch key, by plain Euler steps.
 
-        ``prompt`` says which of the example's prompts it is told (``teacher`` or ``student``).
+        ``prompt`` says which of the example's prompts it is told (``teacher`` or ``student``).  A teacher that had few-step
+        sampling distilled into it makes its own few steps instead, without guidance.
         """
         route = Route("sampling", {examples[0].item.pool: 1.0})
         batch = Dataset(self.base, {}).collate(route, [replace(e, target=None) for e in examples], self.device)
         told = batch.student if prompt == "student" else batch.teacher
+        base, few = self.base, self.slots.mounted_few_step if slot == TEACHER else None
+        if few is not None:
+            with self.slots.scope(slot):
+                return few_step(predictor(base, told.source, told.prompt), few, self._noise(examples))
         noise = torch.cat([self.random.normal((1, *e.shape), "noise", e.item.key, per_rank=False) for e in examples])
-        base = self.base
         predict = guided(
             base,
             told.source,
@@ -60,6 +65,16 @@ class TeacherSampler:
         )
         with self.slots.scope(slot):
             return euler(predict, self.schedule.sigmas(self.device), noise)
+
+    def _noise(self, examples: Sequence[Example]) -> Noise:
+        """Noise of every step by the item's key, as `cldistill.systems.Studio` draws it for the student."""
+
+        def draw(step: int) -> Tensor:
+            keys = [("noise", example.item.key, step) for example in examples]
+            rows = zip(keys, examples, strict=True)
+            return torch.cat([self.random.normal((1, *e.shape), *key, per_rank=False) for key, e in rows])
+
+        return draw
 
 
 def target_key(encoder: Encoder, sampler: TeacherSampler, example: Example, prompts: Prompts, digest: str) -> str:

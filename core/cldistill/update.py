@@ -79,8 +79,8 @@ class TermContext:
             )
         base = self.run.base
         conditional = self._predict(TEACHER, x, sigma, self.batch.teacher)
-        if base.guidance_scale == 1.0:
-            return conditional
+        if base.guidance_scale == 1.0 or self.run.slots.mounted_few_step is not None:
+            return conditional  # a distilled network has its guidance built in
         unconditional = self._predict(TEACHER, x, sigma, self.batch.unconditional)
         return base.guide(conditional, unconditional, base.guidance_scale, base.guidance_mode)
 

@@ -48,7 +48,8 @@ def preview_prompts(checked: CheckedManifest) -> dict[str, Prompts]:
 
 def _isolate(checked: CheckedManifest) -> dict[str, Prompts]:
     isolator: PromptIsolator = checked.prompts.build(dry_context(checked))
-    return {effect.name: isolator.isolate(effect) for effect in checked.effects}
+    settled = checked.settled_prompts
+    return {effect.name: settled.get(effect.name) or isolator.isolate(effect) for effect in checked.effects}
 
 
 class _Tokenizer:

@@ -1,0 +1,112 @@
+"""The stream router ``incremental``: new effects, rehearsal of the old ones, and the general stream, by shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from cldistill.component import BuildContext, Needs, Settings
+from cldistill.errors import OptionsError, nearest
+from cldistill.protocols import Keyed
+from cldistill.records import GENERAL, Route
+
+EFFECT = "effect"
+REHEARSAL = "rehearsal"
+MIXED = "mixed"
+
+Share = Annotated[float, Field(ge=0.0)]
+
+
+class IncrementalSettings(Settings):
+    """Options of ``incremental``.  The three shares count as against one another: they need not sum to 1."""
+
+    new_effects: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="names of the effects to be learned"
+    )
+    new: Share = Field(0.5, description="share of the new effects")
+    rehearsal: Share = Field(0.3, description="share of the old effects, which are all the others")
+    general: Share = Field(0.2, description="share of the general pool")
+    rehearsal_stream: bool = Field(
+        False,
+        description="whether old effects come up on a stream of their own, 'rehearsal', so that losses can tell them from "
+        "new ones; otherwise on 'effect' like those",
+    )
+    mixed_until: int = Field(
+        0, ge=0, description="generator steps of a first phase whose batches mix all three shares (stream 'mixed')"
+    )
+
+    @model_validator(mode="after")
+    def _something_new(self) -> Self:
+        if self.new == 0:
+            raise ValueError("new must be above 0: with no share the new effects would never be drawn")
+        return self
+
+    @property
+    def chances(self) -> dict[str, float]:
+        """Return ``new``, ``rehearsal`` and ``general`` as chances that sum to 1."""
+        shares = {"new": self.new, "rehearsal": self.rehearsal, "general": self.general}
+        return {name: share / sum(shares.values()) for name, share in shares.items()}
+
+
+def describe_incremental(settings: IncrementalSettings) -> Needs:
+    """Say which streams can come up, which of them mix pools, and whether the general pool is drawn from."""
+    streams = {EFFECT}
+    if settings.rehearsal and settings.rehearsal_stream:
+        streams.add(REHEARSAL)
+    if settings.general:
+        streams.add(GENERAL)
+    begins = {stream: settings.mixed_until for stream in streams} if settings.mixed_until else {}
+    mixed: dict[str, int | None] = {MIXED: settings.mixed_until} if settings.mixed_until else {}
+    return Needs(streams=frozenset({*streams, *mixed}), general=settings.general > 0, mixed=mixed, begins=begins)
+
+
+def build_incremental(settings: IncrementalSettings, context: BuildContext) -> Incremental:
+    """Return the router.
+
+    Raises:
+        OptionsError: ``new_effects`` names an effect that the manifest does not have, or leaves none to rehearse.
+    """
+    names = [effect.name for effect in context.effects]
+    for name in settings.new_effects:
+        if name not in names:
+            raise OptionsError(f"router.options.new_effects: there is no effect {name!r}{nearest(name, names)}")
+    if settings.rehearsal and not set(names) - set(settings.new_effects):
+        raise OptionsError(
+            "router.options.rehearsal: every effect is new, so there is none to rehearse; set it to 0, or name fewer in "
+            f"new_effects ({', '.join(settings.new_effects)})"
+        )
+    return Incremental(settings)
+
+
+class Incremental:
+    """Draw new, old or general by their shares, then one effect of those, all alike.
+
+    Rehearsal against forgetting is experience replay; that the old network itself says what is right is learning without
+    forgetting (Li and Hoiem, arXiv 1606.09282) with the replay's pictures.  Like PDSR (arXiv 2605.25378 section 3.1) it draws
+    for every update, and the same on every rank.
+    """
+
+    def __init__(self, settings: IncrementalSettings) -> None:
+        self.settings = settings
+
+    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+        """Return the route of one update: the same on every rank, since its keys hold no rank."""
+        new = [name for name in effects if name in self.settings.new_effects]
+        old = [name for name in effects if name not in self.settings.new_effects]
+        if step < self.settings.mixed_until:
+            return Route(MIXED, self._mixture(new, old))
+        chances, drawn = self.settings.chances, random.uniform("stream")
+        if drawn >= chances["new"] + chances["rehearsal"]:
+            return Route(GENERAL, {GENERAL: 1.0})
+        again = drawn >= chances["new"]
+        names, stream = (old, REHEARSAL if self.settings.rehearsal_stream else EFFECT) if again else (new, EFFECT)
+        return Route(stream, {names[random.integer(len(names), "effect")]: 1.0})
+
+    def _mixture(self, new: Sequence[str], old: Sequence[str]) -> dict[str, float]:
+        chances = self.settings.chances
+        pools = {name: chances["new"] / len(new) for name in new}
+        if chances["rehearsal"]:
+            pools |= {name: chances["rehearsal"] / len(old) for name in old}
+        return pools | ({GENERAL: chances["general"]} if chances["general"] else {})
