@@ -62,6 +62,18 @@ class EndpointError(CldistillError):
     """A remote endpoint (a VLM) did not give a usable answer."""
 
 
+class NotMeasured(CldistillError):  # noqa: N818 (nothing went wrong)
+    """A metric's weights, packages or endpoint are absent: raised by its builder or its call.
+
+    The report lists the metric with the ``reason`` under ``not_measured``, and everything else goes on.  A setting that is
+    wrong is an error all the same, and no metric ever measures something else under its own name instead.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the valid name nearest to ``name``, else a list of what is valid."""
     names = sorted(valid)

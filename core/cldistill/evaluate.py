@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from cldistill.cache import content_key
 from cldistill.data import list_pictures
 from cldistill.encodings import Encoder
 from cldistill.held_out import general_rows, held_out_rows
 from cldistill.progress import Stages
 from cldistill.protocols import BaseModel, Metric
-from cldistill.records import GENERAL, EffectInfo, Item, MetricValues, Prompts
+from cldistill.records import FLOOR, GENERAL, EffectInfo, Item, MetricValues, Prompts
 from cldistill.run import Run
 from cldistill.systems import Studio, System, systems_of
 from cldistill.targets import SAMPLE_BATCH
 from cldistill.update import TEACHER
+from cldistill.value_store import ValueStore
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,12 +50,28 @@ class Request:
     """Implements `cldistill.protocols.MetricRequest`."""
 
     effects: Sequence[EffectInfo]
+    prompts: Mapping[str, Prompts]
     items: Mapping[str, Sequence[Item]]
     outputs: Mapping[str, Mapping[str, Sequence[Image]]]
     cache: Path
+    metric: str
+    """Name and version of the metric: the beginning of what it remembers things by."""
     base: BaseModel = field(repr=False)
     seen: dict[bytes, Image] = field(repr=False)
     advance: Callable[[float], None] = lambda share: None
+    reference: str | None = "base"
+
+    @property
+    def digests(self) -> Mapping[str, Mapping[str, Sequence[str]]]:
+        """Hashes of the pictures."""
+        return {
+            system: {pool: [picture_digest(picture) for picture in made] for pool, made in pools.items()}
+            for system, pools in self.outputs.items()
+        }
+
+    def remember(self, key: Sequence[str | int | float], make: Callable[[], Any]) -> Any:
+        """Return ``make()``, or what it returned for that key earlier."""
+        return ValueStore(self.cache / "values.sqlite").get(content_key("remembered", self.metric, *key), make)
 
     def reconstruct(self, pictures: Sequence[Image]) -> list[Image]:
         """Pass pictures through the base's VAE; several metrics ask for the same ones, so the results are kept."""
@@ -71,6 +89,11 @@ class Request:
         source = self.base.collate([self.base.encode_source([picture]) for picture in pictures])
         latents = torch.stack([self.base.encode_target(picture, [picture]) for picture in pictures])
         return self.base.decode(latents, source)
+
+
+def picture_digest(picture: Image) -> str:
+    """Hash a picture's size and pixels."""
+    return hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
 
 
 def batched(entries: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -103,8 +126,9 @@ def evaluate(run: Run, encoder: Encoder, plan: EvaluationPlan, cache: Path, stag
     for name, metric in plan.metrics.items():
         with stages.stage(f"measuring {name}", 100) as advance:
             done = Percent(advance)
-            request = Request(run.effects, items, made, cache, run.base, seen, done)
-            for system, pools in metric(request).items():
+            request = Request(run.effects, run.prompts, items, made, cache, name, run.base, seen, done)
+            answer = metric(request)
+            for system, pools in ((s, p) for s, p in answer.items() if s != FLOOR):
                 for pool, values in pools.items():
                     found[system][pool].append(values)
             done(1.0)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from PIL.Image import Image
 
 from cldistill.component import AnyComponent
 from cldistill.data import effect_items, general_items
 from cldistill.protocols import Metric
-from cldistill.records import GENERAL, EffectInfo, Item, MetricValues
+from cldistill.records import FLOOR, GENERAL, EffectInfo, Item, MetricValues, Prompts
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
 from cldistill.testing.pictures import picture, write_general, write_pairs
 
@@ -27,6 +30,27 @@ class TinyMetricRequest:
     outputs: Mapping[str, Mapping[str, Sequence[Image]]]
     cache: Path
     progress: list[float] = field(default_factory=list, compare=False)
+    reference: str | None = "base"
+    kept: dict[tuple[str | int | float, ...], str] = field(default_factory=dict, compare=False)
+
+    @property
+    def prompts(self) -> Mapping[str, Prompts]:
+        """Effect -> prompts as the tiny isolator gives them."""
+        return {e.name: Prompts(f"<{e.name}> {e.prompt}", e.prompt, trigger=f"<{e.name}>") for e in self.effects}
+
+    @property
+    def digests(self) -> Mapping[str, Mapping[str, Sequence[str]]]:
+        """Hashes of the pictures."""
+        return {
+            system: {pool: [sha256(shown.tobytes()).hexdigest() for shown in made] for pool, made in pools.items()}
+            for system, pools in self.outputs.items()
+        }
+
+    def remember(self, key: Sequence[str | int | float], make: Callable[[], Any]) -> Any:
+        """Keep what ``make`` returns, as JSON, as long as this request lives."""
+        if tuple(key) not in self.kept:
+            self.kept[tuple(key)] = json.dumps(make())
+        return json.loads(self.kept[tuple(key)])
 
     def reconstruct(self, pictures: Sequence[Image]) -> list[Image]:
         """Return copies: the tiny base's VAE is exact."""
@@ -85,14 +109,22 @@ def check_metric(
 
 def _values(checker: Checker, request: TinyMetricRequest, system: str, pool: str, values: MetricValues) -> None:
     require = checker.require
-    require(
-        pool in request.outputs.get(system, {}), f"gives values for {system!r} on {pool!r}, which it was not asked for"
-    )
+    asked = pool in request.items if system == FLOOR else pool in request.outputs.get(system, {})
+    require(asked, f"gives values for {system!r} on {pool!r}, which it was not asked for")
     require(isinstance(values, MetricValues), f"must give MetricValues, not {type(values).__name__}")
-    count = len(request.outputs[system][pool])
+    count = len(request.items[pool])
     for name, numbers in values.per_picture.items():
-        require(len(numbers) == count, f"{name!r} has {len(numbers)} values for {count} pictures")
+        if system != FLOOR:  # fresh truth may be drawn more often than there are pictures
+            require(len(numbers) == count, f"{name!r} has {len(numbers)} values for {count} pictures")
         require(all(isinstance(n, (int, float)) for n in numbers), f"{name!r} must hold plain numbers: use float(...)")
+    for name, words in values.tags.items():
+        require(len(words) == count, f"the tag {name!r} has {len(words)} entries for {count} pictures")
+        require(
+            all(word is None or isinstance(word, str) for word in words), f"the tag {name!r} must hold text or None"
+        )
+    for name, ratio in values.ratios.items():
+        same = len(ratio.numerator) == len(ratio.denominator) > 0
+        require(same, f"the ratio {name!r} must be of two lists over the same pictures")
     for name, number in values.summary.items():
         require(isinstance(number, (int, float)), f"the summary's {name!r} must be a plain number: use float(...)")
 
