@@ -5,6 +5,7 @@
 * `update_context`: a real update to call a loss term in.  `TinyBase`: a base model that trains in milliseconds.
 * `run_manifest`: a whole run on it, from manifest to exported collection, with your part swapped in.
 * `catalogue_with`, `plugin_environment`: plugins in a test that are not installed.
+* `ChatServer`: an OpenAI-compatible endpoint on loopback, for parts that ask one.
 
 `cldistill.testing.tiny` (imported by its own name) builds a tiny Qwen-Image-Edit pipeline of the real classes.
 """
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cldistill.testing.adapters import random_adapter, randomise_slot
     from cldistill.testing.base_model_check import check_base_model
+    from cldistill.testing.chat_server import ChatServer, completion
     from cldistill.testing.conformance import ConformanceError, check_component
     from cldistill.testing.contexts import ObservedContext, tiny_batch, tiny_dataset, tiny_run, update_context
     from cldistill.testing.environment import catalogue_with, plugin_environment
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from cldistill.testing.tiny_parts import fake_teacher
 
 __all__ = [
+    "ChatServer",
     "ConformanceError",
     "FinishedRun",
     "ObservedContext",
@@ -49,6 +52,7 @@ __all__ = [
     "check_prompt_isolator",
     "check_stream_router",
     "check_teacher_source",
+    "completion",
     "fake_teacher",
     "grouping_request",
     "metric_request",
@@ -68,7 +72,7 @@ __all__ = [
 ]
 
 _MODULES = (
-    "adapters", "base_model_check", "grouper_check", "loss_term_check", "metric_check", "observer_check",
+    "adapters", "base_model_check", "chat_server", "grouper_check", "loss_term_check", "metric_check", "observer_check",
     "prompt_isolator_check", "stream_router_check", "teacher_source_check", "conformance", "contexts", "environment",
     "pictures", "runs", "tiny_base", "tiny_base_settings", "tiny_parts",
 )  # fmt: skip

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
 from cldistill.component import BuildContext, Needs, Settings
+from cldistill.endpoint_settings import Address, VariableName
 from cldistill.errors import OptionsError, nearest
 from cldistill.records import EffectInfo, Prompts
 from cldistill_plugins.collectionlora.captioners import Captioner, TemplateCaptioner, check_template
@@ -26,19 +26,8 @@ def _check_word(word: str) -> str:
     return word
 
 
-def _check_endpoint(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # .port checks its range
-        raise ValueError("must be an http(s) address, e.g. http://localhost:8000/v1")
-    if parts.username or parts.password or parts.query:
-        raise ValueError("must hold no key, password or query: name an environment variable in api_key_env instead")
-    return url
-
-
 Word = Annotated[str, AfterValidator(_check_word)]
-Address = Annotated[str, AfterValidator(_check_endpoint)]
 Template = Annotated[str, AfterValidator(check_template)]
-VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class AopSettings(Settings):
@@ -80,8 +69,8 @@ def make_captioner(settings: AopSettings, context: BuildContext) -> Captioner:
     """Return the captioner that the settings name; answers of a VLM are cached under ``context.cache/captions``."""
     if settings.captioner == "template":
         return TemplateCaptioner(settings.template)
-    from cldistill_plugins.collectionlora.endpoint import Endpoint
-    from cldistill_plugins.collectionlora.vlm import VlmCaptioner
+    from cldistill.endpoint import Endpoint
+    from cldistill_plugins.collectionlora.vlm import HELP, VlmCaptioner
 
     assert settings.endpoint is not None and settings.model is not None, "the settings were validated"
     endpoint = Endpoint(
@@ -91,6 +80,7 @@ def make_captioner(settings: AopSettings, context: BuildContext) -> Captioner:
         settings.timeout,
         settings.retries,
         settings.temperature,
+        HELP,
     )
     return VlmCaptioner(endpoint, context.cache / "captions")
 

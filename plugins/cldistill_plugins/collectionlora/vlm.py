@@ -6,28 +6,30 @@ that they depend on, so a run asks once and a resumed or repeated run not at all
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from cldistill.chat import SIDE, Question
 from cldistill.data import effect_items, open_picture
+from cldistill.endpoint import Endpoint
+from cldistill.endpoint_answer import MalformedAnswerError, without_thoughts
 from cldistill.errors import EndpointError
 from cldistill.files import atomic_write_text, sha256_file
 from cldistill.records import EffectInfo, Item
-from cldistill_plugins.collectionlora.endpoint import Endpoint, MalformedAnswerError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PAIRS = 2
-SIDE = 512
-"""Longest side, in pixels, of the pictures that are sent."""
 LONGEST = 800
 """Characters of a usable caption: the text encoder's window is what a longer one would waste."""
+HELP = "check prompts.options, or use captioner: template, which needs no endpoint"
 INSTRUCTIONS = """\
 You write prompts for an image-editing model. You see before/after pairs of one visual effect, and the prompt that the \
 effect was first made with. Write one prompt that asks for this effect on any other picture.
@@ -51,7 +53,7 @@ class VlmCaptioner:
         known = _read(path)
         if known is not None:
             return known
-        answer = self.endpoint.ask(_messages(effect, pairs), clean_caption, f"effect {effect.name!r}")
+        answer = self.endpoint.ask(_question(effect, pairs).messages(), clean_caption, f"effect {effect.name!r}")
         return self._keep(path, effect, answer)
 
     def preview(self, effect: EffectInfo) -> str:
@@ -98,8 +100,7 @@ def clean_caption(answer: str) -> str:
 
     Raises `MalformedAnswerError` where nothing usable is left.
     """
-    text = re.sub(r"<think>.*?</think>", "", answer, flags=re.DOTALL)
-    text = re.sub(r"^\s*```\w*\n?|```\s*$", "", text.strip())
+    text = re.sub(r"^\s*```\w*\n?|```\s*$", "", without_thoughts(answer))
     text = re.sub(r"^\s*\W*(?:edit(?:ing)? )?prompt\W*:\W*", "", text, flags=re.IGNORECASE)
     text = " ".join(text.split()).strip("\"'“”‘’`* ")
     if not text:
@@ -109,26 +110,17 @@ def clean_caption(answer: str) -> str:
     return text
 
 
-def _messages(effect: EffectInfo, pairs: Sequence[Item]) -> list[dict[str, Any]]:
-    parts: list[dict[str, Any]] = [{"type": "text", "text": f"The effect was made with: {effect.prompt}"}]
+def _question(effect: EffectInfo, pairs: Sequence[Item]) -> Question:
+    parts: list[str | Image] = [f"The effect was made with: {effect.prompt}"]
     for number, pair in enumerate(pairs, start=1):
         for path, when in zip(_pictures(pair), ["before"] * len(pair.sources) + ["after"], strict=True):
-            parts.append({"type": "text", "text": f"Pair {number}, {when}:"})
-            parts.append({"type": "image_url", "image_url": {"url": _data_url(path)}})
-    return [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": parts}]
+            parts += [f"Pair {number}, {when}:", open_picture(path)]
+    return Question(INSTRUCTIONS, parts)
 
 
 def _pictures(pair: Item) -> list[Path]:
     assert pair.target is not None, "effect_items lists complete pairs only"
     return [*pair.sources, pair.target]
-
-
-def _data_url(path: Path) -> str:
-    picture = open_picture(path)
-    picture.thumbnail((SIDE, SIDE))
-    buffer = BytesIO()
-    picture.save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _read(path: Path) -> str | None:

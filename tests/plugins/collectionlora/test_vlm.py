@@ -3,79 +3,33 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from cldistill.endpoint import Endpoint
+from cldistill.endpoint_answer import MalformedAnswerError
 from cldistill.errors import EndpointError
 from cldistill.records import EffectInfo
-from cldistill_plugins.collectionlora.endpoint import Endpoint, MalformedAnswerError
-from cldistill_plugins.collectionlora.vlm import VlmCaptioner, clean_caption, sample_pairs
+from cldistill.testing import ChatServer, completion
+from cldistill.testing.chat_server import Answer
+from cldistill_plugins.collectionlora.vlm import HELP, VlmCaptioner, clean_caption, sample_pairs
 
 KEY = "sk-very-secret-0123456789"
-Answer = tuple[int, bytes] | tuple[int, bytes, dict[str, str]] | Callable[[Any], None]
-
-
-def completion(content: Any) -> bytes:
-    return json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
-
-
 GOOD: Answer = (200, completion("Redraw the subject as black-and-white manga."))
 
 
-class Server:
-    """Gives the queued answers one after the other (the last one again and again), and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.answers: list[Answer] = [GOOD]
-        self.requests: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.paths: list[str] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.requests.append(json.loads(body))
-                outer.headers.append({name.lower(): value for name, value in self.headers.items()})
-                outer.paths.append(self.path)
-                answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
-                if callable(answer):
-                    answer(self)
-                    return
-                status, content, *more = answer
-                self.send_response(status)
-                for name, value in (more[0] if more else {}).items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = Server()
+    server = ChatServer([GOOD])
     yield server
     server.stop()
 
@@ -90,9 +44,9 @@ def effect(tmp_path: Path) -> EffectInfo:
     return EffectInfo("manga-tone", "turn it into manga", tmp_path / "pairs")
 
 
-def captioner(server: Server, tmp_path: Path, waits: list[float] | None = None, **changes: Any) -> VlmCaptioner:
+def captioner(server: ChatServer, tmp_path: Path, waits: list[float] | None = None, **changes: Any) -> VlmCaptioner:
     sleep = (waits if waits is not None else []).append
-    endpoint = replace(Endpoint(server.url, "qwen-vl", timeout=5.0, retries=2, sleep=sleep), **changes)
+    endpoint = replace(Endpoint(server.url, "qwen-vl", timeout=5.0, retries=2, help=HELP, sleep=sleep), **changes)
     return VlmCaptioner(endpoint, tmp_path / "cache" / "captions")
 
 
@@ -101,7 +55,7 @@ def said(error: BaseException) -> str:
 
 
 def test_two_pairs_and_the_prompt_go_in_one_caption_comes_out(
-    server: Server, effect: EffectInfo, tmp_path: Path
+    server: ChatServer, effect: EffectInfo, tmp_path: Path
 ) -> None:
     assert captioner(server, tmp_path).caption(effect) == "Redraw the subject as black-and-white manga."
     (request,) = server.requests
@@ -116,7 +70,7 @@ def test_two_pairs_and_the_prompt_go_in_one_caption_comes_out(
     assert "authorization" not in server.headers[0]
 
 
-def test_pictures_are_sent_small(server: Server, effect: EffectInfo, tmp_path: Path) -> None:
+def test_pictures_are_sent_small(server: ChatServer, effect: EffectInfo, tmp_path: Path) -> None:
     import base64
     from io import BytesIO
 
@@ -136,14 +90,14 @@ def test_no_pairs_is_a_clear_error() -> None:
         sample_pairs(EffectInfo("x", "prompt"))
 
 
-def test_a_failing_server_is_asked_again(server: Server, effect: EffectInfo, tmp_path: Path) -> None:
+def test_a_failing_server_is_asked_again(server: ChatServer, effect: EffectInfo, tmp_path: Path) -> None:
     waits: list[float] = []
     server.answers = [(500, b"boom"), (429, b"slow down", {"Retry-After": "7"}), GOOD]
     assert captioner(server, tmp_path, waits).caption(effect).startswith("Redraw")
     assert len(server.requests) == 3 and waits == [0.5, 7.0]
 
 
-def test_back_off_doubles_and_then_gives_up(server: Server, effect: EffectInfo, tmp_path: Path) -> None:
+def test_back_off_doubles_and_then_gives_up(server: ChatServer, effect: EffectInfo, tmp_path: Path) -> None:
     waits: list[float] = []
     server.answers = [(503, b"<html>overloaded " + b"x" * 5000)]
     with pytest.raises(EndpointError) as error:
@@ -169,7 +123,7 @@ def test_back_off_doubles_and_then_gives_up(server: Server, effect: EffectInfo, 
     ],
 )
 def test_malformed_answers_are_asked_again_and_never_cached(
-    server: Server, effect: EffectInfo, tmp_path: Path, bad: bytes
+    server: ChatServer, effect: EffectInfo, tmp_path: Path, bad: bytes
 ) -> None:
     server.answers = [(200, bad)]
     with pytest.raises(EndpointError, match=r"the answer .*asked 3 times"):
@@ -179,20 +133,20 @@ def test_malformed_answers_are_asked_again_and_never_cached(
     assert captioner(server, tmp_path).caption(effect).startswith("Redraw")
 
 
-def test_a_wrong_request_is_not_repeated(server: Server, effect: EffectInfo, tmp_path: Path) -> None:
+def test_a_wrong_request_is_not_repeated(server: ChatServer, effect: EffectInfo, tmp_path: Path) -> None:
     server.answers = [(404, b'{"error": "model not found"}')]
     with pytest.raises(EndpointError, match=r"status 404: .*model not found.*check prompts.options"):
         captioner(server, tmp_path).caption(effect)
     assert len(server.requests) == 1
 
 
-def test_a_silent_server_times_out(server: Server, effect: EffectInfo, tmp_path: Path) -> None:
+def test_a_silent_server_times_out(server: ChatServer, effect: EffectInfo, tmp_path: Path) -> None:
     server.answers = [lambda handler: time.sleep(1.0)]
     with pytest.raises(EndpointError, match=r"no answer within 0.1 s \(asked twice|asked 2 times"):
         captioner(server, tmp_path, timeout=0.1, retries=1).caption(effect)
 
 
-def test_a_dripping_server_times_out(server: Server, effect: EffectInfo, tmp_path: Path) -> None:
+def test_a_dripping_server_times_out(server: ChatServer, effect: EffectInfo, tmp_path: Path) -> None:
     def drip(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.end_headers()
@@ -211,14 +165,14 @@ def test_a_dripping_server_times_out(server: Server, effect: EffectInfo, tmp_pat
     assert time.monotonic() - started < 10
 
 
-def test_nobody_there(effect: EffectInfo, tmp_path: Path, server: Server) -> None:
+def test_nobody_there(effect: EffectInfo, tmp_path: Path, server: ChatServer) -> None:
     gone = captioner(server, tmp_path, retries=0)
     server.stop()
     with pytest.raises(EndpointError, match=r"cannot be reached .*asked once"):
         gone.caption(effect)
 
 
-def test_a_cached_answer_needs_no_server(server: Server, effect: EffectInfo, tmp_path: Path) -> None:
+def test_a_cached_answer_needs_no_server(server: ChatServer, effect: EffectInfo, tmp_path: Path) -> None:
     asked = captioner(server, tmp_path)
     assert "will write" in asked.preview(effect)
     caption = asked.caption(effect)
@@ -229,7 +183,7 @@ def test_a_cached_answer_needs_no_server(server: Server, effect: EffectInfo, tmp
     assert len(server.requests) == 1
 
 
-def test_any_changed_input_asks_again(server: Server, effect: EffectInfo, tmp_path: Path) -> None:
+def test_any_changed_input_asks_again(server: ChatServer, effect: EffectInfo, tmp_path: Path) -> None:
     asked = captioner(server, tmp_path)
     asked.caption(effect)
     asked.caption(replace(effect, prompt="another prompt"))
@@ -243,7 +197,7 @@ def test_any_changed_input_asks_again(server: Server, effect: EffectInfo, tmp_pa
     assert len(server.requests) == 5
 
 
-def test_a_damaged_cache_file_is_replaced(server: Server, effect: EffectInfo, tmp_path: Path) -> None:
+def test_a_damaged_cache_file_is_replaced(server: ChatServer, effect: EffectInfo, tmp_path: Path) -> None:
     asked = captioner(server, tmp_path)
     asked.caption(effect)
     (file,) = (tmp_path / "cache" / "captions").iterdir()
@@ -253,7 +207,7 @@ def test_a_damaged_cache_file_is_replaced(server: Server, effect: EffectInfo, tm
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-def test_all_ranks_keep_the_first_answer(server: Server, effect: EffectInfo, tmp_path: Path) -> None:
+def test_all_ranks_keep_the_first_answer(server: ChatServer, effect: EffectInfo, tmp_path: Path) -> None:
     """Two processes ask at the same time and hear different things: both must train on what was stored first."""
     slow, fast = captioner(server, tmp_path), captioner(server, tmp_path)
 
@@ -283,7 +237,7 @@ def test_all_ranks_keep_the_first_answer(server: Server, effect: EffectInfo, tmp
     ],
 )
 def test_the_key_is_sent_but_never_written_nor_told(
-    server: Server, effect: EffectInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer
+    server: ChatServer, effect: EffectInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer
 ) -> None:
     monkeypatch.setenv("MY_VLM_KEY", f"{KEY}\n")
     server.answers = [answer]
@@ -303,7 +257,12 @@ def test_the_key_is_sent_but_never_written_nor_told(
     ("value", "message"), [(None, "VLM_KEY holds no key"), (f"{KEY}\nx", "no key has"), ("ü", "no key has")]
 )
 def test_a_missing_or_broken_key_is_told_without_it(
-    server: Server, effect: EffectInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None, message: str
+    server: ChatServer,
+    effect: EffectInfo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    value: str | None,
+    message: str,
 ) -> None:
     monkeypatch.delenv("VLM_KEY", raising=False)
     if value is not None:
@@ -334,6 +293,6 @@ def test_an_empty_answer_is_malformed() -> None:
         clean_caption("<think>only thoughts</think> ``` ```")
 
 
-def test_content_in_parts(server: Server, effect: EffectInfo, tmp_path: Path) -> None:
+def test_content_in_parts(server: ChatServer, effect: EffectInfo, tmp_path: Path) -> None:
     server.answers = [(200, completion([{"type": "text", "text": "Redraw "}, {"type": "text", "text": "it."}]))]
     assert captioner(server, tmp_path).caption(effect) == "Redraw it."

@@ -6,18 +6,21 @@ What the server says is quoted in errors only after the key was taken out of it.
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from cldistill.endpoint_answer import MalformedAnswerError, RefusedAnswerError, is_refusal, text_of
 from cldistill.errors import EndpointError
 
 if TYPE_CHECKING:
     import httpx
 
+    from cldistill.endpoint_settings import EndpointSettings
+
+T = TypeVar("T")
 LARGEST_ANSWER = 1 << 20
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """Seconds before the first retry, doubled each time up to the longest."""
@@ -27,8 +30,13 @@ QUOTED = 200
 """Characters of a server's answer that an error quotes."""
 
 
-class MalformedAnswerError(Exception):
-    """The answer came, but cannot be used; asked again, the model may do better."""
+class NoUsableAnswerError(EndpointError):
+    """The endpoint works, but to this question it gives no answer that can be used, asked as often as allowed."""
+
+    def __init__(self, text: str, *, refused: bool) -> None:
+        super().__init__(text)
+        self.refused = refused
+        """Whether the model declined to answer; else its answers could not be read."""
 
 
 class _TryAgainError(Exception):
@@ -53,32 +61,58 @@ class Endpoint:
     retries: int = 4
     temperature: float | None = 0.0
     """None leaves it to the server (some models take no other)."""
+    help: str = "check the options of the part that asks"
+    """What an error advises."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further members of every request, e.g. ``{"response_format": {"type": "json_object"}}``."""
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
-    def ask(self, messages: Sequence[dict[str, Any]], read: Callable[[str], str], about: str) -> str:
+    @staticmethod
+    def of(settings: EndpointSettings, help: str) -> Endpoint:
+        """Return the endpoint that a component's options name."""
+        return Endpoint(
+            settings.endpoint,
+            settings.model,
+            settings.api_key_env,
+            settings.timeout,
+            settings.retries,
+            settings.temperature,
+            help,
+            {"response_format": {"type": "json_object"}} if settings.json_mode else {},
+        )
+
+    def ask(self, messages: Sequence[Mapping[str, Any]], read: Callable[[str], T], about: str) -> T:
         """Send ``messages`` and return what ``read`` makes of the answer's text.
 
-        ``read`` raises `MalformedAnswerError` for an answer that cannot be used.  Raises `EndpointError` when no retry is
-        left, or at once where a retry cannot help; ``about`` says in its text what the question was for.
+        ``read`` raises `MalformedAnswerError` for an answer that cannot be used: it is asked again.  ``about`` says in
+        errors what the question was for.
+
+        Raises:
+            NoUsableAnswerError: the model declined, or no retry is left and the last answer was malformed.
+            EndpointError: no retry is left and the server still fails, or a retry cannot help.
         """
         key = self._key(about)
         for attempt in range(self.retries + 1):
             try:
-                return read(self._without_key(_content(self._post(messages, key, about)), key))
+                return read(self._without_key(text_of(self._post(messages, key, about)), key))
+            except RefusedAnswerError as error:
+                raise NoUsableAnswerError(f"{self._where(about)}: {error}", refused=True) from None
             except (_TryAgainError, MalformedAnswerError) as error:
                 reason = str(error)
+                malformed = isinstance(error, MalformedAnswerError)
                 wait = error.wait if isinstance(error, _TryAgainError) else None
             if attempt < self.retries:
                 self.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2**attempt if wait is None else wait))
         times = "once" if self.retries == 0 else f"{self.retries + 1} times"
-        raise EndpointError(f"{self._where(about)}: {reason} (asked {times}); {HELP}")
+        text = f"{self._where(about)}: {reason} (asked {times}); {self.help}"
+        raise NoUsableAnswerError(text, refused=False) if malformed else EndpointError(text)
 
-    def _post(self, messages: Sequence[dict[str, Any]], key: str | None, about: str) -> bytes:
-        """Return the body of a 200; raises _TryAgainError or EndpointError, both without the key."""
+    def _post(self, messages: Sequence[Mapping[str, Any]], key: str | None, about: str) -> bytes:
+        """Return the body of a 200; raises _TryAgainError, RefusedAnswerError or EndpointError, all without the key."""
         import httpx
 
-        payload: dict[str, Any] = {"model": self.model, "messages": list(messages)}
+        payload: dict[str, Any] = {"model": self.model, "messages": list(messages), **self.extra}
         if self.temperature is not None:
             payload["temperature"] = self.temperature
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -119,7 +153,9 @@ class Endpoint:
         if status in (401, 403):  # servers like to echo (parts of) the key here: not quoted
             source = f"the key in ${self.api_key_env}" if self.api_key_env else "a request without a key (api_key_env)"
             return EndpointError(f"{self._where(about)}: refused {source} with status {status}")
-        return EndpointError(f"{self._where(about)}: answered with status {status}: {said}; {HELP}")
+        if is_refusal(body):
+            return RefusedAnswerError(f"the server's filter refused the question with status {status}")
+        return EndpointError(f"{self._where(about)}: answered with status {status}: {said}; {self.help}")
 
     def _key(self, about: str) -> str | None:
         if self.api_key_env is None:
@@ -145,22 +181,6 @@ class Endpoint:
 
     def _where(self, about: str) -> str:
         return f"{about}: {self._address()} (model {self.model})"
-
-
-HELP = "check prompts.options, or use captioner: template, which needs no endpoint"
-
-
-def _content(body: bytes) -> str:
-    """Return the text of the first choice; it may come in parts."""
-    try:
-        content = json.loads(body)["choices"][0]["message"]["content"]
-        if isinstance(content, list):
-            content = "".join(part["text"] for part in content if part.get("type") == "text")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise MalformedAnswerError("the answer is no chat completion") from None
-    if not isinstance(content, str):
-        raise MalformedAnswerError("the answer holds no text")
-    return content
 
 
 def _retry_after(response: httpx.Response) -> float | None:
