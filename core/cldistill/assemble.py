@@ -176,7 +176,8 @@ def slot_config(name: str, slot: Slot, checked: CheckedManifest) -> SlotConfig:
         name=name, rank=slot.rank, alpha=slot.scale_alpha,
         lr=tuple(LrPhase(p.from_step, p.lr, p.end_lr, p.warmup) for p in slot.phases),
         betas=slot.betas, weight_decay=slot.weight_decay, updates=slot.updates, from_step=slot.from_step,
-        init=slot.init, ema=slot.ema, targets=checked.slot_targets[name], reuse_sample=slot.reuse_sample,
+        init=slot.init, checkpoint=slot.checkpoint, ema=slot.ema, targets=checked.slot_targets[name],
+        reuse_sample=slot.reuse_sample,
     )  # fmt: skip
 
 
@@ -189,7 +190,7 @@ def add_slots(
         slots.add(config.name, config.targets, config.rank, config.alpha, random.generator("init", config.name))
     slots.add_teacher(teacher_modules(checked))
     for config in configs:
-        if isinstance(config.init, Path):
+        if isinstance(config.init, Path) and config.checkpoint is None:
             slots.start_from(config.name, load_adapter(config.init, checked.description.modules))
     if checked.manifest.train.gradient_checkpointing:
         base.enable_gradient_checkpointing(slots.run_pinned)

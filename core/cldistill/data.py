@@ -76,12 +76,15 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 def effect_items(pairs: Path, pool: str, prompt: str) -> list[Item]:
     """List the pairs of one effect: a folder with ``source/`` and ``target/``, or a JSONL of source, target, prompt.
 
-    A line's prompt is what the teacher is told of that pair; without one it is the effect's ``prompt``.
+    A folder that holds pictures itself, and neither of the two, gives sources without after-pictures: enough for a teacher
+    that exists already.  A line's prompt is what the teacher is told of that pair; without one it is the effect's ``prompt``.
 
     Raises `DataError` naming the first picture that has no partner, or the first bad line.
     """
     if pairs.suffix == ".jsonl":
         return [_jsonl_item(pairs, number, row, pool, prompt) for number, row in _rows(pairs)]
+    if pairs.is_dir() and not any((pairs / side).exists() for side in ("source", "target")) and list_pictures(pairs):
+        return [Item(f"{pool}/{stem}", pool, (path,), prompt) for stem, path in _by_stem(pairs).items()]
     targets, sources = _by_stem(pairs / "target"), _by_stem(pairs / "source")
     for stem, path in sources.items():
         if stem not in targets:

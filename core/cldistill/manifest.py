@@ -100,6 +100,9 @@ class Slot(_Part):
     from_step: Step = 0
     init: Annotated[Path | str | None, BeforeValidator(_resolve_init)] = None
     """A LoRA or collection to start from, or ``slot:student``: a copy of that slot when this one starts."""
+    checkpoint: ManifestPath | None = None
+    """A checkpoint of an earlier run with a slot of this name, ``RUN/checkpoints/step-001500``: its weights, its
+    optimiser's moments and its average go on here, instead of ``init``."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Modules to adapt: full names or endings such as ``to_q``; by default what the base names."""

@@ -46,8 +46,10 @@ def _adapters(checked: CheckedManifest) -> Iterator[tuple[str, Path]]:
         if part is not None and part.needs.adapter is not None:
             yield dotted(part.loc), part.needs.adapter
     for name, slot in checked.manifest.slots.items():
-        if isinstance(slot.init, Path):
+        if isinstance(slot.init, Path) and slot.checkpoint is None:
             yield f"slots.{name}.init", slot.init
+        if slot.checkpoint is not None:
+            yield f"slots.{name}.checkpoint", slot.checkpoint / f"{name}.safetensors"
 
 
 def file_digest(path: Path) -> str:

@@ -44,6 +44,8 @@ class SlotConfig:
     from_step: int = 0
     init: str | Path | None = None
     """None: LoRA's own (B = 0); a path: an adapter file; ``slot:<name>``: a copy of that slot when this one starts."""
+    checkpoint: Path | None = None
+    """A checkpoint of an earlier run, whose slot of the same name goes on here."""
     ema: float | None = None
     targets: tuple[str, ...] = ()
     reuse_sample: bool = False

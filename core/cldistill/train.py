@@ -29,6 +29,8 @@ def train(run: Run, stop: StopRequest | None = None) -> int:
     optimizers = make_optimizers(run)
     observers = Observers(run)
     step = resume(run, optimizers, observers)
+    if step == 0:
+        go_on(run, optimizers)
     observers.run_started(step)
     try:
         with graceful_stop() if stop is None else nullcontext(stop) as asked:
@@ -117,6 +119,20 @@ def resume(run: Run, optimizers: Optimizers, observers: Observers) -> int:
             average = found.load(f"ema-{name}")
             optimizer.average = {key: average[key].to(value.device) for key, value in optimizer.average.items()}
     return int(found.step)
+
+
+def go_on(run: Run, optimizers: Optimizers) -> None:
+    """Let the slots with a ``checkpoint`` of an earlier run begin as they ended there, moments and average included."""
+    for config in run.slot_configs:
+        if config.checkpoint is None:
+            continue
+        found = checkpoint.read(config.checkpoint)
+        found.verify()
+        run.slots.load(config.name, found.load(config.name))
+        average = f"ema-{config.name}"
+        optimizers[config.name].go_on(
+            found.load(f"optimizer-{config.name}"), found.load(average) if average in found.groups else None
+        )
 
 
 def final_weights(run: Run, slot: str) -> tuple[dict[str, Tensor], str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cldistill.checked import CheckedManifest, Part
 from cldistill.data import effect_items, general_items, list_pictures
-from cldistill.errors import AdapterFormatError, CldistillError, DataError, ManifestError
+from cldistill.errors import AdapterFormatError, CheckpointError, CldistillError, DataError, ManifestError
 from cldistill.manifest_yaml import Loc
 from cldistill.records import GENERAL, Item
 
@@ -60,7 +60,9 @@ def check_files(checked: CheckedManifest) -> CheckedManifest:
         for path in part.needs.files:
             files.exists((*part.loc, "options"), path)
     for name, slot in checked.manifest.slots.items():
-        if isinstance(slot.init, Path):
+        if slot.checkpoint is not None:
+            files.attempt(("slots", name, "checkpoint"), partial(_goes_on, checked, name, slot.checkpoint))
+        elif isinstance(slot.init, Path):
             _start(files, name, slot.init)
     if files.problems:
         rest = len(files.problems) - SHOWN
@@ -76,11 +78,24 @@ def _items(files: _Files) -> dict[str, tuple[Item, ...]]:
             listing = partial(effect_items, effect.pairs, effect.name, effect.prompt)
             found = files.attempt(("effects", index, "pairs"), listing)
             items[effect.name] = tuple(found or ())
+            if any(item.target is None for item in items[effect.name]):
+                files.attempt(("effects", index, "pairs"), partial(_without_after, files.checked, effect.name))
     general = files.checked.manifest.general
     if general is not None and files.exists(("general", "images"), general.images):
         found = files.attempt(("general", "instructions"), partial(general_items, general.images, general.instructions))
         items[GENERAL] = tuple(found or ())
     return items
+
+
+def _without_after(checked: CheckedManifest, effect: str) -> None:
+    """Pictures alone are enough where a teacher shows what becomes of them, and nothing looks at after-pictures."""
+    teacher, targets = checked.teachers[effect], checked.manifest.targets
+    wanting = [teacher.name] if teacher is not None and teacher.needs.pairs else []
+    wanting += ["targets: {from: pair}"] if targets is not None and targets.origin == "pair" else []
+    if checked.prompts.needs.pairs and effect not in checked.settled_prompts:
+        wanting.append(checked.prompts.name)
+    if wanting:
+        raise DataError(f"are pictures without after-pictures, which {wanting[0]} needs; give source/ and target/")
 
 
 def _pictures(files: _Files) -> None:
@@ -138,6 +153,27 @@ def _start(files: _Files, name: str, path: Path) -> None:
     found = _fit(files, loc, path)
     if found is not None:
         files.attempt(loc, partial(_require_room, *found, files.checked, name))
+
+
+def _goes_on(checked: CheckedManifest, name: str, folder: Path) -> None:
+    """See that a checkpoint holds the slot and its optimiser, with the modules and the rank that the slot has here."""
+    from cldistill.adapter_files import fit, read_header
+    from cldistill.checkpoint import read
+
+    try:
+        found = read(folder)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}; name a folder such as RUN/checkpoints/step-001500") from error
+    if missing := [group for group in (name, f"optimizer-{name}") if group not in found.groups]:
+        raise CheckpointError(f"{folder} holds no {missing[0]!r}, only {', '.join(found.groups) or 'nothing'}")
+    header = read_header(folder / f"{name}.safetensors")
+    modules, targets = set(fit(header, checked.description).names.values()), set(checked.slot_targets[name])
+    rank = checked.manifest.slots[name].rank
+    if modules != targets or header.ranks != (rank,):
+        raise CheckpointError(
+            f"{folder}: its slot {name!r} has rank {header.ranks[-1]} and {len(modules)} modules, and the slot here rank "
+            f"{rank} and {len(targets)}: to go on, both must be the same"
+        )
 
 
 def _require_room(header: AdapterHeader, report: FitReport, checked: CheckedManifest, name: str) -> None:

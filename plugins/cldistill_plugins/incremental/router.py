@@ -98,7 +98,7 @@ class Incremental:
         if step < self.settings.mixed_until:
             return Route(MIXED, self._mixture(new, old))
         chances, drawn = self.settings.chances, random.uniform("stream")
-        if drawn >= chances["new"] + chances["rehearsal"]:
+        if chances["general"] and drawn >= chances["new"] + chances["rehearsal"]:
             return Route(GENERAL, {GENERAL: 1.0})
         again = drawn >= chances["new"]
         names, stream = (old, REHEARSAL if self.settings.rehearsal_stream else EFFECT) if again else (new, EFFECT)
