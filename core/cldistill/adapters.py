@@ -1,4 +1,4 @@
-"""One frozen backbone, several adapters: named trainable slots, one teacher slot, scoped switching.
+"""One frozen backbone, several adapters: named trainable slots, a teacher slot and one beside it, scoped switching.
 
 peft's own switches (`set_adapter`, `disable_adapter`) flip ``requires_grad``: after student -> teacher -> backward all
 student gradients are silently None.  Here a slot is switched on in a list that all layers share, and nothing else
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 TEACHER = "teacher"
 """The frozen slot's name."""
+BESIDE = "beside"
+"""A second frozen slot, for an adapter that works together with another one: ``scope("teacher", "beside")``."""
+FROZEN = (TEACHER, BESIDE)
 
 T = TypeVar("T")
 
@@ -55,8 +58,8 @@ class AdapterSlots:
         self._layers = AdapterLayers(backbone)
         self._slots: dict[str, _Slot] = {}
         self._created = 0
-        self._active: str | None = None
-        self._mounted: AdapterState | None = None
+        self._active: tuple[str, ...] = ()
+        self._mounted: dict[str, AdapterState] = {}
         self._padded_rank: int | None = None
 
     @property
@@ -72,7 +75,7 @@ class AdapterSlots:
         Raises:
             ValueError: for a name that is taken, and for a target that is no linear module of the backbone.
         """
-        if name in self._slots or name == TEACHER:
+        if name in self._slots or name in FROZEN:
             raise ValueError(f"the slot name {name!r} is taken; choose another")
         modules = tuple(sorted(set(targets)))
         self._created += 1
@@ -85,7 +88,7 @@ class AdapterSlots:
     def remove(self, name: str) -> None:
         """Take a slot and its weights out."""
         slot = self._slot(name)
-        if self._active == name:
+        if name in self._active:
             raise ValueError(f"slot {name!r} is active; leave its scope before removing it")
         for module in slot.modules:
             uncover(self._layers[module], slot.key)
@@ -94,7 +97,7 @@ class AdapterSlots:
     def release(self) -> None:
         """Take everything out: the backbone is again what it was, but frozen."""
         self._slots.clear()
-        self._mounted, self._active, self._padded_rank = None, None, None
+        self._mounted, self._active, self._padded_rank = {}, (), None
         self._layers.unwrap()
 
     def rank(self, name: str) -> int:
@@ -162,32 +165,36 @@ class AdapterSlots:
     @property
     def mounted(self) -> str | None:
         """Digest of the adapter in the teacher slot, or None."""
-        return None if self._mounted is None else self._mounted.digest
+        return self._mounted[TEACHER].digest if TEACHER in self._mounted else None
 
     @property
     def mounted_few_step(self) -> Schedule | None:
         """The sampler that was distilled into the adapter in the teacher slot; None where it is an ordinary teacher."""
-        return None if self._mounted is None else self._mounted.few_step
+        return self._mounted[TEACHER].few_step if TEACHER in self._mounted else None
 
-    def mount(self, state: AdapterState | None) -> None:
-        """Put an adapter of any rank, alpha and coverage into the teacher slot (None: empty it).
+    def mount(self, state: AdapterState | None, name: str = TEACHER) -> None:
+        """Put an adapter of any rank, alpha and coverage into a frozen slot (None: empty it), by default the teacher's.
 
         Tensors are replaced and never written to: nothing of the last teacher stays, and graphs made with it stay
         right.  Mounting the same digest again costs nothing.  Modules that no slot adapts are wrapped.
         """
-        if state is not None and self.mounted == state.digest:
+        if name not in FROZEN:
+            raise ValueError(f"adapters are mounted in a frozen slot ({', '.join(FROZEN)}), not in {name!r}")
+        before = self._mounted.get(name)
+        if state is not None and before is not None and before.digest == state.digest:
             return
         if state is not None:
             self._layers.wrap(tuple(state.modules))
-        if self._padded_rank is not None:
+        if self._padded_rank is not None and name == TEACHER:
             self._fill(state, self._padded_rank)
             return
         for _, layer in self._layers.items():
-            uncover(layer, TEACHER)
-        self._mounted = None
+            uncover(layer, name)
+        self._mounted.pop(name, None)
         for module, weights in (state.modules if state is not None else {}).items():
-            cover(self._layers[module], TEACHER, weights, module)
-        self._mounted = state
+            cover(self._layers[module], name, weights, module)
+        if state is not None:
+            self._mounted[name] = state
 
     def _pad(self) -> None:
         """Give the teacher slot its fixed tensors in every wrapped module that lacks them."""
@@ -203,18 +210,23 @@ class AdapterSlots:
         for name, layer in self._layers.items():
             found = modules.get(name)
             fill(layer, TEACHER, found if isinstance(found, LoraWeights) else None)
-        self._mounted = state
+        self._mounted.pop(TEACHER, None)
+        if state is not None:
+            self._mounted[TEACHER] = state
 
     @property
     def active(self) -> str | None:
-        """The slot whose scope is entered, or None: the bare base."""
-        return self._active
+        """The slot whose scope is entered, or None: the bare base; of several, their names joined by ``+``."""
+        return "+".join(self._active) or None
 
     @contextmanager
-    def scope(self, name: str | None) -> Iterator[None]:
-        """Run the forwards inside with exactly this slot (``teacher`` included; None: the bare base); scopes nest."""
+    def scope(self, name: str | None, *others: str) -> Iterator[None]:
+        """Run the forwards inside with exactly this slot (``teacher`` included; None: the bare base); scopes nest.
+
+        With ``others`` all of them work at once: the deltas of their weights add up.
+        """
         before = self._active
-        self._switch(name)
+        self._switch((() if name is None else (name,)) + others)
         try:
             yield
         finally:
@@ -225,33 +237,30 @@ class AdapterSlots:
 
         Has the calling convention of diffusers' ``enable_gradient_checkpointing(run)``.
         """
-        name, teacher = self._active, self._mounted
+        names, mounted = self._active, {name: self._mounted.get(name) for name in FROZEN if name in self._active}
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), self._as_it_was(name, teacher)
+            return nullcontext(), self._as_it_was(names, mounted)
 
         call = partial(function, **kwargs) if kwargs else function
         result: T = checkpoint(call, *args, use_reentrant=False, context_fn=contexts)
         return result
 
     @contextmanager
-    def _as_it_was(self, name: str | None, teacher: AdapterState | None) -> Iterator[None]:
-        now = self._mounted
-        if name == TEACHER:
-            self.mount(teacher)
+    def _as_it_was(self, names: tuple[str, ...], mounted: Mapping[str, AdapterState | None]) -> Iterator[None]:
+        now = {name: self._mounted.get(name) for name in mounted}
+        for name, state in mounted.items():
+            self.mount(state, name)
         try:
-            with self.scope(name):
+            with self.scope(None, *names):
                 yield
         finally:
-            if name == TEACHER:
-                self.mount(now)
+            for name, state in now.items():
+                self.mount(state, name)
 
-    def _switch(self, name: str | None) -> None:
-        if name is None:
-            self._layers.active[:] = ()
-        else:
-            self._layers.active[:] = (TEACHER if name == TEACHER else self._slot(name).key,)
-        self._active = name
+    def _switch(self, names: tuple[str, ...]) -> None:
+        self._layers.active[:] = [name if name in FROZEN else self._slot(name).key for name in names]
+        self._active = names
 
     def _slot(self, name: str) -> _Slot:
         if name not in self._slots:
