@@ -6,10 +6,13 @@ import sys
 
 import typer
 
+from cldistill.cli_add import add
 from cldistill.cli_files import generate, inspect
+from cldistill.cli_group import group
 from cldistill.cli_look import check, plan, schema
 from cldistill.cli_plugins import plugins
 from cldistill.cli_run import run
+from cldistill.cli_teachers import teachers
 from cldistill.errors import CldistillError
 
 app = typer.Typer(
@@ -18,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, check, plan, plugins, inspect, generate, schema):
+for command in (run, check, plan, plugins, inspect, generate, schema, teachers, group, add):
     app.command()(command)
 
 

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
-from pydantic import ValidationError
+from pydantic import ValidationError, ValidationInfo
 
+from cldistill.component import resolve_path
 from cldistill.errors import ManifestError, nearest
 from cldistill.manifest import Manifest
 from cldistill.manifest_edit import merge, set_value
+from cldistill.manifest_effects import effects_from_file, with_default_teacher
 from cldistill.manifest_problems import describe_errors
 from cldistill.manifest_yaml import Place, Value, dotted, locate, parse
 
@@ -52,15 +56,27 @@ def load_manifest(reference: str | Path, overrides: Sequence[str] = ()) -> Manif
     Raises:
         ManifestError: with file, line, key path, the value and the nearest valid name, one line for each mistake.
     """
-    here = Path.cwd()
-    tree, root = _read(str(reference), None, here, ())
+    tree, root = _read(str(reference), None, Path.cwd(), ())
+    return _validated(tree, str(reference), root, overrides)
+
+
+def parse_manifest(text: str, shown: str, root: Path, overrides: Sequence[str] = ()) -> ManifestFile:
+    """Read a manifest that is in no file yet; ``shown`` names it in messages, ``root`` begins its relative paths.
+
+    Raises `ManifestError` as `load_manifest` does.
+    """
+    return _validated(parse(text, shown, root), shown, root, overrides)
+
+
+def _validated(tree: Value, source: str, root: Path, overrides: Sequence[str]) -> ManifestFile:
     for override in overrides:
-        tree = _override(tree, override, here)
+        tree = effects_from_file(_override(tree, override, Path.cwd()), _effects_file)
+    tree = with_default_teacher(tree)
     try:
         manifest = Manifest.model_validate(tree.plain())
     except ValidationError as error:
         raise ManifestError(describe_errors(error, Manifest, tree)) from error
-    return ManifestFile(manifest, tree, str(reference), root)
+    return ManifestFile(manifest, tree, source, root)
 
 
 def _override(tree: Value, override: str, root: Path) -> Value:
@@ -92,13 +108,29 @@ def _read(reference: str, asked: Place | None, root: Path, chain: tuple[str, ...
         raise ManifestError(f"{tree.at}: a manifest is a map of keys to values, not {type(tree.data).__name__}")
     members = dict(tree.data)
     extends = members.pop("extends", None)
-    tree = Value(members, tree.at)
+    tree = effects_from_file(Value(members, tree.at), _effects_file)
     if extends is None:
         return tree, folder
     if not isinstance(extends.data, str):
         raise ManifestError(f"{extends.at}: extends: give one path or recipe name ({extends.plain()!r})")
     base, _ = _read(extends.data, extends.at, folder, (*chain, identity))
     return merge(base, tree), folder
+
+
+def _effects_file(written: Value) -> Value:
+    """Parse the file of effects that ``effects:`` names."""
+    named = written.plain()
+    try:
+        path = resolve_path(named, cast(ValidationInfo, SimpleNamespace(context={"root": written.at.root})))
+    except ModuleNotFoundError as error:
+        raise ManifestError(f"{written.at}: effects: {error}") from error
+    assert isinstance(path, Path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ManifestError(f"{written.at}: effects: {path}: cannot be read: {reason}") from error
+    return parse(text, str(_relative(path)), path.resolve().parent)
 
 
 def _open(reference: str, asked: Place | None, root: Path) -> tuple[str, str, Path, str]:

@@ -44,6 +44,13 @@ def manifest_schema(catalogue: Catalogue) -> Schema:
     schema["properties"]["extends"] = {
         "type": "string", "description": "Another manifest (a path or a shipped recipe) that this one is laid over.",
     }  # fmt: skip
+    schema["properties"]["teacher"] = {**teacher, "description": "The teacher of every effect that names none."}
+    listed = schema["properties"]["effects"]
+    file = {
+        "type": "string",
+        "description": "A YAML file with the list of effects; its paths start from its own folder.",
+    }
+    schema["properties"]["effects"] = {"anyOf": [listed, file]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cldistill manifest", **schema}
 
 

@@ -1,23 +1,31 @@
 """A bank of real picture effects: neural styles and G'MIC commands as pure functions of a picture and a seed."""
 
-from .apply import apply, apply_effect, named
+from .apply import apply, apply_effect
+from .catalogue import bank_of, catalogue, knows, named
+from .colour_filter import ColourFilter
 from .effect import Effect, EffectError, Picture, derived_seed
 from .gmic_command import GmicCommand
 from .neural import NeuralStyle
+from .painting import PaintingStyle
 from .pairs import write_bank, write_effect
 from .six import SIX
 from .truth import truth_draws
 
 __all__ = [
     "SIX",
+    "ColourFilter",
     "Effect",
     "EffectError",
     "GmicCommand",
     "NeuralStyle",
+    "PaintingStyle",
     "Picture",
     "apply",
     "apply_effect",
+    "bank_of",
+    "catalogue",
     "derived_seed",
+    "knows",
     "named",
     "truth_draws",
     "write_bank",

@@ -7,19 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from .catalogue import named
 from .effect import Effect, EffectError, Picture, checked
-from .six import SIX
-
-
-def named(effect_name: str) -> Effect:
-    """The effect of that name.
-
-    Raises:
-        EffectError: there is none; the message lists them.
-    """
-    if effect_name not in SIX:
-        raise EffectError(f"there is no effect {effect_name!r}; the bank has {', '.join(sorted(SIX))}")
-    return SIX[effect_name]
 
 
 def apply(effect_name: str, picture: NDArray[Any], seed: int | None = None) -> Picture:

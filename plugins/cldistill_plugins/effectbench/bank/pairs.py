@@ -30,11 +30,16 @@ def write_bank(out: Path, effects: Iterable[Effect], sources: Path, pairs: int, 
     if pairs < 1 or len(pool) < pairs:
         raise EffectError(f"{sources} holds {len(pool)} pictures, but {pairs} pairs an effect were asked for")
     out.mkdir(parents=True, exist_ok=True)
+    copy_licences(sources, out)
+    return [write_effect(out / effect.name, effect, choose(pool, effect, pairs, seed), seed) for effect in effects]
+
+
+def copy_licences(sources: Path, out: Path) -> None:
+    """Copy the pool's ``LICENSES.md``, in it or beside it, to ``out``: the pairs are made from those pictures."""
     for licences in (sources / _LICENCES, sources.parent / _LICENCES):
         if licences.is_file():
             shutil.copyfile(licences, out / _LICENCES)
-            break
-    return [write_effect(out / effect.name, effect, _choose(pool, effect, pairs, seed), seed) for effect in effects]
+            return
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -91,7 +96,8 @@ def read_picture(path: Path) -> Picture:
         raise EffectError(f"{path} cannot be read as a picture: {error}") from error
 
 
-def _choose(pool: Sequence[Path], effect: Effect, pairs: int, seed: int) -> list[Path]:
+def choose(pool: Sequence[Path], effect: Effect, pairs: int, seed: int) -> list[Path]:
+    """Draw an effect's own ``pairs`` sources from the pool, without repetition."""
     generator = np.random.default_rng(derived_seed("sources", seed, effect.name))
     return [pool[int(i)] for i in generator.permutation(len(pool))[:pairs]]
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .apply import apply_effect, named
+from .apply import apply_effect
+from .catalogue import named
 from .effect import Effect, Picture, checked, derived_seed
 
 

@@ -1,0 +1,200 @@
+"""Train the teachers of a manifest before its run, several at once: one process each, which share the cache.
+
+Teachers do not depend on one another, and on a CPU two processes of one thread do more than one process of two. Each
+takes the next effect from a common queue; every finished teacher lies in the cache, where `cldistill run` finds it, and
+a stopped one goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue as queues
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cldistill.errors import CldistillError, Stopped
+from cldistill.signals import graceful_stop
+
+if TYPE_CHECKING:
+    from cldistill.checked import CheckedManifest
+    from cldistill.prepare import Workshop
+    from cldistill.progress import Stages
+    from cldistill.protocols import BaseModel
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker needs to know: all of it can be sent to a fresh process."""
+
+    manifest: str
+    overrides: tuple[str, ...]
+    cache: Path
+    threads: int
+
+
+@dataclass(frozen=True)
+class News:
+    """What a worker tells: ``done`` of ``total`` steps of an effect's teacher, that it is finished, or an error."""
+
+    worker: int
+    effect: str
+    done: int = 0
+    total: int = 0
+    finished: bool = False
+    error: str | None = None
+
+
+def to_be_trained(checked: CheckedManifest) -> list[str]:
+    """List the effects whose teacher source trains, in the manifest's order."""
+    return [name for name, part in checked.teachers.items() if part is not None and part.needs.rank is not None]
+
+
+def train_teachers(order: Order, names: Sequence[str], processes: int, tell: Callable[[News], None]) -> None:
+    """Train the teachers of ``names`` in ``processes`` processes and pass on what they tell.
+
+    Raises:
+        CldistillError: teachers failed; the message has each one's reason, and the others were trained all the same.
+        Stopped: by a signal; every worker has saved a checkpoint.
+    """
+    context = multiprocessing.get_context("spawn")
+    work: Any = context.Queue()
+    news: Any = context.Queue()
+    for name in names:
+        work.put(name)
+    workers = [
+        context.Process(target=_work, args=(index, order, work, news), daemon=True)
+        for index in range(min(processes, len(names)))
+    ]
+    failed: dict[str, str] = {}
+    with graceful_stop() as stop:
+        for worker in workers:
+            worker.start()
+        while any(worker.is_alive() for worker in workers) or not news.empty():
+            for item in _drain(news):
+                if item.error is not None:
+                    failed[item.effect] = item.error
+                tell(item)
+            if stop:
+                for worker in workers:
+                    if worker.is_alive() and worker.pid is not None:
+                        worker.terminate()  # SIGTERM: the worker saves and leaves
+    if stop:
+        raise Stopped("stopped while training teachers; what is done is saved, and the same command goes on from there")
+    crashed = [str(worker.exitcode) for worker in workers if worker.exitcode]
+    if crashed and not failed:
+        raise CldistillError(f"a process that trained teachers ended with status {', '.join(crashed)}")
+    if failed:
+        raise CldistillError("\n".join(f"teacher of {name}: {error}" for name, error in failed.items()))
+
+
+def _drain(news: Any) -> Iterator[News]:
+    try:
+        yield news.get(timeout=POLL_SECONDS)
+        while True:
+            yield news.get_nowait()
+    except queues.Empty:
+        return
+
+
+def _work(index: int, order: Order, work: Any, news: Any) -> None:
+    """Train teachers from the common queue until it is empty."""
+    os.environ["OMP_NUM_THREADS"] = str(order.threads)
+    import torch
+
+    torch.set_num_threads(order.threads)
+    with graceful_stop(say=lambda text: None) as stop:
+        name = ""
+        try:
+            train = _trainer(
+                order, lambda effect, done, total: news.put(News(index, effect, done, total)), lambda: bool(stop)
+            )
+            while not stop:
+                try:
+                    name = work.get_nowait()
+                except queues.Empty:
+                    return
+                train(name)
+                news.put(News(index, name, finished=True))
+        except Stopped:
+            return
+        except CldistillError as error:
+            news.put(News(index, name, error=str(error)))
+
+
+def _trainer(
+    order: Order, tell: Callable[[str, int, int], None], stop: Callable[[], bool]
+) -> Callable[[str], object]:  # fmt: skip
+    """Load the base once and return what trains (or fetches) one effect's teacher."""
+    from cldistill.component import BuildContext
+    from cldistill.prepare import effect_pools, make_bank
+    from cldistill.validate import check_manifest
+
+    checked = check_manifest(order.manifest, order.overrides)
+    stages = _Telling(tell)
+    workshop = _workshop(checked, order.cache, stages, stop)
+    context = BuildContext(
+        root=checked.file.root, cache=order.cache, output=order.cache,
+        device=str(workshop.accelerator.device), effects=checked.effects,
+    )  # fmt: skip
+    sources = {name: part.build(context) for name, part in checked.teachers.items() if part is not None}
+    effects = [effect for effect in checked.effects if effect.name in sources]
+    bank = make_bank(workshop, effects, sources, effect_pools(effects), ())
+
+    def train(name: str) -> object:
+        stages.effect = name
+        return bank.state(name)
+
+    return train
+
+
+def _workshop(checked: CheckedManifest, cache: Path, stages: Stages, stop: Callable[[], bool]) -> Workshop:
+    """Load the base with bare slots: what training a teacher takes, and no more."""
+    from cldistill.adapters import AdapterSlots
+    from cldistill.assemble import make_accelerator, teacher_shift
+    from cldistill.cache import TensorCache
+    from cldistill.component import BuildContext
+    from cldistill.encodings import Encoder
+    from cldistill.precision import run_under_autocast
+    from cldistill.prepare import Workshop
+    from cldistill.random import KeyedRandom
+    from cldistill.schedule import Schedule
+    from cldistill.targets import TeacherSampler
+
+    accelerator = make_accelerator(checked)
+    device, seed = str(accelerator.device), checked.manifest.train.seed
+    context = BuildContext(root=checked.file.root, cache=cache, output=cache, device=device, effects=checked.effects)
+    base: BaseModel = checked.base.build(context)
+    base.to(device)
+    run_under_autocast(base, accelerator)
+    slots = AdapterSlots(base.backbone)
+    steps = checked.manifest.targets.steps if checked.manifest.targets else 40
+    schedule = Schedule(steps, teacher_shift(checked))
+    sampler = TeacherSampler(base, slots, schedule, KeyedRandom(seed, device=device).child("targets"), device)
+    encoder = Encoder(base, TensorCache(cache / "encodings"))
+    return Workshop(base, slots, encoder, sampler, accelerator, cache, stages, stop)
+
+
+class _Telling:
+    """Implements `cldistill.progress.Stages` by telling how far the teacher under way is."""
+
+    def __init__(self, tell: Callable[[str, int, int], None]) -> None:
+        self.effect = ""
+        self._tell = tell
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        done = 0
+
+        def advance(parts: int) -> None:
+            nonlocal done
+            done += parts
+            if self.effect:
+                self._tell(self.effect, done, total)
+
+        yield advance

@@ -1,0 +1,54 @@
+"""`cldistill teachers`: several processes fill one cache, a second call finds everything, failures are told by name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+PAIRS = "package:cldistill_plugins.effectbench/effects"
+
+
+def manifest(folder: Path, **options: object) -> Path:
+    teacher = {"use": "from-pairs", "options": {"steps": 2, "rank": 2, "batch_size": 1, **options}}
+    effects = [{"name": n, "prompt": n, "pairs": f"{PAIRS}/{n}"} for n in ("mosaic", "halftone")]
+    (folder / "effects.yaml").write_text(yaml.safe_dump(effects))
+    content = {
+        "cldistill": 1, "extends": "quickstart", "effects": "effects.yaml", "teacher": teacher,
+        "router": {"options": {"effect_weights": None}},
+    }  # fmt: skip
+    path = folder / "m.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def teachers(folder: Path, path: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "CLDISTILL_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "cldistill", "teachers", str(path), "--processes", "2"]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def finished(folder: Path) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for p in (folder / "cache/pairs").glob("*/teacher.safetensors")}
+
+
+def test_two_processes_train_every_teacher_once_and_a_second_call_trains_none(tmp_path: Path) -> None:
+    path = manifest(tmp_path)
+    first = teachers(tmp_path, path)
+    assert first.returncode == 0, first.stderr
+    made = finished(tmp_path)
+    assert len(made) == 2
+    assert "2 teachers are in the cache" in first.stdout
+    assert teachers(tmp_path, path).returncode == 0
+    assert finished(tmp_path) == made
+
+
+def test_a_teacher_that_diverges_is_named_and_nothing_of_it_is_kept(tmp_path: Path) -> None:
+    done = teachers(tmp_path, manifest(tmp_path, lr=1e30, steps=12))
+    assert done.returncode == 2
+    assert "teacher of " in done.stderr
+    assert "lr" in done.stderr
+    assert not finished(tmp_path)
