@@ -4,52 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from cldistill.component import resolve_path
-from cldistill.manifest_yaml import Loc, Text
+from cldistill.manifest_evaluate import Evaluate
+from cldistill.manifest_types import Count, ManifestPart, ManifestPath, Name, PartRef, Rate, Step, resolve
+from cldistill.manifest_yaml import Loc
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""Names end up in file names and tables: letters, digits, ``.``, ``_`` and ``-``."""
-
-
-def _resolve(value: object) -> object:
-    """Resolve a path against the folder of the file it was written in (`Text` knows it), or ``package:``."""
-    if not isinstance(value, str):
-        return value
-    root = value.root if isinstance(value, Text) else None
-    try:
-        return resolve_path(value, cast(ValidationInfo, SimpleNamespace(context={"root": root})))
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{error}; install the package that this file lies in") from error
+__all__ = [
+    "Effect", "Evaluate", "General", "LossRef", "LrPhase", "Manifest", "PartRef", "Sampler", "Samples", "Slot", "Targets",
+    "Train", "part_refs",
+]  # fmt: skip
 
 
 def _resolve_init(value: object) -> object:
     """Leave ``slot:<name>`` as it is; anything else is a path."""
-    return str(value) if isinstance(value, str) and value.startswith("slot:") else _resolve(value)
+    return str(value) if isinstance(value, str) and value.startswith("slot:") else resolve(value)
 
 
-ManifestPath = Annotated[Path, BeforeValidator(_resolve)]
-Count = Annotated[int, Field(ge=1)]
-Step = Annotated[int, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class PartRef(_Part):
-    """A component by name, with its options."""
-
-    use: str
-    options: dict[str, Any] = {}
-
-
-class Effect(_Part):
+class Effect(ManifestPart):
     """A visual edit: the prompt its teacher was trained with, that teacher, and before/after pairs."""
 
     name: Name
@@ -58,7 +32,7 @@ class Effect(_Part):
     pairs: ManifestPath | None = None
 
 
-class General(_Part):
+class General(ManifestPart):
     """Unlabelled pictures with general instructions (a JSONL of ``image`` and ``instruction``)."""
 
     images: ManifestPath
@@ -75,7 +49,7 @@ class LossRef(PartRef):
     until_step: Step | None = None
 
 
-class LrPhase(_Part):
+class LrPhase(ManifestPart):
     """Learning rate from one generator step on: linear warm-up, then constant, or a cosine to ``end_lr``."""
 
     from_step: Step = 0
@@ -84,7 +58,7 @@ class LrPhase(_Part):
     warmup: Step = 0
 
 
-class Slot(_Part):
+class Slot(ManifestPart):
     """A trainable adapter and its AdamW."""
 
     rank: Count = 128
@@ -145,7 +119,7 @@ def _distinct_files(slots: dict[str, Slot]) -> dict[str, Slot]:
 SlotName = Annotated[Name, AfterValidator(_not_reserved)]
 
 
-class Sampler(_Part):
+class Sampler(ManifestPart):
     """The student's few steps."""
 
     steps: Count = 8
@@ -153,7 +127,7 @@ class Sampler(_Part):
     integer_timesteps: bool = False
 
 
-class Targets(_Part):
+class Targets(ManifestPart):
     """What the target-based losses aim at: the teacher's own output, or the pair's after-picture."""
 
     origin: Literal["teacher", "pair"] = Field(default="teacher", alias="from")
@@ -162,7 +136,7 @@ class Targets(_Part):
     """Shift of the teachers' own schedule, for targets, grids and the report; by default the student's, `sampler.shift`."""
 
 
-class Train(_Part):
+class Train(ManifestPart):
     """The loop.  A step is a generator step: one student update with its critic updates."""
 
     generator_steps: Count = 5000
@@ -183,7 +157,7 @@ class Train(_Part):
     unbroken one, and slower there; on the CPU it always is."""
 
 
-class Samples(_Part):
+class Samples(ManifestPart):
     """Labelled grids drawn while training."""
 
     every: Count = 100
@@ -192,19 +166,7 @@ class Samples(_Part):
     """Rows of the grid; by default every effect."""
 
 
-class Evaluate(_Part):
-    """What is measured once training has ended."""
-
-    images: ManifestPath
-    """Held-out pictures."""
-    pictures: Count = 32
-    teacher_steps: Count = 40
-    general: ManifestPath | None = None
-    """Held-out general instructions: a JSONL of ``image`` (relative to it) and ``instruction``."""
-    metrics: tuple[PartRef, ...] = ()
-
-
-class Manifest(_Part):
+class Manifest(ManifestPart):
     """One run, as it was written and with every default filled in."""
 
     cldistill: Literal[1]
