@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from cldistill import protocols
 
 Kind = Literal[
-    "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer", "grouper"
+    "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer", "grouper",
+    "instruction_maker",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = (
-    "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer", "grouper"
+    "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer", "grouper",
+    "instruction_maker",
 )  # fmt: skip
 
 
@@ -277,3 +279,14 @@ def grouper(
 ) -> Component[S, protocols.Grouper]:
     """Register a rule that splits a bank of effects into several collections (``cldistill group``)."""
     return Component("grouper", name, summary, settings, describe, build)
+
+
+def instruction_maker(
+    name: str,
+    summary: str,
+    settings: type[S],
+    describe: Callable[[S], Needs],
+    build: Callable[[S, BuildContext], protocols.InstructionMaker],
+) -> Component[S, protocols.InstructionMaker]:
+    """Register somebody who writes general instructions for unlabelled pictures (``cldistill instructions``)."""
+    return Component("instruction_maker", name, summary, settings, describe, build)

@@ -54,6 +54,10 @@ class PluginHooks:
     def register_groupers(self) -> Sequence[Component[Any, protocols.Grouper]]:  # type: ignore[empty-body]
         """Return rules that split a bank of effects into several collections."""
 
+    @hookspec
+    def register_instruction_makers(self) -> Sequence[Component[Any, protocols.InstructionMaker]]:  # type: ignore[empty-body]
+        """Return makers of general instructions for unlabelled pictures."""
+
 
 class RunHooks:
     """What an observer may implement: called on the main process only, results are ignored."""

@@ -33,6 +33,7 @@ HOOK_KINDS: Mapping[str, Kind] = {
     "register_metrics": "metric",
     "register_observers": "observer",
     "register_groupers": "grouper",
+    "register_instruction_makers": "instruction_maker",
 }
 
 

@@ -14,6 +14,7 @@ from cldistill.records import (
     Batch,
     EffectInfo,
     Grouping,
+    InstructionRequest,
     Item,
     LossOutput,
     MetricValues,
@@ -338,6 +339,24 @@ class GroupingRequest(Protocol):
 
     def advance(self, share: float) -> None:
         """Say that a share (0 to 1) of the measuring is done, for the progress bar."""
+
+
+class InstructionMaker(Protocol):
+    """Writes the general stream's instructions for unlabelled pictures (paper: 20 K pictures, instructions by an MLLM)."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many instructions may be asked for at the same time, each in a thread of its own."""
+
+    @property
+    def identity(self) -> str:
+        """All that an instruction depends on beside its request (a model, a wording's version): part of its key."""
+
+    def instruction(self, request: InstructionRequest) -> str | None:
+        """Return one line of text, the same for the same request, or None where a model refuses this picture.
+
+        Raises `cldistill.errors.EndpointError` where nothing can be made for any picture.
+        """
 
 
 class Scope(Protocol):

@@ -52,6 +52,21 @@ class EffectInfo:
     pairs: Path | None = None
 
 
+CATEGORIES = ("add", "remove", "adjust", "style")
+"""What general instructions ask for (paper, implementation details): add or remove something, adjust the look, restyle."""
+
+
+@dataclass(frozen=True)
+class InstructionRequest:
+    """One general instruction that is to be written (`cldistill.protocols.InstructionMaker`)."""
+
+    picture: Path
+    category: str
+    """One of `CATEGORIES`."""
+    seed: int
+    """Draw from ``random.Random(seed)``: a function of the run's seed, the picture's name and the instruction's number."""
+
+
 @dataclass(frozen=True)
 class Prompts:
     """What each network is told for one item (AOP, paper section 3.2). ``trigger`` is ``""`` in the general stream."""

@@ -102,8 +102,8 @@ def check_metric(
             for pool, values in pools.items():
                 _values(checker, asked, system, pool, values)
         shares = asked.progress
-        fine = all(0 <= share <= 1 for share in shares) and sum(shares) <= 1 + 1e-6
-        checker.require(fine, f"tells advance() of shares that are more than its whole work: {shares[:5]}")
+        fine = all(0 <= share <= 1 for share in shares) and shares == sorted(shares)
+        checker.require(fine, f"must tell advance() how much of its work is done so far, from 0 to 1: {shares[:5]}")
         checker.require(metric(asked) == found, "measured twice, it gives two results")
 
 
