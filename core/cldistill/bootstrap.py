@@ -71,9 +71,8 @@ def resample(
         raise ValueError(f"a ratio needs the same pictures twice, not {top.shape} and {bottom.shape}")
     known = np.isfinite(top) & np.isfinite(bottom)
     n = int(known.any(axis=1).sum())
-    # Deviations from each effect's first value keep constants exact: their interval has no width at all.
-    origin = np.array([column[mask][0] if mask.any() else 0.0 for column, mask in zip(top.T, known.T, strict=True)])
-    origin = origin if denominator is None else np.zeros_like(origin)
+    # Deviations from one value keep constants exact: their interval has no width at all.
+    origin = float(top[known][0]) if denominator is None and known.any() else 0.0
     top, bottom = np.where(known, top - origin, 0.0), np.where(known, bottom, 0.0)
     draws = _figures(_counts(len(top), resamples, seed), top, bottom, origin)
     return Resampled(float(_figures(np.ones((1, len(top))), top, bottom, origin)[0]), draws, n)
@@ -126,11 +125,11 @@ def _counts(pictures: int, resamples: int, seed: int) -> Matrix:
     return counts
 
 
-def _figures(counts: Matrix, top: Matrix, bottom: Matrix, origin: Matrix) -> Matrix:
+def _figures(counts: Matrix, top: Matrix, bottom: Matrix, origin: float) -> Matrix:
     """Mean over effects of each effect's ratio of sums, one a row of ``counts``; effects without a value do not count."""
     sums, weights = counts @ top, counts @ bottom
     with np.errstate(divide="ignore", invalid="ignore"):
-        effects = sums / weights + origin
+        effects = sums / weights
     there = np.isfinite(effects)
     totals, numbers = np.where(there, effects, 0.0).sum(axis=1), there.sum(axis=1)
-    return np.where(numbers > 0, totals / np.maximum(numbers, 1), np.nan)
+    return np.where(numbers > 0, totals / np.maximum(numbers, 1) + origin, np.nan)
