@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from cldistill.errors import ManifestError
 from cldistill.manifest_file import recipes
 from cldistill.validate import check_manifest
+from cldistill_plugins.effectbench.bank import bank_of
+from cldistill_plugins.effectbench.bank.effects_file import write_effects_file
 
 PHASES = (
     "train.generator_steps=40", "router.options.mixed_until=20", "losses.bs-dmd.from_step=20", "losses.ts-dmd.from_step=20",
@@ -18,8 +21,17 @@ PHASES = (
 
 
 @pytest.mark.parametrize("name", recipes())
-def test_every_recipe_fits_together(name: str) -> None:
+def test_every_recipe_fits_together(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bank").mkdir()
+    write_effects_file(tmp_path / "bank", bank_of(50))
     check_manifest(name, files=False)
+
+
+def test_a_recipe_whose_bank_was_not_made_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ManifestError, match=r"effects-50\.yaml: cannot be read"):
+        check_manifest("effectbench", files=False)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,11 @@ from cldistill_plugins.collectionlora.bs_dmd import BsDmd, BsDmdSettings, descri
 from cldistill_plugins.collectionlora.fake_score import FakeScore, FakeScoreSettings, describe_fake_score
 from cldistill_plugins.collectionlora.pdsr import PdsrSettings, build_pdsr, describe_pdsr
 from cldistill_plugins.collectionlora.ta_fm import TaFm, TaFmSettings, describe_ta_fm
+from cldistill_plugins.collectionlora.teacher_prompts import (
+    TeacherPromptsSettings,
+    build_teacher_prompts,
+    describe_teacher_prompts,
+)
 from cldistill_plugins.collectionlora.ts_dmd import TsDmd, TsDmdSettings, describe_ts_dmd
 
 
@@ -32,7 +37,7 @@ def register_stream_routers() -> Sequence[Component[Any, StreamRouter]]:
 
 @hookimpl
 def register_prompt_isolators() -> Sequence[Component[Any, PromptIsolator]]:
-    """AOP."""
+    """AOP, and what it is measured against."""
     return [
         prompt_isolator(
             "aop",
@@ -40,7 +45,14 @@ def register_prompt_isolators() -> Sequence[Component[Any, PromptIsolator]]:
             AopSettings,
             describe_aop,
             build_aop,
-        )
+        ),
+        prompt_isolator(
+            "teacher-prompts",
+            "no isolation: the student hears each teacher's own prompt (AOP's ablation)",
+            TeacherPromptsSettings,
+            describe_teacher_prompts,
+            build_teacher_prompts,
+        ),
     ]
 
 

@@ -15,6 +15,7 @@ from cldistill.errors import OptionsError
 from cldistill.protocols import PromptIsolator
 from cldistill.records import EffectInfo, Prompts
 from cldistill_plugins.collectionlora.aop import AopSettings, build_aop, describe_aop
+from cldistill_plugins.collectionlora.teacher_prompts import TeacherPromptsSettings, build_teacher_prompts
 from cldistill_plugins.collectionlora.triggers import trigger_word
 
 EFFECTS = (EffectInfo("manga-tone", "turn the cat into manga"), EffectInfo("gold-frame", "frame it in gold"))
@@ -98,3 +99,10 @@ def test_the_settings_import_no_torch() -> None:
         "describe_aop(AopSettings()); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_aop_student_and_teacher_hear_the_same_prompt_and_prompts_may_collide(tmp_path: Path) -> None:
+    isolator: PromptIsolator = build_teacher_prompts(TeacherPromptsSettings(), context(tmp_path))
+    first, second = (isolator.isolate(EffectInfo(name, "apply the style", None)) for name in ("manga", "gold"))
+    assert first == second == Prompts("apply the style", "apply the style")
+    assert isolator.general("add a hat") == Prompts("add a hat", "add a hat")
