@@ -69,6 +69,11 @@ class Request:
             for system, pools in self.outputs.items()
         }
 
+    @property
+    def base_digest(self) -> str:
+        """Hash of the base's weights and geometry."""
+        return self.base.fingerprint
+
     def remember(self, key: Sequence[str | int | float], make: Callable[[], Any]) -> Any:
         """Return ``make()``, or what it returned for that key earlier."""
         return ValueStore(self.cache / "values.sqlite").get(content_key("remembered", self.metric, *key), make)

@@ -300,6 +300,10 @@ class MetricRequest(Protocol):
     def cache(self) -> Path:
         """Folder of the content-addressed cache."""
 
+    @property
+    def base_digest(self) -> str:
+        """Hash of the base, on which `reconstruct` depends: part of the key of whatever is made of its results."""
+
     def remember(self, key: Sequence[str | int | float], make: Callable[[], Any]) -> Any:
         """Return ``make()``, plain JSON data, or what it returned for that key in an earlier evaluation.
 

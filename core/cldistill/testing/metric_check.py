@@ -46,6 +46,11 @@ class TinyMetricRequest:
             for system, pools in self.outputs.items()
         }
 
+    @property
+    def base_digest(self) -> str:
+        """Hash of the tiny base."""
+        return "tiny"
+
     def remember(self, key: Sequence[str | int | float], make: Callable[[], Any]) -> Any:
         """Keep what ``make`` returns, as JSON, as long as this request lives."""
         if tuple(key) not in self.kept:
