@@ -1,0 +1,126 @@
+"""New effects as a person names them: a folder of pairs, or a teacher's file with its prompt (torch-free)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cldistill.adapter_header import read_header
+from cldistill.collection_index import CollectionIndex
+from cldistill.data import effect_items, open_picture
+from cldistill.errors import CollectionError, DataError
+
+DESCRIPTION = "effect.json"
+"""Beside the pairs: an object with ``name`` and ``prompt``."""
+TEACHER = "teacher.safetensors"
+"""Beside the pairs: a LoRA that was trained on them already."""
+
+
+@dataclass(frozen=True)
+class NewEffect:
+    """An effect that a collection is to learn."""
+
+    name: str
+    prompt: str
+    teacher: Path | None
+    """Its adapter file; None: to be trained from the pairs."""
+    pairs: Path | None
+    """None: it has no pictures of its own."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line says of one new effect."""
+
+    path: Path
+    name: str | None = None
+    prompt: str | None = None
+    pairs: Path | None = None
+
+
+def spread(paths: Sequence[Path], names: Sequence[str], prompts: Sequence[str], pairs: Sequence[Path]) -> list[Given]:
+    """Give each new effect its name, prompt and pairs, in order.
+
+    Raises:
+        CollectionError: an option was given, but not once for each.
+    """
+    for option, values in (("--name", names), ("--prompt", prompts), ("--pairs", pairs)):
+        if values and len(values) != len(paths):
+            raise CollectionError(
+                f"{option} was given {len(values)} times for {len(paths)} new effects; give it once for each, in their order"
+            )
+    blank: list[Any] = [None] * len(paths)
+    return [Given(*each) for each in zip(paths, names or blank, prompts or blank, pairs or blank, strict=True)]
+
+
+def read_effect(given: Given) -> NewEffect:
+    """Find out what a new effect is, and open every picture of it.
+
+    Raises:
+        CollectionError, DataError: the path is neither pairs nor an adapter; a picture is missing or unreadable; nothing
+            says the prompt.
+    """
+    path = given.path.absolute()
+    if not path.exists():
+        raise CollectionError(f"{given.path}: no such folder of pairs or teacher file")
+    is_teacher = path.is_file() and path.suffix == ".safetensors"
+    described = _described(path if path.is_dir() else path.parent) if not is_teacher else {}
+    name = given.name or described.get("name") or _name_of(path)
+    prompt = given.prompt or described.get("prompt")
+    if not prompt:
+        raise CollectionError(f'{given.path}: nothing says which prompt its teacher hears; give --prompt "…"')
+    pairs = given.pairs.absolute() if given.pairs is not None else None if is_teacher else path
+    teacher = path if is_teacher else path / TEACHER if (path / TEACHER).is_file() else None
+    if teacher is not None:
+        read_header(teacher)
+    if pairs is not None:
+        read_all(pairs, name, prompt)
+    return NewEffect(name, prompt, teacher, pairs)
+
+
+def read_all(pairs: Path, name: str, prompt: str) -> None:
+    """Open every picture of an effect: better now than after an hour of training.
+
+    Raises:
+        DataError: naming the first that is missing or cannot be read.
+    """
+    for item in effect_items(pairs, name, prompt):
+        for picture in (*item.sources, *([item.target] if item.target is not None else [])):
+            open_picture(picture)
+
+
+def _described(folder: Path) -> Mapping[str, str]:
+    file = folder / DESCRIPTION
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {key: found[key] for key in ("name", "prompt") if isinstance(found.get(key), str)}
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{file}: is no JSON object ({error})") from error
+
+
+def _name_of(path: Path) -> str:
+    """Turn a file's or folder's name into one that manifests allow: letters, digits, ``.``, ``_`` and ``-``."""
+    stem = path.stem if path.is_file() else path.name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "effect"
+
+
+def refuse_known(new: Sequence[NewEffect], index: CollectionIndex) -> None:
+    """Refuse a name that the collection has, or that was given twice.
+
+    Raises:
+        CollectionError: with the way out.
+    """
+    taken = {effect.name: "the collection has" for effect in index.effects}
+    for effect in new:
+        if effect.name in taken:
+            raise CollectionError(
+                f"{effect.name!r}: {taken[effect.name]} an effect of that name; give another with --name, or take the old "
+                "one out of the catalogue with `cldistill remove`"
+            )
+        taken[effect.name] = "you give another new"

@@ -1,0 +1,165 @@
+"""The manifest of a growing run, made from that of the collection (torch-free, plain data in and out).
+
+The collection's own losses, sampler, prompts and slots stay.  What changes: the student starts as the collection, which
+also teaches the old effects; the router mixes new effects, rehearsal and the general stream; the run is short.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cldistill.add_effects import NewEffect
+from cldistill.checked import STUDENT
+from cldistill.checkpoint import Checkpoint
+from cldistill.collection_folder import CollectionFolder
+
+# Names of parts, as any manifest has them: with --set another takes its place.
+ROUTER, OLD_TEACHER, FILE_TEACHER, PAIRS_TEACHER = "incremental", "collection", "lora-file", "from-pairs"
+MIXED = "mixed"
+STEPS = 100
+"""Generator steps (arXiv 2605.25378, table 5)."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What a growing run is to be made of."""
+
+    collection: CollectionFolder
+    known: Mapping[str, Any]
+    """The collection's manifest, with the paths of this machine where they are known."""
+    new: Sequence[NewEffect]
+    old_pictures: Mapping[str, Path]
+    """Old effect -> its pairs, or pictures for its rehearsal."""
+    new_pictures: Mapping[str, Path]
+    checkpoint: Checkpoint | None
+    steps: int = STEPS
+
+    @property
+    def general(self) -> bool:
+        """Whether the general pool is there to be drawn from."""
+        return self.known.get("general") is not None
+
+
+def growing_manifest(growth: Growth) -> dict[str, Any]:
+    """Return the manifest of the growing run."""
+    known = growth.known
+    mixed = mixed_steps(known, growth.steps)
+    data = {key: value for key, value in known.items() if value is not None}
+    data |= {
+        "name": grown_name(str(known["name"]), len(growth.new)),
+        "effects": [*_old_effects(growth), *_new_effects(growth)],
+        "router": {"use": ROUTER, "options": router_options(growth, mixed)},
+        "losses": list(losses(known, mixed, growth.general)),
+        "slots": {name: _slot(growth, name, slot, mixed) for name, slot in known["slots"].items()},
+        "train": _train(known["train"], growth.steps),
+    }
+    if (
+        known.get("targets") is not None
+    ):  # after-pictures of old effects may be gone: every teacher shows its own output
+        data["targets"] = {**known["targets"], "from": "teacher"}
+    if known.get("samples") is not None:
+        data["samples"] = {**known["samples"], "every": max(1, min(known["samples"]["every"], growth.steps // 2))}
+    return data
+
+
+def grown_name(name: str, count: int) -> str:
+    """Return ``name-plus-2``; what is added to ``name-plus-2`` counts on."""
+    before = re.fullmatch(r"(.+)-plus-(\d+)", name)
+    return f"{before[1]}-plus-{int(before[2]) + count}" if before else f"{name}-plus-{count}"
+
+
+def _old_effects(growth: Growth) -> list[dict[str, Any]]:
+    path = str(growth.collection.path.resolve())
+    return [
+        {
+            "name": effect.name, "prompt": effect.teacher_prompt or effect.prompt,
+            "teacher": {"use": OLD_TEACHER, "options": {"path": path, "effect": effect.name}},
+            "pairs": str(growth.old_pictures[effect.name]),
+        }
+        for effect in growth.collection.index.effects
+    ]  # fmt: skip
+
+
+def _new_effects(growth: Growth) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": effect.name, "prompt": effect.prompt, "teacher": _teacher(growth.known, effect),
+            "pairs": str(growth.new_pictures[effect.name]),
+        }
+        for effect in growth.new
+    ]  # fmt: skip
+
+
+def _teacher(known: Mapping[str, Any], effect: NewEffect) -> dict[str, Any]:
+    if effect.teacher is not None:
+        return {"use": FILE_TEACHER, "options": {"path": str(effect.teacher)}}
+    # A new teacher is trained as the collection's own were, where those were trained from pairs.
+    parts = [old["teacher"] for old in known["effects"] if (old.get("teacher") or {}).get("use") == PAIRS_TEACHER]
+    return {"use": PAIRS_TEACHER, "options": dict(parts[-1].get("options") or {}) if parts else {}}
+
+
+def mixed_steps(known: Mapping[str, Any], steps: int) -> int:
+    """Return the generator steps of the phase on mixed batches: a share of the run where the collection's had one."""
+    begins_mixed = any(MIXED in (loss.get("streams") or ()) for loss in known["losses"])
+    return round(MIXED_SHARE * steps) if begins_mixed else 0
+
+
+MIXED_SHARE = 0.6
+
+
+def router_options(growth: Growth, mixed: int) -> dict[str, Any]:
+    """Return the router's options; shares are its defaults but for what is not there to be drawn."""
+    options: dict[str, Any] = {"new_effects": [effect.name for effect in growth.new], "mixed_until": mixed}
+    return options if growth.general else {**options, "general": 0.0}
+
+
+def losses(known: Mapping[str, Any], mixed: int, general: bool) -> list[dict[str, Any]]:
+    """Move the losses that counted at the end of the collection's run to the beginning of this one.
+
+    Those of its first phase alone count in this run's first phase, where it has one.
+    """
+    end, found = known["train"]["generator_steps"], []
+    gone = {*(() if mixed else (MIXED,)), *(() if general else ("general",))}
+    for loss in known["losses"]:
+        until = loss.get("until_step")
+        over = until is not None and until < end
+        streams = loss.get("streams")
+        left = None if streams is None else [stream for stream in streams if stream not in gone]
+        if left == [] or (over and not mixed):
+            continue
+        moved = {**loss, "streams": left, "from_step": mixed if loss.get("from_step") else 0}
+        found.append({**moved, "until_step": mixed if over else None})
+    return found
+
+
+def _slot(growth: Growth, name: str, slot: Mapping[str, Any], mixed: int) -> dict[str, Any]:
+    checkpoint = growth.checkpoint
+    moved = {**slot, "lr": last_rate(slot["lr"]), "warmup": 0, "from_step": mixed if slot.get("from_step") else 0}
+    moved["checkpoint"] = None
+    if checkpoint is not None and {name, f"optimizer-{name}"} <= set(checkpoint.groups):
+        return {**moved, "init": None, "checkpoint": str(checkpoint.path)}
+    if name == STUDENT:
+        return {**moved, "init": str(growth.collection.path.resolve())}
+    student = growth.known["slots"][STUDENT]
+    same = (slot["rank"], slot.get("targets")) == (student["rank"], student.get("targets"))
+    return {**moved, "init": f"slot:{STUDENT}" if same else None}
+
+
+def last_rate(lr: Any) -> float:
+    """Return the learning rate with which a run ended; where a cosine took it to zero, the one that began the phase."""
+    if not isinstance(lr, list):
+        return float(lr)
+    return float(lr[-1].get("end_lr") or lr[-1]["lr"])
+
+
+def _train(train: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    return {
+        **train,
+        "generator_steps": steps,
+        "checkpoint_every": max(1, min(train["checkpoint_every"], steps // 4)),
+        "seed": train["seed"] + 1,  # other draws than those that began the collection's run
+    }

@@ -1,0 +1,135 @@
+"""A collection's folder as a run wrote it, its hashes checked, and what of that run still lies beside it (torch-free)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cldistill.checkpoint import Checkpoint, read
+from cldistill.collection_index import CollectionIndex, effects_json, read_index
+from cldistill.errors import CheckpointError, CollectionError
+from cldistill.files import sha256_file
+from cldistill.manifest_yaml import parse
+
+EFFECTS = "effects.json"
+MANIFEST = "manifest.resolved.yaml"
+
+
+@dataclass(frozen=True)
+class CollectionFolder:
+    """A collection whose files belong together."""
+
+    path: Path
+    index: CollectionIndex
+    listing: Mapping[str, Any]
+    """``effects.json``."""
+    manifest: Mapping[str, Any]
+    """The manifest that made it; of local paths only the last part is left."""
+
+    @property
+    def manifest_digest(self) -> str:
+        """Digest of the manifest that made it, as its run's checkpoints hold it."""
+        return self.index.metadata.get("cldistill.manifest_sha256", "")
+
+    @property
+    def generator_steps(self) -> int:
+        """Generator steps that made the weights."""
+        return int(self.index.metadata.get("cldistill.generator_steps", 0))
+
+
+def read_folder(path: Path) -> CollectionFolder:
+    """Read a collection's folder, and compare its files with one another.
+
+    Raises:
+        CollectionError: a file is missing, or the weights are not those that ``effects.json`` was written for, or its
+            effects not those of the weights' header.
+    """
+    if path.is_file():
+        raise CollectionError(f"{path}: name the collection's folder, which has {EFFECTS} and {MANIFEST} as well")
+    index = read_index(path)
+    listing = _json(path / EFFECTS)
+    digest = sha256_file(index.file)
+    if listing.get("weights_sha256") != digest:
+        raise CollectionError(
+            f"{index.file}: its SHA-256 is {digest[:16]}…, and {EFFECTS} was written for "
+            f"{str(listing.get('weights_sha256'))[:16]}…: one of the two was changed or damaged; copy the whole folder again"
+        )
+    if listing.get("effects") != effects_json(index.effects):
+        raise CollectionError(
+            f"{path / EFFECTS}: its effects are not those in the header of {index.file.name}; copy the whole folder again, "
+            "and change effects by `cldistill remove` and `cldistill rename`"
+        )
+    return CollectionFolder(path, index, listing, read_yaml(path / MANIFEST))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CollectionError(f"{path}: is missing; a collection is the whole folder that a run exported") from error
+    except (OSError, ValueError) as error:
+        raise CollectionError(f"{path}: cannot be read ({error}); copy the whole folder again") from error
+    if not isinstance(found, dict):
+        raise CollectionError(f"{path}: holds no object; copy the whole folder again")
+    return found
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a resolved manifest as plain data, with the scalars of manifests (``1e-4`` is a number).
+
+    Raises:
+        CollectionError: it is missing, or no map.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CollectionError(
+            f"{path}: {error.strerror}; a collection is the whole folder that a run exported"
+        ) from error
+    found = plain(parse(text, str(path), path.parent).plain())
+    if not isinstance(found, dict) or "effects" not in found:
+        raise CollectionError(f"{path}: is no manifest of a collection; copy the whole folder again")
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Return ordinary strings in place of those that remember where they were written."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [plain(inner) for inner in value]
+    return str(value) if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class RunBeside:
+    """The run that made a collection, where the collection still lies in its folder."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    """Its resolved manifest, with the paths of this machine."""
+    checkpoint: Checkpoint | None
+    """Its last checkpoint, if it is that of the collection's weights."""
+
+
+def run_beside(collection: CollectionFolder) -> RunBeside | None:
+    """Return the run around a collection; None where the folder around it is none, or that of another collection."""
+    folder = collection.path.resolve().parent
+    if not (folder / MANIFEST).is_file():
+        return None
+    manifest, checkpoint = read_yaml(folder / MANIFEST), matching_checkpoint(collection, folder / "checkpoints")
+    same_run = checkpoint is not None or manifest.get("name") == collection.manifest.get("name")
+    return RunBeside(folder, manifest, checkpoint) if same_run else None
+
+
+def matching_checkpoint(collection: CollectionFolder, root: Path) -> Checkpoint | None:
+    """Return the checkpoint under ``root`` with the collection's weights, by manifest and step; None where there is none."""
+    folder = root / f"step-{collection.generator_steps:06d}"
+    try:
+        found = read(folder)
+    except (CheckpointError, OSError):
+        return None
+    return found if found.meta.get("manifest") == collection.manifest_digest else None
