@@ -9,6 +9,7 @@ import typer
 from cldistill.cli_add import add
 from cldistill.cli_files import generate, inspect
 from cldistill.cli_group import group
+from cldistill.cli_instructions import instructions
 from cldistill.cli_look import check, plan, schema
 from cldistill.cli_plugins import plugins
 from cldistill.cli_run import run
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, check, plan, plugins, inspect, generate, schema, teachers, group, add):
+for command in (run, check, plan, plugins, inspect, generate, schema, teachers, group, add, instructions):
     app.command()(command)
 
 

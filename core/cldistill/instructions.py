@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,17 +105,24 @@ def _ask(
 
 
 def _requests(plan: InstructionPlan, identity: str) -> Iterator[tuple[str, InstructionRequest]]:
-    """Yield key and request of every wanted instruction: each a function of its own picture and number."""
+    """Yield key and request of every wanted instruction: each a function of its own picture and number.
+
+    A picture gets every category before it gets one again, in an order of its own.
+    """
     pictures = list_pictures(plan.images)[: plan.pictures]
     if not pictures:
         raise DataError(f"{plan.images}: holds no pictures")
     for picture in pictures:
         content = sha256_file(picture)
+        turn = random.Random(_draw(plan.seed, picture.name)).sample(plan.categories, len(plan.categories))
         for number in range(plan.per_picture):
-            draw = int(_hash(plan.seed, picture.name, number)[:16], 16)
-            category = plan.categories[draw % len(plan.categories)]
+            draw, category = _draw(plan.seed, picture.name, number), turn[number % len(turn)]
             key = _hash(identity, plan.seed, picture.name, content, number, category)[:32]
             yield key, InstructionRequest(picture, category, draw)
+
+
+def _draw(*parts: str | int) -> int:
+    return int(_hash(*parts)[:16], 16)
 
 
 def _hash(*parts: str | int) -> str:

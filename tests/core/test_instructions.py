@@ -79,6 +79,13 @@ def test_categories_and_seeds_are_drawn_by_picture_and_number_alone(plan: Instru
     assert {row["category"] for row in rows(only)} == {"style"}
 
 
+def test_a_picture_gets_every_category_before_one_comes_again(plan: InstructionPlan) -> None:
+    write(replace(plan, per_picture=8), Maker())
+    by_picture = [[row["category"] for row in rows(plan)[start : start + 8]] for start in range(0, 48, 8)]
+    assert all(set(turn[:4]) == set(turn[4:]) == set(CATEGORIES) for turn in by_picture)
+    assert len({tuple(turn) for turn in by_picture}) > 1
+
+
 def test_a_changed_picture_is_asked_about_again(plan: InstructionPlan) -> None:
     write(plan, Maker())
     picture(99).save(plan.images / "002.png")

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import numpy as np
+import rich.style  # noqa: F401 (draws from the global generator when it is first imported, as httpx does)
 import torch
 
 from cldistill.component import AnyComponent, BuildContext, Kind, Needs, Settings

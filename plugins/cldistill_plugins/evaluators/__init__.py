@@ -1,0 +1,1 @@
+"""Evaluators that need weights or an endpoint, and makers of general instructions."""
