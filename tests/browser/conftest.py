@@ -17,6 +17,7 @@ from selenium.webdriver.chrome.service import Service
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--force-device-scale-factor=1",
+    "--force-prefers-reduced-motion",
 )  # fmt: skip
 DESKTOP, PHONE = (1280, 900), (390, 844)
 

@@ -1,0 +1,206 @@
+"""An evaluation folder as it is read: ``report.json``, checked, and the pictures that lie beside it.
+
+```
+FOLDER/report.json
+FOLDER/pictures/source/<key>.webp              what was edited
+FOLDER/pictures/truth/<effect>/<key>.webp      a true output, where the effect knows one
+FOLDER/pictures/<system>/<effect>/<key>.webp   what a system made of it
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cldistill.errors import DataError
+from cldistill.records import GENERAL
+
+FORMAT = 1
+SOURCE, TRUTH = "source", "truth"
+
+Family = Literal["texture-and-detail-loss", "style-interference", "generalisation-collapse"]
+"""The paper's three failure families (Figure 6)."""
+FAMILIES: Mapping[Family, str] = {
+    "texture-and-detail-loss": "Texture and detail loss",
+    "style-interference": "Style interference",
+    "generalisation-collapse": "Generalisation collapse",
+}
+
+
+class _Part(BaseModel):
+    """Keys that a later writer adds are no reason to refuse a report."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Interval(_Part):
+    """A mean with its bootstrap interval over ``n`` pictures; ``None`` where nothing could be measured."""
+
+    mean: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+
+
+class Effect(_Part):
+    """One effect of the evaluated bank."""
+
+    name: str
+    prompt: str = ""
+    student_prompt: str = ""
+    trigger: str = ""
+    stochastic: bool | None = None
+
+
+class SystemRow(_Part):
+    """One system: a row of the paper's tables."""
+
+    name: str
+    title: str = ""
+    evaluations: int | None = None
+    steps: int | None = None
+    note: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name for people."""
+        return self.title or self.name
+
+
+class MetricRow(_Part):
+    """One metric: a column of the tables."""
+
+    title: str
+    better: Literal["lower", "higher"] | None = None
+    component: str = ""
+    percent: bool = False
+
+
+class NotMeasured(_Part):
+    """A metric that the manifest asked for and that could not look."""
+
+    component: str
+    reason: str
+
+
+class NotRun(_Part):
+    """Something that the recipe names and nobody ran."""
+
+    what: str
+    why: str
+    cost: str = ""
+
+
+class Comparison(_Part):
+    """The paired difference ``a - b`` of one metric, over the effects that both know."""
+
+    a: str
+    b: str
+    metric: str
+    mean: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    effects: int | Sequence[str] | str = ""
+    clear: bool = False
+
+
+class Line(_Part):
+    """One line of a curve: points ``(x, y)``."""
+
+    name: str
+    points: Sequence[tuple[float, float | None]]
+
+
+class Curve(_Part):
+    """One plot of several lines over a common axis."""
+
+    title: str
+    x: str = ""
+    y: str = ""
+    lines: Sequence[Line]
+
+
+class General(_Part):
+    """The pictures of the general pool, in the order of its values."""
+
+    items: Sequence[str] = ()
+
+
+Values = Mapping[str, Mapping[str, Mapping[str, Sequence[float | None]]]]
+
+
+class Evaluation(_Part):
+    """``report.json``: every name in it is one of ``effects``, ``systems``, ``metrics`` and ``pictures``."""
+
+    format: Literal[1]
+    name: str
+    created: str = ""
+    command: str = ""
+    seed: int | None = None
+    versions: Mapping[str, str] = {}
+    machine: Mapping[str, str | int | float | None] = {}
+    effects: Sequence[Effect]
+    pictures: Sequence[str]
+    systems: Sequence[SystemRow]
+    metrics: Mapping[str, MetricRow]
+    not_measured: Sequence[NotMeasured] = ()
+    values: Values = {}
+    """``{system: {effect: {metric: [value a picture]}}}``; the pool ``general`` has its own pictures."""
+    general: General = Field(default_factory=General)
+    summary: Mapping[str, Mapping[str, Interval]] = {}
+    per_effect: Mapping[str, Mapping[str, Mapping[str, Interval]]] = {}
+    floors: Mapping[str, Interval] = {}
+    failures: Mapping[str, Mapping[str, Mapping[str, Family]]] = {}
+    comparisons: Sequence[Comparison] = ()
+    not_run: Sequence[NotRun] = ()
+    curves: Sequence[Curve] = ()
+
+    def keys_of(self, pool: str) -> Sequence[str]:
+        """Return the pictures of an effect, or of the general pool, in the order of their values."""
+        return self.general.items if pool == GENERAL else self.pictures
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read and check the ``report.json`` of an evaluation folder.
+
+    Raises:
+        DataError: it is not there, no JSON, of another shape, or its lists do not have one value a picture.
+    """
+    file = folder / "report.json"
+    if not file.is_file():
+        raise DataError(f"{folder} is no evaluation folder: it has no report.json. `cldistill eval` makes one.")
+    try:
+        found = Evaluation.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise DataError(_describe(file, error)) from error
+    for system, pools in found.values.items():
+        for pool, metrics in pools.items():
+            for metric, values in metrics.items():
+                if len(values) != len(found.keys_of(pool)):
+                    raise DataError(
+                        f"{file}: values.{system}.{pool}.{metric} has {len(values)} values for "
+                        f"{len(found.keys_of(pool))} pictures. Evaluate again; the file was not written as one piece."
+                    )
+    return found
+
+
+def _describe(file: Path, error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    if where == "format" or first["type"] == "missing":
+        return (
+            f"{file}: {where}: {first['msg']}. This is not a report of `cldistill eval` in format {FORMAT} "
+            "(a run's own report.json has another shape)."
+        )
+    return f"{file}: {where}: {first['msg']}" if where else f"{file}: {first['msg']}"
+
+
+def picture_path(folder: Path, column: str, effect: str, key: str) -> Path:
+    """Return where a picture lies; ``column`` is `SOURCE`, `TRUTH` or a system."""
+    inside = (SOURCE,) if column == SOURCE else (column, effect)
+    return folder.joinpath("pictures", *inside, f"{key}.webp")
