@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         copy_licences(pool[0].parent, given.out)
         _write(given.out, effects, pool, given)
         listed = write_effects_file(given.out, effects)
+        for size in given.lists:
+            write_effects_file(given.out, effects[:size])
     except EffectError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -67,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     what = "how many of the catalogue's effects (10, 20, 50, 100, 180), their names, or `quickstart`"
     parser.add_argument("--effects", nargs="+", default=["50"], metavar="N|NAME", help=f"{what} (default: 50)")
+    parser.add_argument(
+        "--lists", nargs="*", type=int, default=[], metavar="N", help="lists of the first N effects, too"
+    )
     parser.add_argument("--sources", type=Path, metavar="DIR", help="pool of pictures (default: the miniature's)")
     parser.add_argument("--pairs", type=int, default=settings()["pairs"], help="pairs an effect (default: 20)")
     parser.add_argument("--seed", type=int, default=settings()["seed"], help="chooses sources and draws (default: 7)")

@@ -27,7 +27,7 @@ FOLDER_VARIABLE = "CLDISTILL_PICTURES"
 """Environment variable that names the folder of fetched pictures, instead of a folder in the cache."""
 
 _RESOURCES = {
-    PHOTOS: ("explore_farm_animals", "explore_world_animals", "categorization", "lang"),
+    PHOTOS: ("explore_farm_animals", "explore_world_animals"),
     PAINTINGS: ("paintings",),
 }
 _SMALLEST_SIDE = 200
