@@ -92,7 +92,10 @@ class Incremental:
         self.settings = settings
 
     def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
-        """Return the route of one update: the same on every rank, since its keys hold no rank."""
+        """Return the route of one update: the same on every rank, since its keys hold no rank.
+
+        Where ``effects`` holds new ones alone, or old ones alone, those have the shares of both.
+        """
         new = [name for name in effects if name in self.settings.new_effects]
         old = [name for name in effects if name not in self.settings.new_effects]
         if step < self.settings.mixed_until:
@@ -100,13 +103,12 @@ class Incremental:
         chances, drawn = self.settings.chances, random.uniform("stream")
         if chances["general"] and drawn >= chances["new"] + chances["rehearsal"]:
             return Route(GENERAL, {GENERAL: 1.0})
-        again = drawn >= chances["new"]
+        again = (drawn >= chances["new"] or not new) and bool(old)
         names, stream = (old, REHEARSAL if self.settings.rehearsal_stream else EFFECT) if again else (new, EFFECT)
         return Route(stream, {names[random.integer(len(names), "effect")]: 1.0})
 
     def _mixture(self, new: Sequence[str], old: Sequence[str]) -> dict[str, float]:
         chances = self.settings.chances
         pools = {name: chances["new"] / len(new) for name in new}
-        if chances["rehearsal"]:
-            pools |= {name: chances["rehearsal"] / len(old) for name in old}
-        return pools | ({GENERAL: chances["general"]} if chances["general"] else {})
+        pools |= {name: chances["rehearsal"] / len(old) for name in old}
+        return {name: chance for name, chance in {**pools, GENERAL: chances["general"]}.items() if chance}
