@@ -12,7 +12,9 @@ from cldistill.cli_group import group
 from cldistill.cli_instructions import instructions
 from cldistill.cli_look import check, plan, schema
 from cldistill.cli_plugins import plugins
+from cldistill.cli_report import report
 from cldistill.cli_run import run
+from cldistill.cli_study import study
 from cldistill.cli_teachers import teachers
 from cldistill.errors import CldistillError
 
@@ -22,7 +24,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, check, plan, plugins, inspect, generate, schema, teachers, group, add, instructions):
+COMMANDS = (
+    run, check, plan, plugins, inspect, generate, schema, teachers, group, add, instructions, report, study,
+)  # fmt: skip
+for command in COMMANDS:
     app.command()(command)
 
 

@@ -53,7 +53,7 @@ def page_of(evaluation: Evaluation, embedded: Embedded, limit: float = LIMIT_MEG
         specs=[chart["spec"] for chart in (*charts, *filter(None, [failures]), *curves)],
         embedded=embedded,
         limit=limit,
-        pictures=as_text_blocks(embedded.texts),
+        pictures=as_text_blocks(enumerate(embedded.texts)),
         data=viewer_data(evaluation, embedded),
     )
 

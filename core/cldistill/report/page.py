@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cldistill.errors import CldistillError
@@ -17,16 +17,22 @@ VEGA_LITE = "6.1"
 """The version whose specifications Altair 6 writes."""
 
 
-def render(template: str, **values: Any) -> str:
-    """Fill a template of ``cldistill.report``; everything that is not marked as safe is escaped."""
-    return environment().get_template(template).render(**values)
+REPORT = "cldistill.report"
+
+
+def render(template: str, package: str = REPORT, **values: Any) -> str:
+    """Fill a template of a package; everything that is not marked as safe is escaped."""
+    return environment(package).get_template(template).render(**values)
 
 
 @cache
-def environment() -> Environment:
-    """Return the templates; a name that nobody gave is an error and no empty place."""
+def environment(package: str = REPORT) -> Environment:
+    """Return the templates of a package, with those of the report behind them.
+
+    A name that nobody gave is an error and no empty place.
+    """
     made = Environment(
-        loader=PackageLoader("cldistill.report"),
+        loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, REPORT))]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -38,14 +44,14 @@ def environment() -> Environment:
 
 
 def style(*names: str) -> Markup:
-    """Return our style sheets, to stand inside ``<style>``."""
-    return Markup("\n".join(_asset(f"{name}.css") for name in names))
+    """Return our style sheets, to stand inside ``<style>``; ``name`` is one of the report's, ``package:name`` another's."""
+    return Markup("\n".join(_asset(name, "css") for name in names))
 
 
-def module_map(*names: str) -> Markup:
-    """Return an import map by which inline modules import ours (``cldistill/NAME``) and DataTables, from the page itself."""
-    sources = {f"cldistill/{name}": _asset(f"{name}.js") for name in names}
-    if "scores" in names:
+def module_map(*names: str, datatables: bool = False) -> Markup:
+    """Return an import map by which inline modules import ours (``cldistill/NAME``) from the page itself."""
+    sources = {f"cldistill/{name.rpartition(':')[2]}": _asset(name, "js") for name in names}
+    if datatables:
         sources["datatables"] = _of_itables("dt_bundle.js")
     entries = (f'"{name}": "{_as_url(text)}"' for name, text in sources.items())
     return Markup('{"imports": {\n%s\n}}') % Markup(",\n".join(entries))
@@ -63,15 +69,16 @@ def datatables_style() -> Markup:
     return Markup(_of_itables("dt_bundle.css"))
 
 
-def as_text_blocks(texts: Iterable[str]) -> Markup:
-    """Return base64 texts as script elements ``picture-0``, ``picture-1``, ...: the browser reads none before it is shown."""
-    blocks = (f'<script type="text/plain" id="picture-{index}">{text}</script>' for index, text in enumerate(texts))
+def as_text_blocks(texts: Iterable[tuple[str | int, str]]) -> Markup:
+    """Return base64 texts as script elements ``picture-NAME``: the browser reads none before it is shown."""
+    blocks = (f'<script type="text/plain" id="picture-{name}">{text}</script>' for name, text in texts)
     return Markup("\n".join(blocks))
 
 
 @cache
-def _asset(name: str) -> str:
-    return files("cldistill.report").joinpath("assets", name).read_text(encoding="utf-8")
+def _asset(name: str, kind: str) -> str:
+    package, _, stem = name.rpartition(":")
+    return files(package or REPORT).joinpath("assets", f"{stem}.{kind}").read_text(encoding="utf-8")
 
 
 @cache
