@@ -56,6 +56,8 @@ class Query:
 
     text: str
     effect: str
+    described: bool = True
+    """Whether it says what the effect looks like; one that falls back on the catalogue's own name is found too easily."""
 
 
 def read_bank(path: Path) -> list[BankEffect]:
@@ -100,8 +102,9 @@ def make_queries(
     queries = []
     for _ in range(count):
         effect = drawn.choice(effects)
-        phrase = drawn.choice(tuple(phrases.get(effect.name) or fallback(effect)))
-        queries.append(Query(drawn.choice(TEMPLATES).format(phrase), effect.name))
+        written = phrases.get(effect.name)
+        phrase = drawn.choice(tuple(written or fallback(effect)))
+        queries.append(Query(drawn.choice(TEMPLATES).format(phrase), effect.name, bool(written)))
     return queries
 
 
