@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import shutil
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
@@ -19,7 +22,15 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--force-device-scale-factor=1",
     "--force-prefers-reduced-motion",
 )  # fmt: skip
-DESKTOP, PHONE = (1280, 900), (390, 844)
+DESKTOP = (1280, 900)
+PIXELS = """
+    const image = document.querySelector(arguments[0]);
+    image.decode().then(() => {
+      const canvas = document.createElement("canvas");
+      [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+      canvas.getContext("2d").drawImage(image, 0, 0);
+      done(canvas.toDataURL());
+    });"""
 
 
 class Browser:
@@ -43,6 +54,11 @@ class Browser:
         """Run JavaScript that hands its value to ``done``."""
         wrapped = f"const done = arguments[arguments.length - 1];\n{script}"
         return self.driver.execute_async_script(wrapped, *arguments)
+
+    def pixels(self, selector: str) -> Image.Image:
+        """Return what an image element holds, at its natural size."""
+        url = self.wait_js(PIXELS, selector)
+        return Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB")
 
     def errors(self) -> list[str]:
         """Return what the console logged as an error since the last call."""

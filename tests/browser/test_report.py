@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 from pathlib import Path
@@ -90,22 +89,6 @@ def listed(page: Any) -> list[str]:
     return page.js("return [...document.querySelectorAll('#cases li')].map((item) => item.textContent)")
 
 
-def natural(page: Any, selector: str) -> Image.Image:
-    """Return the pixels that an image element holds."""
-    url = page.wait_js(
-        """
-        const image = document.querySelector(arguments[0]);
-        image.decode().then(() => {
-          const canvas = document.createElement("canvas");
-          [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
-          canvas.getContext("2d").drawImage(image, 0, 0);
-          done(canvas.toDataURL());
-        });""",
-        selector,
-    )
-    return Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB")
-
-
 def distance(one: Image.Image, other: Image.Image) -> float:
     return max(ImageStat.Stat(ImageChops.difference(one, other.resize(one.size))).mean)
 
@@ -184,11 +167,11 @@ def test_the_viewer_shows_the_right_pictures(page: Any, folder: Path) -> None:
     for _ in range(3):
         effect, key = chosen(page)
         for name in ("source", "truth", *SYSTEMS):
-            shown = natural(page, f'#columns [data-column="{name}"] img')
+            shown = page.pixels(f'#columns [data-column="{name}"] img')
             assert distance(shown, own(folder, name, effect, key)) < 12, (name, effect, key)
         find(page, "#next").click()
     effect, key = chosen(page)
-    assert distance(natural(page, '#columns [data-column="source"] img'), own(folder, "truth", "negative", key)) > 30
+    assert distance(page.pixels('#columns [data-column="source"] img'), own(folder, "truth", "negative", key)) > 30
 
 
 def test_the_viewer_filters(page: Any) -> None:
@@ -260,7 +243,7 @@ def test_the_slider_moves_with_the_keyboard(page: Any) -> None:
 def test_a_click_on_a_picture_puts_it_under_the_slider(page: Any) -> None:
     find(page, '#columns [data-column="lightning"]').click()
     assert find(page, "#right").get_attribute("value") == "lightning"
-    assert natural(page, "#slider img.under").tobytes() == natural(page, '[data-column="lightning"] img').tobytes()
+    assert page.pixels("#slider img.under").tobytes() == page.pixels('[data-column="lightning"] img').tobytes()
     pressed = page.js("return [...document.querySelectorAll('[aria-pressed=true]')].map((b) => b.dataset.column)")
     assert pressed == ["truth", "lightning"]
 
