@@ -40,13 +40,18 @@ DATA_PARALLEL = "MULTI_"
 SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "TP")
 """Ends of the variables ``ACCELERATE_USE_...`` by which a launcher asks for more than that."""
 PRECISIONS = ("no", "bf16")
+Rows = dict[str, list[tuple[Item, Prompts]]]
+"""Pool -> its items, each with the prompts that its networks are told."""
 
 
 def assemble(
     checked: CheckedManifest, output: Path, *, cache: Path | None = None, stages: Stages | None = None,
-    observers: Sequence[object] = (), stop: Callable[[], bool] = never,
+    observers: Sequence[object] = (), stop: Callable[[], bool] = never, choose: Callable[[Rows], Rows] | None = None,
 ) -> Run:  # fmt: skip
     """Build the run of a checked manifest; everything slow is cached under ``cache``.
+
+    ``choose`` narrows the pools to the items that somebody will measure on, instead of training; these get targets
+    whatever the losses need.
 
     Raises:
         Stopped: ``stop`` said so while teachers were trained, or pictures, prompts and targets prepared.
@@ -82,13 +87,16 @@ def assemble(
     prompts = isolate_all(isolator, base, checked)
     terms = make_terms(checked, context)
     pools = effect_pools(checked.effects)
+    rows, targeted = _rows(checked, isolator, prompts, pools), _target_pools(checked)
     trained = [name for name, part in checked.teachers.items() if part is not None and part.needs.rank is not None]
-    bank = make_bank(workshop, checked.effects, _sources(checked, context), pools, trained)
+    if choose is not None:
+        rows = choose(rows)
+        targeted, trained = list(rows), [name for name in trained if name in rows]
+    bank = make_bank(workshop, checked.effects, teacher_sources(checked, context), pools, trained)
     if accelerator.is_main_process:  # the exported file will be compared on it
         fixed_probe(base, prompts[checked.effects[0].name].student, workshop.encoder.cache)
     dataset = prepare(
-        workshop, _rows(checked, isolator, prompts, pools), bank,
-        manifest.targets.origin if manifest.targets else None, _target_pools(checked),
+        workshop, rows, bank, manifest.targets.origin if manifest.targets else None, targeted,
         later_rows(manifest, checked.effects, prompts),
     )  # fmt: skip
     return Run(
@@ -237,7 +245,8 @@ def make_terms(checked: CheckedManifest, context: BuildContext) -> tuple[Term, .
     return tuple(terms)
 
 
-def _sources(checked: CheckedManifest, context: BuildContext) -> dict[str, Any]:
+def teacher_sources(checked: CheckedManifest, context: BuildContext) -> dict[str, Any]:
+    """Build every effect's teacher source; where the manifest names none, nothing may ask for it."""
     return {name: _NoTeacher() if part is None else part.build(context) for name, part in checked.teachers.items()}
 
 
@@ -253,7 +262,7 @@ def _rows(
     isolator: PromptIsolator,
     prompts: Mapping[str, Prompts],
     pools: Mapping[str, Sequence[Item]],
-) -> dict[str, list[tuple[Item, Prompts]]]:
+) -> Rows:
     effects, settled = {effect.name: effect for effect in checked.effects}, checked.settled_prompts
     rows = {
         name: [(item, settled.get(name) or item_prompts(item, effects[name], prompts[name])) for item in items]

@@ -1,36 +1,30 @@
-"""After training: every system edits the held-out pictures, every metric looks, and a report says what came out."""
+"""After training: every system of a run edits the held-out pictures, every metric looks, and a report says what came out."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-import torch
-
-from cldistill.cache import content_key
 from cldistill.data import list_pictures
 from cldistill.encodings import Encoder
+from cldistill.evaluation.jobs import Job, make_pictures
+from cldistill.evaluation.measure import measure
+from cldistill.evaluation.metrics import BuiltMetric
+from cldistill.evaluation.request import Mirror, Request
+from cldistill.evaluation.store import PictureStore
 from cldistill.held_out import general_rows, held_out_rows
+from cldistill.painter import Row, slot_digest
 from cldistill.progress import Stages
-from cldistill.protocols import BaseModel, Metric
-from cldistill.records import FLOOR, GENERAL, EffectInfo, Item, MetricValues, Prompts
+from cldistill.records import FLOOR, GENERAL, MetricValues
 from cldistill.run import Run
 from cldistill.systems import Studio, System, systems_of
-from cldistill.targets import SAMPLE_BATCH
-from cldistill.update import TEACHER
+from cldistill.update import STUDENT, TEACHER
 from cldistill.value_store import ValueStore
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,72 +34,11 @@ class EvaluationPlan:
     images: Path
     pictures: int
     teacher_steps: int
-    metrics: Mapping[str, Metric]
+    metrics: Sequence[BuiltMetric]
     general_images: Path | None = None
     general: Path | None = None
-
-
-@dataclass(frozen=True)
-class Request:
-    """Implements `cldistill.protocols.MetricRequest`."""
-
-    effects: Sequence[EffectInfo]
-    prompts: Mapping[str, Prompts]
-    items: Mapping[str, Sequence[Item]]
-    outputs: Mapping[str, Mapping[str, Sequence[Image]]]
-    cache: Path
-    metric: str
-    """Name and version of the metric: the beginning of what it remembers things by."""
-    base: BaseModel = field(repr=False)
-    seen: dict[bytes, Image] = field(repr=False)
-    advance: Callable[[float], None] = lambda share: None
-    reference: str | None = "base"
-
-    @property
-    def digests(self) -> Mapping[str, Mapping[str, Sequence[str]]]:
-        """Hashes of the pictures."""
-        return {
-            system: {pool: [picture_digest(picture) for picture in made] for pool, made in pools.items()}
-            for system, pools in self.outputs.items()
-        }
-
-    @property
-    def base_digest(self) -> str:
-        """Hash of the base's weights and geometry."""
-        return self.base.fingerprint
-
-    def remember(self, key: Sequence[str | int | float], make: Callable[[], Any]) -> Any:
-        """Return ``make()``, or what it returned for that key earlier."""
-        return ValueStore(self.cache / "values.sqlite").get(content_key("remembered", self.metric, *key), make)
-
-    def reconstruct(self, pictures: Sequence[Image]) -> list[Image]:
-        """Pass pictures through the base's VAE; several metrics ask for the same ones, so the results are kept."""
-        names = [hashlib.sha256(repr(p.size).encode() + p.tobytes()).digest() for p in pictures]
-        missing = {name: p for name, p in zip(names, pictures, strict=True) if name not in self.seen}
-        for chunk in batched(missing.items(), SAMPLE_BATCH):
-            made = self._through_vae([picture for _, picture in chunk])
-            self.seen.update(zip((name for name, _ in chunk), made, strict=True))
-        return [self.seen[name] for name in names]
-
-    @torch.no_grad()
-    def _through_vae(self, pictures: Sequence[Image]) -> list[Image]:
-        if len({picture.size for picture in pictures}) > 1:
-            return [made for picture in pictures for made in self._through_vae([picture])]
-        source = self.base.collate([self.base.encode_source([picture]) for picture in pictures])
-        latents = torch.stack([self.base.encode_target(picture, [picture]) for picture in pictures])
-        return self.base.decode(latents, source)
-
-
-def picture_digest(picture: Image) -> str:
-    """Hash a picture's size and pixels."""
-    return hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
-
-
-def batched(entries: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of at most ``size`` entries."""
-    rest = iter(entries)
-    while chunk := list(islice(rest, size)):
-        yield chunk
+    not_measured: Mapping[str, str] = field(default_factory=dict)
+    """Metrics that cannot measure here, and why."""
 
 
 @dataclass(frozen=True)
@@ -116,30 +49,36 @@ class Evaluation:
     """``{system: {evaluations, effects: {effect: {metric: value}}, general: ..., mean: ...}}``."""
     per_picture: dict[str, Any]
     """``{pictures: {pool: [key]}, values: {system: {pool: {metric: [value]}}}}``: what intervals are computed from."""
+    not_measured: Mapping[str, str]
+    """Metric -> why it was not measured."""
 
 
 def evaluate(run: Run, encoder: Encoder, plan: EvaluationPlan, cache: Path, stages: Stages) -> Evaluation:
     """Let every system edit the held-out pictures, and every metric measure what came out."""
     rows = evaluation_rows(run, plan)
     systems = systems_of(run, plan.teacher_steps)
-    made = edit_all(run, encoder, systems, rows, stages)
+    studio, student = Studio(run, encoder), slot_digest(run.slots, STUDENT)
+    jobs = [
+        Job(system.name, pool, rows[pool], partial(studio.way, system, pool, student))
+        for system in systems
+        for pool in rows
+        if pool in pools_of(system, rows)
+    ]
+    made = make_pictures(studio.painter, jobs, PictureStore(cache / "pictures"), stages)
     items = {pool: [item for item, _ in entries] for pool, entries in rows.items()}
-    found: dict[str, dict[str, list[MetricValues]]] = {
-        name: {pool: [] for pool in pools} for name, pools in made.items()
-    }
-    seen: dict[bytes, Image] = {}
-    for name, metric in plan.metrics.items():
-        with stages.stage(f"measuring {name}", 100) as advance:
-            done = Percent(advance)
-            request = Request(run.effects, run.prompts, items, made, cache, name, run.base, seen, done)
-            answer = metric(request)
-            for system, pools in ((s, p) for s, p in answer.items() if s != FLOOR):
-                for pool, values in pools.items():
-                    found[system][pool].append(values)
-            done(1.0)
+    request = Request(
+        run.effects, run.prompts, items, made, "base", cache, Mirror(run.base), ValueStore(cache / "values.sqlite")
+    )
+    measured = measure(plan.metrics, request, stages)
+    found: dict[str, dict[str, list[MetricValues]]] = {s: {pool: [] for pool in pools} for s, pools in made.items()}
+    for answer in measured.answers.values():
+        for system, pools in answer.items():
+            for pool, values in pools.items() if system != FLOOR else ():
+                found[system][pool].append(values)
     return Evaluation(
-        {system.name: summarise(system, found[system.name]) for system in systems},
+        {system.name: summarise(system, found.get(system.name, {})) for system in systems},
         {"pictures": {pool: [item.key for item in own] for pool, own in items.items()}, "values": values_of(found)},
+        {**plan.not_measured, **measured.not_measured},
     )
 
 
@@ -154,21 +93,7 @@ def values_of(found: Mapping[str, Mapping[str, Sequence[MetricValues]]]) -> dict
     }
 
 
-class Percent:
-    """Turns shares of the work into steps of a progress bar of 100."""
-
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self._advance = advance
-        self._shown = 0
-
-    def __call__(self, share: float) -> None:
-        """Show that ``share`` (0 to 1) is done."""
-        percent = int(share * 100)
-        self._advance(percent - self._shown)
-        self._shown = percent
-
-
-def evaluation_rows(run: Run, plan: EvaluationPlan) -> dict[str, list[tuple[Item, Prompts]]]:
+def evaluation_rows(run: Run, plan: EvaluationPlan) -> dict[str, list[Row]]:
     """List what is edited: held-out pictures under every effect, and held-out general instructions."""
     pictures = list_pictures(plan.images)[: plan.pictures]
     rows = {e.name: held_out_rows(pictures, e, run.prompts[e.name]) for e in run.effects}
@@ -177,25 +102,8 @@ def evaluation_rows(run: Run, plan: EvaluationPlan) -> dict[str, list[tuple[Item
     return rows
 
 
-def edit_all(
-    run: Run,
-    encoder: Encoder,
-    systems: Sequence[System],
-    rows: Mapping[str, Sequence[tuple[Item, Prompts]]],
-    stages: Stages,
-) -> dict[str, dict[str, Sequence[Image]]]:
-    """Let every system edit every pool that it is for: the base general ones, teachers their effects, the student all."""
-    studio = Studio(run, encoder)
-    work = [(s, pool) for s in systems for pool in rows if pool in pools_of(s, rows)]
-    made: dict[str, dict[str, Sequence[Image]]] = {system.name: {} for system in systems}
-    with stages.stage("editing the held-out pictures", sum(len(rows[pool]) for _, pool in work)) as advance:
-        for system, pool in work:
-            made[system.name][pool] = studio.pictures(system, rows[pool], advance)
-    return made
-
-
 def pools_of(system: System, rows: Mapping[str, object]) -> set[str]:
-    """Return the pools that a system is measured on."""
+    """Return the pools that a system is measured on: the base the general one, teachers their effects, the student all."""
     if system.slot is None:
         return {GENERAL} & set(rows)
     return set(rows) - {GENERAL} if system.slot == TEACHER else set(rows)
@@ -221,6 +129,8 @@ def merge_values(results: Sequence[MetricValues]) -> dict[str, float]:
             if finite:
                 merged[name] = fmean(finite)
         merged.update(result.summary)
+        for name, ratio in result.ratios.items():
+            merged[name] = fmean(ratio.numerator) / fmean(ratio.denominator)
     return merged
 
 

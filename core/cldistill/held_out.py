@@ -23,7 +23,12 @@ def held_out_rows(
 ) -> list[tuple[Item, Prompts]]:
     """Pair held-out pictures with an effect's prompts."""
     chosen = pictures if limit is None else pictures[:limit]
-    return [(Item(f"held-out/{p.stem}", effect.name, (p,), effect.prompt), prompts) for p in chosen]
+    return [(item, prompts) for item in held_out_items(chosen, effect)]
+
+
+def held_out_items(pictures: Sequence[Path], effect: EffectInfo) -> list[Item]:
+    """List held-out pictures as items of an effect; their keys end with the pictures' names."""
+    return [Item(f"held-out/{p.stem}", effect.name, (p,), effect.prompt) for p in pictures]
 
 
 def grid_effects(effects: Sequence[EffectInfo], wanted: Sequence[str] | None) -> list[EffectInfo]:

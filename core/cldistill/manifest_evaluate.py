@@ -35,7 +35,8 @@ def _not_reserved(name: str) -> str:
     return name
 
 
-SystemName = Annotated[Name, AfterValidator(_not_reserved)]
+SystemName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$"), AfterValidator(_not_reserved)]
+"""Such as ``teacher@40``."""
 AdapterPath = Annotated[Path, BeforeValidator(_resolve_file)]
 
 
@@ -102,7 +103,7 @@ class Evaluate(ManifestPart):
     systems: Annotated[tuple[EvaluatedSystem, ...], AfterValidator(_distinct)] = ()
     """What ``cldistill eval`` compares; by default the bare base, the teachers at their own and at the student's steps,
     and the student.  A run measures those at its end in any case."""
-    compare: tuple[tuple[Name, Name], ...] = ()
+    compare: tuple[tuple[SystemName, SystemName], ...] = ()
     """Pairs of systems whose paired difference ``cldistill eval`` reports."""
     probes_pictures: Count = 4
     """Pictures an effect for the probes that a metric asks for."""

@@ -19,6 +19,7 @@ from cldistill.data import list_pictures
 from cldistill.display import Display
 from cldistill.errors import Stopped
 from cldistill.evaluate import EvaluationPlan, evaluate
+from cldistill.evaluation.metrics import build_metrics
 from cldistill.export import export_collection
 from cldistill.export_check import fixed_probe
 from cldistill.files import atomic_write_text
@@ -138,6 +139,7 @@ def finish(run: Run, checked: CheckedManifest, console: Console, stages: Stages,
         workshop: Workshop = run.extras["workshop"]
         found = evaluate(run, workshop.encoder, plan, workshop.cache / "evaluation", stages)
         report["systems"] = found.systems
+        report["not_measured"] = dict(found.not_measured)
         atomic_write_text(run.output / PER_PICTURE, json.dumps(found.per_picture) + "\n")
         picture = result_picture(run, plan, workshop, run.output / "result.png")
     report["run"] = run_figures(run, started)
@@ -185,6 +187,6 @@ def evaluation_plan(run: Run, checked: CheckedManifest) -> EvaluationPlan:
     """Build the metrics of ``evaluate:``."""
     wanted = checked.manifest.evaluate
     assert wanted is not None
-    metrics = {part.name: part.build(run.extras["context"]) for part in checked.metrics}
+    metrics, absent = build_metrics(checked.metrics, run.extras["context"])
     images = wanted.general.parent if wanted.general is not None else None
-    return EvaluationPlan(wanted.images, wanted.pictures, wanted.teacher_steps, metrics, images, wanted.general)
+    return EvaluationPlan(wanted.images, wanted.pictures, wanted.teacher_steps, metrics, images, wanted.general, absent)

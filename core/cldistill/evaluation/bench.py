@@ -1,0 +1,86 @@
+"""What ``cldistill eval`` assembles: base, prompts, and the teachers if a system asks for them; nothing is trained else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cldistill.adapters import AdapterSlots
+from cldistill.assemble import isolate_all, make_accelerator, make_deterministic, teacher_shift, teacher_sources
+from cldistill.cache import TensorCache
+from cldistill.checked import CheckedManifest
+from cldistill.component import BuildContext
+from cldistill.encodings import Encoder
+from cldistill.painter import Painter
+from cldistill.precision import run_under_autocast
+from cldistill.prepare import Workshop, effect_pools, make_bank
+from cldistill.progress import Stages
+from cldistill.protocols import BaseModel
+from cldistill.random import KeyedRandom
+from cldistill.records import Prompts
+from cldistill.schedule import Schedule
+from cldistill.targets import TeacherSampler
+from cldistill.teachers import TeacherBank
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that pictures are made with."""
+
+    checked: CheckedManifest
+    context: BuildContext
+    painter: Painter
+    prompts: Mapping[str, Prompts]
+    teachers: TeacherBank
+    """Empty where no system asks for them."""
+
+    @property
+    def base(self) -> BaseModel:
+        """The base model."""
+        return self.painter.base
+
+    @property
+    def student_schedule(self) -> Schedule:
+        """The sampler of the manifest's own student."""
+        sampler = self.checked.manifest.sampler
+        return Schedule(sampler.steps, sampler.shift, sampler.integer_timesteps)
+
+    @property
+    def teacher_shift(self) -> float:
+        """Shift of the teachers' own schedule."""
+        return teacher_shift(self.checked)
+
+
+def make_bench(
+    checked: CheckedManifest, output: Path, cache: Path, stages: Stages, stop: Callable[[], bool], *, teachers: bool,
+    seed: int,
+) -> Bench:  # fmt: skip
+    """Load the base and give every effect its prompts; with ``teachers`` also train those that are not in the cache.
+
+    Raises:
+        Stopped: ``stop`` said so while a teacher was trained.
+    """
+    accelerator = make_accelerator(checked)
+    make_deterministic(checked.manifest.train.deterministic)
+    device = str(accelerator.device)
+    context = BuildContext(
+        root=checked.file.root, cache=cache, output=output, device=device, seed=checked.manifest.train.seed,
+        effects=checked.effects,
+    )  # fmt: skip
+    with stages.stage("loading the base model", 1) as advance:
+        base: BaseModel = checked.base.build(context)
+        base.to(device)
+        run_under_autocast(base, accelerator)
+        advance(1)
+    slots, encoder = AdapterSlots(base.backbone), Encoder(base, TensorCache(cache / "encodings"))
+    random = KeyedRandom(checked.manifest.train.seed, device=device)
+    sampler = TeacherSampler(base, slots, Schedule(), random.child("targets"), device)
+    workshop = Workshop(base, slots, encoder, sampler, accelerator, cache, stages, stop)
+    prompts = isolate_all(checked.prompts.build(context), base, checked)
+    bank = TeacherBank({})
+    if teachers:
+        trained = [name for name, part in checked.teachers.items() if part is not None and part.needs.rank is not None]
+        sources = teacher_sources(checked, context)
+        bank = make_bank(workshop, checked.effects, sources, effect_pools(checked.effects), trained)
+    return Bench(checked, context, Painter(base, slots, encoder, device, seed), prompts, bank)

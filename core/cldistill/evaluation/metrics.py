@@ -1,0 +1,103 @@
+"""The metrics of ``evaluate:``, built: what can measure here, what cannot and why, and by what its values are known."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from cldistill.cache import content_key
+from cldistill.checked import Part
+from cldistill.component import BuildContext
+from cldistill.errors import NotMeasured
+from cldistill.protocols import KnowsStochastic, KnowsTruth, Metric
+from cldistill.records import Column
+
+
+@dataclass(frozen=True)
+class BuiltMetric:
+    """A metric that can measure on this machine."""
+
+    name: str
+    metric: Metric
+    identity: str
+    """Hash of its name, options and version: the beginning of every key of what it finds."""
+    probes: tuple[str, ...] = ()
+
+    @property
+    def cached_by(self) -> Literal["effect", "effects"] | None:
+        """What the metric promises that its values depend on, see `cldistill.protocols.Metric`."""
+        promise: Literal["effect", "effects"] | None = getattr(self.metric, "cached_by", None)
+        return promise
+
+    def column(self, name: str) -> Column:
+        """Return how one of its figures is shown."""
+        columns = getattr(self.metric, "columns", {})
+        return columns.get(name) or Column(name.replace("_", " "))
+
+    @property
+    def truth(self) -> KnowsTruth | None:
+        """The metric, if it knows true outputs."""
+        return self.metric if isinstance(self.metric, KnowsTruth) else None
+
+    @property
+    def stochastic(self) -> KnowsStochastic | None:
+        """The metric, if it knows which effects draw."""
+        return self.metric if isinstance(self.metric, KnowsStochastic) else None
+
+
+Reasons = dict[str, str]
+"""Component -> why it is not measured."""
+
+
+def build_metrics(parts: Sequence[Part], context: BuildContext) -> tuple[list[BuiltMetric], Reasons]:
+    """Build what can be built; the others are returned with the reason."""
+    built: list[BuiltMetric] = []
+    reasons: Reasons = {}
+    for part in parts:
+        absent = missing(part)
+        if absent is not None:
+            reasons[part.name] = absent
+            continue
+        try:
+            metric: Metric = part.build(context)
+        except NotMeasured as error:
+            reasons[part.name] = error.reason
+            continue
+        built.append(BuiltMetric(part.name, metric, _identity(part, metric), part.needs.probes))
+    return built, reasons
+
+
+def missing(part: Part) -> str | None:
+    """Return what a metric lacks on this machine: packages, or files that its options name."""
+    packages = [package for package in part.needs.packages if find_spec(package) is None]
+    if packages:
+        return f"needs {', '.join(packages)}, which is not installed"
+    files = [str(path) for path in part.needs.files if not path.exists()]
+    return f"needs {', '.join(files)}, which is not there" if files else None
+
+
+def _identity(part: Part, metric: Metric) -> str:
+    version: Any = getattr(metric, "version", None)
+    options = part.settings.model_dump_json()
+    return content_key("metric", part.name, options, str(version) if version is not None else code_digest(metric))
+
+
+def code_digest(part: object) -> str:
+    """Hash the Python files of the folder that a part's class, or function, was written in."""
+    made = part if inspect.isfunction(part) or inspect.isclass(part) else type(part)
+    file = inspect.getsourcefile(made)
+    return _folder_digest(Path(file).parent) if file is not None else ""
+
+
+@lru_cache
+def _folder_digest(folder: Path) -> str:
+    found = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        found.update(str(file.relative_to(folder)).encode() + hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()
