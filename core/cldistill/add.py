@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from cldistill.collection_folder import CollectionFolder, RunBeside, read_folder
 from cldistill.data import list_pictures
 from cldistill.errors import CheckpointError, CollectionError
 from cldistill.manifest_file import parse_manifest
+from cldistill.records import Prompts
 from cldistill.validate import validate
 from cldistill.validate_prompts import preview_prompts
 
@@ -70,8 +71,25 @@ def prepare_growth(request: AddRequest) -> Prepared:
     text = yaml.safe_dump(growing_manifest(growth), sort_keys=False, allow_unicode=True, width=120)
     shown = f"{grown_name(str(known['name']), len(new))} (made by add)"
     checked = validate(parse_manifest(text, shown, collection.path.resolve(), request.overrides))
-    preview_prompts(checked)
+    refuse_removed_triggers(preview_prompts(checked), growth)
     return Prepared(growth, beside, text, checked, notes)
+
+
+def refuse_removed_triggers(prompts: Mapping[str, Prompts], growth: Growth) -> None:
+    """Refuse a trigger under which the weights still know an effect that was taken out of the catalogue.
+
+    Raises:
+        CollectionError: naming both effects.
+    """
+    taken = {effect.trigger.casefold(): effect.name for effect in growth.collection.index.removed if effect.trigger}
+    for effect in growth.new:
+        trigger = prompts[effect.name].trigger
+        if trigger.casefold() in taken:
+            raise CollectionError(
+                f"{effect.name!r} would get the trigger {trigger!r}, under which the weights still know "
+                f"{taken[trigger.casefold()]!r}, which was removed; give it another name with --name, or another trigger in "
+                "prompts.options"
+            )
 
 
 def _checkpoint(request: AddRequest, collection: CollectionFolder, beside: RunBeside | None) -> Checkpoint | None:

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from cldistill.cli_add import add
+from cldistill.cli_edit import remove, rename
 from cldistill.cli_files import generate, inspect
 from cldistill.cli_group import group
 from cldistill.cli_instructions import instructions
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 COMMANDS = (
-    run, check, plan, plugins, inspect, generate, schema, teachers, group, add, instructions, report, study,
+    run, check, plan, plugins, inspect, generate, schema, teachers, group, add, remove, rename, instructions, report, study,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

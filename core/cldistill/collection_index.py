@@ -42,6 +42,8 @@ class CollectionIndex:
     base_options: Mapping[str, Any]
     """Options of the base's plugin; ``model`` is missing where the base was a local folder."""
     metadata: Mapping[str, str]
+    removed: tuple[CollectionEffect, ...] = ()
+    """Effects that were taken out of the catalogue: the weights still know their triggers."""
 
     def effect(self, name: str) -> CollectionEffect:
         """Return an effect by name; raises `CollectionError` with the nearest name."""
@@ -117,6 +119,7 @@ def _parse(file: Path, metadata: Mapping[str, str]) -> CollectionIndex:
             base_plugin=metadata["cldistill.base_plugin"],
             base_options=json.loads(metadata["cldistill.base_options"]),
             metadata=metadata,
+            removed=tuple(CollectionEffect(**effect) for effect in json.loads(metadata.get("cldistill.removed", "[]"))),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CollectionError(f"{file}: its header is damaged ({error!r}); export the collection again") from error

@@ -53,11 +53,17 @@ class Card:
     usage: Usage | None
     samples: Mapping[str, str]
     """Effect -> picture, relative to the card."""
+    removed: Sequence[str] = ()
+    """Effects that were taken out of the list since: the weights still know them."""
 
     def text(self) -> str:
         """Return the card as Markdown with the Hub's front matter."""
         sections = (self._front_matter(), self._head(), self._effects(), self._run(), self._comfyui(), self._end())
         return "\n\n".join(section for section in sections if section) + "\n"
+
+    def pieces(self) -> tuple[str, ...]:
+        """Return the parts of the text that depend on the effects: what to exchange in a card when those change."""
+        return self._head(), self._effects(), self._own(), repr(self.effects[0].prompt)
 
     def _front_matter(self) -> str:
         base = self.metadata["cldistill.base"]
@@ -88,13 +94,21 @@ class Card:
             "\n\nTwo at once: `Please apply {A} to the input image, and then apply {B}.` with the prompts of both "
             f"(`cldistill generate` writes it: `--effect {two[0]} --effect {two[-1]}`)."
         )
-        return "## Effects\n\n" + "\n".join(rows) + (compose if len(two) > 1 else "")
+        gone = (
+            f"\n\nTaken out of this list, and still known to the weights: {', '.join(self.removed)}."
+            if self.removed
+            else ""
+        )
+        return "## Effects\n\n" + "\n".join(rows) + (compose if len(two) > 1 else "") + gone
 
-    def _run(self) -> str:
-        own = (
+    def _own(self) -> str:
+        return (
             "```python\nfrom cldistill.collection import Collection\n\n"
             f'Collection.load(".").generate("photo.png", "{self.effects[0].name}").save("edited.png")\n```'
         )
+
+    def _run(self) -> str:
+        own = self._own()
         if self.usage is None:
             return f"## Run it\n\nWith cldistill:\n\n{own}"
         return (

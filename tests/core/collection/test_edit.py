@@ -1,0 +1,190 @@
+"""Removing and renaming: all four places of the catalogue, the weights untouched, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from cldistill import cli
+from cldistill.collection_edit import keep_removed, remove_effect, rename_effect
+from cldistill.collection_folder import read_folder
+from cldistill.collection_index import WEIGHTS, read_index
+from cldistill.errors import CollectionError
+
+MANIFEST = """\
+# Resolved by cldistill; plugins:
+#   cldistill 0.1.0
+cldistill: 1
+name: two effects
+effects:
+- name: manga-tone
+  prompt: turn the picture into manga
+  teacher:
+    use: collection
+    options:
+      path: older
+      effect: manga-tone
+- name: gold-frame
+  prompt: add a gold frame
+router:
+  use: pdsr
+  options:
+    effect_weights:
+      manga-tone: 2.0
+prompts:
+  use: aop
+  options:
+    captions:
+      manga-tone: manga drawing with screen tone
+    template: '{prompt}'
+samples:
+  images: held-out
+  effects:
+  - manga-tone
+  - gold-frame
+"""
+
+
+@pytest.fixture
+def folder(make: Callable[..., Any], tmp_path: Path) -> Path:
+    pictures = {name: Image.new("RGB", (8, 8)) for name in ("manga-tone", "gold-frame")}
+    path: Path = make().export(tmp_path / "collection", resolved_manifest=MANIFEST, samples=pictures)
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def header(folder: Path) -> dict[str, str]:
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        return dict(file.metadata())
+
+
+def test_a_removed_effect_leaves_all_four_places_and_the_tensors_stay(folder: Path) -> None:
+    before = load_file(folder / WEIGHTS)
+    done = remove_effect(folder, "manga-tone")
+    assert (done.effect.trigger, done.card) == ("vexo", True)
+    after = load_file(folder / WEIGHTS)
+    assert before.keys() == after.keys() and all(before[key].equal(after[key]) for key in before)
+    collection = read_folder(folder)  # hashes and header agree
+    assert [effect.name for effect in collection.index.effects] == ["gold-frame"]
+    assert [effect.trigger for effect in collection.index.removed] == ["vexo"]
+    assert [effect["name"] for effect in collection.listing["removed"]] == ["manga-tone"]
+    found = header(folder)
+    assert (found["modelspec.trigger_phrase"], found["modelspec.merged_from"]) == ("kuli", "gold-frame")
+    assert json.loads(found["cldistill.teachers"]) == {"gold-frame": "b2"}
+    card = (folder / "README.md").read_text()
+    assert "1 image-editing effect and 8-step" in card and '.generate("photo.png", "gold-frame")' in card
+    assert "vexo" not in card and "Taken out of this list, and still known to the weights: manga-tone." in card
+    assert not (folder / "samples/manga-tone.png").exists()
+    assert [effect["name"] for effect in collection.manifest["effects"]] == ["gold-frame"]
+    assert collection.manifest["router"]["options"]["effect_weights"] == {}
+    assert collection.manifest["samples"]["effects"] == ["gold-frame"]
+
+
+def test_a_renamed_effect_keeps_trigger_and_prompt(folder: Path) -> None:
+    rename_effect(folder, "manga-tone", "comic")
+    collection = read_folder(folder)
+    comic = collection.index.effect("comic")
+    assert (comic.trigger, comic.prompt) == ("vexo", "vexo manga drawing with screen tone")
+    assert [effect.name for effect in collection.index.effects] == ["comic", "gold-frame"]
+    assert json.loads(header(folder)["cldistill.teachers"]) == {"comic": "a1", "gold-frame": "b2"}
+    card = (folder / "README.md").read_text()
+    assert "| comic | `vexo` |" in card and "![comic](samples/comic.png)" in card and "manga-tone" not in card
+    assert (folder / "samples/comic.png").is_file()
+    manifest = collection.manifest
+    assert manifest["effects"][0]["name"] == "comic"
+    assert manifest["effects"][0]["teacher"]["options"]["effect"] == "manga-tone"  # as the older collection calls it
+    assert manifest["prompts"]["options"]["captions"] == {"comic": "manga drawing with screen tone"}
+    assert manifest["samples"]["effects"] == ["comic", "gold-frame"]
+    text = (folder / "manifest.resolved.yaml").read_text()
+    assert text.startswith("# Resolved by cldistill; plugins:\n#   cldistill 0.1.0\n# renamed: manga-tone to comic,")
+
+
+def test_options_are_not_taken_for_effects_of_their_name(make: Callable[..., Any], tmp_path: Path) -> None:
+    text = MANIFEST.replace("gold-frame", "template")
+    from cldistill.records import EffectInfo, Prompts
+
+    effects = (EffectInfo("manga-tone", "m"), EffectInfo("template", "t"))
+    prompts = {"manga-tone": Prompts("vexo m", "m", "", "vexo"), "template": Prompts("kuli t", "t", "", "kuli")}
+    folder = make().export(
+        tmp_path / "collection", resolved_manifest=text, effects=effects, prompts=prompts,
+        teacher_digests={"manga-tone": "a", "template": "b"},
+    )  # fmt: skip
+    rename_effect(folder, "template", "frame")
+    options = read_folder(folder).manifest["prompts"]["options"]
+    assert options["template"] == "{prompt}"
+
+
+def test_a_copy_leaves_the_collection_as_it_is(folder: Path, tmp_path: Path) -> None:
+    before = contents(folder)
+    rename_effect(folder, "manga-tone", "comic", tmp_path / "copy")
+    assert contents(folder) == before
+    assert read_folder(tmp_path / "copy").index.effect("comic").trigger == "vexo"
+    assert sorted(contents(tmp_path / "copy")) == sorted(
+        name.replace("manga-tone", "comic") if "samples" in name else name for name in before
+    )
+
+
+def test_what_a_grown_collection_takes_over(folder: Path, make: Callable[..., Any], tmp_path: Path) -> None:
+    removed = read_index(remove_effect(folder, "manga-tone", tmp_path / "less").path).removed
+    keep_removed(folder, removed)
+    assert [effect.trigger for effect in read_folder(folder).index.removed] == ["vexo"]
+    once = contents(folder)
+    keep_removed(folder, removed)
+    assert contents(folder) == once
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda f: remove_effect(f, "manga-ton"), r"has no effect 'manga-ton'; did you mean 'manga-tone'\?"),
+        (lambda f: rename_effect(f, "manga", "x"), r"has no effect 'manga'; did you mean 'manga-tone'\?"),
+        (lambda f: rename_effect(f, "manga-tone", "gold-frame"), "has an effect 'gold-frame' already"),
+        (lambda f: rename_effect(f, "manga-tone", "a b"), "'a b' is no name"),
+        (lambda f: rename_effect(f, "manga-tone", "x", f), "is there already; choose another --output"),
+        (lambda f: remove_effect(f / WEIGHTS, "manga-tone"), "name the collection's folder"),
+    ],
+)
+def test_refusals_write_nothing(folder: Path, act: Callable[[Path], object], message: str) -> None:
+    before = contents(folder.parent)
+    with pytest.raises(CollectionError, match=message):
+        act(folder)
+    assert contents(folder.parent) == before
+
+
+def test_the_last_effect_stays(folder: Path) -> None:
+    remove_effect(folder, "manga-tone")
+    with pytest.raises(CollectionError, match="is its only effect; delete the folder instead"):
+        remove_effect(folder, "gold-frame")
+
+
+def test_a_damaged_folder_is_refused(folder: Path) -> None:
+    listing = json.loads((folder / "effects.json").read_text())
+    listing["effects"][0]["prompt"] = "something else"
+    (folder / "effects.json").write_text(json.dumps(listing))
+    with pytest.raises(CollectionError, match="its effects are not those in the header"):
+        remove_effect(folder, "manga-tone")
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-4] + b"abcd")
+    with pytest.raises(CollectionError, match=r"its SHA-256 is .*one of the two was changed or damaged"):
+        remove_effect(folder, "manga-tone")
+
+
+def test_the_commands_say_what_they_cannot_do(folder: Path) -> None:
+    renamed = CliRunner().invoke(cli.app, ["rename", str(folder), "manga-tone", "comic"])
+    assert renamed.exit_code == 0 and "Its trigger and prompt stay" in renamed.output
+    (folder / "README.md").write_text("my own words\n")
+    removed = CliRunner().invoke(cli.app, ["remove", str(folder), "comic"])
+    assert removed.exit_code == 0
+    for words in ("the weights are the same, byte for byte", "vexo manga drawing with screen tone", "changed by hand"):
+        assert words in removed.output
+    assert (folder / "README.md").read_text() == "my own words\n"
