@@ -80,6 +80,17 @@ def column(page: Any, number: int) -> list[str]:
     )
 
 
+def wait_sorted(page: Any, number: int, direction: str) -> None:
+    """Wait until the table says that it is sorted by a column: DataTables sorts after the event, not in it."""
+    page.wait_js(
+        """
+        const heading = document.querySelector(`#scores thead th:nth-child(${arguments[0]})`);
+        const look = () => heading.ariaSort === arguments[1] ? done() : setTimeout(look, 10);
+        look();""",
+        number, direction,
+    )  # fmt: skip
+
+
 def chosen(page: Any) -> tuple[str, str]:
     effect, key = page.js("return document.getElementById('case-title').textContent").split(" · ")
     return effect, key
@@ -115,9 +126,11 @@ def test_every_plot_is_drawn_with_its_description(page: Any) -> None:
 def test_a_heading_sorts_by_the_figure_and_not_by_its_text(page: Any) -> None:
     heading = find(page, "#scores thead th:nth-child(6)")
     heading.click()
+    wait_sorted(page, 6, "ascending")
     values = [float(value) for value in column(page, 6)]
     assert values == sorted(values)
     heading.click()
+    wait_sorted(page, 6, "descending")
     values = [float(value) for value in column(page, 6)]
     assert values == sorted(values, reverse=True)
 
@@ -126,6 +139,7 @@ def test_a_heading_sorts_with_the_keyboard(page: Any) -> None:
     before = column(page, 1)
     page.js("document.querySelector('#scores thead th:nth-child(1) [tabindex], #scores thead th[tabindex]').focus()")
     page.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    wait_sorted(page, 1, "ascending")
     assert before != column(page, 1) == sorted(before)
 
 
