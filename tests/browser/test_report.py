@@ -335,3 +335,20 @@ def test_a_page_says_what_it_left_out(browser: Any, folder: Path, tmp_path: Path
     shown = len(listed(page))
     assert 0 < shown < 8
     assert f"{8 - shown} of 8 cases were left out" in find(page, "#left-out").text
+
+
+def test_general_instructions_have_sources_and_words_of_their_own(browser: Any, tmp_path: Path) -> None:
+    general = {"items": ["scene-0"], "prompts": {"scene-0": "add a hat"}}
+    folder = write_evaluation(tmp_path / "general", ("ink",), pictures=1, size=32, general=general)
+    for column, colour in (("source", "teal"), ("ours", "orange")):
+        path = picture_path(folder, column, "general", "scene-0")
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (32, 32), colour).save(path)
+    write_report(folder)
+    page = opened(browser, folder)
+    choose(page, "#case-filters [name=effect]", "general")
+    assert find(page, "#case-prompt").text == "“add a hat”"
+    assert distance(page.pixels('#columns [data-column="source"] img'), Image.new("RGB", (32, 32), "teal")) < 12
+    assert distance(page.pixels('#columns [data-column="ours"] img'), Image.new("RGB", (32, 32), "orange")) < 12
+    empty = page.js("return [...document.querySelectorAll('#columns button:disabled')].map((b) => b.dataset.column)")
+    assert empty == ["truth", "base"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import altair as alt
@@ -97,12 +98,17 @@ def count_failures(evaluation: Evaluation, system: str, family: str) -> int:
 
 def curve_charts(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return one plot a curve of the report."""
-    return [_curve_chart(curve, index) for index, curve in enumerate(evaluation.curves)]
+    labels = {name: place for place, row in enumerate(evaluation.systems) for name in (row.name, row.label)}
+    return [_curve_chart(curve, index, labels) for index, curve in enumerate(evaluation.curves)]
 
 
-def _curve_chart(curve: Curve, index: int) -> dict[str, Any]:
+def _curve_chart(curve: Curve, index: int, systems: Mapping[str, int]) -> dict[str, Any]:
+    """A line that is called like a system has that system's colour; others have what is left."""
     rows = [{"line": line.name, "x": x, "y": y} for line in curve.lines for x, y in line.points if y is not None]
     names = [line.name for line in curve.lines]
+    free = [colour for place, colour in enumerate(COLOURS) if place not in {systems.get(name) for name in names}]
+    left = cycle(free or COLOURS)
+    colours = [COLOURS[systems[name] % len(COLOURS)] if name in systems else next(left) for name in names]
     chosen = alt.selection_point(name=f"lines_{index}", fields=["line"], bind="legend")
     chart = (
         alt.Chart(alt.Data(values=rows))
@@ -110,7 +116,7 @@ def _curve_chart(curve: Curve, index: int) -> dict[str, Any]:
         .encode(
             x=alt.X("x:Q", title=curve.x or None, scale=alt.Scale(zero=False, nice=False)),
             y=alt.Y("y:Q", title=curve.y or None, scale=alt.Scale(zero=False)),
-            color=_colour("line", names),
+            color=_colour("line", names, colours=colours),
             opacity=alt.condition(chosen, alt.value(1.0), alt.value(0.12)),
             tooltip=[
                 alt.Tooltip("line:N", title="line"), alt.Tooltip("x:Q", title=curve.x or "x"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from cldistill.errors import DataError
+from cldistill.records import GENERAL
 from cldistill.report.cases import Case, in_turns
 from cldistill.report.record import SOURCE, TRUTH, Evaluation, picture_path
 
@@ -28,7 +29,7 @@ class Embedded:
     texts: list[str] = field(default_factory=list)
     """Base64 of one WebP file each."""
     places: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
-    """``{column: {effect: {key: index of texts}}}``; the sources are under the effect ``""``."""
+    """``{column: {effect: {key: index of texts}}}``; all effects share their sources, under the effect ``""``."""
     cases: list[Case] = field(default_factory=list)
     """The cases whose pictures are here, in the order in which they were given."""
     left_out: int = 0
@@ -36,7 +37,7 @@ class Embedded:
 
     def place(self, column: str, effect: str, key: str) -> int | None:
         """Return the index of a picture's text, or ``None`` where it is not here."""
-        return self.places.get(column, {}).get("" if column == SOURCE else effect, {}).get(key)
+        return self.places.get(column, {}).get(place_of(column, effect), {}).get(key)
 
 
 def embed(
@@ -73,8 +74,13 @@ def _add(found: Embedded, known: dict[str, int], case: Case, made: Mapping[str, 
         if text not in known:
             known[text] = len(found.texts)
             found.texts.append(text)
-        effect = "" if column == SOURCE else case.effect
-        found.places.setdefault(column, {}).setdefault(effect, {})[case.key] = known[text]
+        pools = found.places.setdefault(column, {})
+        pools.setdefault(place_of(column, case.effect), {})[case.key] = known[text]
+
+
+def place_of(column: str, effect: str) -> str:
+    """Return the pool under which a picture stands: effects share their sources, the general pool has its own."""
+    return "" if column == SOURCE and effect != GENERAL else effect
 
 
 def encode(path: Path, side: int = SIDE) -> str:

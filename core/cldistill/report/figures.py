@@ -23,10 +23,11 @@ def _signed(text: str) -> str:
 
 
 def interval(low: float | None, high: float | None, percent: bool = False) -> str:
-    """Return ``[low, high]``, or nothing where there is none."""
-    if low is None or high is None:
+    """Return ``[low, high]``, or nothing where there is none; a missing upper bound is infinite."""
+    if low is None:
         return ""
-    return f"[{number(low, percent).removesuffix(' %')}, {number(high, percent).removesuffix(' %')}]"
+    ends = (number(low, percent), "∞" if high is None else number(high, percent))
+    return f"[{', '.join(end.removesuffix(' %') for end in ends)}]"
 
 
 def text_of(found: Interval | None, metric: MetricRow) -> str:

@@ -72,6 +72,7 @@ def viewer_data(evaluation: Evaluation, embedded: Embedded) -> dict[str, Any]:
             for name, metric in evaluation.metrics.items()
         },
         "families": dict(FAMILIES),
+        "general": dict(evaluation.general.prompts),
         "cases": [[case.effect, case.key, case.place] for case in embedded.cases],
         "failures": evaluation.failures,
         "values": _rounded(evaluation),

@@ -2,7 +2,7 @@
 
 ```
 FOLDER/report.json
-FOLDER/pictures/source/<key>.webp              what was edited
+FOLDER/pictures/source/<key>.webp              what was edited (of the general pool: source/general/<key>.webp)
 FOLDER/pictures/truth/<effect>/<key>.webp      a true output, where the effect knows one
 FOLDER/pictures/<system>/<effect>/<key>.webp   what a system made of it
 ```
@@ -107,6 +107,8 @@ class Comparison(_Part):
     n: int = 0
     effects: int | Sequence[str] | str = ""
     clear: bool = False
+    ratio: Interval | None = None
+    """``a / b`` of the means; its upper bound is ``None`` where ``b`` may be zero."""
 
 
 class Line(_Part):
@@ -126,9 +128,10 @@ class Curve(_Part):
 
 
 class General(_Part):
-    """The pictures of the general pool, in the order of its values."""
+    """The pictures of the general pool, in the order of its values, and what was asked of each."""
 
     items: Sequence[str] = ()
+    prompts: Mapping[str, str] = {}
 
 
 Values = Mapping[str, Mapping[str, Mapping[str, Sequence[float | None]]]]
@@ -202,5 +205,5 @@ def _describe(file: Path, error: ValidationError) -> str:
 
 def picture_path(folder: Path, column: str, effect: str, key: str) -> Path:
     """Return where a picture lies; ``column`` is `SOURCE`, `TRUTH` or a system."""
-    inside = (SOURCE,) if column == SOURCE else (column, effect)
+    inside = (SOURCE,) if column == SOURCE and effect != GENERAL else (column, effect)
     return folder.joinpath("pictures", *inside, f"{key}.webp")

@@ -98,6 +98,9 @@ def count_families(families: Iterable[str]) -> dict[str, int]:
     return {family: found.count(family) for family in FAMILIES if family in found}
 
 
+RATIO = MetricRow(title="ratio of the means")
+
+
 @dataclass(frozen=True)
 class ComparisonRow:
     """A paired difference in words."""
@@ -107,6 +110,7 @@ class ComparisonRow:
     metric: MetricRow
     effects: str
     difference: Cell
+    ratio: Cell | None
     n: int
     verdict: str
 
@@ -121,7 +125,7 @@ def comparison_rows(evaluation: Evaluation) -> list[ComparisonRow]:
         rows.append(
             ComparisonRow(
                 titles.get(found.a, found.a), titles.get(found.b, found.b), metric, _effects(found), difference,
-                found.n, verdict(found, metric),
+                None if found.ratio is None else cell(found.ratio, RATIO), found.n, verdict(found, metric),
             )
         )  # fmt: skip
     return rows

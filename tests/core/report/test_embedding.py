@@ -69,6 +69,20 @@ def test_a_large_picture_is_scaled_down(tmp_path: Path) -> None:
     assert decoded(encode(tmp_path / "large.webp", side=200)).size == (200, 100)
 
 
+def test_the_general_pool_has_sources_of_its_own(tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path / "evaluation", ("ink",), pictures=1, size=16, general={"items": ["scene-0"]})
+    for column, colour in (("source", "teal"), ("ours", "orange")):
+        path = picture_path(folder, column, "general", "scene-0")
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (16, 16), colour).save(path, lossless=True)
+    found = embedded(folder)
+    assert picture_path(folder, "source", "general", "scene-0").parent.name == "general"
+    own, shared = (found.place("source", pool, "scene-0") for pool in ("general", "ink"))
+    assert own is not None and own != shared
+    assert decoded(found.texts[own]).getpixel((8, 8)) == pytest.approx((0, 128, 128), abs=6)
+    assert found.place("base", "general", "scene-0") is None
+
+
 def test_a_missing_picture_is_no_mistake_and_a_broken_one_is(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     picture_path(copy, "truth", "ink", "scene-0").unlink()

@@ -12,7 +12,7 @@ import pytest
 from cldistill.report.charts import curve_charts, failure_chart, metric_charts
 from cldistill.report.html import write_report
 from cldistill.report.page import _inline
-from cldistill.report.record import read_evaluation
+from cldistill.report.record import Curve, Line, read_evaluation
 from cldistill.testing.evaluation import write_evaluation
 
 NASTY = "</script><img src=x onerror=alert(1)>"
@@ -79,6 +79,19 @@ def test_charts_hold_the_figures(folder: Path) -> None:
     rows = curve["data"]["values"] if "values" in curve["data"] else next(iter(curve["datasets"].values()))
     assert len(rows) == 26
     assert failure_chart(evaluation.model_copy(update={"failures": {}})) is None
+
+
+def test_a_line_named_like_a_system_has_its_colour(folder: Path) -> None:
+    evaluation = read_evaluation(folder)
+    metric = metric_charts(evaluation)[0]["spec"]["layer"][0]["encoding"]["color"]["scale"]
+    colours = dict(zip(metric["domain"], metric["range"], strict=True))
+    points = [(0.0, 1.0)]
+    lines = [Line(name=name, points=points) for name in ("something else", "ours", NASTY)]
+    changed = evaluation.model_copy(update={"curves": [Curve(title="loss", lines=lines)]})
+    scale = curve_charts(changed)[0]["spec"]["encoding"]["color"]["scale"]
+    assert scale["domain"] == ["something else", "ours", NASTY]
+    assert scale["range"][1:] == [colours["Ours"], colours[NASTY]]
+    assert scale["range"][0] not in colours.values()
 
 
 def test_a_library_that_would_end_its_element_is_refused() -> None:

@@ -25,7 +25,7 @@ REPORT = {
     "failures": {"b": {"ink": {"p": "style-interference", "q": "style-interference"}}},
     "comparisons": [
         {"a": "b", "b": "a", "metric": "distance", "effects": ["ink", "grey"], "mean": 0.2, "low": 0.1, "high": 0.3,
-         "n": 4, "clear": True},
+         "n": 4, "clear": True, "ratio": {"mean": 2.0, "low": 1.5, "high": None, "n": 4}},
     ],
 }  # fmt: skip
 
@@ -45,6 +45,7 @@ def test_intervals() -> None:
     assert interval(-0.1, 0.25) == "[−0.100, 0.250]"
     assert interval(0.01, 0.02, percent=True) == "[1.0, 2.0]"
     assert interval(None, 0.2) == ""
+    assert interval(1.5, None) == "[1.500, ∞]"
     assert text_of(Interval(mean=0.5, low=0.25, high=0.75), SHARE) == "50.0 % [25.0, 75.0]"
     assert text_of(None, SHARE) == "–"
 
@@ -72,6 +73,7 @@ def test_families_are_counted_in_the_papers_order() -> None:
 def test_a_comparison_says_who_is_better() -> None:
     row = comparison_rows(report())[0]
     assert (row.a, row.b, row.effects, row.difference.text, row.verdict) == ("b", "A", "ink, grey", "0.200", "worse")
+    assert row.ratio is not None and (row.ratio.text, row.ratio.interval) == ("2.000", "[1.500, ∞]")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 // One case: its pictures side by side, its scores, and two of its columns under the slider.
 import { compare } from "cldistill/slider";
-import { columns, familyOf, figure, pictureOf, report, valueOf } from "cldistill/store";
+import { columns, familyOf, figure, pictureOf, promptOf, report, valueOf } from "cldistill/store";
 
 const grid = document.getElementById("columns");
 const [left, right] = [document.getElementById("left"), document.getElementById("right")];
@@ -59,8 +59,9 @@ export function stage(item, position, total) {
   current = item;
   const effect = report.effects[item.effect];
   document.getElementById("case-title").textContent = `${item.effect} · ${item.key}`;
+  const prompt = promptOf(item);
   const kind = effect.stochastic === null ? "" : ` · ${effect.stochastic ? "stochastic" : "deterministic"}`;
-  document.getElementById("case-prompt").textContent = effect.prompt ? `“${effect.prompt}”${kind}` : kind.slice(3);
+  document.getElementById("case-prompt").textContent = prompt ? `“${prompt}”${kind}` : kind.slice(3);
   document.getElementById("case-place").textContent = `${position + 1} of ${total}`;
   grid.replaceChildren(...columns.map(column));
   scores();

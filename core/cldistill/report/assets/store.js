@@ -2,6 +2,7 @@
 export const report = JSON.parse(document.getElementById("report-data").textContent);
 export const SOURCE = "source";
 export const TRUTH = "truth";
+export const GENERAL = "general";
 
 export const columns = [
   { name: SOURCE, label: "Source" },
@@ -11,13 +12,16 @@ export const columns = [
 export const cases = report.cases.map(([effect, key, place], order) => ({ effect, key, place, order }));
 
 export function pictureOf(column, item) {
-  const effect = column === SOURCE ? "" : item.effect;
+  const effect = column === SOURCE && item.effect !== GENERAL ? "" : item.effect;
   const index = report.pictures[column]?.[effect]?.[item.key];
   if (index === undefined) return null;
   return `data:image/webp;base64,${document.getElementById(`picture-${index}`).textContent}`;
 }
 
 export const familyOf = (system, item) => report.failures[system]?.[item.effect]?.[item.key] ?? null;
+
+export const promptOf = (item) =>
+  (item.effect === GENERAL ? report.general[item.key] : null) ?? report.effects[item.effect].prompt;
 
 export const valueOf = (system, item, metric) => report.values[system]?.[item.effect]?.[metric]?.[item.place] ?? null;
 
