@@ -98,5 +98,5 @@ class MllmMaker:
             )
         except NoUsableAnswerError:
             return None
-        self.answers.keep(key, written)
+        self.answers.keep({key: written})
         return written

@@ -5,11 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cldistill.component import Component, instruction_maker
+from cldistill.component import Component, instruction_maker, metric
 from cldistill.markers import hookimpl
-from cldistill.protocols import InstructionMaker
+from cldistill.protocols import InstructionMaker, Metric
+from cldistill_plugins.evaluators.clip import ClipSettings, build_clip, describe_clip
+from cldistill_plugins.evaluators.dino import DinoSettings, build_dino, describe_dino
+from cldistill_plugins.evaluators.dreamsim import DreamSimSettings, build_dreamsim, describe_dreamsim
 from cldistill_plugins.evaluators.mllm_maker import MllmSettings, build_mllm, describe_mllm
 from cldistill_plugins.evaluators.template_maker import TemplateSettings, build_templates, describe_templates
+
+
+@hookimpl
+def register_metrics() -> Sequence[Component[Any, Metric]]:
+    """Metrics that are not measured where their weights or endpoint are absent."""
+    return [
+        metric("clip", "CLIP similarity to an after-picture, the source or the instruction", ClipSettings,
+               describe_clip, build_clip),
+        metric("dino", "DINO similarity to the source: is the subject kept", DinoSettings, describe_dino, build_dino),
+        metric("dreamsim", "DreamSim distance to an after-picture or the source", DreamSimSettings,
+               describe_dreamsim, build_dreamsim),
+    ]  # fmt: skip
 
 
 @hookimpl

@@ -1,0 +1,81 @@
+"""``dreamsim``: the perceptual distance of Fu et al. (arXiv 2306.09344), by the authors' own package and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from cldistill.component import BuildContext, LocalPath, Needs, Settings
+from cldistill.protocols import Metric, MetricRequest
+from cldistill.records import Column, MetricValues
+
+from .models import fingerprint, need
+
+if TYPE_CHECKING:
+    from .similarity import Against
+
+NAMES: Mapping[Against, str] = {"reference": "dreamsim", "source": "dreamsim_source"}
+COLUMNS = {
+    "dreamsim": Column("DreamSim to the reference", "lower"),
+    "dreamsim_source": Column("DreamSim to the source", "lower"),
+}
+VERSION = "1"
+"""Of what this file computes; cached values go by it."""
+Variant = Literal["ensemble", "dino_vitb16", "clip_vitb32", "open_clip_vitb32"]
+
+
+class DreamSimSettings(Settings):
+    """Options of ``dreamsim``."""
+
+    variant: Variant = Field("ensemble", description="which of the published models")
+    folder: LocalPath | None = Field(
+        None, description="folder of the checkpoints, as the package's `cache_dir`; null: models/dreamsim in the cache"
+    )
+    download: bool = Field(
+        False, description="whether what is missing may be downloaded from where its authors keep it"
+    )
+    against: tuple[Literal["reference", "source"], ...] = Field(
+        ("reference",), min_length=1, description="what an output is compared with"
+    )
+    references: int = Field(1, ge=1, description="after-pictures of the effect's pairs; their mean counts")
+    batch_size: int = Field(16, ge=1, description="pictures at once")
+
+
+def describe_dreamsim(settings: DreamSimSettings) -> Needs:
+    """Needs the package and weights; where they are absent the report says so, so that no check of a manifest does."""
+    return Needs()
+
+
+def build_dreamsim(settings: DreamSimSettings, context: BuildContext) -> Metric:
+    """Find the checkpoints; they are loaded when there is something to measure.  Raises `NotMeasured`."""
+    need("dreamsim", "cldistill[eval]")
+    from .dreamsim_files import find_checkpoints
+
+    folder = settings.folder or context.cache / "models" / "dreamsim"
+    find_checkpoints(folder, settings.variant, download=settings.download)
+    return DreamSim(settings, folder, context.device)
+
+
+class DreamSim:
+    """Implements `cldistill.protocols.Metric`."""
+
+    columns = COLUMNS
+    cached_by: Literal["effect"] = "effect"
+
+    def __init__(self, settings: DreamSimSettings, folder: Path, device: str) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.device = device
+        self.version = f"{VERSION} {fingerprint(folder)}"
+
+    def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
+        """Measure distances: 0 for the same picture.  Raises `NotMeasured` where the weights cannot be loaded."""
+        from .dreamsim_files import load_dreamsim
+        from .similarity import Comparison
+
+        names: dict[Against, str] = {against: NAMES[against] for against in self.settings.against}
+        features = load_dreamsim(self.folder, self.settings.variant, self.device)
+        return Comparison(features, names, self.settings.references, self.settings.batch_size, distance=True)(request)
