@@ -1,4 +1,4 @@
-"""A real headless Chromium: Debian's packages, driven by Selenium; one session a test module."""
+"""A real headless Chromium: Debian's packages, driven by Selenium; one for all tests."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
@@ -45,6 +47,22 @@ class Browser:
         self.driver.get("about:blank")
         self.errors(), self.requests()
         self.driver.get(page.absolute().as_uri() + fragment)
+
+    def wait(self, condition: str, *arguments: Any) -> None:
+        """Wait until a JavaScript expression is true; ``arguments[0]`` and so on are the arguments."""
+        self.wait_js(f"const look = () => {condition} ? done() : setTimeout(look, 10); look();", *arguments)
+
+    def find(self, selector: str) -> WebElement:
+        """Return the first element that a CSS selector names."""
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def set(self, selector: str, value: str) -> None:
+        """Give a field a value as a person does, events included."""
+        self.js(
+            "arguments[0].value = arguments[1]; for (const name of ['input', 'change'])"
+            "arguments[0].dispatchEvent(new Event(name, {bubbles: true}))",
+            self.find(selector), value,
+        )  # fmt: skip
 
     def js(self, script: str, *arguments: Any) -> Any:
         """Run JavaScript in the page and return its value."""
@@ -90,7 +108,7 @@ def _programs() -> tuple[str, str]:
     return browser, driver
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A fresh Chromium with its own profile, which saves downloads in a folder of its own."""
     program, driver_program = _programs()
@@ -102,6 +120,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(driver_program))
+    driver.set_script_timeout(120)  # many minutes of other work may share these cores
     try:
         yield Browser(driver, downloads)
     finally:
@@ -110,6 +129,6 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(chromium: Browser) -> Browser:
-    """The module's Chromium on a light desktop screen."""
+    """The Chromium on a light desktop screen."""
     chromium.screen(DESKTOP)
     return chromium
