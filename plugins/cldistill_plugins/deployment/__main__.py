@@ -103,22 +103,11 @@ def _progress(plan: Plan) -> Any:
 
 def _print(result: Result, output: Path) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console = Console()
-    table = Table(
-        "effects",
-        "files",
-        "router",
-        "routing s",
-        "effect right",
-        "(described)",
-        "file right",
-        "loads",
-        "load s",
-        "MB",
-        box=None,
-    )
+    heads = ("routing s", "effect right", "(described)", "file right", "loads", "load s", "MB")
+    table = Table("effects", Column("files", no_wrap=True), "router", *heads, box=None)
     for row in result.rows:
         load = row["load_seconds"]
         table.add_row(
