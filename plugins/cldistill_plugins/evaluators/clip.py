@@ -42,6 +42,7 @@ class ClipSettings(ModelSettings):
         ("reference",), min_length=1, description="what an output is compared with"
     )
     references: int = Field(1, ge=1, description="after-pictures of the effect's pairs; their mean counts")
+    batch_size: int = Field(16, ge=1, description="pictures at once")
 
 
 def describe_clip(settings: ClipSettings) -> Needs:

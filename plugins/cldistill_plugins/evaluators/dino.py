@@ -46,6 +46,7 @@ class DinoSettings(ModelSettings):
         description="what an output is compared with: its source says whether the subject is kept",
     )
     references: int = Field(1, ge=1, description="after-pictures of the effect's pairs; their mean counts")
+    batch_size: int = Field(16, ge=1, description="pictures at once")
 
 
 def describe_dino(settings: DinoSettings) -> Needs:

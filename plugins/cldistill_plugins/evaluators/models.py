@@ -17,6 +17,7 @@ from cldistill.errors import NotMeasured
 
 OTHER_FRAMEWORKS = ("*.h5", "*.msgpack", "*.onnx", "onnx/*", "*.tflite", "*.ot")
 """Files of a hub repository that nobody here reads."""
+WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
 
 
 class ModelSettings(Settings):
@@ -25,7 +26,6 @@ class ModelSettings(Settings):
     model: ModelRef
     revision: str | None = Field(None, description="commit, tag or branch of the hub repository; null: its main one")
     download: bool = Field(False, description="whether what is missing may be downloaded from the hub")
-    batch_size: int = Field(16, ge=1, description="pictures at once")
 
 
 def need(package: str, install: str) -> None:
@@ -34,8 +34,8 @@ def need(package: str, install: str) -> None:
         raise NotMeasured(f"needs the package {package}, which is not installed: pip install {install}")
 
 
-def find_model(model: str, *, download: bool, revision: str | None = None) -> Path:
-    """Return the folder of a model: the one that is named, or the hub's snapshot.
+def find_model(model: str, *, download: bool, revision: str | None = None, weights: bool = True) -> Path:
+    """Return the folder of a model: the one that is named, or the hub's snapshot; ``weights``: whether those are wanted.
 
     Raises:
         NotMeasured: there is none, with what would help.
@@ -54,7 +54,7 @@ def find_model(model: str, *, download: bool, revision: str | None = None) -> Pa
                 model,
                 revision=revision,
                 local_files_only=not download,
-                ignore_patterns=list(OTHER_FRAMEWORKS),
+                ignore_patterns=[*OTHER_FRAMEWORKS, *(() if weights else WEIGHTS)],
             )
         )
     except LocalEntryNotFoundError:

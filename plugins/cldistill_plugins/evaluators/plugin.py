@@ -11,6 +11,7 @@ from cldistill.protocols import InstructionMaker, Metric
 from cldistill_plugins.evaluators.clip import ClipSettings, build_clip, describe_clip
 from cldistill_plugins.evaluators.dino import DinoSettings, build_dino, describe_dino
 from cldistill_plugins.evaluators.dreamsim import DreamSimSettings, build_dreamsim, describe_dreamsim
+from cldistill_plugins.evaluators.editreward import EditRewardSettings, build_editreward, describe_editreward
 from cldistill_plugins.evaluators.mllm_maker import MllmSettings, build_mllm, describe_mllm
 from cldistill_plugins.evaluators.template_maker import TemplateSettings, build_templates, describe_templates
 
@@ -24,6 +25,8 @@ def register_metrics() -> Sequence[Component[Any, Metric]]:
         metric("dino", "DINO similarity to the source: is the subject kept", DinoSettings, describe_dino, build_dino),
         metric("dreamsim", "DreamSim distance to an after-picture or the source", DreamSimSettings,
                describe_dreamsim, build_dreamsim),
+        metric("editreward", "a reward model's opinion of the edit, by its instruction", EditRewardSettings,
+               describe_editreward, build_editreward),
     ]  # fmt: skip
 
 
