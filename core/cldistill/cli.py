@@ -8,6 +8,7 @@ import typer
 
 from cldistill.cli_add import add
 from cldistill.cli_edit import remove, rename
+from cldistill.cli_eval import evaluate
 from cldistill.cli_files import generate, inspect
 from cldistill.cli_group import group
 from cldistill.cli_instructions import instructions
@@ -30,6 +31,7 @@ COMMANDS = (
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)
+app.command("eval")(evaluate)  # not a function of that name: it would hide Python's own
 
 
 def main() -> None:

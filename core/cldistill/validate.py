@@ -41,16 +41,20 @@ E = TypeVar("E", bound=CldistillError)
 
 
 def check_manifest(
-    reference: str, overrides: Sequence[str] = (), *, catalogue: Catalogue | None = None, files: bool = True
-) -> CheckedManifest:
+    reference: str, overrides: Sequence[str] = (), *, catalogue: Catalogue | None = None, files: bool = True,
+    measuring: bool = False,
+) -> CheckedManifest:  # fmt: skip
     """Load and validate a manifest: what `cldistill check` does. See `validate`."""
-    return validate(load_manifest(reference, overrides), catalogue, files=files)
+    return validate(load_manifest(reference, overrides), catalogue, files=files, measuring=measuring)
 
 
-def validate(file: ManifestFile, catalogue: Catalogue | None = None, *, files: bool = True) -> CheckedManifest:
+def validate(
+    file: ManifestFile, catalogue: Catalogue | None = None, *, files: bool = True, measuring: bool = False
+) -> CheckedManifest:
     """Validate everything that can be judged without loading anything.
 
-    ``files=False`` leaves out the last phase: pictures, teacher files and adapters need not exist.
+    ``files=False`` leaves out the last phase: pictures, teacher files and adapters need not exist.  ``measuring``: for
+    ``cldistill eval``, which trains nothing and goes on without metrics that lack packages or files.
 
     Raises:
         PluginLoadError: a part that nobody offers.
@@ -62,8 +66,8 @@ def validate(file: ManifestFile, catalogue: Catalogue | None = None, *, files: b
     entries = _find(file, catalogue)
     parts = _read_options(file, entries)
     checked = _combine(file, catalogue, parts)
-    _raise(ManifestError, mutual_problems(checked))
-    return check_files(checked) if files else checked
+    _raise(ManifestError, mutual_problems(checked, measuring=measuring))
+    return check_files(checked, measuring=measuring) if files else checked
 
 
 def _raise(error: type[E], problems: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from cldistill.data import effect_items, general_items, list_pictures
 from cldistill.errors import AdapterFormatError, CheckpointError, CldistillError, DataError, ManifestError
 from cldistill.manifest_yaml import Loc
 from cldistill.records import GENERAL, Item
+from cldistill.validate_needs import required_parts
 
 if TYPE_CHECKING:
     from cldistill.adapter_files import AdapterHeader, FitReport
@@ -46,7 +47,7 @@ class _Files:
         return False
 
 
-def check_files(checked: CheckedManifest) -> CheckedManifest:
+def check_files(checked: CheckedManifest, *, measuring: bool = False) -> CheckedManifest:
     """Return ``checked`` with its items, and how the teachers' files lie on the base, filled in.
 
     Raises:
@@ -56,10 +57,10 @@ def check_files(checked: CheckedManifest) -> CheckedManifest:
     items = _items(files)
     _pictures(files)
     fits = dict(_teacher_fits(files))
-    for part in checked.parts():
+    for part in required_parts(checked, measuring):
         for path in part.needs.files:
             files.exists((*part.loc, "options"), path)
-    for name, slot in checked.manifest.slots.items():
+    for name, slot in checked.manifest.slots.items() if not measuring else ():
         if slot.checkpoint is not None:
             files.attempt(("slots", name, "checkpoint"), partial(_goes_on, checked, name, slot.checkpoint))
         elif isinstance(slot.init, Path):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from cldistill.checked import STUDENT, CheckedLoss, CheckedManifest
+from cldistill.checked import STUDENT, CheckedLoss, CheckedManifest, Part
 from cldistill.errors import nearest
 from cldistill.manifest import Sampler
 from cldistill.manifest_problems import show
@@ -14,8 +14,8 @@ from cldistill.records import GENERAL
 from cldistill.validate_streams import loss_streams, untaught_streams
 
 
-def mutual_problems(checked: CheckedManifest) -> list[str]:
-    """Return one line for everything that does not fit together."""
+def mutual_problems(checked: CheckedManifest, *, measuring: bool = False) -> list[str]:
+    """Return one line for everything that does not fit together; ``measuring``: for ``cldistill eval``."""
     problems = [
         *_effects(checked),
         *_general(checked),
@@ -23,7 +23,7 @@ def mutual_problems(checked: CheckedManifest) -> list[str]:
         *untaught_streams(checked),
         *_slots(checked),
         *_metrics(checked),
-        *_packages(checked),
+        *_packages(checked, measuring),
     ]
     return problems
 
@@ -171,6 +171,15 @@ def _copied(checked: CheckedManifest, name: str, init: str) -> Iterator[str]:
         yield f"{where}: to be copied, {other!r} must have the same rank and targets as {name!r} ({show(init)})"
 
 
+def required_parts(checked: CheckedManifest, measuring: bool) -> list[Part]:
+    """Return the parts whose packages and files must be there.
+
+    An evaluation reports a metric that lacks something as not measured; a run should not train for hours to find that out.
+    """
+    optional = measuring or (checked.manifest.evaluate is not None and bool(checked.manifest.evaluate.systems))
+    return [part for part in checked.parts() if not (optional and part in checked.metrics)]
+
+
 def _metrics(checked: CheckedManifest) -> Iterator[str]:
     """The report has one column for each name of a metric."""
     first: dict[str, int] = {}
@@ -182,8 +191,8 @@ def _metrics(checked: CheckedManifest) -> Iterator[str]:
         first.setdefault(metric.name, index)
 
 
-def _packages(checked: CheckedManifest) -> Iterator[str]:
-    for part in checked.parts():
+def _packages(checked: CheckedManifest, measuring: bool) -> Iterator[str]:
+    for part in required_parts(checked, measuring):
         missing = [package for package in part.needs.packages if find_spec(package) is None]
         if missing:
             where = checked.file.where(*part.loc, "use")

@@ -43,8 +43,9 @@ def measure(metrics: Sequence[BuiltMetric], request: Request, stages: Stages) ->
             with stages.stage(f"measuring {built.name}", 100) as advance:
                 percent = Percent(advance)
                 asked = replace(request, identity=built.identity, advance=percent)
-                answers[built.name] = _Asked(built, asked, prints).answer()
-                percent(1.0)
+                answers[built.name] = _Asked(built, asked, prints, percent).answer()
+                if percent.asked:  # else it was all there already
+                    percent(1.0)
         except NotMeasured as error:
             reasons[built.name] = error.reason
     return Measured(answers, reasons)
@@ -56,6 +57,8 @@ class Percent:
     def __init__(self, advance: Callable[[int], None]) -> None:
         self._advance = advance
         self._shown = 0
+        self.asked = False
+        """Whether there was anything to do."""
 
     def __call__(self, share: float) -> None:
         """Show that ``share`` (0 to 1) is done."""
@@ -67,8 +70,9 @@ class Percent:
 class _Asked:
     """One metric with its request."""
 
-    def __init__(self, built: BuiltMetric, request: Request, prints: Fingerprints) -> None:
+    def __init__(self, built: BuiltMetric, request: Request, prints: Fingerprints, percent: Percent) -> None:
         self.built = built
+        self.percent = percent
         self.request = request
         self.prints = prints
 
@@ -107,6 +111,7 @@ class _Asked:
         return content_key("values", self.built.identity, self.prints.effects(effect), self.prints.pool(pool), *digests)
 
     def _ask(self, outputs: Mapping[str, Mapping[str, Pictures]]) -> Mapping[str, Mapping[str, MetricValues]]:
+        self.percent.asked = True
         found = self.built.metric(replace(self.request, outputs=outputs))
         for system, pools in found.items():
             for pool, values in pools.items():

@@ -1,0 +1,49 @@
+"""`cldistill eval`: systems, effects and held-out pictures of a manifest, measured and reported."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cldistill.cli_options import ManifestArgument, SetOption
+
+
+def evaluate(
+    manifest: ManifestArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the evaluation (default: evaluations/NAME).")
+    ] = None,
+    overrides: SetOption = None,
+    skip_missing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-missing", help="Report systems that are not trained yet as not run, and go on without them."
+        ),
+    ] = False,
+) -> None:
+    """Compare the systems of a manifest's `evaluate:` on held-out pictures; Ctrl-C saves, the same command goes on.
+
+    Writes report.json, report.md, report.html and every picture. Nothing is trained but teachers that a system asks for.
+    """
+    from cldistill.evaluation.check import enter
+    from cldistill.validate import check_manifest
+
+    checked = check_manifest(manifest, overrides or (), measuring=True)
+    entry = enter(checked, skip_missing=skip_missing)
+    folder = output or Path("evaluations") / checked.manifest.name
+
+    from rich.console import Console
+
+    from cldistill.evaluation.execute import evaluate_manifest
+
+    console = Console()
+    command = shlex.join(["cldistill", *sys.argv[1:]])
+    done = evaluate_manifest(checked, entry, folder, console, command, command)
+    if not done.finished:
+        raise typer.Exit(3)
+    for line in (f"Report:     {folder / 'report.html'}", f"Figures:    {folder / 'report.md'}, {done.report}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,128 @@
+"""What must be right before a weight is read: the systems' files are there and fit the base, and names are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cldistill.adapter_files import fit, read_header
+from cldistill.checked import CheckedManifest
+from cldistill.errors import CldistillError, ManifestError, nearest
+from cldistill.manifest_evaluate import Evaluate, EvaluatedSystem, NotRun
+from cldistill.manifest_problems import show
+
+FILES = (("adapter", "adapter"), ("beside", "with"))
+"""Field and key of what a system mounts from files."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What will be evaluated."""
+
+    evaluate: Evaluate
+    systems: tuple[EvaluatedSystem, ...]
+    not_run: tuple[NotRun, ...]
+
+
+def enter(checked: CheckedManifest, *, skip_missing: bool = False) -> Entry:
+    """Return the systems that can be evaluated: those of ``evaluate.systems``, or those that a run measures at its end.
+
+    With ``skip_missing`` a system whose adapter is not there is reported as not run instead of refused.
+
+    Raises:
+        ManifestError: no ``evaluate:``, a file that is missing or does not fit the base, or an unknown name.
+    """
+    evaluate = checked.manifest.evaluate
+    if evaluate is None:
+        raise ManifestError(
+            f"{checked.file.source}: has no `evaluate:`; it says on which pictures, and by which metrics"
+        )
+    if not evaluate.systems:
+        return _default(checked, evaluate)
+    systems, not_run, problems = [], list(evaluate.not_run), []
+    for index, system in enumerate(evaluate.systems):
+        absent = [key for name, key in FILES if isinstance(path := getattr(system, name), Path) and not path.exists()]
+        if absent and skip_missing:
+            not_run.append(_skipped(system))
+            continue
+        problems += [line for name, key in FILES for line in _file(checked, index, key, getattr(system, name))]
+        systems.append(system)
+    problems += _names(checked, evaluate)
+    if not systems and not problems:
+        problems.append(f"{checked.file.where('evaluate', 'systems')}: none of them can be run yet")
+    if problems:
+        raise ManifestError("\n".join(problems))
+    return Entry(evaluate, tuple(systems), tuple(not_run))
+
+
+def _file(checked: CheckedManifest, index: int, key: str, path: object) -> list[str]:
+    """Return what is wrong with one of a system's files."""
+    if not isinstance(path, Path):
+        return []
+    where = checked.file.where("evaluate", "systems", index, key)
+    if not path.exists():
+        return [
+            f"{where}: no such file or folder ({show(str(path))}); train it first, or leave such systems out with "
+            "--skip-missing"
+        ]
+    try:
+        fit(read_header(path), checked.description)
+    except CldistillError as error:
+        return [f"{where}: {error}"]
+    return []
+
+
+def _names(checked: CheckedManifest, evaluate: Evaluate) -> list[str]:
+    """Return what is wrong with the names in ``compare`` and ``stochastic``."""
+    systems, effects = [system.name for system in evaluate.systems], [effect.name for effect in checked.effects]
+    problems = [
+        f"{checked.file.where('evaluate', 'compare', index)}: there is no system {name!r}{nearest(name, systems)}"
+        for index, pair in enumerate(evaluate.compare)
+        for name in pair
+        if name not in systems
+    ]
+    return problems + [
+        f"{checked.file.where('evaluate', 'stochastic', index)}: there is no effect {name!r}{nearest(name, effects)}"
+        for index, name in enumerate(evaluate.stochastic or ())
+        if name not in effects
+    ]
+
+
+def _skipped(system: EvaluatedSystem) -> NotRun:
+    files = [str(path.name) for name, _ in FILES if isinstance(path := getattr(system, name), Path)]
+    names = ", ".join(_run_of(path) for name, _ in FILES if isinstance(path := getattr(system, name), Path))
+    return NotRun(what=system.title or system.name, why=f"not trained yet: {names or ', '.join(files)}")
+
+
+def _run_of(path: Path) -> str:
+    """Name the run that a collection belongs to: ``runs/x/collection`` is ``x``."""
+    return path.parent.name if path.name == "collection" else path.name
+
+
+def _default(checked: CheckedManifest, evaluate: Evaluate) -> Entry:
+    """The systems that a run measures; its own student only where it has been trained."""
+    few = checked.manifest.sampler.steps
+    student = Path("runs", checked.manifest.name, "collection").absolute()
+    systems = [
+        _system("base", None, few),
+        *(_system(f"teacher@{steps}", "teacher", steps) for steps in dict.fromkeys((evaluate.teacher_steps, few))),
+    ]
+    not_run = list(evaluate.not_run)
+    if student.exists():
+        systems.append(_system(f"student@{few}", str(student), few))
+    else:
+        command = f"cldistill run {checked.file.source}"
+        not_run.append(
+            NotRun(what=f"student@{few}", why=f"runs/{checked.manifest.name} holds no collection: {command}")
+        )
+    return Entry(evaluate, tuple(systems), tuple(not_run))
+
+
+def _system(name: str, adapter: str | None, steps: int) -> EvaluatedSystem:
+    return EvaluatedSystem.model_validate({"name": name, "adapter": adapter, "steps": steps})
+
+
+def needs_teachers(systems: Sequence[EvaluatedSystem]) -> bool:
+    """Whether any system asks for the effects' own LoRAs."""
+    return any(system.adapter == "teacher" for system in systems)
