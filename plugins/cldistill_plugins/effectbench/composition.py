@@ -112,9 +112,7 @@ def _print(data: dict[str, Any], output: Path) -> None:
         found = data["summary"][system["name"]]
         shares = [_share(found[name]) for name in ("success", "both_effects", "order_right")]
         count = system["evaluations"]
-        table.add_row(
-            system["name"], "–" if count is None else str(count), *shares, f"{found['distance']['mean']:.4f}"
-        )
+        table.add_row(system["name"], "–" if count is None else str(count), *shares, f"{found['distance']['mean']:.4f}")
     console.print(table)
     console.print(str(output), markup=False, highlight=False, soft_wrap=True)
 
