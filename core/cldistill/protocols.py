@@ -232,10 +232,11 @@ class Metric(Protocol):
     metric may carry further attributes, each optional:
 
     * ``columns: Mapping[str, Column]``: how its figures are shown (`cldistill.records.Column`).
-    * ``cached_by: Literal["effect", "effects"]``: a promise that the values of one system on one pool depend on nothing but
-      these outputs, their items and that pool's effect (``effects``: and on the whole list of effects; on no other system
-      in both cases).  The engine then keeps them apart, and asks only for what it has not seen: ``request.outputs``
-      holds just those.  Without it the whole answer is kept, for exactly the same pictures of the same systems.
+    * ``cached_by: Literal["effect", "effects", "itself"]``: ``effect`` promises that the values of one system on one pool
+      depend on nothing but these outputs, their items and that pool's effect, ``effects`` on the whole list of effects as
+      well; on no other system in both cases.  The engine then keeps them apart, and asks only for what it has not seen:
+      ``request.outputs`` holds just those.  ``itself``: the metric keeps what may be kept, and is asked every time (a judge
+      asks again where it was refused).  Without it the whole answer is kept, for exactly the same pictures of the same systems.
     * ``version: str``: changes when its values do.  Without it every edit of a Python file in its folder does.
     * the methods of `KnowsTruth` and `KnowsStochastic`.
     """

@@ -30,9 +30,9 @@ class BuiltMetric:
     probes: tuple[str, ...] = ()
 
     @property
-    def cached_by(self) -> Literal["effect", "effects"] | None:
+    def cached_by(self) -> Literal["effect", "effects", "itself"] | None:
         """What the metric promises that its values depend on, see `cldistill.protocols.Metric`."""
-        promise: Literal["effect", "effects"] | None = getattr(self.metric, "cached_by", None)
+        promise: Literal["effect", "effects", "itself"] | None = getattr(self.metric, "cached_by", None)
         return promise
 
     def column(self, name: str) -> Column:
