@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cldistill.report.figures import NOTHING, interval, number
+from cldistill.report.figures import MINUS, NOTHING, interval, number
 from cldistill.study.key import Key
 from cldistill.study.preferences import Preference, Share, Tally
 
@@ -12,22 +12,21 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def share_text(share: Share) -> str:
+def share_text(share: Share, between: str = " ") -> str:
     """Return ``49.9 % [45.1, 54.2]``."""
-    return f"{number(share.share, percent=True)} {interval(share.low, share.high, percent=True)}"
+    return f"{number(share.share, percent=True)}{between}{interval(share.low, share.high, percent=True)}"
 
 
-def agreement_text(found: Preference) -> str:
-    """Return kappa with its interval and its name."""
+def agreement_text(found: Preference, between: str = " ") -> str:
+    """Return kappa with its name and its interval."""
     if found.kappa is None:
         return NOTHING
-    return f"{found.kappa:.2f} {_rounded(found)}, {found.agreement}".replace("-", "\N{MINUS SIGN}")
+    ends = "" if found.kappa_low is None else f"[{_kappa(found.kappa_low)}, {_kappa(found.kappa_high)}]"
+    return f"{_kappa(found.kappa)}, {found.agreement}{between}{ends}".rstrip()
 
 
-def _rounded(found: Preference) -> str:
-    if found.kappa_low is None or found.kappa_high is None:
-        return ""
-    return f"[{found.kappa_low:.2f}, {found.kappa_high:.2f}]"
+def _kappa(value: float | None) -> str:
+    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", MINUS) if value is not None else NOTHING
 
 
 def caption(key: Key, found: Tally) -> str:
@@ -39,12 +38,19 @@ def caption(key: Key, found: Tally) -> str:
     )
 
 
-def rows(key: Key, found: Tally) -> list[list[str]]:
-    """Return the table: a row a question, a column a system, then the agreement; the first row is the head."""
+def rows(key: Key, found: Tally, between: str = " ") -> list[list[str]]:
+    """Return the table: a row a question, a column a system, then the agreement; the first row is the head.
+
+    ``between`` stands between a figure and its interval.
+    """
     titles = {question.name: question.title for question in key.questions}
     head = ["Best in", *(system.label for system in key.systems), "Agreement"]
     body = [
-        [titles[name], *(share_text(share) for share in preference.shares.values()), agreement_text(preference)]
+        [
+            titles[name],
+            *(share_text(share, between) for share in preference.shares.values()),
+            agreement_text(preference, between),
+        ]
         for name, preference in found.questions.items()
     ]
     return [head, *body]
@@ -61,7 +67,7 @@ def table(key: Key, found: Tally) -> Table:
     """Return the table for the terminal."""
     from rich.table import Table
 
-    head, *body = rows(key, found)
+    head, *body = rows(key, found, "\n")
     made = Table(title=f"{key.evaluation}: {found.evaluators} evaluators, {found.sets} sets", title_justify="left")
     for index, title in enumerate(head):
         made.add_column(title, justify="right" if 0 < index <= len(key.systems) else "left")
