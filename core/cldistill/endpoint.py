@@ -6,6 +6,7 @@ What the server says is quoted in errors only after the key was taken out of it.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -116,6 +117,8 @@ class Endpoint:
         if self.temperature is not None:
             payload["temperature"] = self.temperature
         headers = {"Authorization": f"Bearer {key}"} if key else {}
+        if key:  # at DEBUG it writes down what servers send, and some echo the key
+            logging.getLogger("httpcore").setLevel(logging.INFO)
         try:
             with (
                 # Reading the certificates takes a good part of a second: only where they are used.

@@ -12,6 +12,7 @@ from cldistill_plugins.evaluators.clip import ClipSettings, build_clip, describe
 from cldistill_plugins.evaluators.dino import DinoSettings, build_dino, describe_dino
 from cldistill_plugins.evaluators.dreamsim import DreamSimSettings, build_dreamsim, describe_dreamsim
 from cldistill_plugins.evaluators.editreward import EditRewardSettings, build_editreward, describe_editreward
+from cldistill_plugins.evaluators.judge import JudgeSettings, build_judge, describe_judge
 from cldistill_plugins.evaluators.mllm_maker import MllmSettings, build_mllm, describe_mllm
 from cldistill_plugins.evaluators.template_maker import TemplateSettings, build_templates, describe_templates
 
@@ -27,6 +28,8 @@ def register_metrics() -> Sequence[Component[Any, Metric]]:
                describe_dreamsim, build_dreamsim),
         metric("editreward", "a reward model's opinion of the edit, by its instruction", EditRewardSettings,
                describe_editreward, build_editreward),
+        metric("mllm-judge", "bad cases and subject identity (BCR, VSA), judged in two stages behind an endpoint",
+               JudgeSettings, describe_judge, build_judge),
     ]  # fmt: skip
 
 
