@@ -59,7 +59,9 @@ def describe_model(model: str) -> BaseDescription:
 
 
 def generate(
-    collection: Annotated[Path, typer.Argument(metavar="COLLECTION", help="Folder of a collection, or its LoRA file.")],
+    collection: Annotated[
+        Path, typer.Argument(metavar="COLLECTION", help="Folder of a collection or of a split, or a LoRA file.")
+    ],
     image: Annotated[list[Path], typer.Option("--image", "-i", help="Picture to edit; repeat it for references.")],
     effect: Annotated[list[str], typer.Option("--effect", "-e", help="Effect; repeat it to apply several in order.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the picture goes.")] = Path("out.png"),
@@ -71,8 +73,10 @@ def generate(
     """Edit a picture with one or more effects of a collection."""
     from cldistill.collection_index import read_index
     from cldistill.data import open_picture
+    from cldistill.group_files import routed
 
     # What can be wrong without the model is said before it is loaded.
+    collection = routed(collection, effect)
     read_index(collection).prompt(effect)
     pictures = [open_picture(path) for path in image]
     if not output.absolute().parent.is_dir():

@@ -22,7 +22,7 @@ from cldistill.catalogue import Catalogue
 from cldistill.component import Needs, Settings, grouper, stream_router
 from cldistill.errors import CollectionError, ManifestError, OptionsError, PluginError
 from cldistill.group import Order, group_bank, how_many, read_grouper_options, train_groups
-from cldistill.group_files import Group, Groups, read_groups
+from cldistill.group_files import Group, Groups, read_groups, routed
 from cldistill.group_manifests import only, write_manifests
 from cldistill.group_run import measuring_manifest
 from cldistill.progress import SilentStages
@@ -191,6 +191,17 @@ def test_an_effect_without_pairs_cannot_be_measured(tmp_path: Path, catalogue: C
     (first, second), nothing = checked.effects, None
     with pytest.raises(ManifestError, match=r"bank\.of\.two\.yaml:\d+: effects\.1: 'soften' has no pairs"):
         measuring_manifest(replace(checked, effects=(first, replace(second, pairs=nothing))))
+
+
+def test_an_effect_is_routed_to_its_collection(tmp_path: Path, catalogue: Catalogue) -> None:
+    found = carry_out(order(tmp_path, catalogue))
+    assert routed(found.folder, ["soften"]) == found.folder / "group-2/collection"
+    assert routed(tmp_path, ["anything"]) == tmp_path
+    with pytest.raises(CollectionError, match=r"lie in 2 collections \(tiny-1, tiny-2\); apply one, then the other"):
+        routed(found.folder, ["invert", "soften"])
+    done = CliRunner().invoke(cli.app, ["generate", str(found.folder), "-i", "x.png", "-e", "soften"])
+    assert isinstance(done.exception, CollectionError)  # routed, and not trained yet
+    assert str(found.folder / "group-2/collection") in str(done.exception)
 
 
 def test_groups_are_read_back_or_refused(tmp_path: Path, catalogue: Catalogue) -> None:
