@@ -68,6 +68,10 @@ def read_effect(given: Given) -> NewEffect:
     if not path.exists():
         raise CollectionError(f"{given.path}: no such folder of pairs or teacher file")
     is_teacher = path.is_file() and path.suffix == ".safetensors"
+    if path.is_file() and path.suffix not in (".safetensors", ".jsonl"):
+        raise CollectionError(
+            f"{given.path}: is neither a folder of pairs, nor a JSONL of them, nor a .safetensors file"
+        )
     described = _described(path if path.is_dir() else path.parent) if not is_teacher else {}
     name = given.name or described.get("name") or _name_of(path)
     prompt = given.prompt or described.get("prompt")

@@ -105,7 +105,7 @@ def _teacher(known: Mapping[str, Any], effect: NewEffect) -> dict[str, Any]:
 def mixed_steps(known: Mapping[str, Any], steps: int) -> int:
     """Return the generator steps of the phase on mixed batches: a share of the run where the collection's had one."""
     begins_mixed = any(MIXED in (loss.get("streams") or ()) for loss in known["losses"])
-    return round(MIXED_SHARE * steps) if begins_mixed else 0
+    return min(round(MIXED_SHARE * steps), steps - 1) if begins_mixed else 0
 
 
 MIXED_SHARE = 0.6
