@@ -7,16 +7,15 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cldistill.collection_index import COMPOSITION, CollectionIndex, read_index
-from cldistill.errors import DataError, ManifestError
+from cldistill.collection_index import CollectionIndex, read_index
+from cldistill.composition_pairs import Pair, both, draw_pairs
+from cldistill.errors import ManifestError
 from cldistill.painter import Row, Way
 from cldistill.progress import SilentStages, Stages
 from cldistill.records import Item, Prompts
@@ -35,24 +34,6 @@ TITLES = {
     IN_TURN: "the collection, one effect after the other",
     SUMMED: "both teachers' adapters summed",
 }
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two effects in the order in which they are applied."""
-
-    first: str
-    second: str
-
-    @property
-    def name(self) -> str:
-        """``first > second``."""
-        return f"{self.first} > {self.second}"
-
-    @property
-    def swapped(self) -> Pair:
-        """The other order."""
-        return Pair(self.second, self.first)
 
 
 @dataclass(frozen=True)
@@ -92,19 +73,6 @@ class Order:
     """Draws the pairs, and the noise."""
     knows: Callable[[str], bool] = lambda name: True
     """Effects that may be drawn."""
-
-
-def draw_pairs(names: Sequence[str], count: int, seed: int) -> list[Pair]:
-    """Draw ``count`` times two different effects, each twice in the result: in both orders.
-
-    Raises:
-        DataError: there are fewer than ``count`` pairs.
-    """
-    possible = list(combinations(sorted(names), 2))
-    if count > len(possible):
-        raise DataError(f"{count} pairs of effects were asked for, but {len(names)} effects make only {len(possible)}")
-    drawn = random.Random(f"pairs {seed}").sample(possible, count)
-    return [pair for first, second in drawn for pair in (Pair(first, second), Pair(second, first))]
 
 
 def compose(order: Order, stages: Stages | None = None, stop: Callable[[], bool] = never) -> Composed:
@@ -222,9 +190,3 @@ class _Maker:
         jobs = [Job(name, pair.name, rows(pair), lambda pair=pair: way(pair)) for pair in pairs]  # type: ignore[misc]
         made = make_pictures(self.bench.painter, jobs, PictureStore(self.cache / "edited"), self.stages)
         return {pair: made[name][pair.name] for pair in pairs}
-
-
-def both(first: str, second: str) -> str:
-    """Ask for two effects in the paper's words."""
-    first, second = first.rstrip(". "), second.rstrip(". ")
-    return f"Please apply {first} to the input image{COMPOSITION}{second}."

@@ -11,7 +11,8 @@ import yaml
 from PIL.Image import Image
 
 from cldistill import testing
-from cldistill.compositions import IN_TURN, SUMMED, TOGETHER, Order, both, compose, draw_pairs
+from cldistill.composition_pairs import both, draw_pairs
+from cldistill.compositions import IN_TURN, SUMMED, TOGETHER, Order, compose
 from cldistill.errors import DataError, ManifestError
 from cldistill.painter import Painter, Row, Way
 from cldistill.testing.runs import tiny_manifest

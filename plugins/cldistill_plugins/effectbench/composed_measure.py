@@ -14,7 +14,8 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from cldistill.bootstrap import resample
-from cldistill.compositions import Composed, Pair
+from cldistill.composition_pairs import Pair
+from cldistill.compositions import Composed
 from cldistill.data import open_picture
 
 from .bank import Picture, truth_draws

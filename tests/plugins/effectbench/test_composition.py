@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cldistill.compositions import TOGETHER, Composed, Pair
+from cldistill.composition_pairs import Pair
+from cldistill.compositions import TOGETHER, Composed
 from cldistill_plugins.effectbench import composition as command
 from cldistill_plugins.effectbench.bank import apply, truth_draws
 from cldistill_plugins.effectbench.composed_measure import TRUTH, Judge, summarise
