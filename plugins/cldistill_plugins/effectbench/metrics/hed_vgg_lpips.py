@@ -43,6 +43,8 @@ class HedVggLpips(nn.Module):
         super().__init__()
         loaded = weights or load_weights()
         self._counts = tuple(len(block) for block in loaded.blocks)
+        self.channels = tuple(head.numel() for head in loaded.heads)
+        """Channels of the five blocks."""
         flat = [pair for block in loaded.blocks for pair in block]
         for i, (kernel, bias) in enumerate(flat):
             fast = kernel.shape[1] >= _WINOGRAD_FROM
@@ -86,7 +88,7 @@ class HedVggLpips(nn.Module):
         """
         found = None
         for start in range(0, len(pictures), BATCH):
-            levels = list(self._levels(pictures[start : start + BATCH]))
+            levels = list(self.levels(pictures[start : start + BATCH]))
             if found is None:
                 found = torch.empty((len(pictures), sum(level.shape[1] for level in levels)), device=pictures.device)
             torch.cat(levels, dim=1, out=found[start : start + BATCH])
@@ -103,8 +105,13 @@ class HedVggLpips(nn.Module):
         """Same as :meth:`distance`."""
         return self.distance(a, b)
 
-    def _levels(self, pictures: Tensor) -> Iterator[Tensor]:
-        """Yield ``g_l`` (B, H_l * W_l * C_l) of the five blocks."""
+    @torch.inference_mode()
+    def levels(self, pictures: Tensor) -> Iterator[Tensor]:
+        """Yield ``g_l`` of the five blocks, (B, H_l * W_l * C_l) with the channels innermost.
+
+        Raises:
+            ValueError: not (B, 3, H, W), or a side under 16.
+        """
         if pictures.ndim != 4 or pictures.shape[1] != 3 or min(pictures.shape[2:]) < 16:
             raise ValueError(f"pictures must be (B, 3, H, W) with sides of at least 16, not {tuple(pictures.shape)}")
         mean = self.get_buffer("mean")

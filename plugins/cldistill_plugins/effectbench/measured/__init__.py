@@ -1,0 +1,1 @@
+"""The offline metrics as the engine calls them; the arithmetic is in ``metrics/``."""

@@ -1,0 +1,52 @@
+"""Distances between outputs and truths of one sight, all from sketches (`metrics.sketch`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..metrics.sketch import ALL, Relative
+from .looks import Look
+from .truths import Truths
+
+
+def relative(look: Look, truths: Truths, levels: slice = ALL) -> Relative:
+    """Take a look's sketches relative to the unedited source's: their ``lengths`` are distances to the source."""
+    return Relative.of(look["sketch"], truths.source["sketch"], levels)
+
+
+def to_own(outputs: Look, effect: str, truths: Truths) -> tuple[Tensor, Tensor]:
+    """Distances of outputs to the effect's reference draws (N, draws), and of the unedited source to them (draws,)."""
+    own = relative(truths.own(effect), truths)
+    return relative(outputs, truths).squared_distances(own), own.lengths
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """The truths of several effects on one picture, side by side in one matrix."""
+
+    table: Relative
+    counts: Mapping[str, int]
+    """Draws of each effect, in the order of the table's rows."""
+
+    @classmethod
+    def of(cls, effects: Sequence[str], truths: Truths, draws: int) -> Rivals:
+        """Take at most ``draws`` draws of each effect."""
+        looks = {effect: truths.own(effect)["sketch"][:draws] for effect in effects}
+        table = Relative.of(torch.cat(list(looks.values())), truths.source["sketch"])
+        return cls(table, {effect: len(look) for effect, look in looks.items()})
+
+    def nearest(self, outputs: Relative) -> list[dict[str, float]]:
+        """For each output the distance to each effect's nearest draw."""
+        return [self._nearest(row) for row in outputs.squared_distances(self.table)]
+
+    def of_source(self) -> dict[str, float]:
+        """Distance of the unedited source to each effect's nearest draw."""
+        return self._nearest(self.table.lengths)
+
+    def _nearest(self, row: Tensor) -> dict[str, float]:
+        parts = row.split(list(self.counts.values()))  # type: ignore[no-untyped-call]
+        return {effect: float(part.min()) for effect, part in zip(self.counts, parts, strict=True)}

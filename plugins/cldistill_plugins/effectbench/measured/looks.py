@@ -1,0 +1,129 @@
+"""What the metrics see of a picture: named tensors, made once for each picture and kept by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from cldistill.cache import TensorCache, content_key
+from cldistill.errors import NotMeasured
+
+from ..metrics.efficientnet_lite import EarlyLayers
+from ..metrics.hed_vgg_lpips import BATCH, HedVggLpips
+from ..metrics.hed_vgg_weights import MetricWeightsError
+from ..metrics.high_frequency import energy
+from ..metrics.sketch import WIDTH, sketch
+from ..metrics.style_statistics import style_of_levels
+
+Look = dict[str, Tensor]
+"""Named features of one or several pictures, the first axis counting pictures."""
+
+_MEMORY = 2**29
+
+
+class Eye(Protocol):
+    """Turns pictures into what a metric compares."""
+
+    name: str
+    """Says how it looks, for keys of the cache: another way of looking must have another name."""
+
+    def __call__(self, pictures: Tensor) -> Look:
+        """Look at pictures (B, 3, H, W) in [-1, 1], B of a few."""
+
+
+class HedEye:
+    """``sketch`` (B, 5, width) of the HED-VGG LPIPS features, their ``style`` (B, 2944), and ``energy`` (B,)."""
+
+    name = f"hed-vgg-1-{WIDTH}"
+
+    def __init__(self) -> None:
+        self._network = HedVggLpips()
+
+    def __call__(self, pictures: Tensor) -> Look:
+        levels = list(self._network.levels(pictures))
+        return {
+            "sketch": sketch(levels).half(),
+            "style": style_of_levels(levels, self._network.channels),
+            "energy": energy(pictures),
+        }
+
+
+class EarlyEye:
+    """``early`` (B, D): statistics of EfficientNet-Lite0's first layers."""
+
+    name = "efficientnet-lite0-1"
+
+    def __init__(self) -> None:
+        self._network = EarlyLayers()
+
+    def __call__(self, pictures: Tensor) -> Look:
+        return {"early": self._network.statistics(pictures)}
+
+
+class EnergyEye:
+    """``energy`` (B,): high-frequency energy of luma."""
+
+    name = "energy-1"
+
+    def __call__(self, pictures: Tensor) -> Look:
+        return {"energy": energy(pictures)}
+
+
+@lru_cache(maxsize=4)
+def opened(kind: Callable[[], Eye]) -> Eye:
+    """Load an eye's network, once in a process.
+
+    Raises:
+        NotMeasured: its weights are not installed.
+    """
+    try:
+        return kind()
+    except MetricWeightsError as error:
+        raise NotMeasured(str(error)) from error
+
+
+@lru_cache(maxsize=2)
+def album(folder: Path) -> TensorCache:
+    """Return the cache of looks below a request's cache: one for all metrics, so that they share what is in memory."""
+    return TensorCache(folder / "looks", _MEMORY)
+
+
+def key_of(eye: Eye, picture: str) -> str:
+    """Name a look in the cache; the torch version decides the last bits, and the sketch's random places."""
+    return content_key(eye.name, torch.__version__, picture)
+
+
+def look_at(eye: Eye, pictures: Tensor) -> Look:
+    """Look at any number of pictures (B, 3, H, W), a few at a time."""
+    parts = [eye(chunk) for chunk in pictures.split(BATCH)]  # type: ignore[no-untyped-call]
+    return joined(parts)
+
+
+def joined(parts: Sequence[Look]) -> Look:
+    """Put looks one after the other."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def ensure(
+    cache: TensorCache, eye: Eye, pictures: Mapping[str, Callable[[], Tensor]], done: Callable[[int], None]
+) -> None:
+    """Make the looks that the cache lacks.
+
+    Args:
+        pictures: content digest -> how to read the picture, (1, 3, H, W).
+        done: told how many more pictures are ready.
+    """
+    missing = [digest for digest in pictures if not cache.has(key_of(eye, digest))]
+    done(len(pictures) - len(missing))
+    for start in range(0, len(missing), BATCH):
+        chunk = missing[start : start + BATCH]
+        looks = eye(torch.cat([pictures[digest]() for digest in chunk]))
+        for row, digest in enumerate(chunk):
+            look = {name: values[row : row + 1] for name, values in looks.items()}
+            cache.get(key_of(eye, digest), lambda look=look: look)  # type: ignore[misc]
+        done(len(chunk))

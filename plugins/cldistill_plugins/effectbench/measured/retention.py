@@ -1,0 +1,72 @@
+"""``retention``: can the student still do what its base could?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from cldistill.cache import file_digest
+from cldistill.data import open_picture
+from cldistill.protocols import MetricRequest
+from cldistill.records import GENERAL, Column, MetricValues
+
+from ..metrics.retention import retention, squared_error
+from .sights import to_signal
+from .truths import decoded
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Retention:
+    """``retention = error(base) / error(system)`` against VAE(truth) on the general items whose truth is known."""
+
+    version = "2"
+    columns: ClassVar[Mapping[str, Column]] = {
+        "retention": Column("general instructions kept", "higher"),
+        "error": Column("squared error on general instructions", "lower"),
+    }
+
+    def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
+        """Measure every system that edited the general pool, if the base itself did."""
+        known = {index: item.target for index, item in enumerate(request.items.get(GENERAL, ())) if item.target}
+        base = request.outputs.get(request.reference or "", {})
+        if not known or GENERAL not in base:
+            return {}
+        truths = []
+        for done, path in enumerate(known.values(), start=1):
+            truths.append(_decoded(request, path))
+            request.advance(done / len(known))
+        errors = {
+            system: _errors([pools[GENERAL][index] for index in known], truths)
+            for system, pools in request.outputs.items()
+            if GENERAL in pools
+        }
+        assert request.reference is not None
+        unchanged = errors[request.reference]
+        count = len(request.items[GENERAL])
+        return {
+            system: {
+                GENERAL: MetricValues({"error": spread(own, known, count)}, {"retention": retention(unchanged, own)})
+            }
+            for system, own in errors.items()
+        }
+
+
+def spread(values: Sequence[float], places: Mapping[int, object], count: int) -> list[float]:
+    """Put values at their places among ``count``, and ``nan`` elsewhere."""
+    row = [float("nan")] * count
+    for place, value in zip(places, values, strict=True):
+        row[place] = value
+    return row
+
+
+def _decoded(request: MetricRequest, path: Path) -> Tensor:
+    return decoded(request, ("general", file_digest(path)), lambda: [open_picture(path)])
+
+
+def _errors(outputs: Sequence[Image], truths: Sequence[Tensor]) -> list[float]:
+    return [float(squared_error(to_signal([made]), truth)) for made, truth in zip(outputs, truths, strict=True)]
