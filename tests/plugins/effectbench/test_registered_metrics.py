@@ -218,8 +218,10 @@ def test_retention_is_the_ratio_of_errors_on_the_items_with_a_known_result(tmp_p
     }
     found = Retention()(general_request(tmp_path, studio, outputs))
     assert found.keys() == {"base", "student"}
-    assert found["base"][GENERAL].summary["retention"] == pytest.approx(1.0)
-    assert found["student"][GENERAL].summary["retention"] == pytest.approx(1 / 4)
+    kept = {system: found[system][GENERAL].ratios["retention"] for system in found}
+    assert kept["base"].numerator == kept["base"].denominator == kept["student"].numerator
+    assert kept["student"].numerator[0] / kept["student"].denominator[0] == pytest.approx(1 / 4)
+    assert len(kept["student"].denominator) == 1
     error = found["student"][GENERAL].per_picture["error"]
     assert error == pytest.approx([(20 / 127.5) ** 2, math.nan], rel=1e-4, nan_ok=True)
 

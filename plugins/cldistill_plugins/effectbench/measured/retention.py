@@ -11,9 +11,9 @@ from torch import Tensor
 from cldistill.cache import file_digest
 from cldistill.data import open_picture
 from cldistill.protocols import MetricRequest
-from cldistill.records import GENERAL, Column, MetricValues
+from cldistill.records import GENERAL, Column, MetricValues, Ratio
 
-from ..metrics.retention import retention, squared_error
+from ..metrics.squared_error import squared_error
 from .sights import to_signal
 from .truths import decoded
 
@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
 
 class Retention:
-    """``retention = error(base) / error(system)`` against VAE(truth) on the general items whose truth is known."""
+    """``retention = mean(error(base)) / mean(error(system))`` on the general items whose truth is known.
 
-    version = "2"
+    Errors are against VAE(truth), so that no system is charged with what the VAE loses.  1: as good as the base, below 1:
+    forgotten.  A ratio of means: a mean of ratios would be ruled by the items that the base solves almost exactly.
+    """
+
+    version = "3"
     columns: ClassVar[Mapping[str, Column]] = {
         "retention": Column("general instructions kept", "higher"),
         "error": Column("squared error on general instructions", "lower"),
@@ -45,12 +49,11 @@ class Retention:
             for system, pools in request.outputs.items()
             if GENERAL in pools
         }
-        assert request.reference is not None
-        unchanged = errors[request.reference]
+        unchanged = errors[str(request.reference)]
         count = len(request.items[GENERAL])
         return {
             system: {
-                GENERAL: MetricValues({"error": spread(own, known, count)}, {"retention": retention(unchanged, own)})
+                GENERAL: MetricValues({"error": spread(own, known, count)}, ratios={"retention": Ratio(unchanged, own)})
             }
             for system, own in errors.items()
         }

@@ -1,4 +1,4 @@
-"""Identities of the pure scores: closeness, nearest effect, high-frequency energy, bootstrap and retention."""
+"""Identities of the pure scores: closeness, nearest effect, high-frequency energy, bootstrap and squared error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cldistill_plugins.effectbench.metrics import bootstrap, high_frequency
 from cldistill_plugins.effectbench.metrics.closeness import closeness, nearest_draw, nearest_effect
-from cldistill_plugins.effectbench.metrics.retention import retention, squared_error
+from cldistill_plugins.effectbench.metrics.squared_error import squared_error
 
 
 @pytest.fixture
@@ -123,18 +123,6 @@ def test_a_paired_difference_sees_what_the_spread_of_pictures_hides() -> None:
 def test_nothing_and_nan_have_no_mean(values: list[float]) -> None:
     with pytest.raises(ValueError, match="a mean over pictures"):
         bootstrap.mean_interval(values)
-
-
-def test_retention_is_one_for_the_base_itself_and_halves_when_errors_double() -> None:
-    errors = [0.1, 0.2, 0.3]
-    assert retention(errors, errors) == 1.0
-    assert retention(errors, [2 * e for e in errors]) == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="same items"):
-        retention(errors, errors[:2])
-    with pytest.raises(ValueError, match="exactly 0"):
-        retention(errors, [0.0, 0.0, 0.0])
-    with pytest.raises(ValueError, match="not negative"):
-        retention(errors, [0.1, -0.1, 0.1])
 
 
 def test_squared_error_is_a_mean_over_each_picture(noise: Tensor) -> None:
