@@ -237,7 +237,7 @@ class Metric(Protocol):
       well; on no other system in both cases.  The engine then keeps them apart, and asks only for what it has not seen:
       ``request.outputs`` holds just those.  ``itself``: the metric keeps what may be kept, and is asked every time (a judge
       asks again where it was refused).  Without it the whole answer is kept, for exactly the same pictures of the same systems.
-    * ``version: str``: changes when its values do.  Without it every edit of a Python file in its folder does.
+    * ``version: str``: changes when its values do.  Without it every edit of a Python file in its plugin's folder does.
     * the methods of `KnowsTruth` and `KnowsStochastic`.
     """
 

@@ -85,18 +85,23 @@ def missing(part: Part) -> str | None:
 def _identity(part: Part, metric: Metric) -> str:
     version: Any = getattr(metric, "version", None)
     options = part.settings.model_dump_json()
-    return content_key("metric", part.name, options, str(version) if version is not None else code_digest(metric))
+    if version is not None:
+        return content_key("metric", part.name, options, str(version))
+    return content_key("metric", part.name, options, code_digest(part.component.build), code_digest(metric))
 
 
-def code_digest(part: object) -> str:
-    """Hash the Python files of the folder that a part's class, or function, was written in."""
-    made = part if inspect.isfunction(part) or inspect.isclass(part) else type(part)
-    file = inspect.getsourcefile(made)
-    return _folder_digest(Path(file).parent) if file is not None else ""
+def code_digest(made: object) -> str:
+    """Hash the Python files in and below the folder in which a function, or the class of an object, was written.
+
+    For the builder of a component that is the folder of its plugin, with all that the metric is likely to use.
+    """
+    file = inspect.getsourcefile(made if inspect.isfunction(made) else type(made))
+    return folder_digest(Path(file).parent) if file is not None else ""
 
 
 @lru_cache
-def _folder_digest(folder: Path) -> str:
+def folder_digest(folder: Path) -> str:
+    """Hash the names and contents of all Python files in and below a folder, once a process."""
     found = hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):
         found.update(str(file.relative_to(folder)).encode() + hashlib.sha256(file.read_bytes()).digest())

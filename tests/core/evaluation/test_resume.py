@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from cldistill.cache import TensorCache
 from cldistill.encodings import Encoder
 from cldistill.errors import Stopped
 from cldistill.evaluation.jobs import Job, make_pictures
+from cldistill.evaluation.metrics import code_digest, folder_digest
 from cldistill.evaluation.store import Pictures, PictureStore, place
 from cldistill.held_out import held_out_items, held_out_rows
 from cldistill.painter import Painter, Way, slot_digest
@@ -213,3 +215,19 @@ def test_the_store_and_what_is_placed(tmp_path: Path) -> None:
     place(store.path("1a"), target)
     assert Image.open(target).convert("RGB").tobytes() == pictures[1].tobytes()
     assert Image.open(store.path("0a")).convert("RGB").tobytes() == pictures[0].tobytes()
+
+
+def test_values_are_forgotten_when_the_metrics_code_changes(tmp_path: Path) -> None:
+    file = tmp_path / "maths.py"
+    file.write_text("def measure(request):\n    return {}\n")
+    spec = importlib.util.spec_from_file_location("a_metric_of_a_test", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    before = code_digest(module.measure)
+    assert code_digest(module.measure) == before
+    (file.parent / "deep").mkdir()
+    (file.parent / "deep" / "more.py").write_text("FACTOR = 2\n")
+    folder_digest.cache_clear()  # another process
+    assert code_digest(module.measure) != before
