@@ -69,14 +69,22 @@ def parse_manifest(text: str, shown: str, root: Path, overrides: Sequence[str] =
 
 
 def _validated(tree: Value, source: str, root: Path, overrides: Sequence[str]) -> ManifestFile:
-    for override in overrides:
-        tree = effects_from_file(_override(tree, override, Path.cwd()), _effects_file)
-    tree = with_default_teacher(tree)
+    # A file of effects is read once it is known which: an extending manifest or `--set effects=` may name another one.
+    for override in sorted(overrides, key=_is_within):
+        if _is_within(override):
+            tree = effects_from_file(tree, _effects_file)
+        tree = _override(tree, override, Path.cwd())
+    tree = with_default_teacher(effects_from_file(tree, _effects_file))
     try:
         manifest = Manifest.model_validate(tree.plain())
     except ValidationError as error:
         raise ManifestError(describe_errors(error, Manifest, tree)) from error
     return ManifestFile(manifest, tree, source, root)
+
+
+def _is_within(override: str) -> bool:
+    """Whether a ``--set`` changes something other than which file or list of effects it is."""
+    return override.partition("=")[0] != "effects"
 
 
 def _override(tree: Value, override: str, root: Path) -> Value:
@@ -108,7 +116,7 @@ def _read(reference: str, asked: Place | None, root: Path, chain: tuple[str, ...
         raise ManifestError(f"{tree.at}: a manifest is a map of keys to values, not {type(tree.data).__name__}")
     members = dict(tree.data)
     extends = members.pop("extends", None)
-    tree = effects_from_file(Value(members, tree.at), _effects_file)
+    tree = Value(members, tree.at)
     if extends is None:
         return tree, folder
     if not isinstance(extends.data, str):

@@ -34,10 +34,11 @@ def test_a_file_of_effects_has_its_own_places_and_its_own_folder_for_paths(tmp_p
 def test_an_extending_manifest_and_set_may_name_another_file(tmp_path: Path) -> None:
     write(tmp_path / "one.yaml", "[{name: a, prompt: do a}]")
     write(tmp_path / "two.yaml", "[{name: a, prompt: do a}, {name: b, prompt: do b}]")
-    write(tmp_path / "m.yaml", f"cldistill: 1\nname: n\neffects: one.yaml\n{REST}")
+    write(tmp_path / "m.yaml", f"cldistill: 1\nname: n\neffects: not-there.yaml\n{REST}")
     over = write(tmp_path / "over.yaml", "extends: m.yaml\neffects: two.yaml\n")
     assert len(load_manifest(over).manifest.effects) == 2
-    assert len(load_manifest(over, [f"effects={tmp_path / 'one.yaml'}"]).manifest.effects) == 1
+    values = ["effects.a.prompt=do it", f"effects={tmp_path / 'one.yaml'}"]
+    assert [effect.prompt for effect in load_manifest(over, values).manifest.effects] == ["do it"]
 
 
 def test_effects_without_a_teacher_get_the_one_of_the_manifest(tmp_path: Path) -> None:
