@@ -19,6 +19,9 @@ def teachers(
     processes: Annotated[
         int | None, typer.Option("--processes", "-p", min=1, help="Teachers trained at once (default: one a core).")
     ] = None,
+    export: Annotated[
+        Path | None, typer.Option("--export", metavar="DIR", help="Also write each one as DIR/<effect>.safetensors.")
+    ] = None,
     overrides: SetOption = None,
 ) -> None:
     """Train the teachers that come from pairs, several at once; Ctrl-C saves, and the same command goes on."""
@@ -36,7 +39,7 @@ def teachers(
         return
     cores = os.cpu_count() or 1
     count = min(processes or cores, len(names))
-    order = Order(manifest, tuple(overrides or ()), default_cache(), max(1, cores // count))
+    order = Order(manifest, tuple(overrides or ()), default_cache(), max(1, cores // count), export)
     display = _Display(console, len(names))
     try:
         with display.progress:

@@ -20,6 +20,7 @@ from cldistill.errors import CldistillError, Stopped
 from cldistill.signals import graceful_stop
 
 if TYPE_CHECKING:
+    from cldistill.adapter_files import AdapterState
     from cldistill.checked import CheckedManifest
     from cldistill.prepare import Workshop
     from cldistill.progress import Stages
@@ -36,6 +37,8 @@ class Order:
     overrides: tuple[str, ...]
     cache: Path
     threads: int
+    export: Path | None = None
+    """Folder that also gets each teacher as ``<effect>.safetensors``."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +151,31 @@ def _trainer(
 
     def train(name: str) -> object:
         stages.effect = name
-        return bank.state(name)
+        state = bank.state(name)
+        if order.export is not None and state is not None:
+            export(workshop.base, state, order.export / f"{name}.safetensors")
+        return state
 
     return train
+
+
+def export(base: BaseModel, state: AdapterState, path: Path) -> None:
+    """Write a trained teacher as a LoRA file that any program of its family reads.
+
+    Raises:
+        CldistillError: it is no plain LoRA of one rank and alpha, as what `train_pairs` makes always is.
+    """
+    from cldistill.adapter_files import LoraWeights
+    from cldistill.adapter_save import save_adapter
+
+    modules = {name: found for name, found in state.modules.items() if isinstance(found, LoraWeights)}
+    kinds = {(found.rank, found.scale) for found in modules.values()}
+    if len(modules) < len(state.modules) or len(kinds) != 1:
+        raise CldistillError(f"{path.stem}: only a LoRA of one rank and alpha can be exported as a file")
+    ((rank, scale),) = kinds
+    weights = {f"{name}.lora_A.weight": found.down for name, found in modules.items()}
+    weights |= {f"{name}.lora_B.weight": found.up for name, found in modules.items()}
+    save_adapter(path, base, weights, rank, scale * rank)
 
 
 def _workshop(checked: CheckedManifest, cache: Path, stages: Stages, stop: Callable[[], bool]) -> Workshop:

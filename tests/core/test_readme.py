@@ -31,12 +31,14 @@ def test_links_and_the_picture_of_a_result_are_there() -> None:
         assert min(opened.size) > 500
 
 
-def test_its_manifest_fits_together(tmp_path: Path) -> None:
-    (manifest,) = blocks("yaml")
-    file = tmp_path / "readme.yaml"
-    file.write_text(manifest)
-    checked = check_manifest(str(file), files=False)
+def test_its_manifests_fit_together(tmp_path: Path) -> None:
+    training, evaluation = blocks("yaml")
+    (tmp_path / "my-run.yaml").write_text(training)
+    (tmp_path / "eval.yaml").write_text(evaluation)
+    checked = check_manifest(str(tmp_path / "my-run.yaml"), files=False)
     assert [loss.part.name for loss in checked.losses] == ["bs-dmd", "ts-dmd", "ta-fm", "fake-score"]
+    measured = check_manifest(str(tmp_path / "eval.yaml"), files=False, measuring=True)
+    assert [part.name for part in measured.metrics] == ["clip", "dino", "mllm-judge"]
 
 
 def test_its_commands_exist() -> None:

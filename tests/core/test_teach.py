@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 import yaml
+from safetensors.torch import load_file
 
 PAIRS = "package:cldistill_plugins.effectbench/effects"
 
@@ -25,14 +27,19 @@ def manifest(folder: Path, **options: object) -> Path:
     return path
 
 
-def teachers(folder: Path, path: Path) -> subprocess.CompletedProcess[str]:
+def teachers(folder: Path, path: Path, *more: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "CLDISTILL_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "cldistill", "teachers", str(path), "--processes", "2"]
+    command = [sys.executable, "-m", "cldistill", "teachers", str(path), "--processes", "2", *more]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
 def finished(folder: Path) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for p in (folder / "cache/pairs").glob("*/teacher.safetensors")}
+
+
+def same(first: Path, second: Path) -> bool:
+    tensors, others = load_file(first), load_file(second)
+    return tensors.keys() == others.keys() and all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
 def test_two_processes_train_every_teacher_once_and_a_second_call_trains_none(tmp_path: Path) -> None:
@@ -42,8 +49,10 @@ def test_two_processes_train_every_teacher_once_and_a_second_call_trains_none(tm
     made = finished(tmp_path)
     assert len(made) == 2
     assert "2 teachers are in the cache" in first.stdout
-    assert teachers(tmp_path, path).returncode == 0
+    assert teachers(tmp_path, path, "--export", str(tmp_path / "files")).returncode == 0
     assert finished(tmp_path) == made
+    for name in ("mosaic", "halftone"):
+        assert any(same(tmp_path / "files" / f"{name}.safetensors", Path(path)) for path in made)
 
 
 def test_a_teacher_that_diverges_is_named_and_nothing_of_it_is_kept(tmp_path: Path) -> None:
