@@ -20,6 +20,8 @@ from cldistill.collection_folder import CollectionFolder
 # Names of parts, as any manifest has them: with --set another takes its place.
 ROUTER, OLD_TEACHER, FILE_TEACHER, PAIRS_TEACHER = "incremental", "collection", "lora-file", "from-pairs"
 MIXED = "mixed"
+BEFORE, TAUGHT = "before", "taught"
+"""Names of the systems that it is compared with."""
 STEPS = 100
 """Generator steps (arXiv 2605.25378, table 5)."""
 
@@ -61,9 +63,20 @@ def growing_manifest(growth: Growth) -> dict[str, Any]:
         known.get("targets") is not None
     ):  # after-pictures of old effects may be gone: every teacher shows its own output
         data["targets"] = {**known["targets"], "from": "teacher"}
+    if known.get("evaluate") is not None:  # the collection's own report compared other systems
+        data["evaluate"] = {**known["evaluate"], "systems": systems(growth), "compare": [], "not_run": []}
     if known.get("samples") is not None:
         data["samples"] = {**known["samples"], "every": max(1, min(known["samples"]["every"], growth.steps // 2))}
     return data
+
+
+def systems(growth: Growth) -> list[dict[str, Any]]:
+    """Return what the grown collection will be compared with: the old one, and the new effects' own teachers."""
+    path, new = str(growth.collection.path.resolve()), [effect.name for effect in growth.new]
+    return [
+        {"name": BEFORE, "title": "the collection before", "adapter": path},
+        {"name": TAUGHT, "title": "the new effects' own teachers", "adapter": "teacher", "effects": new},
+    ]
 
 
 def grown_name(name: str, count: int) -> str:

@@ -44,6 +44,9 @@ def add(
     overrides: SetOption = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Set a run aside that is in the folder already.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and stop.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Whether to compare old and grown collection afterwards.")
+    ] = True,
 ) -> None:
     """Teach a collection new effects; the collection itself teaches the old ones, so their teachers may be gone."""
     from rich.console import Console
@@ -69,7 +72,7 @@ def add(
 
     from cldistill.add_run import grow
 
-    if not grow(prepared, folder, console, again(sys.argv[1:])).finished:
+    if not grow(prepared, folder, console, again(sys.argv[1:]), measure=measure):
         raise typer.Exit(3)
 
 

@@ -61,6 +61,8 @@ class EvaluatedSystem(ManifestPart):
     prompts: Literal["student", "teacher"] | None = None
     """What the system is told.  ``student`` (the default for collections): the prompt that the collection's index has for
     the effect; effects that it lacks are left out.  ``teacher`` (the default for all else): the manifest's."""
+    effects: tuple[Name, ...] | None = None
+    """The only effects that it is asked for; by default all."""
     note: str = ""
 
     @property

@@ -54,11 +54,14 @@ class Outcome:
     report: Path | None = None
 
 
-def execute(checked: CheckedManifest, output: Path, console: Console, command: str) -> Outcome:
-    """Run a checked manifest in ``output``; ``command`` is what resumes it."""
+def execute(checked: CheckedManifest, output: Path, console: Console, command: str, *, measure: bool = True) -> Outcome:
+    """Run a checked manifest in ``output``; ``command`` is what resumes it.
+
+    ``measure=False`` leaves out what ``evaluate:`` asks for: whoever calls measures the collection himself.
+    """
     with graceful_stop() as stop:
         try:
-            return _execute(checked, output, console, command, stop)
+            return _execute(checked, output, console, command, stop, measure)
         except (Stopped, RuntimeError) as error:
             # Where one process has left, the others lose the connection at their next meeting.
             if not isinstance(error, Stopped) and not (stop and processes() > 1):
@@ -69,7 +72,9 @@ def execute(checked: CheckedManifest, output: Path, console: Console, command: s
             return Outcome(saved_step(output), finished=False)
 
 
-def _execute(checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest) -> Outcome:
+def _execute(
+    checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest, measure: bool
+) -> Outcome:
     started = time.monotonic()
     output.mkdir(parents=True, exist_ok=True)
     stages = LiveStages(console)
@@ -93,7 +98,7 @@ def _execute(checked: CheckedManifest, output: Path, console: Console, command: 
     if not run.is_main:
         return Outcome(step, finished=True)
     stop.promise = OUTSIDE_LOOP
-    return finish(run, checked, console, StoppableStages(stages, lambda: bool(stop)), started)
+    return finish(run, checked, console, StoppableStages(stages, lambda: bool(stop)), started, measure)
 
 
 def is_main() -> bool:
@@ -125,7 +130,9 @@ def sample_grids(checked: CheckedManifest, workshop: Workshop) -> SampleGrids | 
     return SampleGrids(workshop.encoder, list_pictures(samples.images), samples.every, samples.effects, steps)
 
 
-def finish(run: Run, checked: CheckedManifest, console: Console, stages: Stages, started: float) -> Outcome:
+def finish(
+    run: Run, checked: CheckedManifest, console: Console, stages: Stages, started: float, measure: bool = True
+) -> Outcome:
     """Export the collection, measure it, and print where everything lies."""
     weights, kind = final_weights(run, STUDENT)
     run.slots.load(STUDENT, weights)
@@ -134,7 +141,7 @@ def finish(run: Run, checked: CheckedManifest, console: Console, stages: Stages,
         advance(1)
     report: dict[str, Any] = {}
     picture = None
-    if checked.manifest.evaluate is not None:
+    if measure and checked.manifest.evaluate is not None:
         plan = evaluation_plan(run, checked)
         workshop: Workshop = run.extras["workshop"]
         found = evaluate(run, workshop.encoder, plan, workshop.cache / "evaluation", stages)

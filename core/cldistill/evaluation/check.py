@@ -82,6 +82,13 @@ def _names(checked: CheckedManifest, evaluate: Evaluate) -> list[str]:
         for name in pair
         if name not in systems
     ]
+    problems += [
+        f"{checked.file.where('evaluate', 'systems', index, 'effects', place)}: there is no effect {name!r}"
+        f"{nearest(name, effects)}"
+        for index, system in enumerate(evaluate.systems)
+        for place, name in enumerate(system.effects or ())
+        if name not in effects
+    ]
     return problems + [
         f"{checked.file.where('evaluate', 'stochastic', index)}: there is no effect {name!r}{nearest(name, effects)}"
         for index, name in enumerate(evaluate.stochastic or ())

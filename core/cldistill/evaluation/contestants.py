@@ -69,7 +69,9 @@ class Contestant:
         return not self.spec.distilled and not self.spec.few_step
 
     def prompts(self, effect: EffectInfo) -> Prompts | None:
-        """Return what it is told for an effect, whatever its sampler, or None where its collection lacks the effect."""
+        """Return what it is told for an effect, whatever its sampler, or None where it lacks the effect or is not asked."""
+        if self.spec.effects is not None and effect.name not in self.spec.effects:
+            return None
         ours = self.bench.prompts[effect.name]
         if (self.spec.prompts or ("teacher" if self.index is None else "student")) == "teacher":
             return replace(ours, student=ours.teacher)

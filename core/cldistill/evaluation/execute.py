@@ -82,8 +82,10 @@ def _evaluate(
     request = _request(bench, pools, outputs, systems, cache)
     measured = measure(metrics, request, stages)
     place_truths(output / PICTURES, request, metrics, store, stages)
+    asked = {one.name: one.spec.effects for one in systems}
     left_out = {
-        name: [effect.name for effect in pools.effects if effect.name not in known] for name, known in rows.items()
+        name: [e.name for e in pools.effects if e.name not in known and e.name in (asked[name] or (e.name,))]
+        for name, known in rows.items()
     }
     found = Findings(bench, entry, systems, pools, metrics, measured, absent, left_out)
     with stages.stage("writing the report", 1) as advance:

@@ -44,8 +44,8 @@ class World:
         return self.root / "run" / "collection"
 
     def add(self, *arguments: str | Path, code: int = 0) -> str:
-        """Run ``cldistill add`` on the collection; return what it printed."""
-        return invoke("add", self.collection, *arguments, code=code)
+        """Run ``cldistill add`` on the collection, without measuring; return what it printed."""
+        return invoke("add", self.collection, *arguments, "--no-measure", code=code)
 
     def effects(self, folder: str = "run") -> list[dict[str, str]]:
         listing = json.loads((self.root / folder / "collection/effects.json").read_text())
@@ -76,6 +76,8 @@ def manifest(root: Path) -> dict[str, Any]:
         for seed, name in enumerate(OLD)
     ]  # fmt: skip
     general = write_general(root / "data" / "general", 3)
+    write_pictures(root / "data/held-out", 3)
+    (root / "data/held-out/general.jsonl").write_text('{"image": "001.png", "instruction": "turn it grey"}\n')
     return {
         "cldistill": 1, "name": "two", "base": {"use": "tiny-base"}, "effects": effects,
         "general": {"images": str(root / "data/general"), "instructions": str(general)},
@@ -93,14 +95,18 @@ def manifest(root: Path) -> dict[str, Any]:
         },
         "sampler": {"steps": 4}, "targets": {"from": "teacher", "steps": 3},
         "train": {"generator_steps": 5, "batch_size": 2, "checkpoint_every": 5, "device": "cpu", "seed": 3},
-        "samples": {"every": 5, "images": str(write_pictures(root / "data/held-out"))},
+        "samples": {"every": 5, "images": str(root / "data/held-out")},
+        "evaluate": {
+            "images": str(root / "data/held-out"), "pictures": 3, "teacher_steps": 2, "metrics": [{"use": "brightness"}],
+            "general": str(root / "data/held-out/general.jsonl"), "systems": [{"name": "base", "adapter": None}],
+        },
     }  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def installed() -> Iterator[None]:
-    """Let the command line find the kit's base, as if its plugin were installed."""
-    with plugin_environment({}):
+    """Let the command line find the kit's base and a metric, as if their plugins were installed."""
+    with plugin_environment({"brightness": "brightness_metric"}, [Path(__file__).parent / "plugin"]):
         yield
 
 
