@@ -25,6 +25,7 @@ TORCH_FREE = (
     "validate_files", "validate_options", "validate_prompts", "validate_streams", "plan", "plan_costs", "plan_print",
     "schema", "cli",
     "resolved", "progress",
+    "add", "add_effects", "add_manifest", "add_paths", "add_plan", "collection_folder", "collection_edit",
 )  # fmt: skip
 LAYERS = ("errors", "records", "protocols", "component", "catalogue", "manifest", "assemble", "cli")
 """From the bottom up: a module may import, while it is loaded, only what stands before it."""
