@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -45,5 +46,12 @@ def evaluate(
     done = evaluate_manifest(checked, entry, folder, console, command, command)
     if not done.finished:
         raise typer.Exit(3)
-    for line in (f"Report:     {folder / 'report.html'}", f"Figures:    {folder / 'report.md'}, {done.report}"):
+    lines = [f"Report:     {folder / 'report.html'}", f"Figures:    {folder / 'report.md'}, {done.report}"]
+    for line in [*_not_measured(folder / "report.json"), *lines]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _not_measured(report: Path) -> list[str]:
+    """Return a line for every metric that could not look."""
+    entries = json.loads(report.read_text(encoding="utf-8"))["not_measured"]
+    return [f"Not measured: {entry['component']}: {entry['reason']}" for entry in entries]

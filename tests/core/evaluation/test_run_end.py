@@ -81,14 +81,19 @@ def test_a_run_needs_its_metrics_packages_and_an_evaluation_does_not(tmp_path: P
 def test_the_command(tmp_path: Path, tiny_manifest: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     images = str(write_pictures(tmp_path / "held-out", size=(64, 64)))
-    evaluate = {"images": images, "pictures": 1, "systems": [{"name": "bare", "adapter": None, "steps": 1}]}
+    evaluate: dict[str, Any] = {"images": images, "pictures": 1}
+    evaluate["systems"] = [{"name": "bare", "adapter": None, "steps": 1}]
+    # Installed, and without weights here.
+    evaluate["metrics"] = [{"use": "clip", "options": {"model": str(tmp_path / "no-weights")}}]
     manifest = str(tiny_manifest(evaluate=evaluate))
     done = CliRunner().invoke(cli.app, ["eval", manifest, "--output", "out", "--set", "evaluate.seed=7"])
     assert done.exit_code == 0, done.output
     assert "report.html" in done.output
+    assert "Not measured: clip: " in done.output
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["seed"] == 7
     assert report["metrics"] == {}
+    assert [entry["component"] for entry in report["not_measured"]] == ["clip"]
     assert (tmp_path / "out/pictures/bare/mirror/000.webp").is_file()
     refused = CliRunner().invoke(cli.app, ["eval", str(tiny_manifest(evaluate=None))])
     assert isinstance(refused.exception, ManifestError)
