@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -58,15 +59,17 @@ def add(
     given = spread(effects, names or (), prompts or (), pairs or ())
     request = AddRequest(collection, given, steps, base, pictures, checkpoint, not anew, overrides or ())
     prepared = prepare_growth(request)
-    must_be_of_base(prepared)
     console, folder = Console(), output or default_output(collection, len(given))
     if not fresh:
         refuse_another(prepared.checked, folder, wanted=False)
-    print_growth(prepared, console)
-    console.print(f"Output: {folder}", markup=False, highlight=False, soft_wrap=True)
+    if not plan:
+        start_missing_processes(sys.argv[1:])
+    if int(os.environ.get("RANK", "0")) == 0:
+        print_growth(prepared, console)
+        console.print(f"Output: {folder}", markup=False, highlight=False, soft_wrap=True)
     if plan:
         return
-    start_missing_processes(sys.argv[1:])
+    must_be_of_base(prepared)  # a base on the hub is fetched for this
     if fresh:
         set_aside(folder)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -16,10 +17,11 @@ from safetensors.torch import load_file
 
 from cldistill import step as step_module
 from cldistill import train as train_module
+from cldistill.collection_edit import rename_effect
 from cldistill.collection_folder import read_folder
 from cldistill.metrics_log import read_metrics
 
-from .conftest import World, contents
+from .conftest import World, contents, invoke
 
 WEIGHTS = "collection/pytorch_lora_weights.safetensors"
 Quick = Callable[[str], tuple[str, str]]
@@ -60,8 +62,6 @@ def test_from_a_teachers_file_with_the_collection_alone(world: World) -> None:
     moved = shutil.copytree(pictures, world.root / "pictures")
     shutil.rmtree(world.root / "run")
     shutil.rmtree(world.root / "data")
-    from .conftest import invoke
-
     text = invoke(
         "add",
         alone,
@@ -85,8 +85,6 @@ def test_what_grew_can_grow_again(world: World, quick: Quick) -> None:
     world.add(world.root / "new/gilded frame", "--steps", "2", *quick("gilded"))
     pairs = shutil.copytree(world.root / "data/soften", world.root / "new/third")
     first = world.effects("run-plus-1")
-    from .conftest import invoke
-
     invoke(
         "add", world.root / "run-plus-1/collection", pairs, "--name", "third", "--prompt", "once more", "--steps", "2",
         *quick("third"),
@@ -97,6 +95,15 @@ def test_what_grew_can_grow_again(world: World, quick: Quick) -> None:
     assert {e["name"]: e["teacher"]["use"] for e in collection.manifest["effects"]} == {
         "invert": "collection", "soften": "collection", "gilded": "collection", "third": "from-pairs",
     }  # fmt: skip
+
+
+def test_a_renamed_effect_finds_its_pictures_and_keeps_its_prompt(world: World, quick: Quick) -> None:
+    before = world.effects()
+    rename_effect(world.collection, "soften", "blur")
+    text = world.add(world.root / "new/gilded frame", "--plan", *quick("gilded"))
+    assert re.search(r"old +blur +\w+ soften it +the collection, 4 steps +3 pairs", text)
+    assert "shown on the pictures of" not in text and "go on from" in text
+    assert world.effects()[1] == {**before[1], "name": "blur"}
 
 
 def test_optimiser_and_average_go_on(world: World, quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
