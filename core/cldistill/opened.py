@@ -51,7 +51,7 @@ class OpenedRun:
 
 def open_run(
     folder: Path, *, effects: Sequence[str] | int | None = None, pairs: int = 1, step: int | None = None,
-    cache: Path | None = None, stages: Stages | None = None, catalogue: Catalogue | None = None,
+    trained: Sequence[str] = (), cache: Path | None = None, stages: Stages | None = None, catalogue: Catalogue | None = None,
 ) -> OpenedRun:  # fmt: skip
     """Open the run in ``folder`` for measuring; nothing is written there.
 
@@ -61,10 +61,12 @@ def open_run(
         pairs: Training pairs an effect, spread evenly over those that it has.  Only their targets are sampled, if the
             cache of encodings has not kept them.
         step: Which checkpoint; None: the newest that is whole.
+        trained: Slots without which there is nothing to measure.
 
     Raises:
         CheckpointError: there is no run, or no such checkpoint, in the folder.
-        DataError: an effect that the run does not have, or that has too few pairs.
+        DataError: an effect that the run does not have, or that has too few pairs; a slot that it does not have, or that
+            the checkpoint was saved before the first step of.  Said before anything is loaded.
     """
     manifest = folder / MANIFEST
     if not manifest.is_file():
@@ -72,6 +74,8 @@ def open_run(
     notes: list[str] = []
     found = _checkpoint(folder / "checkpoints", step, notes)
     checked = _for_measuring(check_manifest(str(manifest), catalogue=catalogue))
+    for name in trained:
+        _must_be_trained(checked, name, found.step)
     names = _chosen([effect.name for effect in checked.effects if effect.pairs is not None], effects)
     run = assemble(checked, folder, cache=cache, stages=stages, choose=lambda rows: _some(rows, names, pairs))
     for config in run.slot_configs:
@@ -88,6 +92,18 @@ def _for_measuring(checked: CheckedManifest) -> CheckedManifest:
     """Leave out whoever would watch, show or evaluate; none of that is part of a run's digest."""
     manifest = checked.manifest.model_copy(update={"samples": None, "evaluate": None, "observers": ()})
     return replace(checked, file=replace(checked.file, manifest=manifest), observers=(), metrics=())
+
+
+def _must_be_trained(checked: CheckedManifest, name: str, step: int) -> None:
+    slots = checked.manifest.slots
+    if name not in slots:
+        raise DataError(f"the run {checked.manifest.name!r} has no slot {name!r}{nearest(name, slots)}")
+    begins = slots[name].from_step
+    if step <= begins:
+        raise DataError(
+            f"at step {step} the slot {name!r} of {checked.manifest.name!r} has not been trained yet (it begins after step "
+            f"{begins}): choose a later checkpoint"
+        )
 
 
 def _checkpoint(root: Path, step: int | None, notes: list[str]) -> Checkpoint:

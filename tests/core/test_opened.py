@@ -30,6 +30,16 @@ def files_of(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+def copied(folder: Path, copy: Path, old: str, new: str) -> Path:
+    """The run with something changed in its manifest."""
+    copy.mkdir()
+    (copy / "checkpoints").symlink_to(folder / "checkpoints")
+    text = (folder / "manifest.resolved.yaml").read_text()
+    assert old in text
+    (copy / "manifest.resolved.yaml").write_text(text.replace(old, new))
+    return copy
+
+
 @pytest.mark.parametrize(("step", "expected"), [(None, 4), (2, 2)])
 def test_the_slots_hold_the_weights_of_the_checkpoint(folder: Path, step: int | None, expected: int) -> None:
     before = files_of(folder)
@@ -74,11 +84,20 @@ def test_what_it_draws_depends_on_effect_and_pair_alone(folder: Path) -> None:
         ({"step": 3}, CheckpointError, "no checkpoint of step 3; it has 2, 4"),
         ({"effects": ["sofen"]}, DataError, "no effect 'sofen' with pairs; did you mean 'soften'"),
         ({"pairs": 99}, DataError, "pairs, but 99 were asked for"),
+        ({"trained": ["studnt"]}, DataError, "no slot 'studnt'; did you mean 'student'"),
     ],
 )
 def test_what_is_not_there_is_named(folder: Path, options: dict[str, object], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         opened(folder, **options)
+
+
+def test_a_slot_must_have_been_trained(folder: Path, tmp_path: Path) -> None:
+    assert opened(folder, trained=["student"]).step == 4
+    late = copied(folder, tmp_path / "run", "from_step: 0", "from_step: 2")
+    message = r"at step 2 the slot 'student' of 'tiny' has not been trained yet \(it begins after step 2\)"
+    with pytest.raises(DataError, match=message):
+        opened(late, step=2, trained=["student"])
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
@@ -87,10 +106,5 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_manifest_than_the_checkpoints_is_noted(folder: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "run"
-    copy.mkdir()
-    (copy / "checkpoints").symlink_to(folder / "checkpoints")
-    text = (folder / "manifest.resolved.yaml").read_text().replace("batch_size: 2", "batch_size: 3")
-    (copy / "manifest.resolved.yaml").write_text(text)
-    (note,) = opened(copy).notes
+    (note,) = opened(copied(folder, tmp_path / "run", "batch_size: 2", "batch_size: 3")).notes
     assert "another version of cldistill" in note

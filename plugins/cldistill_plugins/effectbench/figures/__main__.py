@@ -57,13 +57,13 @@ def figures(
 
 
 def measured_run(folder: Path, effects: int, pairs: int, step: int | None, plan: Any) -> dict[str, Any]:
-    """Open a run and measure Figures 4 and 5 in it."""
+    """Open a run and measure Figures 4 and 5 in it: both compare its critic with the teachers."""
     from cldistill.opened import open_run
     from cldistill.stages import LiveStages
     from cldistill_plugins.effectbench.figures.measure import measure
 
     stages = LiveStages()
-    opened = open_run(folder, effects=effects, pairs=pairs, step=step, stages=stages)
+    opened = open_run(folder, effects=effects, pairs=pairs, step=step, trained=[plan.critic], stages=stages)
     for note in opened.notes:
         typer.echo(f"note: {note}", err=True)
     with stages.stage("comparing critic and teachers", len(opened.effects)) as advance:

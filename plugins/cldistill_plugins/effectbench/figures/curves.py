@@ -17,6 +17,8 @@ from cldistill.metrics_log import FILE, read_metrics
 
 WINDOWS = 30
 """Points that a line has at most: each is the mean of a window of steps."""
+VALUES = 8
+"""Values that a window has on average at least: one loss is mostly about the noise level that was drawn."""
 STEPS = "generator steps"
 GRADIENT = "/gradient"
 """End of the names under which the distribution-matching losses log the root mean square of their gradient."""
@@ -25,7 +27,7 @@ Points = list[list[float]]
 Chart = dict[str, Any]
 
 
-def training_charts(runs: Mapping[str, Path], windows: int = WINDOWS) -> list[Chart]:
+def training_charts(runs: Mapping[str, Path]) -> list[Chart]:
     """Return a chart for each loss term, gradient, slot's gradient norm, and the seconds of a step; a line for each run.
 
     Raises:
@@ -37,8 +39,7 @@ def training_charts(runs: Mapping[str, Path], windows: int = WINDOWS) -> list[Ch
         if not records:
             raise DataError(f"{folder}: {FILE} is missing or empty: give the --output of a `cldistill run`")
         for chart, values in series(records).items():
-            span = values[-1][0] - values[0][0] + 1  # a term may come in late: its own steps count
-            lines[chart].append({"name": name, "points": windowed(values, math.ceil(span / windows))})
+            lines[chart].append({"name": name, "points": windowed(values, min(WINDOWS, len(values) // VALUES))})
     charts = [{"title": title, "x": STEPS, "y": unit, "lines": found} for (title, unit), found in lines.items()]
     return sorted(charts, key=lambda chart: _order(str(chart["title"])))
 
@@ -85,14 +86,15 @@ def _of_step(record: Mapping[str, Any]) -> dict[tuple[str, str], list[float]]:
     return {chart: values for chart, values in known.items() if values}
 
 
-def windowed(values: Sequence[tuple[int, float]], size: int) -> Points:
-    """Average ``(step, value)`` over windows of ``size`` steps, from the first one on; x is the mean step.
+def windowed(values: Sequence[tuple[int, float]], number: int) -> Points:
+    """Average ``(step, value)``, in the order of steps, over ``number`` equal windows of steps; x is the mean step.
 
-    A window without a value has no point.
+    They reach from the first step with a value to the last: a loss may come in late.  One without a value has no point.
     """
+    first, span = values[0][0], values[-1][0] - values[0][0] + 1
     windows: dict[int, list[tuple[int, float]]] = defaultdict(list)
     for step, value in values:
-        windows[(step - values[0][0]) // size].append((step, value))
+        windows[(step - first) * max(1, number) // span].append((step, value))
     return [
         [math.fsum(step for step, _ in part) / len(part), float(f"{math.fsum(v for _, v in part) / len(part):.6g}")]
         for _, part in sorted(windows.items())

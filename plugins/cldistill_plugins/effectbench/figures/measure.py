@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cldistill.errors import DataError, nearest
 from cldistill.opened import OpenedRun
 
 from ..metrics.high_frequency import CUT_OFF
@@ -30,12 +29,7 @@ class Plan:
 
 
 def measure(opened: OpenedRun, plan: Plan, advance: Callable[[int], None]) -> dict[str, Any]:
-    """Return ``figure4`` and ``figure5``; ``advance`` is called once an effect.
-
-    Raises:
-        DataError: the run has no critic, or its checkpoint was saved before the critic's first step.
-    """
-    require_critic(opened, plan.critic)
+    """Return ``figure4`` and ``figure5``; ``advance`` is called once an effect."""
     vanishing: list[Values] = []
     bounds: list[Values] = []
     for effect in opened.effects:
@@ -57,23 +51,3 @@ def measure(opened: OpenedRun, plan: Plan, advance: Callable[[int], None]) -> di
             "per_effect": by_effect(names, bounds),
         },
     }  # fmt: skip
-
-
-def require_critic(opened: OpenedRun, critic: str) -> None:
-    """See that there is something to compare the teachers with.
-
-    Raises:
-        DataError: there is not.
-    """
-    names = opened.run.slots.names
-    if critic not in names:
-        raise DataError(
-            f"the run has no slot {critic!r}{nearest(critic, names)}; Figures 4 and 5 compare a critic with the teachers, so "
-            "they need a run with distribution matching (of any other, --curves shows the training)"
-        )
-    begins = opened.run.slot_config(critic).from_step
-    if opened.step <= begins:
-        raise DataError(
-            f"at step {opened.step} the critic {critic!r} has not been trained yet (it begins after step {begins}): choose "
-            "a later checkpoint with --step"
-        )

@@ -41,10 +41,18 @@ def test_a_step_is_the_mean_of_its_updates() -> None:
     }
 
 
-def test_windows_begin_with_the_first_step() -> None:
-    values = [(11, 1.0), (12, 3.0), (13, 5.0), (17, 7.0)]
-    assert windowed(values, 2) == [[11.5, 2.0], [13.0, 5.0], [17.0, 7.0]]
-    assert windowed(values, 1) == [[11.0, 1.0], [12.0, 3.0], [13.0, 5.0], [17.0, 7.0]]
+def test_windows_are_equal_and_reach_from_the_first_value_to_the_last() -> None:
+    values = [(11, 1.0), (12, 3.0), (13, 5.0), (18, 7.0)]
+    assert windowed(values, 2) == [[12.0, 3.0], [18.0, 7.0]]  # steps 11-14 and 15-18
+    assert windowed(values, 4) == [[11.5, 2.0], [13.0, 5.0], [18.0, 7.0]]  # 15-16 has nothing
+    assert windowed(values, 0) == [[13.5, 4.0]]
+
+
+def test_a_long_line_is_thinned_out(tmp_path: Path) -> None:
+    records = [{"step": step, "seconds": 1.0, "updates": [update("student", 1.0, {})]} for step in range(1, 2001)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (chart, _) = training_charts({"a": tmp_path})
+    assert len(chart["lines"][0]["points"]) == 30
 
 
 def log(folder: Path) -> Path:
@@ -54,7 +62,7 @@ def log(folder: Path) -> Path:
 
 
 def test_runs_share_a_chart_and_charts_have_an_order(tmp_path: Path) -> None:
-    charts = training_charts({"a": log(tmp_path / "1"), "b": log(tmp_path / "2")}, windows=1)
+    charts = training_charts({"a": log(tmp_path / "1"), "b": log(tmp_path / "2")})
     titles = [chart["title"] for chart in charts]
     assert titles == [
         "loss fake-score", "loss ta-fm", "gradient of bs-dmd", "gradient norm, critic", "gradient norm, student", "time",

@@ -12,7 +12,6 @@ from cldistill.opened import OpenedRun
 from cldistill.schedule import add_noise, to_x0
 from cldistill_plugins.collectionlora.dmd import dmd_gradient
 from cldistill_plugins.effectbench.figures.bands import cosine, rms
-from cldistill_plugins.effectbench.figures.measure import require_critic
 from cldistill_plugins.effectbench.figures.probe import Probe
 from cldistill_plugins.effectbench.metrics.high_frequency import luma
 
@@ -84,13 +83,3 @@ def test_a_step_in_pictures_is_the_direction_where_the_decoder_is_linear(probe: 
     assert base.name == "tiny-base" and found.shape == exact.shape
     assert cosine(found, exact).min() > 0.9  # seen through 8 bits, one of which is a third of this step
     assert (rms(found) / rms(exact)).tolist() == pytest.approx([1.0, 1.0], abs=0.1)
-
-
-def test_a_run_without_a_trained_critic_is_refused(opened: OpenedRun) -> None:
-    with pytest.raises(DataError, match="no slot 'critc'; did you mean 'critic'"):
-        require_critic(opened, "critc")
-    configs = tuple(replace(config, from_step=10) for config in opened.run.slot_configs)
-    late = replace(opened, run=replace(opened.run, slot_configs=configs))
-    with pytest.raises(DataError, match="at step 10 the critic 'critic' has not been trained yet"):
-        require_critic(late, "critic")
-    require_critic(opened, "critic")
