@@ -18,7 +18,7 @@ from cldistill.component import BuildContext, Needs
 from cldistill.data import open_picture
 from cldistill.endpoint import Endpoint, NoUsableAnswerError
 from cldistill.endpoint_answer import read_json
-from cldistill.endpoint_settings import EndpointSettings
+from cldistill.endpoint_settings import Address, EndpointSettings
 from cldistill.errors import EndpointError, NotMeasured, OptionsError, nearest
 from cldistill.parallel import in_parallel
 from cldistill.protocols import Metric, MetricRequest
@@ -42,8 +42,10 @@ F = TypeVar("F", bound=BaseModel)
 
 
 class JudgeSettings(EndpointSettings):
-    """Options of ``mllm-judge``."""
+    """Options of ``mllm-judge``; without an endpoint and a model it is not measured."""
 
+    endpoint: Address | None = Field(None, description="base address of an OpenAI-compatible API")  # type: ignore[assignment]
+    model: str | None = Field(None, description="name of the model there")  # type: ignore[assignment]
     criteria: Mapping[str, str] = Field(default_factory=dict, description="effect -> expert criteria of its own")
     default_criteria: str = Field(CRITERIA, min_length=1, description="criteria of every other effect")
     side: int = Field(SIDE, ge=64, description="longest side of the pictures as they are sent")
@@ -55,7 +57,13 @@ def describe_judge(settings: JudgeSettings) -> Needs:
 
 
 def build_judge(settings: JudgeSettings, context: BuildContext) -> Metric:
-    """Return the judge; answers are kept in ``context.cache/answers.sqlite``."""
+    """Return the judge; answers are kept in ``context.cache/answers.sqlite``.
+
+    Raises:
+        NotMeasured: no endpoint or no model was given.
+    """
+    if not (settings.endpoint and settings.model):
+        raise NotMeasured("no judge was given: set `endpoint` and `model` in the options of mllm-judge")
     names = [effect.name for effect in context.effects]
     for name in settings.criteria:
         if names and name not in names:

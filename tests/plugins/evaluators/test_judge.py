@@ -26,7 +26,7 @@ from cldistill.testing import ChatServer, check_metric, completion
 from cldistill.testing.chat_server import Answer
 from cldistill.testing.metric_check import TinyMetricRequest
 from cldistill_plugins.evaluators import plugin
-from cldistill_plugins.evaluators.judge import Judge
+from cldistill_plugins.evaluators.judge import Judge, JudgeSettings, build_judge
 from cldistill_plugins.evaluators.judge_prompts import CRITERIA, STAGE_1, STAGE_2
 from cldistill_plugins.evaluators.references import reference_pairs
 
@@ -330,3 +330,8 @@ def test_a_missing_key_is_not_measured(
     with pytest.raises(NotMeasured, match="the environment variable JUDGE_KEY holds no key"):
         build(server, tmp_path, api_key_env="JUDGE_KEY")(request_)
     assert not server.requests
+
+
+def test_without_an_endpoint_it_is_not_measured(tmp_path: Path) -> None:
+    with pytest.raises(NotMeasured, match="endpoint"):
+        build_judge(JudgeSettings(), BuildContext(root=tmp_path, cache=tmp_path, output=tmp_path))
