@@ -25,17 +25,11 @@ class TruthSettings(Settings):
     seed: int = Field(0, description="seed of the draws")
 
 
-class RivalSettings(TruthSettings):
-    """Options of the oracles that ask whose truth is nearest."""
-
-    rival_draws: int = Field(2, ge=1, description="truth draws of each stochastic effect other than the one asked for")
-
-
-class BcrSettings(RivalSettings):
+class BcrSettings(TruthSettings):
     """Options of ``bcr-oracle``."""
 
     soft: float = Field(
-        0.5, gt=0, le=1, description="share of the truth's high-frequency energy below which detail is lost"
+        0.5, gt=0, le=1, description="share of the truth's high-frequency energy below which detail counts as lost"
     )
 
 
@@ -89,13 +83,13 @@ def _distance(settings: TruthSettings, context: BuildContext) -> Metric:
 def _bcr(settings: BcrSettings, context: BuildContext) -> Metric:
     from cldistill_plugins.effectbench.measured.oracle import BcrOracle
 
-    return BcrOracle(settings.draws, settings.seed, settings.rival_draws, settings.soft)
+    return BcrOracle(settings.draws, settings.seed, settings.soft)
 
 
-def _vsa(settings: RivalSettings, context: BuildContext) -> Metric:
+def _vsa(settings: TruthSettings, context: BuildContext) -> Metric:
     from cldistill_plugins.effectbench.measured.oracle import VsaOracle
 
-    return VsaOracle(settings.draws, settings.seed, settings.rival_draws)
+    return VsaOracle(settings.draws, settings.seed)
 
 
 def _recognition(settings: TruthSettings, context: BuildContext) -> Metric:
@@ -157,7 +151,7 @@ def register_metrics() -> Sequence[Component[Any, Metric]]:
         metric(
             "vsa-oracle",
             "subject consistency, 1 to 5, and 0 for a bad case",
-            RivalSettings,
+            TruthSettings,
             describe_distance,
             _vsa,
         ),

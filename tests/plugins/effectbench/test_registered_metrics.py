@@ -105,6 +105,17 @@ def test_the_oracle_finds_bad_cases_names_their_family_and_has_a_floor(studio: S
 
 
 @pytest.mark.usefixtures("hed")
+def test_fresh_draws_of_a_scattering_effect_are_no_bad_cases(studio: Studio) -> None:
+    # Two draws of confetti are farther from each other than from the bare picture: the nearest draw would condemn them.
+    scattered = replace(studio, effects=("confetti", "mosaic"))
+    fresh = [scattered.draws("confetti", path, 1, seed=5)[0] for path in scattered.sources]
+    asked = scattered.ask({"drawn": {"confetti": fresh}, "idle": {"confetti": scattered.pictures()}})
+    found = BcrOracle(draws=6)(asked)
+    rates = {system: found[system]["confetti"].per_picture["bad_case"] for system in found}
+    assert rates == {"drawn": [0.0, 0.0], "idle": [1.0, 1.0], FLOOR: [0.0, 0.0]}
+
+
+@pytest.mark.usefixtures("hed")
 def test_subject_consistency_is_five_for_the_truth_one_for_another_subject_and_zero_for_a_bad_case(
     studio: Studio,
 ) -> None:

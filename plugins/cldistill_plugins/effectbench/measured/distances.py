@@ -50,3 +50,31 @@ class Rivals:
     def _nearest(self, row: Tensor) -> dict[str, float]:
         parts = row.split(list(self.counts.values()))  # type: ignore[no-untyped-call]
         return {effect: float(part.min()) for effect, part in zip(self.counts, parts, strict=True)}
+
+
+@dataclass(frozen=True)
+class Centres:
+    """The centre of each effect's truth on one picture: where its draws lie on average (`metrics.sketch.Relative.centre`)."""
+
+    effects: Sequence[str]
+    table: Relative
+    errors: Tensor
+    """Of each centre, as it is known from few draws: what squared distances to it are too large by."""
+
+    @classmethod
+    def of(cls, effects: Sequence[str], truths: Truths) -> Centres:
+        """Take all reference draws of each effect."""
+        centres, errors = zip(*(relative(truths.own(effect), truths).centre() for effect in effects), strict=True)
+        rows = torch.cat([centre.rows for centre in centres])
+        return cls(effects, Relative(rows, rows.square().sum(dim=1)), torch.stack(errors))
+
+    def distances(self, outputs: Relative) -> list[dict[str, float]]:
+        """For each output the distance to each effect's centre."""
+        return [self._named(row) for row in outputs.squared_distances(self.table)]
+
+    def of_source(self) -> dict[str, float]:
+        """Distance of the unedited source to each effect's centre."""
+        return self._named(self.table.lengths)
+
+    def _named(self, row: Tensor) -> dict[str, float]:
+        return dict(zip(self.effects, (row - self.errors).tolist(), strict=True))

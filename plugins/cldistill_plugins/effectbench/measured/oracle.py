@@ -15,35 +15,33 @@ from ..metrics.bad_case import SOFT, Verdict, detail_ratio, judge
 from ..metrics.sketch import STRUCTURE
 from ..metrics.subject import consistency
 from .board import Board
-from .distances import Rivals, relative, to_own
+from .distances import Centres, relative
 from .looks import Look
 from .sights import Place, Sight, known_effects, sights
 from .truth_metric import TruthMetric
 from .truths import Truths
-
-RIVAL_DRAWS = 2
 
 
 class BcrOracle(TruthMetric):
     """``bad_case`` and ``soft_case``: 1 or 0 a picture, so that their means are rates; the family is a tag."""
 
     cached_by = "effects"
+    version = "2"
     columns: ClassVar[Mapping[str, Column]] = {
         "bad_case": Column("bad cases (oracle)", "lower", percent=True),
         "soft_case": Column("right, but without detail", "lower", percent=True),
     }
 
-    def __init__(self, draws: int = 16, seed: int = 0, rival_draws: int = RIVAL_DRAWS, soft: float = SOFT) -> None:
-        """Args: rival_draws: of *other* stochastic effects; soft: see `metrics.bad_case.judge`."""
+    def __init__(self, draws: int = 16, seed: int = 0, soft: float = SOFT) -> None:
+        """Args: soft: share of the truth's detail below which an output counts as soft."""
         super().__init__(draws, seed)
-        self.rival_draws = rival_draws
         self.soft = soft
 
     def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
         """Judge every output of every system on every effect of the bank, and fresh truth draws as the floor."""
         board, effects = Board(request), known_effects(request)
         for sight in sights(request, self.look(request), self.draws, self.seed):
-            for place, verdict in verdicts(sight, effects, self.rival_draws, self.soft):
+            for place, verdict in verdicts(sight, effects, self.soft):
                 board.put(place, "bad_case", verdict.bad)
                 board.put(place, "soft_case", verdict.soft)
                 board.tag(place, FAILURE, verdict.family)
@@ -54,12 +52,8 @@ class VsaOracle(TruthMetric):
     """``vsa``: 0 for a bad case, else 1 to 5 for what is left of the subject."""
 
     cached_by = "effects"
+    version = "2"
     columns: ClassVar[Mapping[str, Column]] = {"vsa": Column("subject consistency, 0 to 5 (oracle)", "higher")}
-
-    def __init__(self, draws: int = 16, seed: int = 0, rival_draws: int = RIVAL_DRAWS) -> None:
-        """Args: rival_draws: of *other* stochastic effects."""
-        super().__init__(draws, seed)
-        self.rival_draws = rival_draws
 
     def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
         """Score every output of every system on every effect of the bank.
@@ -71,7 +65,7 @@ class VsaOracle(TruthMetric):
         for sight in sights(request, self.look(request), self.draws, self.seed):
             if not any(other.size == sight.truths.size for other in sight.others):
                 raise NotMeasured("subject consistency needs another subject: give two pictures of one size or more")
-            bad = {place: verdict.bad for place, verdict in verdicts(sight, effects, self.rival_draws)}
+            bad = {place: verdict.bad for place, verdict in verdicts(sight, effects)}
             for effect, places, look in sight.by_effect():
                 truth = float(relative(sight.truths.own(effect), sight.truths, STRUCTURE).lengths.mean())
                 unrelated = _unrelated(effect, sight.truths, sight.others)
@@ -82,19 +76,15 @@ class VsaOracle(TruthMetric):
         return board.result()
 
 
-def verdicts(
-    sight: Sight, effects: Sequence[str], rival_draws: int, soft: float = SOFT
-) -> Iterator[tuple[Place, Verdict]]:
-    """Judge the outputs of one picture: all draws of an output's own effect, ``rival_draws`` of every other one."""
-    rivals = Rivals.of(effects, sight.truths, rival_draws)
-    unedited = rivals.of_source()
+def verdicts(sight: Sight, effects: Sequence[str], soft: float = SOFT) -> Iterator[tuple[Place, Verdict]]:
+    """Judge the outputs of one picture by their distances to the centres of all effects' truths."""
+    centres = Centres.of(effects, sight.truths)
+    unedited = centres.of_source()
     for effect, places, look in sight.by_effect():
         outputs = relative(look, sight.truths)
-        own = to_own(look, effect, sight.truths)[0].amin(dim=1).tolist()
         typical = sight.truths.own(effect)["energy"].tolist()
-        rows = zip(places, rivals.nearest(outputs), own, outputs.lengths.tolist(), _energies(look), strict=True)
-        for place, distances, nearest, to_source, energy in rows:
-            distances[effect] = nearest
+        rows = zip(places, centres.distances(outputs), outputs.lengths.tolist(), _energies(look), strict=True)
+        for place, distances, to_source, energy in rows:
             yield place, judge(effect, distances, to_source, unedited, detail_ratio(energy, typical), soft)
 
 

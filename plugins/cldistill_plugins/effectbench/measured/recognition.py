@@ -9,7 +9,7 @@ from cldistill.errors import NotMeasured
 from cldistill.protocols import MetricRequest
 from cldistill.records import Column, MetricValues
 
-from ..metrics.recognition import recognise
+from ..metrics.recognition import Recogniser
 from .board import Board
 from .looks import EarlyEye
 from .sights import known_effects, sights
@@ -17,10 +17,11 @@ from .truth_metric import TruthMetric
 
 
 class EffectRecognition(TruthMetric):
-    """``recognised``: 1 where early-layer statistics are nearest to the right effect's, known from other pictures' truths."""
+    """``recognised``: 1 where early-layer statistics tell the right effect, known from other pictures' truths."""
 
     eye = EarlyEye
     cached_by = "effects"
+    version = "2"
     columns: ClassVar[Mapping[str, Column]] = {"recognised": Column("effect recognised", "higher", percent=True)}
 
     def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
@@ -33,8 +34,8 @@ class EffectRecognition(TruthMetric):
         for sight in sights(request, self.look(request), self.draws, self.seed):
             if not sight.others:
                 raise NotMeasured("an effect is recognised by its truth on other pictures: give two pictures or more")
-            known = {effect: [other.own(effect)["early"] for other in sight.others] for effect in effects}
+            known = Recogniser({effect: [other.own(effect)["early"] for other in sight.others] for effect in effects})
             for effect, places, look in sight.by_effect():
-                for place, name in zip(places, recognise(look["early"], known), strict=True):
+                for place, name in zip(places, known.names(look["early"]), strict=True):
                     board.put(place, "recognised", name == effect)
         return board.result()

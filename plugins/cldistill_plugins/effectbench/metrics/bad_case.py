@@ -8,6 +8,12 @@ The paper asks a multimodal judge for bad cases (BCR).  The oracle knows every e
   nearest truth is no nearer to the output than to the unedited source;
 * **texture and detail loss** is the family of outputs that are *no* bad case: the right effect, but its detail is gone.
   They are tagged and counted on their own, for a blurred picture is still nearer to its sharp self than to anything else.
+
+The truth of a stochastic effect is a distribution, and "near" means near to its *centre*.  The distance is a squared
+Euclidean one, so for a fresh draw y of an effect with centre m and variance V, ``E|y - m|^2 = V``, while the unedited
+source s is at ``E|y - s|^2 = V + |m - s|^2``: a true draw is nearer to its own truth.  The nearest of a few draws does not
+have that property: two draws of confetti are twice as far from each other (2 V) as either is from the bare picture, and a
+quarter of all fresh draws of the bank's stochastic effects would have been bad cases.
 """
 
 from __future__ import annotations
@@ -52,7 +58,7 @@ def judge(
 
     Args:
         effect: the effect that was asked for, a key of the two mappings.
-        to_truths: effect -> distance of the output to its (nearest) truth.
+        to_truths: effect -> distance of the output to its truth.
         to_source: distance of the output to the unedited source.
         source_to_truths: effect -> distance of the unedited source to the same truths.
         detail: high-frequency energy of the output over the truth's, None where unknown.

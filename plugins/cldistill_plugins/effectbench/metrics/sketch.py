@@ -57,6 +57,17 @@ class Relative:
         """Return some of the pictures."""
         return Relative(self.rows[picked], self.lengths[picked])
 
+    def centre(self) -> tuple[Relative, Tensor]:
+        """Return the mean of several draws of one thing, (1, ...), and by how much it makes squared distances too large.
+
+        The mean of n draws is off the true mean by V / n in the mean square, where V is the draws' variance.  Without
+        that, ``|y - mean|^2`` is unbiased.  One draw has no variance: nothing is taken off.
+        """
+        row = self.rows.mean(dim=0, keepdim=True)
+        n = len(self.rows)
+        off = (self.rows - row).square().sum() / ((n - 1) * n) if n > 1 else row.new_zeros(())
+        return Relative(row, row.square().sum(dim=1)), off
+
     def squared_distances(self, others: Relative) -> Tensor:
         """Squared distances between all pictures here and all others, (N, M): ``|a|^2 + |b|^2 - 2 a.b``."""
         table = self.lengths[:, None] + others.lengths[None] - 2 * (self.rows @ others.rows.T)

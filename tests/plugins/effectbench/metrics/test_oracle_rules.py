@@ -13,7 +13,7 @@ from cldistill_plugins.effectbench.metrics.bad_case import (
     judge,
 )
 from cldistill_plugins.effectbench.metrics.bleeding import bleeding
-from cldistill_plugins.effectbench.metrics.recognition import recognise
+from cldistill_plugins.effectbench.metrics.recognition import Recogniser
 from cldistill_plugins.effectbench.metrics.style_statistics import channel_statistics, style_of_levels
 from cldistill_plugins.effectbench.metrics.subject import consistency
 
@@ -76,13 +76,20 @@ def test_the_nearest_centroid_wins_in_units_of_the_spread_within_effects() -> No
     # The first dimension tells the two effects apart but is small; the second is large and only content.
     oil = [torch.tensor([[0.0, 40.0]]), torch.tensor([[0.1, -40.0], [0.3, -40.0]])]
     ink = [torch.tensor([[1.0, 30.0]]), torch.tensor([[1.2, -50.0]])]
-    outputs = torch.tensor([[0.2, -30.0], [1.1, 30.0]])
-    assert recognise(outputs, {"oil": oil, "ink": ink}) == ["oil", "ink"]
+    known = Recogniser({"oil": oil, "ink": ink})
+    assert known.names(torch.tensor([[0.2, -30.0], [1.1, 30.0]])) == ["oil", "ink"]
 
 
-def test_one_other_picture_is_enough_to_be_recognised_by() -> None:
-    known = {"oil": [torch.tensor([[0.0, 0.0]])], "ink": [torch.tensor([[1.0, 1.0]])]}
-    assert recognise(torch.tensor([[0.9, 0.8]]), known) == ["ink"]
+def test_what_goes_together_within_effects_is_discounted() -> None:
+    # Content moves both dimensions together, the effect the second alone: plain distances would say the opposite.
+    content = [-6.0, -2.0, 2.0, 6.0]
+    known = Recogniser({name: [torch.tensor([[c, c + d]]) for c in content] for name, d in (("oil", 0), ("ink", 6))})
+    assert known.names(torch.tensor([[4.5, 4.5], [-4.5, 1.5]])) == ["oil", "ink"]
+
+
+def test_one_other_picture_is_enough_to_be_recognised_by_and_offsets_do_not_matter() -> None:
+    known = Recogniser({"oil": [torch.tensor([[1e4, 0.0]])], "ink": [torch.tensor([[1e4, 1e-2]])]})
+    assert known.names(torch.tensor([[1e4, 8e-3]])) == ["ink"]
 
 
 def test_channel_statistics_are_means_and_deviations_over_places() -> None:

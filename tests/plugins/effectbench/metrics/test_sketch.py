@@ -32,6 +32,22 @@ def test_the_lengths_are_distances_to_the_source_whatever_it_is() -> None:
     assert found.lengths.tolist() == [0.5]
 
 
+def test_distances_to_a_centre_of_few_draws_are_unbiased() -> None:
+    # Draws at 1 and 3 (and 5 elsewhere): mean 2, variance 2, so the mean is off by 2 / 2 = 1 in the mean square.
+    draws = Relative.of(torch.tensor([[[1.0, 0, 0, 0], [5, 0, 0, 0]], [[3.0, 0, 0, 0], [5, 0, 0, 0]]]), CENTRE)
+    centre, off = draws.centre()
+    assert centre.rows.tolist() == [[2.0, 0, 0, 0, 5, 0, 0, 0]] and centre.lengths.tolist() == [29.0]
+    assert off.item() == pytest.approx(1.0)
+    assert draws[:1].centre()[1].item() == 0.0
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(300):  # three draws with mean 0 and variance 10 in all, seen from a point at distance 4
+        few = Relative.of(torch.randn((3, 1, 10), generator=generator), torch.zeros(1, 1, 10))
+        centre, off = few.centre()
+        found.append(Relative.of(2 * torch.eye(10)[None, :1], torch.zeros(1, 1, 10)).squared_distances(centre) - off)
+    assert torch.cat(found).mean().item() == pytest.approx(4.0, abs=0.5)
+
+
 def test_a_narrow_level_is_kept_as_it_is(levels: list[Tensor]) -> None:
     found = sketch([level[:, :10] for level in levels], width=16)
     assert found.shape == (6, 2, 16)
