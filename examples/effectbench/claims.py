@@ -1,0 +1,155 @@
+"""What the paper leads one to expect, held against the evaluations: each claim with its figure, interval and verdict.
+
+All intervals are paired bootstraps over test pictures (`cldistill.bootstrap`).  A claim holds when its whole interval lies
+on the expected side, fails when it lies on the other one, and is open when it does neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cldistill.bootstrap import Interval, Resampled, resample
+
+Report = Mapping[str, Any]
+Matrix = NDArray[np.float64]
+HOLDS, FAILS, OPEN, UNMEASURED = "holds", "does not hold", "open", "not measured"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One expectation and what was found."""
+
+    text: str
+    figure: str
+    """What the number is."""
+    verdict: str
+    interval: Interval | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as JSON data."""
+        return asdict(self)
+
+
+def values(report: Report, system: str, metric: str, effects: Sequence[str] | None = None) -> Matrix:
+    """Return a system's values of a metric, ``[pictures, effects]``.
+
+    Raises:
+        KeyError: the system or the metric is not in the report.
+    """
+    pools = report["values"][system]
+    names = [e["name"] for e in report["effects"]] if effects is None else list(effects)
+    columns = [pools[name][metric] for name in names if metric in pools.get(name, {})]
+    if not columns:
+        raise KeyError(metric)
+    return np.array([[np.nan if v is None else v for v in column] for column in columns], dtype=np.float64).T
+
+
+def stochastic(report: Report) -> list[str]:
+    """Return the names of the stochastic effects."""
+    return [effect["name"] for effect in report["effects"] if effect.get("stochastic")]
+
+
+def difference(a: Matrix, b: Matrix) -> Interval:
+    """Return the paired difference of means, ``a - b``."""
+    first, second = resample(a), resample(b)
+    return Resampled(first.figure - second.figure, first.draws - second.draws, first.n).interval()
+
+
+def ratio(a: Matrix, b: Matrix) -> Interval:
+    """Return the paired ratio of means, ``a / b``."""
+    first, second = resample(a), resample(b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        draws = np.where(second.draws == 0, np.nan, first.draws / second.draws)
+        figure = first.figure / second.figure if second.figure else float("nan")
+    return Resampled(float(figure), draws, first.n).interval()
+
+
+def below(limit: float) -> Callable[[Interval], str]:
+    """Judge a figure that should lie clearly below a limit."""
+    return lambda i: HOLDS if i.high < limit else FAILS if i.low > limit else OPEN
+
+
+def above(limit: float) -> Callable[[Interval], str]:
+    """Judge a figure that should lie clearly above a limit."""
+    return lambda i: HOLDS if i.low > limit else FAILS if i.high < limit else OPEN
+
+
+def not_above(limit: float) -> Callable[[Interval], str]:
+    """Judge a figure that should not lie clearly above a limit."""
+    return lambda i: FAILS if i.low > limit else HOLDS
+
+
+def at_least(limit: float) -> Callable[[Interval], str]:
+    """Judge a point figure that should reach a limit; an interval that does not clear it is said to be open."""
+    return lambda i: (HOLDS if i.low >= limit else OPEN) if i.mean >= limit else FAILS
+
+
+def of_table1(report: Report) -> list[Claim]:
+    """Ours against the teachers and against plain flow matching."""
+    few = stochastic(report)
+
+    def pair(metric: str, a: str, b: str, effects: Sequence[str] | None = None) -> Callable[[], Interval]:
+        return lambda: difference(values(report, a, metric, effects), values(report, b, metric, effects))
+
+    return [
+        claim("Ours at 8 is no worse than Base on the distance to the truth", "truth distance, ours − Base",
+              pair("truth_distance", "ours", "teacher"), not_above(0)),
+        claim("Ours at 8 is no worse than Base on bad cases", "bad cases, ours − Base",
+              pair("bad_case", "ours", "teacher"), not_above(0)),
+        claim("All-in-1 FM + Lightning has more bad cases than ours", "bad cases, FM + Lightning − ours",
+              pair("bad_case", "fm-lightning", "ours"), above(0)),
+        claim("All-in-1 FM + Lightning is further from the truth's detail on stochastic effects",
+              "high-frequency distance, FM + Lightning − ours", pair("hf_distance", "fm-lightning", "ours", few), above(0)),
+    ]  # fmt: skip
+
+
+def of_table3(report: Report) -> list[Claim]:
+    """What each part contributes."""
+
+    def of(system: str, metric: str) -> Matrix:
+        return values(report, system, metric)
+
+    return [
+        claim("Adding AOP to PDSR cuts bad cases by 1.5 times or more (paper: 1.8)", "bad cases, PDSR / PDSR + AOP",
+              lambda: ratio(of("pdsr", "bad_case"), of("aop", "bad_case")), at_least(1.5)),
+        claim("Without PDSR general instructions are kept worse", "squared error without PDSR − ours",
+              lambda: difference(general(report, "no-pdsr", "error"), general(report, "ours", "error")), above(0)),
+        claim("TS-DMD raises high-frequency energy", "log of detail over the truth's, + TS − without",
+              lambda: difference(of("ts", "hf_log_ratio"), of("aop", "hf_log_ratio")), above(0)),
+        claim("TA-FM lowers bad cases", "bad cases, + TA − without",
+              lambda: difference(of("ours", "bad_case"), of("ts", "bad_case")), below(0)),
+    ]  # fmt: skip
+
+
+def of_table5(report: Report, before: str, after: str) -> list[Claim]:
+    """What the old effects lost."""
+    old = list(report["values"][before])
+    old = [name for name in old if "truth_closeness" in report["values"][before][name]]
+
+    def loss() -> Interval:
+        kept = ratio(values(report, after, "truth_closeness", old), values(report, before, "truth_closeness", old))
+        return Interval(1 - kept.mean, 1 - kept.high, 1 - kept.low, kept.n)
+
+    return [
+        claim("After four additions the old effects lose at most 2 %", "share of closeness to the truth lost", loss,
+              not_above(0.02)),
+    ]  # fmt: skip
+
+
+def general(report: Report, system: str, metric: str) -> Matrix:
+    """Return a system's values on general instructions, ``[items, 1]``."""
+    return np.array(report["values"][system]["general"][metric], dtype=np.float64)[:, None]
+
+
+def claim(text: str, figure: str, measure: Callable[[], Interval], judge: Callable[[Interval], str]) -> Claim:
+    """Measure and judge one expectation; what the report lacks is not measured."""
+    try:
+        found = measure()
+    except KeyError:
+        return Claim(text, figure, UNMEASURED)
+    return Claim(text, figure, judge(found), found)

@@ -1,0 +1,143 @@
+"""Turn the evaluations of a working folder into committed results: `results/*.json`, and this folder's README.md.
+
+    python examples/effectbench/render.py WORK
+
+The JSON files keep what a table says, with the command, seed, versions and machine that made it, and each effect's means;
+every single value and picture stays in WORK/eval/<table>, where report.html shows them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import claims
+from tables import claims_table, comparison_table, composition_table, deployment_table, not_run_table, system_table
+from unrun import not_run
+
+HERE = Path(__file__).parent
+KEPT = (
+    "format", "name", "created", "command", "seed", "versions", "machine", "systems", "metrics", "pictures", "summary",
+    "floors", "comparisons", "not_measured", "not_run",
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, metavar="WORK", help="folder that run.py worked in")
+    parser.add_argument("--into", type=Path, default=HERE, metavar="DIR", help="where results go (default: here)")
+    given = parser.parse_args(arguments)
+    results = collect(given.work)
+    (given.into / "results").mkdir(parents=True, exist_ok=True)
+    for name, result in results.items():
+        path = given.into / "results" / f"{name}.json"
+        path.write_text(json.dumps(rounded(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    figures = copy_figures(given.work, given.into)
+    (given.into / "README.md").write_text(page(results, figures, given.work), encoding="utf-8")
+    print(f"{given.into / 'README.md'}: {len(results)} results, {len(figures)} figures")
+    return 0
+
+
+def collect(work: Path) -> dict[str, Any]:
+    """Read what the working folder has, and hold it against the paper's claims."""
+    reports = {path.parent.name: json.loads(path.read_text()) for path in sorted((work / "eval").glob("*/report.json"))}
+    results: dict[str, Any] = {name: shortened(report) for name, report in reports.items()}
+    for name in ("deployment", "composition", "figures"):
+        for path in (work / "eval" / f"{name}.json", work / "eval" / name / f"{name}.json"):
+            if path.is_file():
+                results[name] = json.loads(path.read_text())
+    results["claims"] = {"claims": [claim.plain() for claim in all_claims(reports)]}
+    results["costs"] = {path.stem: json.loads(path.read_text()) for path in sorted((work / "done").glob("*.json"))}
+    return results
+
+
+def all_claims(reports: Mapping[str, Any]) -> list[claims.Claim]:
+    """Judge what can be judged."""
+    found = []
+    if "table1" in reports:
+        found += claims.of_table1(reports["table1"])
+    if "table3" in reports:
+        found += claims.of_table3(reports["table3"])
+    if "table5" in reports:
+        grown = [s["name"] for s in reports["table5"]["systems"] if s["name"].startswith("ours-")]
+        found += claims.of_table5(reports["table5"], grown[0], grown[-1])
+    return found
+
+
+def shortened(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what a table says, and each effect's means."""
+    kept = {key: report[key] for key in KEPT if key in report}
+    means = {
+        system: {effect: {name: value["mean"] for name, value in metrics.items()} for effect, metrics in pools.items()}
+        for system, pools in report["per_effect"].items()
+    }
+    return {**kept, "effects": [effect["name"] for effect in report["effects"]], "per_effect_means": means}
+
+
+def rounded(data: Any) -> Any:
+    """Round every float to five digits: more is noise."""
+    if isinstance(data, float):
+        return round(data, 5)
+    if isinstance(data, Mapping):
+        return {key: rounded(value) for key, value in data.items()}
+    return [rounded(value) for value in data] if isinstance(data, (list, tuple)) else data
+
+
+def copy_figures(work: Path, into: Path) -> list[Path]:
+    """Copy the plots beside the page."""
+    (into / "figures").mkdir(exist_ok=True)
+    found = sorted((work / "eval" / "figures").glob("*.png"))
+    return [Path(shutil.copyfile(path, into / "figures" / path.name)) for path in found]
+
+
+def page(results: Mapping[str, Any], figures: Sequence[Path], work: Path) -> str:
+    """Return the page."""
+    text = (HERE / "page.md").read_text(encoding="utf-8")
+    parts = {
+        "claims": claims_table(results["claims"]["claims"]),
+        "table1": _table(results, "table1", ("truth_distance", "bad_case", "vsa", "recognised", "hf_distance", "retention")),
+        "table1b": _table(results, "table1", ("truth_closeness", "truth_energy", "lpips_source", "soft_case",
+                                              "bleeding_untriggered", "bleeding_wrong_trigger")),
+        "compare1": _compared(results, "table1") or "None.",
+        "table3": _table(results, "table3", ("truth_distance", "bad_case", "hf_log_ratio", "hf_distance", "retention")),
+        "compare3": _compared(results, "table3") or "None.",
+        "steps": _table(results, "steps", ("truth_distance", "bad_case", "hf_distance")),
+        "table4": "\n\n".join(_scaling(results)),
+        "table5": _table(results, "table5", ("truth_distance", "truth_closeness", "bad_case")),
+        "table2": deployment_table(results.get("deployment")),
+        "composition": composition_table(results.get("composition")),
+        "not_run": not_run_table([*not_run(results), *_unmeasured(results)]),
+        "figures": "\n\n".join(f"![{path.stem}](figures/{path.name})" for path in figures) or "Not made yet.",
+    }  # fmt: skip
+    for name, value in parts.items():
+        text = text.replace(f"<!-- {name} -->", value)
+    return text
+
+
+def _table(results: Mapping[str, Any], name: str, metrics: Sequence[str]) -> str:
+    return system_table(results[name], metrics) if name in results else "Not run."
+
+
+def _compared(results: Mapping[str, Any], name: str) -> str:
+    return comparison_table(results[name]) if name in results else ""
+
+
+def _scaling(results: Mapping[str, Any]) -> list[str]:
+    names = sorted((name for name in results if name.startswith("table4-")), key=lambda name: int(name.split("-")[1]))
+    metrics = ("truth_distance", "bad_case", "hf_distance")
+    parts = [f"**{name.split('-')[1]} effects**\n\n{system_table(results[name], metrics)}" for name in names]
+    return parts or ["Not run."]
+
+
+def _unmeasured(results: Mapping[str, Any]) -> list[dict[str, str]]:
+    entries = results.get("table1", {}).get("not_measured", ())
+    return [{"what": f"metric `{e['component']}`", "why": e["reason"], "cost": ""} for e in entries]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,263 @@
+"""The steps of EffectBench: what each runs, what it needs first, and what it costs.
+
+A step is a command line in the working folder.  Nothing here runs anything: `run.py` does.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cldistill_plugins.effectbench.bank import bank_of
+
+PYTHON = (sys.executable, "-m")
+CLI = (*PYTHON, "cldistill")
+ABLATIONS = ("pdsr", "aop", "ts", "no-pdsr")
+"""Table 3's rows beside ours, by the ends of their recipes' names."""
+COARSE = {"pdsr": "coarse-no-aop", "aop": "coarse", "ts": "coarse", "no-pdsr": "coarse-no-pdsr"}
+"""Which coarse half each ablation goes on from."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large an EffectBench is run."""
+
+    name: str
+    effects: int
+    """Effects of Tables 1, 3 and 5."""
+    added: int
+    """Effects that Table 5 adds one by one: the catalogue's next ones."""
+    scaling: Sequence[int]
+    """Further sizes of Table 4."""
+    teacher_steps: int
+    coarse_steps: int
+    full_steps: int
+    lightning_steps: int
+    add_steps: int
+    art: int
+    photos: int
+    """Test pictures: held-out art, and photos (none of the kind was ever trained on)."""
+    queries: int
+    compositions: int
+    sampling_steps: int = 40
+    """Steps of the teachers, where they are measured."""
+    extra: Sequence[str] = ()
+    """Further ``--set`` of every training run."""
+
+
+SIZES = {
+    size.name: size
+    for size in (
+        Size(
+            "smoke", 3, 1, (), 2, 2, 2, 1, 1, 2, 0, 12, 1, 4, ("samples=null", "train.batch_size=2", "targets.steps=2")
+        ),
+        Size("laptop", 50, 4, (10, 20), 400, 3000, 100, 100, 100, 4, 4, 200, 10),
+        Size("full", 50, 4, (10, 20, 100, 180), 2000, 12000, 600, 300, 100, 12, 12, 200, 50),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, after those that it needs."""
+
+    name: str
+    command: Sequence[str]
+    needs: Sequence[str] = ()
+    threads: int = 1
+    """Threads that it may use; a step of more than one runs alone."""
+    note: str = field(default="", compare=False)
+
+
+def all_steps(size: Size) -> list[Step]:
+    """Return every step of a size, in an order in which each comes after what it needs."""
+    return [
+        *preparation(size), *trainings(size), *growing(size), *measurements(size), *looking(size), *scaling(size),
+    ]  # fmt: skip
+
+
+def sets(*values: str) -> list[str]:
+    """Return ``--set`` options."""
+    return [word for value in values for word in ("--set", value)]
+
+
+def bank_file(effects: int) -> str:
+    """Return the list of the first effects, as `bank` writes it."""
+    return f"bank/effects-{effects}.yaml"
+
+
+def preparation(size: Size) -> list[Step]:
+    """Bank, test pictures, teachers."""
+    total = max(size.effects + size.added, *size.scaling, 0)
+    bank = (*PYTHON, "cldistill_plugins.effectbench.bank", "bank", "--effects", str(total), "--lists")
+    sizes = [str(n) for n in sorted({size.effects, total, *size.scaling})]
+    pictures = (*PYTHON, "cldistill_plugins.effectbench.bank.pictures", "pictures")
+    teachers = (
+        *CLI,
+        "teachers",
+        "effectbench-coarse",
+        "--export",
+        "teachers",
+        *sets(f"effects={bank_file(total)}", _teacher(size)),
+    )
+    return [
+        Step("bank", (*bank, *sizes), threads=2),
+        Step("pictures", (*pictures, "--art", str(size.art), "--photos", str(size.photos))),
+        Step("teachers", teachers, ("bank",), threads=2),
+    ]
+
+
+def _teacher(size: Size) -> str:
+    return f"teacher.options.steps={size.teacher_steps}"
+
+
+def train(size: Size, recipe: str, output: str, *values: str, effects: int | None = None) -> tuple[str, ...]:
+    """Return the command of one training run of this size."""
+    common = [f"effects={bank_file(effects or size.effects)}", _teacher(size), *size.extra, *values]
+    return (*CLI, "run", recipe, "--output", f"runs/{output}", *sets(*common))
+
+
+def coarse(size: Size, steps: int | None = None) -> list[str]:
+    """Return the overrides of a coarse half."""
+    steps = steps or size.coarse_steps
+    warmup = "slots.student.lr.0.warmup=20" if steps > 40 else "slots.student.lr.0.warmup=0"
+    return [f"train.generator_steps={steps}", f"router.options.mixed_until={steps}", warmup]
+
+
+def trainings(size: Size) -> list[Step]:
+    """All students of Tables 1 and 3, and the acceleration LoRA."""
+    steps = [
+        Step(f"train-{name}", train(size, f"effectbench-{name}", f"effectbench-{name}", *coarse(size)), ("teachers",))
+        for name in ("coarse", "fm", "coarse-no-aop", "coarse-no-pdsr")
+    ]
+    lightning = [f"train.generator_steps={size.lightning_steps}", *size.extra]
+    command = (*CLI, "run", "effectbench-lightning", "--output", "runs/effectbench-lightning", *sets(*lightning))
+    full = f"train.generator_steps={size.full_steps}"
+    return [
+        *steps,
+        Step("train-lightning", command),
+        Step("train-ours", train(size, "effectbench", "effectbench", full), ("train-coarse",)),
+        *(
+            Step(
+                f"train-{name}",
+                train(size, f"effectbench-{name}", f"effectbench-{name}", full),
+                (f"train-{COARSE[name]}",),
+            )
+            for name in ABLATIONS
+        ),
+    ]
+
+
+def scaling(size: Size) -> list[Step]:
+    """Table 4's further sizes: a coarse half in proportion to the effects, then the same full steps."""
+    steps = []
+    for count in size.scaling:
+        share = max(1, size.coarse_steps * count // size.effects)
+        init = f"slots.student.init=runs/effectbench-coarse-{count}/collection"
+        full = (f"train.generator_steps={size.full_steps}", init, f"name=effectbench-{count}")
+        few = ["samples=null"]
+        first = train(
+            size, "effectbench-coarse", f"effectbench-coarse-{count}", *coarse(size, share), *few, effects=count
+        )
+        second = train(size, "effectbench", f"effectbench-{count}", *full, *few, effects=count)
+        flow = train(size, "effectbench-fm", f"effectbench-fm-{count}", *coarse(size, share), *few, effects=count)
+        steps += [
+            Step(f"train-coarse-{count}", first, ("teachers",)),
+            Step(f"train-ours-{count}", second, (f"train-coarse-{count}",)),
+            Step(f"train-fm-{count}", flow, ("teachers",)),
+            _table4(size, count),
+        ]
+    return steps
+
+
+def growing(size: Size) -> list[Step]:
+    """Table 5: one effect after the other, each from the collection before; the old effects' teachers are not used."""
+    steps, before, needed = [], "runs/effectbench/collection", "train-ours"
+    for number, name in enumerate(added_names(size), start=size.effects + 1):
+        output = f"runs/effectbench-{number}"
+        command = (*CLI, "add", before, f"bank/{name}", "--output", output, "--steps", str(size.add_steps))
+        steps.append(Step(f"add-{number}", command, (needed,)))
+        before, needed = f"{output}/collection", f"add-{number}"
+    return steps
+
+
+def added_names(size: Size) -> list[str]:
+    """Return the names of the effects that are added."""
+    return [effect.name for effect in bank_of(size.effects + size.added)[size.effects :]]
+
+
+def evaluate(size: Size, recipe: str, output: str, *values: str, effects: int | None = None) -> tuple[str, ...]:
+    """Return the command of one evaluation."""
+    common = [f"effects={bank_file(effects or size.effects)}", _teacher(size), *values]
+    return (*CLI, "eval", recipe, "--output", f"eval/{output}", *sets(*common))
+
+
+def measurements(size: Size) -> list[Step]:
+    """Tables 1, 3, 4 and 5, and few steps."""
+    students = [f"train-{name}" for name in ("ours", *ABLATIONS)]
+    rivals = ("train-fm", "train-lightning")
+    last = f"add-{size.effects + size.added}"
+    return [
+        Step(
+            "table1", evaluate(size, "effectbench-table1", "table1", *_few(size)), ("train-ours", *rivals, "pictures")
+        ),
+        Step("table3", evaluate(size, "effectbench-table3", "table3", *_few(size)), (*students, "pictures")),
+        Step("steps", evaluate(size, "effectbench-steps", "steps", *_few(size)), ("train-ours", "pictures")),
+        Step("table5", _table5(size), (last, "train-lightning", "pictures")),
+    ]
+
+
+def looking(size: Size) -> list[Step]:
+    """Table 2, compositions, and Figures 4, 5 and 9."""
+    ours, bank = ("--collection", "runs/effectbench/collection"), bank_file(size.effects)
+    table2 = (
+        *PYTHON,
+        "cldistill_plugins.deployment",
+        *ours,
+        "--adapters",
+        "teachers",
+        "--output",
+        "eval/deployment.json",
+    )
+    compose = (*PYTHON, "cldistill_plugins.effectbench.composition", "effectbench-eval", *ours)
+    counts = ("--pairs-of-effects", str(size.compositions), "--pictures", str(min(4, size.art + size.photos)))
+    into = ("--output", "eval/composition.json", *sets(f"effects={bank}", _teacher(size)))
+    rows = [word for name in ("effectbench", *(f"effectbench-{n}" for n in ABLATIONS)) for word in _curve(name)]
+    figures = (*PYTHON, "cldistill_plugins.effectbench.figures", "runs/effectbench", "--output", "eval/figures", *rows)
+    return [
+        Step("deployment", (*table2, "--queries", str(size.queries)), ("train-ours", "teachers")),
+        Step("composition", (*compose, *counts, *into), ("train-ours", "pictures")),
+        Step("figures", figures, tuple(f"train-{name}" for name in ("ours", *ABLATIONS))),
+    ]
+
+
+def _curve(run: str) -> list[str]:
+    name = "ours" if run == "effectbench" else run.removeprefix("effectbench-")
+    return ["--curves", f"{name}=runs/{run}"]
+
+
+def _few(size: Size) -> list[str]:
+    return [f"evaluate.pictures={size.art + size.photos}", f"evaluate.teacher_steps={size.sampling_steps}"]
+
+
+def _table4(size: Size, count: int) -> Step:
+    ours, flow = f"run:effectbench-{count}", f"run:effectbench-fm-{count}"
+    adapters = (f"evaluate.systems.ours.adapter={ours}", f"evaluate.systems.fm-lightning.adapter={flow}")
+    command = evaluate(size, "effectbench-table4", f"table4-{count}", *adapters, effects=count)
+    return Step(f"table4-{count}", command, (f"train-ours-{count}", f"train-fm-{count}", "train-lightning", "pictures"))
+
+
+def _table5(size: Size) -> tuple[str, ...]:
+    numbers = range(size.effects, size.effects + size.added + 1)
+    systems = [{"name": f"ours-{n}", "title": f"{n} effects", "adapter": _grown(size, n)} for n in numbers]
+    lightning = {"name": "teacher-lightning", "title": "Base + Lightning", "adapter": "teacher"}
+    systems.append({**lightning, "with": "run:effectbench-lightning"})
+    compare = [[f"ours-{n}", f"ours-{size.effects}"] for n in numbers[1:]]
+    values = (f"evaluate.systems={json.dumps(systems)}", f"evaluate.compare={json.dumps(compare)}")
+    return evaluate(size, "effectbench-table5", "table5", *values, effects=size.effects + size.added)
+
+
+def _grown(size: Size, number: int) -> str:
+    return "run:effectbench" if number == size.effects else f"run:effectbench-{number}"

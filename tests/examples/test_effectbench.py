@@ -1,0 +1,104 @@
+"""EffectBench's driver: the plan hangs together, steps run once and in order, and the smallest one runs whole."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parents[2] / "examples" / "effectbench"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def beside() -> object:
+    """The example's modules import one another by plain names, as scripts do."""
+    sys.path.insert(0, str(HERE))
+    yield
+    sys.path.remove(str(HERE))
+
+
+def module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[name] = found
+    spec.loader.exec_module(found)
+    return found
+
+
+@pytest.mark.parametrize("size", ["smoke", "laptop", "full"])
+def test_every_step_comes_after_what_it_needs(size: str) -> None:
+    steps = module("steps")
+    seen: set[str] = set()
+    for step in steps.all_steps(steps.SIZES[size]):
+        assert set(step.needs) <= seen, step.name
+        seen.add(step.name)
+    assert {"table1", "table3", "table5", "steps"} <= seen
+
+
+def test_a_failure_stops_only_what_needs_it_and_nothing_runs_twice(tmp_path: Path) -> None:
+    steps, run = module("steps"), module("run")
+    python = sys.executable
+    plan = [
+        steps.Step("first", (python, "-c", "open('first', 'a').write('x')")),
+        steps.Step("broken", (python, "-c", "raise SystemExit(3)")),
+        steps.Step("after-broken", (python, "-c", "open('never', 'w')"), ("broken",)),
+        steps.Step("last", (python, "-c", "open('last', 'w').write(open('first').read())"), ("first",)),
+    ]
+    assert run.run_all(tmp_path, plan, 2) == 1
+    assert (tmp_path / "last").read_text() == "x"
+    assert not (tmp_path / "never").exists()
+    assert run.run_all(tmp_path, [plan[0], plan[3]], 2) == 0
+    assert (tmp_path / "first").read_text() == "x"
+    marker = json.loads((tmp_path / "done" / "first.json").read_text())
+    assert marker["command"].startswith("python -c")
+
+
+def report(**systems: dict[str, list[float]]) -> dict[str, object]:
+    return {
+        "effects": [{"name": "a", "stochastic": True}],
+        "values": {name: {"a": metrics} for name, metrics in systems.items()},
+    }
+
+
+def test_claims_are_judged_by_their_whole_interval() -> None:
+    claims = module("claims")
+    noise = np.random.default_rng(0).normal(0, 0.01, 12)
+    teacher = {"truth_distance": [0.5] * 12, "bad_case": [0.0, 1.0] * 6, "hf_distance": [0.3] * 12}
+    ours = {"truth_distance": list(0.4 + noise), "bad_case": [1.0, 1.0] * 6, "hf_distance": [0.1] * 12}
+    fm = {"truth_distance": [0.6] * 12, "bad_case": [1.0, 1.0] * 6, "hf_distance": [0.2] * 12}
+    found = claims.of_table1(report(teacher=teacher, ours=ours, **{"fm-lightning": fm}))
+    assert [claim.verdict for claim in found] == ["holds", "does not hold", "open", "holds"]
+    assert found[0].interval.mean == pytest.approx(-0.1 + noise.mean())
+
+
+def test_what_a_report_lacks_is_not_measured_and_the_loss_of_old_effects_is_a_share() -> None:
+    claims = module("claims")
+    assert {claim.verdict for claim in claims.of_table3(report(ours={"bad_case": [0.0]}))} == {"not measured"}
+    before, after = {"truth_closeness": [0.8, 0.4]}, {"truth_closeness": [0.6, 0.3]}
+    (lost,) = claims.of_table5(report(old=before, new=after), "old", "new")
+    assert lost.interval.mean == pytest.approx(0.25)
+    assert lost.verdict == "does not hold"
+
+
+def test_the_whole_chain_runs_on_three_effects(tmp_path: Path) -> None:
+    """Bank, teachers, students, ablations, evaluations, growth, deployment, figures, page: minutes on a laptop's core."""
+    command = [sys.executable, str(HERE / "run.py"), str(tmp_path / "work"), "--size", "smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    logs = "\n".join(f"== {p.name}\n{p.read_text()[-1500:]}" for p in sorted((tmp_path / "work/logs").glob("*.log")))
+    assert done.returncode == 0, f"{done.stdout}\n{logs}"
+    page = [sys.executable, str(HERE / "render.py"), str(tmp_path / "work"), "--into", str(tmp_path / "page")]
+    assert subprocess.run(page, capture_output=True, text=True, check=False).returncode == 0
+    text = (tmp_path / "page/README.md").read_text()
+    assert "All-in-1 FM + Lightning" in text
+    assert "<!--" not in text
+    claims = json.loads((tmp_path / "page/results/claims.json").read_text())["claims"]
+    assert len(claims) == 9
+    assert all(claim["verdict"] != "not measured" for claim in claims)
