@@ -14,11 +14,14 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from cldistill.errors import NotMeasured
-from cldistill.records import FAILURE, FLOOR, GENERAL, EffectInfo, Item
+from cldistill.records import FAILURE, FLOOR, GENERAL, PROBES, EffectInfo, Item
+from cldistill.testing import check_metric
 from cldistill.testing.metric_check import TinyMetricRequest
-from cldistill_plugins.effectbench.measured import looks
+from cldistill_plugins.effectbench.bank import EffectError
+from cldistill_plugins.effectbench.measured import looks, truths
 from cldistill_plugins.effectbench.measured.bleeding import Bleeding
 from cldistill_plugins.effectbench.measured.closeness import Closeness
+from cldistill_plugins.effectbench.measured.distances import share_of_way
 from cldistill_plugins.effectbench.measured.high_frequency import HighFrequencyEnergy
 from cldistill_plugins.effectbench.measured.lpips import HedVggLpipsMetric
 from cldistill_plugins.effectbench.measured.oracle import BcrOracle, VsaOracle
@@ -36,12 +39,12 @@ WRONG = dict(zip(EFFECTS, (*EFFECTS[1:], EFFECTS[0]), strict=True))
 
 def outputs_of(studio: Studio) -> dict[str, dict[str, list[Image.Image]]]:
     """Outputs of four systems whose faults are known."""
-    truths = {name: studio.truth(name) for name in EFFECTS}
+    made = {name: studio.truth(name) for name in EFFECTS}
     return {
-        "perfect": truths,
+        "perfect": made,
         "idle": {name: studio.pictures() for name in EFFECTS},
-        "confused": {name: truths[WRONG[name]] for name in EFFECTS},
-        "soft": {name: [p.filter(ImageFilter.GaussianBlur(1)) for p in truths[name]] for name in EFFECTS},
+        "confused": {name: made[WRONG[name]] for name in EFFECTS},
+        "soft": {name: [p.filter(ImageFilter.GaussianBlur(1)) for p in made[name]] for name in EFFECTS},
     }
 
 
@@ -120,10 +123,10 @@ def test_subject_consistency_is_five_for_the_truth_one_for_another_subject_and_z
     studio: Studio,
 ) -> None:
     posters = replace(studio, effects=("hope-poster", "mosaic"))
-    truths = posters.truth("hope-poster")
+    posted = posters.truth("hope-poster")
     outputs = {
-        "perfect": {"hope-poster": truths},
-        "swapped": {"hope-poster": truths[::-1]},
+        "perfect": {"hope-poster": posted},
+        "swapped": {"hope-poster": posted[::-1]},
         "idle": {"hope-poster": posters.pictures()},
         "confused": {"hope-poster": posters.truth("mosaic")},
     }
@@ -133,7 +136,7 @@ def test_subject_consistency_is_five_for_the_truth_one_for_another_subject_and_z
     assert scores["idle"] == scores["confused"] == [0.0, 0.0]
     # Nothing of the asked-for truth is near a poster of another subject but its style: judged bad, or worst.
     assert max(scores["swapped"]) <= 1.0
-    alone = posters.ask({"perfect": {"hope-poster": truths[:1]}}, posters.sources[:1])
+    alone = posters.ask({"perfect": {"hope-poster": posted[:1]}}, posters.sources[:1])
     with pytest.raises(NotMeasured, match="another subject"):
         VsaOracle(draws=4)(alone)
 
@@ -170,6 +173,10 @@ def test_what_shows_without_the_trigger_bleeds(studio: Studio) -> None:
     assert found["leaky"]["mosaic/untriggered"].per_picture["bleeding_untriggered"] == pytest.approx([1, 1], abs=1e-3)
     assert found["leaky"]["party-frame/untriggered"].per_picture["bleeding_untriggered"] == nothing
     assert found.keys() == {"clean", "leaky"}
+    scattered = replace(studio, effects=("confetti",))
+    drawn = [scattered.draws("confetti", path, 1, seed=5)[0] for path in scattered.sources]
+    fresh = Bleeding(draws=6)(scattered.ask({"leaky": {"confetti/untriggered": drawn}}))
+    assert min(fresh["leaky"]["confetti/untriggered"].per_picture["bleeding_untriggered"]) > 0.5
 
 
 @pytest.mark.usefixtures("hed")
@@ -194,6 +201,21 @@ def test_effects_that_the_bank_does_not_know_are_not_measured(tmp_path: Path) ->
     asked = TinyMetricRequest([EffectInfo("mine", "my own")], items, {}, tmp_path)
     with pytest.raises(NotMeasured, match=r"none of the effects \(mine\)"):
         HighFrequencyEnergy()(asked)
+
+
+def test_an_effect_that_cannot_be_made_is_not_measured(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise EffectError("neural styles need the package onnxruntime")
+
+    monkeypatch.setattr(truths, "truth_draws", broken)
+    asked = replace(studio, effects=("crimson-oil",)).ask({"idle": {"crimson-oil": studio.pictures()}})
+    with pytest.raises(NotMeasured, match=r"'crimson-oil' cannot be made: .* onnxruntime"):
+        HighFrequencyEnergy(draws=4)(asked)
+
+
+def test_a_picture_that_an_effect_does_not_change_has_no_closeness() -> None:
+    assert share_of_way(0.1, 0.4) == pytest.approx(0.75)
+    assert share_of_way(0.1, 0.0) is None
 
 
 def test_a_metric_knows_the_truth_and_which_effects_draw(studio: Studio) -> None:
@@ -239,6 +261,16 @@ def test_retention_is_the_ratio_of_errors_on_the_items_with_a_known_result(tmp_p
 
 def test_retention_says_nothing_without_the_base(tmp_path: Path, studio: Studio) -> None:
     assert Retention()(general_request(tmp_path, studio, {"student": {GENERAL: studio.pictures()}})) == {}
+
+
+@pytest.mark.usefixtures("hed")
+@pytest.mark.parametrize(
+    "part", [part for part in register_metrics() if part.name != "retention"], ids=lambda p: p.name
+)
+def test_every_metric_keeps_what_a_metric_promises(part: Any, studio: Studio) -> None:
+    outputs = outputs_of(studio)
+    probes = {f"mosaic/{probe}": studio.pictures() for probe in PROBES}
+    check_metric(part, {"draws": 4}, request=studio.ask({"perfect": outputs["perfect"] | probes}), fresh=False)
 
 
 def test_the_metrics_are_registered_with_what_they_need() -> None:

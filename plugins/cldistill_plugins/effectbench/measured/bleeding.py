@@ -10,7 +10,7 @@ from cldistill.records import PROBES, Column, MetricValues
 
 from ..metrics.bleeding import bleeding
 from .board import Board
-from .distances import to_own
+from .distances import Centres, relative
 from .sights import sights
 from .truth_metric import TruthMetric
 
@@ -18,6 +18,7 @@ from .truth_metric import TruthMetric
 class Bleeding(TruthMetric):
     """``bleeding_untriggered``, ``bleeding_wrong_trigger``: share of the way to the effect's truth, 0 where nothing shows."""
 
+    version = "2"
     columns: ClassVar[Mapping[str, Column]] = {
         "bleeding_untriggered": Column("bleeding without the trigger", "lower", percent=True),
         "bleeding_wrong_trigger": Column("bleeding under an unknown trigger", "lower", percent=True),
@@ -25,12 +26,13 @@ class Bleeding(TruthMetric):
 
     def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
         """Measure every system that was asked the probes."""
-        board, eye = Board(request), self.look(request)
-        for probe in PROBES:
-            for sight in sights(request, eye, self.draws, self.seed, probe):
-                for effect, places, look in sight.by_effect():
-                    table, unedited = to_own(look, effect, sight.truths)
-                    for place, distance in zip(places, table.amin(dim=1).tolist(), strict=True):
-                        value = bleeding(distance, float(unedited.min()))
-                        board.put(place, f"bleeding_{probe.replace('-', '_')}", value)
+        board = Board(request)
+        for sight in sights(request, self.look(request), self.draws, self.seed, PROBES):
+            for effect, places, look in sight.by_effect():
+                truth, outputs = Centres.of([effect], sight.truths), relative(look, sight.truths)
+                unedited = truth.of_source()[effect]
+                rows = zip(places, truth.distances(outputs), outputs.lengths.tolist(), strict=True)
+                for place, distances, to_source in rows:
+                    value = bleeding(distances[effect], to_source, unedited) if unedited > 0 else None
+                    board.put(place, f"bleeding_{place.probe.replace('-', '_')}", value)
         return board.result()

@@ -8,9 +8,8 @@ from typing import ClassVar
 from cldistill.protocols import MetricRequest
 from cldistill.records import Column, MetricValues
 
-from ..metrics.closeness import closeness
 from .board import Board
-from .distances import Rivals, relative
+from .distances import Rivals, relative, share_of_way
 from .sights import known_effects, sights
 from .truth_metric import TruthMetric
 
@@ -36,6 +35,6 @@ class Closeness(TruthMetric):
                 for place, distances in zip(places, found, strict=True):
                     own = distances[effect]
                     board.put(place, "distance", own)
-                    board.put(place, "closeness", float(closeness(own, unedited[effect])))
+                    board.put(place, "closeness", share_of_way(own, unedited[effect]))
                     board.put(place, "nearest_is_right", own <= min(distances.values()))
         return board.result()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..metrics.closeness import closeness
 from ..metrics.sketch import ALL, Relative
 from .looks import Look
 from .truths import Truths
@@ -22,6 +23,11 @@ def to_own(outputs: Look, effect: str, truths: Truths) -> tuple[Tensor, Tensor]:
     """Distances of outputs to the effect's reference draws (N, draws), and of the unedited source to them (draws,)."""
     own = relative(truths.own(effect), truths)
     return relative(outputs, truths).squared_distances(own), own.lengths
+
+
+def share_of_way(output: float, source: float) -> float | None:
+    """Closeness of an output by its distance and the source's to the truth; None where the effect changes nothing."""
+    return float(closeness(output, source)) if source > 0 else None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cldistill.protocols import MetricRequest
-from cldistill.records import FLOOR
+from cldistill.records import FLOOR, probe_pool
 
 from ..bank import knows
 from .looks import Eye, Look, album, ensure, joined, key_of
@@ -33,6 +33,11 @@ class Place(NamedTuple):
     def effect(self) -> str:
         """The effect that was asked for; the pool of a probe is ``<effect>/<probe>``."""
         return self.pool.partition("/")[0]
+
+    @property
+    def probe(self) -> str:
+        """What was left out or put in instead of the effect's trigger; empty for the effect itself."""
+        return self.pool.partition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -59,21 +64,22 @@ def known_effects(request: MetricRequest) -> list[str]:
     return [effect.name for effect in request.effects if knows(effect.name) and effect.name in request.items]
 
 
-def sights(request: MetricRequest, eye: Eye, draws: int, seed: int, probe: str | None = None) -> Iterator[Sight]:
+def sights(request: MetricRequest, eye: Eye, draws: int, seed: int, probes: Sequence[str] = ()) -> Iterator[Sight]:
     """Yield the held-out pictures one by one, so that one picture's outputs are in memory at a time.
 
     Args:
-        probe: look at the outputs of this probe (``untriggered``) instead of those of the effects themselves; there
-            is no floor then.
+        probes: look at the outputs of these probes (``untriggered``) instead of those of the effects themselves;
+            there is no floor then.
     """
-    pools = [f"{effect}/{probe}" if probe else effect for effect in known_effects(request)]
+    effects = known_effects(request)
+    pools = [probe_pool(effect, probe) for effect in effects for probe in probes] if probes else effects
     places = _places(request, pools)
     truths = {path: Truths(request, eye, path, _size(request, found), draws, seed) for path, found in places.items()}
     digests = request.digests
     for number, (path, found) in enumerate(places.items()):
         names = {place: digests[place.system][place.pool][place.at] for place in found}
         looks = _look(request, eye, names, number, len(places))
-        if probe is None:
+        if not probes:
             floors = (Place(FLOOR, pool, index) for pool, index in dict.fromkeys(_of(request, pools, path)))
             looks.update((place, truths[path].fresh(place.effect)) for place in floors)
         others = [truths[other] for other in places if other != path]

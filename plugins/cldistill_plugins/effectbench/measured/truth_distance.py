@@ -13,10 +13,9 @@ from cldistill.protocols import MetricRequest
 from cldistill.records import Column, MetricValues
 
 from ..bank import named
-from ..metrics.closeness import closeness
 from ..metrics.energy_distance import energy_values, residuals
 from .board import Board
-from .distances import to_own
+from .distances import share_of_way, to_own
 from .sights import Place, Sight, sights
 from .truth_metric import TruthMetric
 
@@ -38,7 +37,7 @@ class TruthDistance(TruthMetric):
                 table, unedited = to_own(look, effect, sight.truths)
                 for place, distance in zip(places, table.amin(dim=1).tolist(), strict=True):
                     board.put(place, "truth_distance", distance)
-                    board.put(place, "truth_closeness", float(closeness(distance, float(unedited.min()))))
+                    board.put(place, "truth_closeness", share_of_way(distance, float(unedited.min())))
             styles.add(sight)
         for place, value in styles.energies().items():
             board.put(place, "truth_energy", value)

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from cldistill.cache import content_key
 from cldistill.data import open_picture
+from cldistill.errors import NotMeasured
 from cldistill.protocols import MetricRequest
 
-from ..bank import Picture, named, truth_draws
+from ..bank import EffectError, Picture, named, truth_draws
 from .looks import Eye, Look, album, key_of, look_at
 
 if TYPE_CHECKING:
@@ -49,7 +50,11 @@ class Truths:
         return self._look("source", lambda: [self._source])
 
     def own(self, effect: str) -> Look:
-        """Reference truths: a look of ``draws``, or of 1 where the effect is deterministic."""
+        """Reference truths: a look of ``draws``, or of 1 where the effect is deterministic.
+
+        Raises:
+            NotMeasured: what makes the effect is not installed, or not fetched.
+        """
         return self._drawn(effect, self._draws, self._seed)
 
     def fresh(self, effect: str) -> Look:
@@ -63,7 +68,10 @@ class Truths:
         key = (record.fingerprint, count, seed) if record.stochastic else (record.fingerprint,)
 
         def draw() -> list[Image]:
-            stack = truth_draws(record, self._pixels, count, seed, self._request.cache / "truths")
+            try:
+                stack = truth_draws(record, self._pixels, count, seed, self._request.cache / "truths")
+            except EffectError as error:
+                raise NotMeasured(f"the effect {effect!r} cannot be made: {error}") from error
             return [Pillow.fromarray(draw) for draw in stack]
 
         return self._look(repr(key), draw)

@@ -67,9 +67,14 @@ def test_an_effect_that_erases_the_subject_has_no_score() -> None:
 
 
 def test_bleeding_is_the_share_of_the_way_to_the_truth() -> None:
-    assert [bleeding(d, 0.4) for d in (0.4, 0.0, 0.3, 0.6)] == pytest.approx([0.0, 1.0, 0.25, 0.0])
+    # On a line from the source at 0 to the truth at 2: outputs at 0, 2, 1, 3 and -1.
+    places = (0.0, 2.0, 1.0, 3.0, -1.0)
+    assert [bleeding((y - 2) ** 2, y**2, 4.0) for y in places] == [0.0, 1.0, 0.5, 1.0, 0.0]
+    # Off the line: what is edited in another direction shows nothing; a scattered draw around the truth shows all of it.
+    assert bleeding(to_truth=4.0 + 9.0, to_source=9.0, source_to_truth=4.0) == 0.0
+    assert bleeding(to_truth=9.0, to_source=4.0 + 9.0, source_to_truth=4.0) == 1.0
     with pytest.raises(ValueError, match="equal to its truth"):
-        bleeding(0.1, 0.0)
+        bleeding(0.1, 0.1, 0.0)
 
 
 def test_the_nearest_centroid_wins_in_units_of_the_spread_within_effects() -> None:
