@@ -32,11 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("work", type=Path, metavar="WORK", help="folder that run.py worked in")
     parser.add_argument("--into", type=Path, default=HERE, metavar="DIR", help="where results go (default: here)")
     given = parser.parse_args(arguments)
-    results = collect(given.work)
+    results = rounded(collect(given.work))
     (given.into / "results").mkdir(parents=True, exist_ok=True)
     for name, result in results.items():
         path = given.into / "results" / f"{name}.json"
-        path.write_text(json.dumps(rounded(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     figures = copy_figures(given.work, given.into)
     (given.into / "README.md").write_text(page(results, figures, given.work), encoding="utf-8")
     print(f"{given.into / 'README.md'}: {len(results)} results, {len(figures)} figures")
@@ -80,9 +80,11 @@ def shortened(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rounded(data: Any) -> Any:
-    """Round every float to five digits: more is noise."""
+    """Round every float to five digits, more is noise; and name no folder of the machine that measured."""
     if isinstance(data, float):
         return round(data, 5)
+    if isinstance(data, str):
+        return data.replace(str(Path.home()), "~")
     if isinstance(data, Mapping):
         return {key: rounded(value) for key, value in data.items()}
     return [rounded(value) for value in data] if isinstance(data, (list, tuple)) else data
