@@ -174,5 +174,4 @@ def _train(train: Mapping[str, Any], steps: int) -> dict[str, Any]:
         **train,
         "generator_steps": steps,
         "checkpoint_every": max(1, min(train["checkpoint_every"], steps // 4)),
-        "seed": train["seed"] + 1,  # other draws than those that began the collection's run
-    }
+    }  # the seed stays: targets of the general pool that the collection's run sampled are found in the cache

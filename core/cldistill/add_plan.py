@@ -89,15 +89,25 @@ def _start(prepared: Prepared) -> Iterator[str]:
 
 def _cost(prepared: Prepared) -> Iterator[str]:
     """Backbone calls are exact in expectation; the time is that of the collection's own run, where its log is there."""
-    checked, growth = prepared.checked, prepared.growth
+    checked = prepared.checked
     calls = round(expected_calls(checked))
-    few, old = growth.collection.index.steps, len(growth.collection.index.effects)
-    shown = [len(checked.items[effect.name]) for effect in checked.effects]
-    targets = checked.manifest.targets
-    sampled = few * sum(shown[:old]) + (targets.steps * sum(shown[old:]) if targets is not None else 0)
     pace = seconds_per_call(prepared)
     time = f", about {duration(calls * pace)} of training at the pace of the collection's run" if pace else ""
-    yield f"Cost:   {calls:,} backbone calls in batches{time}; {sampled:,} single ones for targets, if none is cached"
+    single = f"{_target_calls(prepared):,} single ones for targets, less what is cached"
+    yield f"Cost:   {calls:,} backbone calls in batches{time}; {single}"
+
+
+def _target_calls(prepared: Prepared) -> int:
+    """Count the calls that sample all targets: old effects by few steps, new ones and the general pool by many."""
+    checked, old = prepared.checked, prepared.growth.collection.index
+    targets, needing = checked.manifest.targets, [loss for loss in checked.losses if loss.part.needs.targets]
+    if targets is None or not needing:
+        return 0
+    few = [len(checked.items[effect.name]) for effect in old.effects]
+    many = [len(checked.items[effect.name]) for effect in prepared.growth.new]
+    if any(stream != "effect" for loss in needing for stream in (loss.streams or checked.streams)):
+        many.append(len(checked.items.get(GENERAL, ())))
+    return old.steps * sum(few) + targets.steps * sum(many)
 
 
 def expected_calls(checked: CheckedManifest) -> float:

@@ -177,6 +177,8 @@ def test_a_plan_writes_nothing(world: World, quick: Quick, tmp_path: Path) -> No
     before = contents(tmp_path)
     text = world.add(world.root / "new/gilded frame", "--plan", *quick("gilded"))
     assert "60 on mixed batches, then 40 of the full objective" in text and "Output: " in text
+    # old: 2 effects x 3 pictures x 4 steps; new: 3 pictures x 3 steps; general: 3 pictures x 3 steps
+    assert "42 single ones for targets, less what is cached" in text
     assert contents(tmp_path) == before
 
 
