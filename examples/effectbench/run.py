@@ -43,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{'✓' if is_done(given.work, step) else '·'} {step.name}: {shlex.join(step.command)}", markup=False
             )
         return 0
-    return run_all(given.work, wanted, given.jobs)
+    try:
+        return run_all(given.work, wanted, given.jobs)
+    except KeyboardInterrupt:
+        # The steps got the same Ctrl-C and save by themselves.
+        CONSOLE.print("stopped; the same command goes on")
+        return 3
 
 
 def with_needs(names: Sequence[str], steps: dict[str, Step]) -> list[Step]:
