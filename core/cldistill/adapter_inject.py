@@ -14,6 +14,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from cldistill.adapter_layers import uncover
+from cldistill.adapter_linear import fuse
 from cldistill.errors import AdapterFormatError, nearest
 
 _WRAP = "wrap"
@@ -76,6 +77,7 @@ class AdapterLayers:
         for name in fresh:
             layer: Any = self._backbone.get_submodule(name)
             uncover(layer, _WRAP)
+            fuse(layer)
             self._layers[name] = layer
         for layer in self._layers.values():
             layer._active_adapter = self.active  # peft activates what it injects, in the older layers too

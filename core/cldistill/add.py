@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from cldistill.add_effects import Given, read_effect, refuse_known
-from cldistill.add_manifest import STEPS, Growth, growing_manifest, grown_name
+from cldistill.add_manifest import REHEARSED, STEPS, Growth, Parts, growing_manifest, grown_name
 from cldistill.add_paths import recovered
+from cldistill.catalogue import load_catalogue
 from cldistill.checked import CheckedManifest
 from cldistill.checkpoint import Checkpoint, read
 from cldistill.collection_folder import CollectionFolder, RunBeside, read_folder, run_beside
@@ -30,6 +31,8 @@ class AddRequest:
     collection: Path
     effects: Sequence[Given]
     steps: int = STEPS
+    rehearsed: int = REHEARSED
+    """Pictures on which each old effect is rehearsed."""
     base: str | None = None
     """The base model's folder, where it was a local one that is not where it was."""
     pictures: Path | None = None
@@ -59,6 +62,7 @@ def prepare_growth(request: AddRequest) -> Prepared:
         CldistillError: a name or trigger that exists, another base, hashes that do not match, pictures that cannot be
             read, or whatever `cldistill check` refuses.
     """
+    catalogue = load_catalogue()
     collection = read_folder(request.collection)
     new = [read_effect(given) for given in request.effects]
     refuse_known(new, collection.index)
@@ -66,11 +70,14 @@ def prepare_growth(request: AddRequest) -> Prepared:
     known, notes = without_lost(recovered(collection.manifest, beside.manifest if beside else None), collection.path)
     if request.base is not None:
         known["base"]["options"]["model"] = request.base
-    growth = Growth(collection, known, new, {}, {}, _checkpoint(request, collection, beside), request.steps)
+    growth = Growth(
+        collection, known, new, Parts.of(catalogue), {}, {}, _checkpoint(request, collection, beside), request.steps,
+        request.rehearsed,
+    )  # fmt: skip
     growth = with_pictures(growth, request.pictures, notes)
     text = yaml.safe_dump(growing_manifest(growth), sort_keys=False, allow_unicode=True, width=120)
     shown = f"{grown_name(str(known['name']), len(new))} (made by add)"
-    checked = validate(parse_manifest(text, shown, collection.path.resolve(), request.overrides))
+    checked = validate(parse_manifest(text, shown, collection.path.resolve(), request.overrides), catalogue)
     refuse_removed_triggers(preview_prompts(checked), growth)
     return Prepared(growth, beside, text, checked, notes)
 

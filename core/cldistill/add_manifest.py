@@ -13,17 +13,38 @@ from pathlib import Path
 from typing import Any
 
 from cldistill.add_effects import NewEffect
+from cldistill.catalogue import Catalogue
 from cldistill.checked import STUDENT
 from cldistill.checkpoint import Checkpoint
 from cldistill.collection_folder import CollectionFolder
+from cldistill.component import Role
 
-# Names of parts, as any manifest has them: with --set another takes its place.
-ROUTER, OLD_TEACHER, FILE_TEACHER, PAIRS_TEACHER = "incremental", "collection", "lora-file", "from-pairs"
 MIXED = "mixed"
 BEFORE, TAUGHT = "before", "taught"
 """Names of the systems that it is compared with."""
 STEPS = 100
 """Generator steps (arXiv 2605.25378, table 5)."""
+REHEARSED = 5
+"""Pictures on which an old effect is rehearsed: a hundred steps see each of fifty effects a handful of times."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Names of the parts of a growing run, by their roles; with ``--set`` others take their place."""
+
+    router: str
+    old_teacher: str
+    file_teacher: str
+    pairs_teacher: str
+
+    @classmethod
+    def of(cls, catalogue: Catalogue) -> Parts:
+        """Find them among the installed plugins.
+
+        Raises:
+            PluginLoadError: a role is played by no part, or by several.
+        """
+        return cls(*map(catalogue.playing, (Role.GROWS, Role.RECALLS, Role.READS, Role.LEARNS)))
 
 
 @dataclass(frozen=True)
@@ -34,11 +55,14 @@ class Growth:
     known: Mapping[str, Any]
     """The collection's manifest, with the paths of this machine where they are known."""
     new: Sequence[NewEffect]
+    parts: Parts
     old_pictures: Mapping[str, Path]
     """Old effect -> its pairs, or pictures for its rehearsal."""
     new_pictures: Mapping[str, Path]
     checkpoint: Checkpoint | None
     steps: int = STEPS
+    rehearsed: int = REHEARSED
+    """Pictures of each old effect."""
 
     @property
     def general(self) -> bool:
@@ -54,7 +78,7 @@ def growing_manifest(growth: Growth) -> dict[str, Any]:
     data |= {
         "name": grown_name(str(known["name"]), len(growth.new)),
         "effects": [*_old_effects(growth), *_new_effects(growth)],
-        "router": {"use": ROUTER, "options": router_options(growth, mixed)},
+        "router": {"use": growth.parts.router, "options": router_options(growth, mixed)},
         "losses": list(losses(known, mixed, growth.general)),
         "slots": {name: _slot(growth, name, slot, mixed) for name, slot in known["slots"].items()},
         "train": _train(known["train"], growth.steps),
@@ -90,8 +114,8 @@ def _old_effects(growth: Growth) -> list[dict[str, Any]]:
     return [
         {
             "name": effect.name, "prompt": effect.teacher_prompt or effect.prompt,
-            "teacher": {"use": OLD_TEACHER, "options": {"path": path, "effect": effect.name}},
-            "pairs": str(growth.old_pictures[effect.name]),
+            "teacher": {"use": growth.parts.old_teacher, "options": {"path": path, "effect": effect.name}},
+            "pairs": str(growth.old_pictures[effect.name]), "take": growth.rehearsed,
         }
         for effect in growth.collection.index.effects
     ]  # fmt: skip
@@ -100,19 +124,20 @@ def _old_effects(growth: Growth) -> list[dict[str, Any]]:
 def _new_effects(growth: Growth) -> list[dict[str, Any]]:
     return [
         {
-            "name": effect.name, "prompt": effect.prompt, "teacher": _teacher(growth.known, effect),
+            "name": effect.name, "prompt": effect.prompt, "teacher": _teacher(growth, effect),
             "pairs": str(growth.new_pictures[effect.name]),
         }
         for effect in growth.new
     ]  # fmt: skip
 
 
-def _teacher(known: Mapping[str, Any], effect: NewEffect) -> dict[str, Any]:
+def _teacher(growth: Growth, effect: NewEffect) -> dict[str, Any]:
     if effect.teacher is not None:
-        return {"use": FILE_TEACHER, "options": {"path": str(effect.teacher)}}
+        return {"use": growth.parts.file_teacher, "options": {"path": str(effect.teacher)}}
     # A new teacher is trained as the collection's own were, where those were trained from pairs.
-    parts = [old["teacher"] for old in known["effects"] if (old.get("teacher") or {}).get("use") == PAIRS_TEACHER]
-    return {"use": PAIRS_TEACHER, "options": dict(parts[-1].get("options") or {}) if parts else {}}
+    name = growth.parts.pairs_teacher
+    found = [old["teacher"] for old in growth.known["effects"] if (old.get("teacher") or {}).get("use") == name]
+    return {"use": name, "options": dict(found[-1].get("options") or {}) if found else {}}
 
 
 def mixed_steps(known: Mapping[str, Any], steps: int) -> int:

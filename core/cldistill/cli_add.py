@@ -27,6 +27,9 @@ def add(
     ] = None,
     pairs: Annotated[list[Path] | None, typer.Option("--pairs", help="Pairs of a new effect given as a file.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Generator steps.")] = 100,
+    rehearse: Annotated[
+        int, typer.Option("--rehearse", min=1, help="Pictures on which each old effect is rehearsed.")
+    ] = 5,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder of the run (default: beside the collection's, -plus-N)."),
@@ -57,7 +60,7 @@ def add(
     from cldistill.add_plan import print_growth
 
     given = spread(effects, names or (), prompts or (), pairs or ())
-    request = AddRequest(collection, given, steps, base, pictures, checkpoint, not anew, overrides or ())
+    request = AddRequest(collection, given, steps, rehearse, base, pictures, checkpoint, not anew, overrides or ())
     prepared = prepare_growth(request)
     console, folder = Console(), output or default_output(collection, len(given))
     if not fresh:

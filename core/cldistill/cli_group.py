@@ -23,8 +23,9 @@ def group(
         bool, typer.Option("--train", help="Train every collection afterwards; resumes by itself.")
     ] = False,
     using: Annotated[
-        str, typer.Option("--using", metavar="GROUPER", help="Which grouper splits the bank (`cldistill plugins`).")
-    ] = "least-interference",
+        str | None,
+        typer.Option("--using", metavar="GROUPER", help="Which grouper splits the bank (default: the built-in one)."),
+    ] = None,
     options: Annotated[
         list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="An option of the grouper.")
     ] = None,
@@ -32,10 +33,12 @@ def group(
 ) -> None:
     """Split a bank into several collections of effects that interfere least, from measured interference."""
     from cldistill.catalogue import load_catalogue
+    from cldistill.component import Role
     from cldistill.group import Order, group_command, how_many, read_grouper_options
     from cldistill.validate import check_manifest
 
-    entry = load_catalogue().get("grouper", using)
+    catalogue = load_catalogue()
+    entry = catalogue.get("grouper", using or catalogue.playing(Role.SPLITS))
     settings = read_grouper_options(entry, options or ())
     checked = check_manifest(manifest, overrides or ())
     command = group_command(sys.argv[1:])

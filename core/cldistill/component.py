@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
@@ -178,6 +179,24 @@ S = TypeVar("S", bound=Settings)
 T_co = TypeVar("T_co", covariant=True)
 
 
+class Role(Enum):
+    """What a command of the engine needs a part for, where no manifest names one: it takes the part that plays the role.
+
+    A part that plays one promises the options that are named here; it may have more.
+    """
+
+    GROWS = "draws new effects, old ones and the general stream"
+    """Stream router of ``cldistill add``: ``new_effects``, ``mixed_until``, and the share ``general``."""
+    RECALLS = "lets a collection teach its own effects"
+    """Teacher source of ``cldistill add``: effect ``effect`` of the collection in ``path`` teaches itself."""
+    READS = "reads a teacher from a file"
+    """Teacher source for an adapter file: ``path``."""
+    LEARNS = "trains a teacher from pairs"
+    """Teacher source that trains on the effect's pairs; needs no option."""
+    SPLITS = "splits a bank into collections"
+    """Grouper of ``cldistill group`` unless ``--using`` names another; needs no option."""
+
+
 @dataclass(frozen=True)
 class Component(Generic[S, T_co]):
     """One registered part. ``(kind, name)`` is unique over all plugins."""
@@ -188,6 +207,7 @@ class Component(Generic[S, T_co]):
     settings: type[S]
     describe: Callable[[S], Needs]
     build: Callable[[S, BuildContext], T_co]
+    role: Role | None = None
 
 
 AnyComponent = Component[Any, Any]
@@ -210,9 +230,10 @@ def teacher_source(
     settings: type[S],
     describe: Callable[[S], Needs],
     build: Callable[[S, BuildContext], protocols.TeacherSource],
+    role: Role | None = None,
 ) -> Component[S, protocols.TeacherSource]:
     """Register a way to get an effect's teacher."""
-    return Component("teacher_source", name, summary, settings, describe, build)
+    return Component("teacher_source", name, summary, settings, describe, build, role)
 
 
 def stream_router(
@@ -221,9 +242,10 @@ def stream_router(
     settings: type[S],
     describe: Callable[[S], Needs],
     build: Callable[[S, BuildContext], protocols.StreamRouter],
+    role: Role | None = None,
 ) -> Component[S, protocols.StreamRouter]:
     """Register a rule that draws stream and pools for every update."""
-    return Component("stream_router", name, summary, settings, describe, build)
+    return Component("stream_router", name, summary, settings, describe, build, role)
 
 
 def prompt_isolator(
@@ -276,9 +298,10 @@ def grouper(
     settings: type[S],
     describe: Callable[[S], Needs],
     build: Callable[[S, BuildContext], protocols.Grouper],
+    role: Role | None = None,
 ) -> Component[S, protocols.Grouper]:
     """Register a rule that splits a bank of effects into several collections (``cldistill group``)."""
-    return Component("grouper", name, summary, settings, describe, build)
+    return Component("grouper", name, summary, settings, describe, build, role)
 
 
 def instruction_maker(

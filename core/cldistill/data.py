@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cldistill.errors import DataError
-from cldistill.records import GENERAL, Item
+from cldistill.records import GENERAL, EffectInfo, Item
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,6 +95,18 @@ def effect_items(pairs: Path, pool: str, prompt: str) -> list[Item]:
     if not sources:
         raise DataError(f"{pairs / 'source'}: holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
     return [Item(f"{pool}/{stem}", pool, (path,), prompt, targets[stem]) for stem, path in sources.items()]
+
+
+def pairs_of(effect: EffectInfo) -> list[Item]:
+    """List the pairs of an effect that has some: all, or ``effect.take`` of them, spread evenly over the sorted names.
+
+    Raises `DataError` as `effect_items` does.
+    """
+    assert effect.pairs is not None
+    items = effect_items(effect.pairs, effect.name, effect.prompt)
+    if effect.take is None or effect.take >= len(items):
+        return items
+    return [items[index * len(items) // effect.take] for index in range(effect.take)]
 
 
 def general_items(images: Path, instructions: Path) -> list[Item]:

@@ -27,7 +27,6 @@ from cldistill.provenance import provenance
 from cldistill.records import Grouping
 from cldistill.resolved import manifest_digest
 
-DEFAULT_GROUPER = "least-interference"
 PARTS = 1000
 """Parts in which the progress of a measurement is shown."""
 

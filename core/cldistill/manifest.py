@@ -30,6 +30,8 @@ class Effect(ManifestPart):
     prompt: Annotated[str, Field(min_length=1)]
     teacher: PartRef | None = None
     pairs: ManifestPath | None = None
+    take: Count | None = None
+    """Use only so many of the pairs, spread evenly over them; by default all."""
 
 
 class General(ManifestPart):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cldistill.adapter_files import AdapterState
-from cldistill.data import effect_items, general_items
+from cldistill.data import general_items, pairs_of
 from cldistill.dataset import Dataset, Example
 from cldistill.encodings import Encoder
 from cldistill.errors import DataError
@@ -78,7 +78,7 @@ class Request:
 
 def effect_pools(effects: Sequence[EffectInfo]) -> dict[str, list[Item]]:
     """List the pairs of every effect that has some."""
-    return {e.name: effect_items(e.pairs, e.name, e.prompt) for e in effects if e.pairs is not None}
+    return {e.name: pairs_of(e) for e in effects if e.pairs is not None}
 
 
 def item_prompts(item: Item, effect: EffectInfo, prompts: Prompts) -> Prompts:

@@ -50,6 +50,8 @@ class EffectInfo:
     prompt: str
     """The prompt its teacher was trained with."""
     pairs: Path | None = None
+    take: int | None = None
+    """Use only so many of the pairs, spread evenly over them; None: all."""
 
 
 CATEGORIES = ("add", "remove", "adjust", "style")

@@ -151,7 +151,7 @@ def _combine(file: ManifestFile, catalogue: Catalogue, parts: dict[Loc, Part]) -
         losses=tuple(_loss(file, index, parts[("losses", index)]) for index in range(len(manifest.losses))),
         observers=tuple(parts[("observers", index)] for index in range(len(manifest.observers))),
         metrics=tuple(parts[("evaluate", "metrics", index)] for index in range(metrics)),
-        effects=tuple(EffectInfo(effect.name, effect.prompt, effect.pairs) for effect in manifest.effects),
+        effects=tuple(EffectInfo(effect.name, effect.prompt, effect.pairs, effect.take) for effect in manifest.effects),
         slot_targets=_slot_targets(file, description),
     )
 

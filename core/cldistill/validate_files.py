@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from cldistill.checked import CheckedManifest, Part
-from cldistill.data import effect_items, general_items, list_pictures
+from cldistill.data import general_items, list_pictures, pairs_of
 from cldistill.errors import AdapterFormatError, CheckpointError, CldistillError, DataError, ManifestError
 from cldistill.manifest_yaml import Loc
 from cldistill.records import GENERAL, Item
@@ -76,8 +76,7 @@ def _items(files: _Files) -> dict[str, tuple[Item, ...]]:
     items: dict[str, tuple[Item, ...]] = {}
     for index, effect in enumerate(files.checked.effects):
         if effect.pairs is not None:
-            listing = partial(effect_items, effect.pairs, effect.name, effect.prompt)
-            found = files.attempt(("effects", index, "pairs"), listing)
+            found = files.attempt(("effects", index, "pairs"), partial(pairs_of, effect))
             items[effect.name] = tuple(found or ())
             if any(item.target is None for item in items[effect.name]):
                 files.attempt(("effects", index, "pairs"), partial(_without_after, files.checked, effect.name))

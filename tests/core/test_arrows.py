@@ -14,6 +14,7 @@ import pytest
 import cldistill
 import cldistill_plugins
 import cldistill_registry
+from cldistill.catalogue import load_catalogue
 
 CORE = Path(cldistill.__file__).parent
 PLUGINS = Path(cldistill_plugins.__file__).parent
@@ -120,6 +121,21 @@ def test_the_walker_resolves_relative_imports() -> None:
 
 def test_the_core_names_no_plugin() -> None:
     allow([found for file in sources(CORE) for found in imports(file) if found.reaches("cldistill_plugins")])
+
+
+def test_the_core_names_no_part_of_a_plugin() -> None:
+    # Parts whose names are everyday words ("base", "collection") say nothing when they stand in a source.
+    names = {entry.component.name for entry in load_catalogue()}
+    telling = {name for name in names if "-" in name} | {"pdsr", "aop", "incremental"}
+    assert telling <= names
+    found = [
+        f"{file}:{node.lineno}: {node.value!r}"
+        for file in sources(CORE)
+        if CORE / "testing" not in file.parents
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in telling
+    ]
+    assert not found, "the core asks for a part by its name; give it a role:\n" + "\n".join(found)
 
 
 def test_no_plugin_imports_another() -> None:

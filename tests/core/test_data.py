@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cldistill.data import effect_items, general_items, open_picture
+from cldistill.data import effect_items, general_items, open_picture, pairs_of
 from cldistill.errors import DataError
+from cldistill.records import EffectInfo
 from cldistill.testing.pictures import picture, write_pairs
 
 
@@ -125,3 +126,12 @@ def test_bad_instructions_have_file_and_line(tmp_path: Path, line: str, message:
     (tmp_path / "g.jsonl").write_text(line)
     with pytest.raises(DataError, match=message):
         general_items(tmp_path, tmp_path / "g.jsonl")
+
+
+@pytest.mark.parametrize(("take", "expected"), [(None, 7), (9, 7), (1, [0]), (3, [0, 2, 4]), (7, 7)])
+def test_an_effect_may_take_fewer_pairs_spread_evenly(
+    tmp_path: Path, take: int | None, expected: int | list[int]
+) -> None:
+    everything = effect_items(write_pairs(tmp_path / "pairs", 7), "gold", "gild it")
+    found = pairs_of(EffectInfo("gold", "gild it", tmp_path / "pairs", take))
+    assert found == (everything if isinstance(expected, int) else [everything[index] for index in expected])

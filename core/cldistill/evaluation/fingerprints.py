@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 
 from cldistill.cache import content_key, file_digest
-from cldistill.data import effect_items
+from cldistill.data import pairs_of
 from cldistill.errors import DataError
 from cldistill.evaluation.request import Request
 from cldistill.records import EffectInfo, Item
@@ -60,7 +60,7 @@ def _pairs(effect: EffectInfo) -> Iterator[str]:
     if effect.pairs is None:
         return
     try:
-        items = effect_items(effect.pairs, effect.name, effect.prompt)
+        items = pairs_of(effect)
     except DataError:
         return
     for item in items:

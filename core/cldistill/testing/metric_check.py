@@ -12,7 +12,7 @@ from typing import Any
 from PIL.Image import Image
 
 from cldistill.component import AnyComponent
-from cldistill.data import effect_items, general_items
+from cldistill.data import general_items, pairs_of
 from cldistill.protocols import Metric
 from cldistill.records import FLOOR, GENERAL, EffectInfo, Item, MetricValues, Prompts
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
@@ -69,9 +69,8 @@ class TinyMetricRequest:
 def metric_request(folder: Path, size: tuple[int, int] = (64, 64)) -> TinyMetricRequest:
     """Return four pictures of one effect and four of the general pool, by three systems; sources lie under ``folder``."""
     effect = EffectInfo("invert", "invert the colours", write_pairs(folder / "pairs", size=size))
-    assert effect.pairs is not None
     items = {
-        effect.name: effect_items(effect.pairs, effect.name, effect.prompt),
+        effect.name: pairs_of(effect),
         GENERAL: general_items(folder / "general", write_general(folder / "general")),
     }
     outputs = {

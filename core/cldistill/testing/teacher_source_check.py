@@ -12,7 +12,7 @@ from cldistill.adapter_inject import linear_shapes
 from cldistill.adapters import AdapterSlots
 from cldistill.cache import TensorCache
 from cldistill.component import AnyComponent
-from cldistill.data import effect_items
+from cldistill.data import pairs_of
 from cldistill.encodings import Encoder
 from cldistill.prepare import Request, Workshop
 from cldistill.progress import SilentStages
@@ -48,8 +48,7 @@ def teacher_request(
         cache=cache,
         stages=SilentStages(),
     )
-    assert effect.pairs is not None
-    return Request(effect, workshop, effect_items(effect.pairs, name, prompt))
+    return Request(effect, workshop, pairs_of(effect))
 
 
 def check_teacher_source(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cldistill.chat import SIDE, Question
-from cldistill.data import effect_items, open_picture
+from cldistill.data import open_picture, pairs_of
 from cldistill.endpoint import Endpoint
 from cldistill.endpoint_answer import MalformedAnswerError, without_thoughts
 from cldistill.errors import EndpointError
@@ -91,7 +91,7 @@ def sample_pairs(effect: EffectInfo) -> list[Item]:
             f"effect {effect.name!r} has no pairs, and the vlm captioner looks at two: give the effect `pairs`, "
             f"write its caption yourself (prompts.options.captions: {{{effect.name}: …}}), or use captioner: template"
         )
-    items = effect_items(effect.pairs, effect.name, effect.prompt)
+    items = pairs_of(effect)
     return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())[:PAIRS]
 
 
@@ -119,7 +119,7 @@ def _question(effect: EffectInfo, pairs: Sequence[Item]) -> Question:
 
 
 def _pictures(pair: Item) -> list[Path]:
-    assert pair.target is not None, "effect_items lists complete pairs only"
+    assert pair.target is not None, "a captioner is given complete pairs only"
     return [*pair.sources, pair.target]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cldistill.component import Component, grouper
+from cldistill.component import Component, Role, grouper
 from cldistill.markers import hookimpl
 from cldistill.protocols import Grouper
 from cldistill_plugins.deployment.settings import (
@@ -25,5 +25,6 @@ def register_groupers() -> Sequence[Component[Any, Grouper]]:
             LeastInterferenceSettings,
             describe_least_interference,
             build_least_interference,
+            Role.SPLITS,
         )
     ]

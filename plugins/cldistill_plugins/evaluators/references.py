@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from cldistill.data import effect_items
+from cldistill.data import pairs_of
 from cldistill.records import EffectInfo, Item
 
 
@@ -12,5 +12,5 @@ def reference_pairs(effect: EffectInfo, count: int) -> list[Item]:
     """Return up to ``count`` before/after pairs of an effect; none where it has no pairs."""
     if effect.pairs is None:
         return []
-    items = [item for item in effect_items(effect.pairs, effect.name, effect.prompt) if item.target is not None]
+    items = [item for item in pairs_of(effect) if item.target is not None]
     return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())[:count]

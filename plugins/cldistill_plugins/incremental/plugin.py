@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cldistill.component import Component, stream_router, teacher_source
+from cldistill.component import Component, Role, stream_router, teacher_source
 from cldistill.markers import hookimpl
 from cldistill.protocols import StreamRouter, TeacherSource
 from cldistill_plugins.incremental.collection import CollectionSettings, CollectionTeacher, describe_collection
@@ -22,6 +22,7 @@ def register_stream_routers() -> Sequence[Component[Any, StreamRouter]]:
             IncrementalSettings,
             describe_incremental,
             build_incremental,
+            Role.GROWS,
         )
     ]
 
@@ -36,5 +37,6 @@ def register_teacher_sources() -> Sequence[Component[Any, TeacherSource]]:
             CollectionSettings,
             describe_collection,
             lambda settings, context: CollectionTeacher(settings),
+            Role.RECALLS,
         )
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cldistill.component import Component, teacher_source
+from cldistill.component import Component, Role, teacher_source
 from cldistill.markers import hookimpl
 from cldistill.protocols import TeacherSource
 from cldistill_plugins.teachers.bare_base import BareBase, BareBaseSettings, describe_bare_base
@@ -23,6 +23,7 @@ def register_teacher_sources() -> Sequence[Component[Any, TeacherSource]]:
             LoraFileSettings,
             describe_lora_file,
             lambda settings, context: LoraFile(settings),
+            Role.READS,
         ),
         teacher_source(
             "from-pairs",
@@ -30,6 +31,7 @@ def register_teacher_sources() -> Sequence[Component[Any, TeacherSource]]:
             FromPairsSettings,
             describe_from_pairs,
             build_from_pairs,
+            Role.LEARNS,
         ),
         teacher_source(
             "base",

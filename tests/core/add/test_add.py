@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from cldistill import step as step_module
@@ -95,6 +96,16 @@ def test_what_grew_can_grow_again(world: World, quick: Quick) -> None:
     assert {e["name"]: e["teacher"]["use"] for e in collection.manifest["effects"]} == {
         "invert": "collection", "soften": "collection", "gilded": "collection", "third": "from-pairs",
     }  # fmt: skip
+
+
+def test_old_effects_are_rehearsed_on_a_few_pictures(world: World, quick: Quick) -> None:
+    text = world.add(world.root / "new/gilded frame", "--steps", "2", "--rehearse", "2", *quick("gilded"))
+    assert re.search(r"invert .* 2 pairs", text)
+    assert re.search(r"gilded .* 3 pairs", text)  # what is new is learned from all
+    targets = int(re.search(r"([\d,]+) single ones for targets", text)[1].replace(",", ""))  # type: ignore[index]
+    assert targets == 2 * 2 * 4 + 3 * 3 + 3 * 3  # 2 old x 2 x 4 steps; 3 new and 3 general x 3 steps
+    grown = yaml.safe_load((world.root / "run-plus-1/manifest.resolved.yaml").read_text())
+    assert [effect.get("take") for effect in grown["effects"]] == [2, 2, None]
 
 
 def test_a_renamed_effect_finds_its_pictures_and_keeps_its_prompt(world: World, quick: Quick) -> None:

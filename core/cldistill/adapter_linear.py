@@ -1,0 +1,91 @@
+"""The linear layer of an adapted backbone: base and LoRA in three matrix products, and no pass over the output besides.
+
+peft computes ``base(x) + B(A(x)) * scaling``: the product with ``scaling`` and the sum are two more passes over an output
+``[tokens, out]``, and autograd makes two more in backward.  At rank 32 to 128 those passes cost as much as the LoRA itself.
+Here ``scaling`` meets the ``[tokens, rank]`` in the middle, and matrix products add to what is there already.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear as PeftLinear
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from cldistill.adapter_layers import FrozenLinear
+
+
+class FusedLora(torch.autograd.Function):
+    """``y = x W.T + bias + scale * (x A.T) B.T`` over rows ``x`` ``[N, in]``; W and bias are frozen."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:  # type: ignore[override]
+        """``[N, in] -> [N, out]``, keeping ``x`` and the ``[N, rank]`` in the middle for backward."""
+        middle = x.mm(a.t())
+        ctx.save_for_backward(x, w, a, b, middle)
+        ctx.scale = scale
+        return F.linear(x, w, bias).addmm_(middle, b.t(), alpha=scale)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Gradients of ``x``, ``A`` and ``B``."""
+        x, w, a, b, middle = ctx.saved_tensors
+        for_x, for_a, for_b = ctx.needs_input_grad[0], ctx.needs_input_grad[3], ctx.needs_input_grad[4]
+        inner = grad.mm(b).mul_(ctx.scale) if for_x or for_a else None
+        return (
+            grad.mm(w).addmm_(inner, a) if for_x else None,
+            None,
+            None,
+            inner.t().mm(x) if for_a and inner is not None else None,
+            grad.t().mm(middle).mul_(ctx.scale) if for_b else None,
+            None,
+        )
+
+
+class AdaptedLinear(PeftLinear):  # type: ignore[misc]
+    """peft's LoRA layer around a plain linear module, with `FusedLora` wherever one plain LoRA is active.
+
+    Everything else (no adapter, several at once, LoKr, mixed dtypes without autocast) takes peft's own way.
+    """
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """``[..., in] -> [..., out]``"""
+        keys = [key for key in self.active_adapters if key in self.lora_A]
+        base = self.get_base_layer()
+        if not keys:
+            result: Tensor = base(x)
+            return result
+        parts = self._parts(x, keys[0]) if len(keys) == 1 and type(base) is nn.Linear else None
+        if parts is None:
+            result = super().forward(x, *args, **kwargs)
+            return result
+        rows, w, bias, a, b = parts
+        rows = rows.reshape(-1, rows.shape[-1])
+        return FusedLora.apply(rows, w, bias, a, b, self.scaling[keys[0]]).view(*x.shape[:-1], w.shape[0])
+
+    def _parts(self, x: Tensor, key: str) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor] | None:
+        """Return ``x, W, bias, A, B`` in one dtype, autocast's where that is on; None where `FusedLora` cannot take them."""
+        inner, outer = self.lora_A[key], self.lora_B[key]
+        if not (isinstance(inner, _PLAIN) and isinstance(outer, _PLAIN)):
+            return None
+        base, kind = self.get_base_layer(), x.device.type
+        tensors = [x, base.weight, base.bias, inner.weight, outer.weight]
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+            tensors = [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+        if len({tensor.dtype for tensor in tensors if tensor is not None}) > 1:
+            return None
+        return tuple(tensors)  # type: ignore[return-value]
+
+
+_PLAIN = (nn.Linear, FrozenLinear)
+
+
+def fuse(layer: Any) -> None:
+    """Turn peft's layer around a plain linear module into an `AdaptedLinear`; layers of other kinds stay peft's."""
+    if type(layer) is PeftLinear:
+        layer.__class__ = AdaptedLinear
