@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.list:
         for step in wanted:
             CONSOLE.print(
-                f"{'✓' if is_done(given.work, step) else '·'} {step.name}: {shlex.join(step.command)}", markup=False
+                f"{'✓' if is_done(given.work, step) else '·'} {step.name}: {shown(step)}", markup=False
             )
         return 0
     try:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from cldistill.component import BuildContext, ModelRef, Needs
-from cldistill.protocols import Metric, MetricRequest
-from cldistill.records import Column, MetricValues
+from cldistill.protocols import Metric
+from cldistill.records import Column
 
+from .compared import Compared
 from .models import ModelSettings, find_model, fingerprint, need, unusable
 
 if TYPE_CHECKING:
@@ -54,28 +56,9 @@ def build_clip(settings: ClipSettings, context: BuildContext) -> Metric:
     """Find the weights; they are loaded when there is something to measure.  Raises `NotMeasured`."""
     need("open_clip", "cldistill[eval]")
     folder = find_model(settings.model, download=settings.download, revision=settings.revision)
-    return Clip(settings, folder, context.device)
-
-
-class Clip:
-    """Implements `cldistill.protocols.Metric`."""
-
-    columns = COLUMNS
-    cached_by: Literal["effect"] = "effect"
-
-    def __init__(self, settings: ClipSettings, folder: Path, device: str) -> None:
-        self.settings = settings
-        self.folder = folder
-        self.device = device
-        self.version = f"{VERSION} {fingerprint(folder)}"
-
-    def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
-        """Measure cosine similarities.  Raises `NotMeasured` where the weights cannot be loaded."""
-        from .similarity import Comparison
-
-        names: dict[Against, str] = {against: NAMES[against] for against in self.settings.against}
-        features = load_clip(self.folder, self.device)
-        return Comparison(features, names, self.settings.references, self.settings.batch_size)(request)
+    names: dict[Against, str] = {against: NAMES[against] for against in settings.against}
+    load = partial(load_clip, folder, context.device)
+    return Compared(COLUMNS, names, f"{VERSION} {fingerprint(folder)}", load, settings.references, settings.batch_size)
 
 
 @dataclass(frozen=True)

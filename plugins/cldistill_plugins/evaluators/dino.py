@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,9 +12,10 @@ from pydantic import Field
 
 from cldistill.component import BuildContext, ModelRef, Needs
 from cldistill.errors import NotMeasured
-from cldistill.protocols import Metric, MetricRequest
-from cldistill.records import Column, MetricValues
+from cldistill.protocols import Metric
+from cldistill.records import Column
 
+from .compared import Compared
 from .models import ModelSettings, find_model, fingerprint, unusable
 
 if TYPE_CHECKING:
@@ -57,28 +59,9 @@ def describe_dino(settings: DinoSettings) -> Needs:
 def build_dino(settings: DinoSettings, context: BuildContext) -> Metric:
     """Find the weights; they are loaded when there is something to measure.  Raises `NotMeasured`."""
     folder = find_model(settings.model, download=settings.download, revision=settings.revision)
-    return Dino(settings, folder, context.device)
-
-
-class Dino:
-    """Implements `cldistill.protocols.Metric`."""
-
-    columns = COLUMNS
-    cached_by: Literal["effect"] = "effect"
-
-    def __init__(self, settings: DinoSettings, folder: Path, device: str) -> None:
-        self.settings = settings
-        self.folder = folder
-        self.device = device
-        self.version = f"{VERSION} {fingerprint(folder)}"
-
-    def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
-        """Measure cosine similarities.  Raises `NotMeasured` where the weights cannot be loaded."""
-        from .similarity import Comparison
-
-        names: dict[Against, str] = {against: NAMES[against] for against in self.settings.against}
-        features = load_dino(self.folder, self.device)
-        return Comparison(features, names, self.settings.references, self.settings.batch_size)(request)
+    names: dict[Against, str] = {against: NAMES[against] for against in settings.against}
+    load = partial(load_dino, folder, context.device)
+    return Compared(COLUMNS, names, f"{VERSION} {fingerprint(folder)}", load, settings.references, settings.batch_size)
 
 
 @dataclass(frozen=True)

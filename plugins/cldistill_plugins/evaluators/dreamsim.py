@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from cldistill.component import BuildContext, LocalPath, Needs, Settings
-from cldistill.protocols import Metric, MetricRequest
-from cldistill.records import Column, MetricValues
+from cldistill.protocols import Metric
+from cldistill.records import Column
 
+from .compared import Compared
 from .models import fingerprint, need
 
 if TYPE_CHECKING:
@@ -52,30 +53,11 @@ def describe_dreamsim(settings: DreamSimSettings) -> Needs:
 def build_dreamsim(settings: DreamSimSettings, context: BuildContext) -> Metric:
     """Find the checkpoints; they are loaded when there is something to measure.  Raises `NotMeasured`."""
     need("dreamsim", "cldistill[eval]")
-    from .dreamsim_files import find_checkpoints
+    from .dreamsim_files import find_checkpoints, load_dreamsim
 
     folder = settings.folder or context.cache / "models" / "dreamsim"
     find_checkpoints(folder, settings.variant, download=settings.download)
-    return DreamSim(settings, folder, context.device)
-
-
-class DreamSim:
-    """Implements `cldistill.protocols.Metric`."""
-
-    columns = COLUMNS
-    cached_by: Literal["effect"] = "effect"
-
-    def __init__(self, settings: DreamSimSettings, folder: Path, device: str) -> None:
-        self.settings = settings
-        self.folder = folder
-        self.device = device
-        self.version = f"{VERSION} {fingerprint(folder)}"
-
-    def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
-        """Measure distances: 0 for the same picture.  Raises `NotMeasured` where the weights cannot be loaded."""
-        from .dreamsim_files import load_dreamsim
-        from .similarity import Comparison
-
-        names: dict[Against, str] = {against: NAMES[against] for against in self.settings.against}
-        features = load_dreamsim(self.folder, self.settings.variant, self.device)
-        return Comparison(features, names, self.settings.references, self.settings.batch_size, distance=True)(request)
+    names: dict[Against, str] = {against: NAMES[against] for against in settings.against}
+    load = partial(load_dreamsim, folder, settings.variant, context.device)
+    version = f"{VERSION} {fingerprint(folder)}"
+    return Compared(COLUMNS, names, version, load, settings.references, settings.batch_size, distance=True)

@@ -23,7 +23,8 @@ from cldistill.records import GENERAL, EffectInfo  # noqa: E402
 from cldistill.testing import check_metric  # noqa: E402
 from cldistill.testing.metric_check import TinyMetricRequest  # noqa: E402
 from cldistill_plugins.evaluators import plugin  # noqa: E402
-from cldistill_plugins.evaluators.clip import Clip, load_clip  # noqa: E402
+from cldistill_plugins.evaluators.clip import load_clip  # noqa: E402
+from cldistill_plugins.evaluators.compared import Compared  # noqa: E402
 from cldistill_plugins.evaluators.references import reference_pairs  # noqa: E402
 
 CONFIG = {
@@ -49,10 +50,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def build(folder: Path, **options: Any) -> Clip:
+def build(folder: Path, **options: Any) -> Compared:
     settings = CLIP.settings.model_validate({"model": str(folder), **options})
     metric = CLIP.build(settings, BuildContext(folder, folder / "cache", folder))
-    assert isinstance(metric, Clip)
+    assert isinstance(metric, Compared)
     return metric
 
 

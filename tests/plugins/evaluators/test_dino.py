@@ -31,7 +31,8 @@ from cldistill.records import GENERAL
 from cldistill.testing import check_metric
 from cldistill.testing.metric_check import TinyMetricRequest
 from cldistill_plugins.evaluators import plugin
-from cldistill_plugins.evaluators.dino import Dino, load_dino
+from cldistill_plugins.evaluators.compared import Compared
+from cldistill_plugins.evaluators.dino import load_dino
 
 (DINO,) = (part for part in register(plugin) if part.name == "dino")
 SIZE: dict[str, Any] = {
@@ -61,10 +62,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tmp_path_factory.mktemp("dino"), "dinov2")
 
 
-def build(folder: Path, **options: Any) -> Dino:
+def build(folder: Path, **options: Any) -> Compared:
     settings = DINO.settings.model_validate({"model": str(folder), **options})
     metric = DINO.build(settings, BuildContext(folder, folder / "cache", folder))
-    assert isinstance(metric, Dino)
+    assert isinstance(metric, Compared)
     return metric
 
 

@@ -33,7 +33,7 @@ from cldistill.plugins import register  # noqa: E402
 from cldistill.testing import check_metric, picture  # noqa: E402
 from cldistill.testing.metric_check import TinyMetricRequest  # noqa: E402
 from cldistill_plugins.evaluators import dreamsim_files, plugin  # noqa: E402
-from cldistill_plugins.evaluators.dreamsim import DreamSim  # noqa: E402
+from cldistill_plugins.evaluators.compared import Compared  # noqa: E402
 from cldistill_plugins.evaluators.dreamsim_files import DINO, FILES, _local_dino, load_dreamsim, lora_folder  # noqa: E402
 from cldistill_plugins.evaluators.references import reference_pairs  # noqa: E402
 
@@ -89,10 +89,10 @@ def folder(tmp_path: Path, random_restored: None) -> Path:
     return write(tmp_path / "checkpoints-of-dreamsim", "clip_vitb32")
 
 
-def build(folder: Path, **options: Any) -> DreamSim:
+def build(folder: Path, **options: Any) -> Compared:
     settings = DREAMSIM.settings.model_validate({"folder": str(folder), "variant": "clip_vitb32", **options})
     metric = DREAMSIM.build(settings, BuildContext(folder, folder.parent / "cache", folder))
-    assert isinstance(metric, DreamSim)
+    assert isinstance(metric, Compared)
     return metric
 
 
@@ -142,7 +142,7 @@ def test_by_default_it_looks_into_the_cache(folder: Path) -> None:
     with pytest.raises(NotMeasured, match=r"models.dreamsim lacks"):
         DREAMSIM.build(settings, context)
     shutil.copytree(folder, folder.parent / "models" / "dreamsim")
-    assert isinstance(DREAMSIM.build(settings, context), DreamSim)
+    assert isinstance(DREAMSIM.build(settings, context), Compared)
 
 
 @pytest.mark.parametrize("file", ["clip_vitb32_pretrain.pth.tar", "clip_vitb32_single_lora/adapter_model.safetensors"])
@@ -182,7 +182,7 @@ def test_a_download_goes_where_it_is_looked_for(folder: Path, tmp_path: Path, mo
     with pytest.raises(NotMeasured, match="lacks"):
         build(empty)
     assert not empty.exists()
-    assert isinstance(build(empty, download=True), DreamSim)
+    assert isinstance(build(empty, download=True), Compared)
 
 
 def test_a_failing_download_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
