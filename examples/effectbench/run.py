@@ -39,9 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.work.mkdir(parents=True, exist_ok=True)
     if given.list:
         for step in wanted:
-            CONSOLE.print(
-                f"{'✓' if is_done(given.work, step) else '·'} {step.name}: {shown(step)}", markup=False
-            )
+            CONSOLE.print(f"{'✓' if is_done(given.work, step) else '·'} {step.name}: {shown(step)}", markup=False)
         return 0
     try:
         return run_all(given.work, wanted, given.jobs)

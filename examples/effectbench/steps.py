@@ -45,6 +45,10 @@ class Size:
     """Steps of the teachers, where they are measured."""
     extra: Sequence[str] = ()
     """Further ``--set`` of every training run."""
+    split: int = 0
+    """A larger bank that `cldistill group` splits by measured interference, for Table 2; none of it is trained."""
+    trained_groups: int = 0
+    """A bank that is split into two collections which are then trained."""
 
 
 SIZES = {
@@ -53,8 +57,24 @@ SIZES = {
         Size(
             "smoke", 3, 1, (), 2, 2, 2, 1, 1, 2, 0, 12, 1, 4, ("samples=null", "train.batch_size=2", "targets.steps=2")
         ),
-        Size("laptop", 50, 4, (10, 20), 400, 6000, 200, 100, 100, 4, 4, 200, 20),
-        Size("full", 50, 4, (10, 20, 100, 180), 2000, 12000, 600, 300, 100, 12, 12, 200, 50),
+        Size("laptop", 50, 4, (10, 20), 400, 6000, 200, 100, 100, 4, 4, 200, 20, split=100, trained_groups=20),
+        Size(
+            "full",
+            50,
+            4,
+            (10, 20, 100, 180),
+            2000,
+            12000,
+            600,
+            300,
+            100,
+            12,
+            12,
+            200,
+            50,
+            split=100,
+            trained_groups=100,
+        ),
     )
 }
 
@@ -74,7 +94,8 @@ class Step:
 def all_steps(size: Size) -> list[Step]:
     """Return every step of a size, in an order in which each comes after what it needs."""
     return [
-        *preparation(size), *trainings(size), *growing(size), *measurements(size), *looking(size), *scaling(size),
+        *preparation(size), *trainings(size), *growing(size), *measurements(size), *grouping(size), *looking(size),
+        *scaling(size),
     ]  # fmt: skip
 
 
@@ -209,6 +230,28 @@ def measurements(size: Size) -> list[Step]:
     ]
 
 
+def grouping(size: Size) -> list[Step]:
+    """`cldistill group`: a bank beyond fifty effects split by measured interference, and a smaller one also trained."""
+    steps = []
+    if size.split:
+        bank = (*PYTHON, "cldistill_plugins.effectbench.bank", "bank", "--effects", str(size.split))
+        split = _group(size, size.split, "split", "--at-most", "50")
+        steps += [
+            Step("bank-split", (*bank, "--lists", str(size.split)), ("bank",)),
+            Step("split", split, ("bank-split",)),
+        ]
+    if size.trained_groups:
+        share = max(1, size.coarse_steps * size.trained_groups // size.effects // 2)
+        trained = _group(size, size.trained_groups, "groups", "--into", "2", "--train", *sets(*coarse(size, share)))
+        steps.append(Step("groups", trained, ("teachers",)))
+    return steps
+
+
+def _group(size: Size, effects: int, output: str, *words: str) -> tuple[str, ...]:
+    common = sets(f"effects={bank_file(effects)}", _teacher(size), "samples=null")
+    return (*CLI, "group", "effectbench-coarse", "--output", f"runs/{output}", *words, *common)
+
+
 def looking(size: Size) -> list[Step]:
     """Table 2, compositions, and Figures 4, 5 and 9."""
     ours, bank = ("--collection", "runs/effectbench/collection"), bank_file(size.effects)
@@ -220,6 +263,7 @@ def looking(size: Size) -> list[Step]:
         "teachers",
         "--output",
         "eval/deployment.json",
+        *(("--groups", "runs/split") if size.split else ()),
     )
     compose = (*PYTHON, "cldistill_plugins.effectbench.composition", "effectbench-eval", *ours)
     counts = ("--pairs-of-effects", str(size.compositions), "--pictures", str(min(4, size.art + size.photos)))
@@ -227,7 +271,11 @@ def looking(size: Size) -> list[Step]:
     rows = [word for name in ("effectbench", *(f"effectbench-{n}" for n in ABLATIONS)) for word in _curve(name)]
     figures = (*PYTHON, "cldistill_plugins.effectbench.figures", "runs/effectbench", "--output", "eval/figures", *rows)
     return [
-        Step("deployment", (*table2, "--queries", str(size.queries)), ("train-ours", "teachers")),
+        Step(
+            "deployment",
+            (*table2, "--queries", str(size.queries)),
+            ("train-ours", "teachers", *(["split"] if size.split else [])),
+        ),
         Step("composition", (*compose, *counts, *into), ("train-ours", "pictures")),
         Step("figures", figures, tuple(f"train-{name}" for name in ("ours", *ABLATIONS))),
     ]
