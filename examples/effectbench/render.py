@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import claims
-from tables import claims_table, comparison_table, composition_table, deployment_table, not_run_table, system_table
+from tables import (
+    claims_table,
+    comparison_table,
+    composition_table,
+    deployment_table,
+    groups_table,
+    not_run_table,
+    system_table,
+)
 from unrun import not_run
 
 HERE = Path(__file__).parent
@@ -53,6 +61,10 @@ def collect(work: Path) -> dict[str, Any]:
         for path in (work / "eval" / f"{name}.json", work / "eval" / name / f"{name}.json"):
             if path.is_file():
                 results[name] = json.loads(path.read_text())
+    for name in ("split", "groups"):
+        path = work / "runs" / name / "groups.json"
+        if path.is_file():
+            results[name] = json.loads(path.read_text())
     results["claims"] = {"claims": [claim.plain() for claim in all_claims(reports)]}
     results["costs"] = {path.stem: json.loads(path.read_text()) for path in sorted((work / "done").glob("*.json"))}
     return results
@@ -116,6 +128,7 @@ def page(results: Mapping[str, Any], figures: Sequence[Path], work: Path) -> str
         "table4": "\n\n".join(_scaling(results)),
         "table5": _table(results, "table5", ("truth_distance", "truth_closeness", "bad_case")),
         "table2": deployment_table(results.get("deployment")),
+        "groups": groups_table([results[name] for name in ("split", "groups") if name in results]),
         "composition": composition_table(results.get("composition")),
         "not_run": not_run_table([*not_run(results), *_unmeasured(results)]),
         "figures": "\n\n".join(f"![{path.stem}](figures/{path.name})" for path in figures) or "Not made yet.",

@@ -122,6 +122,20 @@ def deployment_table(result: Mapping[str, Any] | None) -> str:
     return table(header, rows)
 
 
+def groups_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return how `cldistill group` split banks: mean interference within a group, and what random splits have."""
+    rows = [
+        [
+            str(sum(len(group["effects"]) for group in result["groups"])),
+            " + ".join(str(len(group["effects"])) for group in result["groups"]),
+            *(f"{result['figures'][name]:.3f}" for name in ("within", "within_at_random", "reliability")),
+        ]
+        for result in results
+    ]
+    header = ["effects", "groups", "interference within a group", "in random groups", "reliability of the measurement"]
+    return table(header, rows) if rows else "Not run."
+
+
 def composition_table(result: Mapping[str, Any] | None) -> str:
     """Return what became of two effects in one prompt."""
     if result is None:
