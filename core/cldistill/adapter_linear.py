@@ -22,7 +22,7 @@ class FusedLora(torch.autograd.Function):
     """``y = x W.T + bias + scale * (x A.T) B.T`` over rows ``x`` ``[N, in]``; W and bias are frozen."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
         """``[N, in] -> [N, out]``, keeping ``x`` and the ``[N, rank]`` in the middle for backward."""
         middle = x.mm(a.t())
         ctx.save_for_backward(x, w, a, b, middle)
@@ -30,17 +30,17 @@ class FusedLora(torch.autograd.Function):
         return F.linear(x, w, bias).addmm_(middle, b.t(), alpha=scale)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of ``x``, ``A`` and ``B``."""
         x, w, a, b, middle = ctx.saved_tensors
         for_x, for_a, for_b = ctx.needs_input_grad[0], ctx.needs_input_grad[3], ctx.needs_input_grad[4]
-        inner = grad.mm(b).mul_(ctx.scale) if for_x or for_a else None
+        inner = grad.mm(b).mul_(ctx.scale)
         return (
             grad.mm(w).addmm_(inner, a) if for_x else None,
             None,
             None,
-            inner.t().mm(x) if for_a and inner is not None else None,
+            inner.t().mm(x) if for_a else None,
             grad.t().mm(middle).mul_(ctx.scale) if for_b else None,
             None,
         )
@@ -65,7 +65,8 @@ class AdaptedLinear(PeftLinear):  # type: ignore[misc]
             return result
         rows, w, bias, a, b = parts
         rows = rows.reshape(-1, rows.shape[-1])
-        return FusedLora.apply(rows, w, bias, a, b, self.scaling[keys[0]]).view(*x.shape[:-1], w.shape[0])
+        result = FusedLora.apply(rows, w, bias, a, b, self.scaling[keys[0]])
+        return result.view(*x.shape[:-1], w.shape[0])
 
     def _parts(self, x: Tensor, key: str) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor] | None:
         """Return ``x, W, bias, A, B`` in one dtype, autocast's where that is on; None where `FusedLora` cannot take them."""
@@ -79,7 +80,7 @@ class AdaptedLinear(PeftLinear):  # type: ignore[misc]
             tensors = [None if tensor is None else tensor.to(dtype) for tensor in tensors]
         if len({tensor.dtype for tensor in tensors if tensor is not None}) > 1:
             return None
-        return tuple(tensors)  # type: ignore[return-value]
+        return tuple(tensors)
 
 
 _PLAIN = (nn.Linear, FrozenLinear)
