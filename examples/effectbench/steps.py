@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cldistill_plugins.effectbench.bank import bank_of
 
@@ -51,32 +51,15 @@ class Size:
     """A bank that is split into two collections which are then trained."""
 
 
-SIZES = {
-    size.name: size
-    for size in (
-        Size(
-            "smoke", 3, 1, (), 2, 2, 2, 1, 1, 2, 0, 12, 1, 4, ("samples=null", "train.batch_size=2", "targets.steps=2")
-        ),
-        Size("laptop", 50, 4, (10, 20), 400, 6000, 200, 100, 100, 4, 4, 200, 20, split=100, trained_groups=20),
-        Size(
-            "full",
-            50,
-            4,
-            (10, 20, 100, 180),
-            2000,
-            12000,
-            600,
-            300,
-            100,
-            12,
-            12,
-            200,
-            50,
-            split=100,
-            trained_groups=100,
-        ),
-    )
-}
+SMOKE = Size(
+    "smoke", 3, 1, (), 2, 2, 2, 1, 1, 2, 0, 12, 1, 4, ("samples=null", "train.batch_size=2", "targets.steps=2")
+)
+LAPTOP = Size("laptop", 50, 4, (10, 20), 400, 6000, 200, 100, 100, 4, 4, 200, 20, split=100, trained_groups=20)
+FULL = replace(
+    LAPTOP, name="full", scaling=(10, 20, 100, 180), teacher_steps=2000, coarse_steps=12000, full_steps=600,
+    lightning_steps=300, art=12, photos=12, compositions=50, trained_groups=100,
+)  # fmt: skip
+SIZES = {size.name: size for size in (SMOKE, LAPTOP, FULL)}
 
 
 @dataclass(frozen=True)
