@@ -103,10 +103,14 @@ def pairs_of(effect: EffectInfo) -> list[Item]:
     Raises `DataError` as `effect_items` does.
     """
     assert effect.pairs is not None
-    items = effect_items(effect.pairs, effect.name, effect.prompt)
-    if effect.take is None or effect.take >= len(items):
+    return spread(effect_items(effect.pairs, effect.name, effect.prompt), effect.take)
+
+
+def spread(items: list[Item], count: int | None) -> list[Item]:
+    """Return ``count`` of the items, spread evenly over them; all where it is None or there are no more."""
+    if count is None or count >= len(items):
         return items
-    return [items[index * len(items) // effect.take] for index in range(effect.take)]
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def general_items(images: Path, instructions: Path) -> list[Item]:

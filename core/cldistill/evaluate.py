@@ -17,7 +17,7 @@ from cldistill.evaluation.measure import measure
 from cldistill.evaluation.metrics import BuiltMetric
 from cldistill.evaluation.request import Mirror, Request
 from cldistill.evaluation.store import PictureStore
-from cldistill.held_out import general_rows, held_out_rows
+from cldistill.held_out import held_out_rows
 from cldistill.painter import Row, slot_digest
 from cldistill.progress import Stages
 from cldistill.records import FLOOR, GENERAL, MetricValues
@@ -35,8 +35,8 @@ class EvaluationPlan:
     pictures: int
     teacher_steps: int
     metrics: Sequence[BuiltMetric]
-    general_images: Path | None = None
-    general: Path | None = None
+    general: Sequence[Row] = ()
+    """Held-out general instructions."""
     not_measured: Mapping[str, str] = field(default_factory=dict)
     """Metrics that cannot measure here, and why."""
 
@@ -97,8 +97,8 @@ def evaluation_rows(run: Run, plan: EvaluationPlan) -> dict[str, list[Row]]:
     """List what is edited: held-out pictures under every effect, and held-out general instructions."""
     pictures = list_pictures(plan.images)[: plan.pictures]
     rows = {e.name: held_out_rows(pictures, e, run.prompts[e.name]) for e in run.effects}
-    if plan.general is not None and plan.general_images is not None:
-        rows[GENERAL] = general_rows(plan.general_images, plan.general)
+    if plan.general:
+        rows[GENERAL] = list(plan.general)
     return rows
 
 

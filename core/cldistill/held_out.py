@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cldistill.data import general_items, list_pictures
-from cldistill.manifest import Manifest
+from cldistill.data import general_items, list_pictures, spread
+from cldistill.manifest import Evaluate, Manifest
 from cldistill.records import EffectInfo, Item, Prompts
 
 Rows = list[tuple[Item, Prompts]]
@@ -46,9 +46,12 @@ def result_pictures(pictures: Sequence[Path], index: int) -> list[Path]:
     return [pictures[(PICTURES_OF_RESULT * index + offset) % len(pictures)] for offset in range(PICTURES_OF_RESULT)]
 
 
-def general_rows(images: Path, instructions: Path) -> list[tuple[Item, Prompts]]:
-    """List held-out general instructions."""
-    return [(item, Prompts(item.prompt, item.prompt)) for item in general_items(images, instructions)]
+def general_rows(evaluate: Evaluate) -> list[tuple[Item, Prompts]]:
+    """List held-out general instructions, as many as ``evaluate`` wants; none where it names no file."""
+    if evaluate.general is None:
+        return []
+    items = spread(general_items(evaluate.general.parent, evaluate.general), evaluate.general_pictures)
+    return [(item, Prompts(item.prompt, item.prompt)) for item in items]
 
 
 def later_rows(manifest: Manifest, effects: Sequence[EffectInfo], prompts: Mapping[str, Prompts]) -> Rows:
@@ -78,5 +81,4 @@ def _evaluation_rows(
     for index, effect in enumerate(effects):
         shown = [*pictures[: wanted.pictures], *result_pictures(pictures, index)]
         yield from held_out_rows(shown, effect, prompts[effect.name])
-    if wanted.general is not None:
-        yield from general_rows(wanted.general.parent, wanted.general)
+    yield from general_rows(wanted)

@@ -101,6 +101,8 @@ class Evaluate(ManifestPart):
     teacher_steps: Count = 40
     general: ManifestPath | None = None
     """Held-out general instructions: a JSONL of ``image`` (relative to it) and ``instruction``."""
+    general_pictures: Count | None = None
+    """Use only so many of them, spread evenly over the file; by default all."""
     metrics: tuple[PartRef, ...] = ()
     systems: Annotated[tuple[EvaluatedSystem, ...], AfterValidator(_distinct)] = ()
     """What ``cldistill eval`` compares; by default the bare base, the teachers at their own and at the student's steps,

@@ -23,7 +23,7 @@ from cldistill.evaluation.metrics import build_metrics
 from cldistill.export import export_collection
 from cldistill.export_check import fixed_probe
 from cldistill.files import atomic_write_text
-from cldistill.held_out import grid_picture, held_out_rows
+from cldistill.held_out import general_rows, grid_picture, held_out_rows
 from cldistill.metrics_log import MetricsLog
 from cldistill.prepare import Workshop
 from cldistill.preview import SampleGrids
@@ -195,5 +195,5 @@ def evaluation_plan(run: Run, checked: CheckedManifest) -> EvaluationPlan:
     wanted = checked.manifest.evaluate
     assert wanted is not None
     metrics, absent = build_metrics(checked.metrics, run.extras["context"])
-    images = wanted.general.parent if wanted.general is not None else None
-    return EvaluationPlan(wanted.images, wanted.pictures, wanted.teacher_steps, metrics, images, wanted.general, absent)
+    general = general_rows(wanted)
+    return EvaluationPlan(wanted.images, wanted.pictures, wanted.teacher_steps, metrics, general, absent)

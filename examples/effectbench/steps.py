@@ -45,6 +45,8 @@ class Size:
     """Steps of the teachers, where they are measured."""
     extra: Sequence[str] = ()
     """Further ``--set`` of every training run."""
+    general: int | None = None
+    """General instructions that are measured; None: all held-out ones."""
     split: int = 0
     """A larger bank that `cldistill group` splits by measured interference, for Table 2; none of it is trained."""
     trained_groups: int = 0
@@ -52,7 +54,7 @@ class Size:
 
 
 SMOKE = Size(
-    "smoke", 3, 1, (), 2, 2, 2, 1, 1, 2, 0, 12, 1, 4, ("samples=null", "train.batch_size=2", "targets.steps=2")
+    "smoke", 3, 1, (), 2, 2, 2, 1, 1, 2, 0, 12, 1, 4, ("samples=null", "train.batch_size=2", "targets.steps=2"), 6
 )
 LAPTOP = Size("laptop", 50, 4, (10, 20), 400, 6000, 200, 100, 100, 4, 4, 200, 20, split=100, trained_groups=20)
 FULL = replace(
@@ -194,7 +196,8 @@ def added_names(size: Size) -> list[str]:
 
 def evaluate(size: Size, recipe: str, output: str, *values: str, effects: int | None = None) -> tuple[str, ...]:
     """Return the command of one evaluation."""
-    common = [f"effects={bank_file(effects or size.effects)}", _teacher(size), *values]
+    few = [f"evaluate.general_pictures={size.general}"] if size.general else []
+    common = [f"effects={bank_file(effects or size.effects)}", _teacher(size), *few, *values]
     return (*CLI, "eval", recipe, "--output", f"eval/{output}", *sets(*common))
 
 

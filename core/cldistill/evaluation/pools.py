@@ -85,8 +85,9 @@ def make_pools(
     """List everything; ``known`` are all triggers that any system may have been trained with."""
     pictures = evaluated_pictures(evaluate)
     items: dict[str, Sequence[Item]] = {effect.name: held_out_items(pictures, effect) for effect in effects}
-    if evaluate.general is not None:
-        items[GENERAL] = [item for item, _ in general_rows(evaluate.general.parent, evaluate.general)]
+    general = [item for item, _ in general_rows(evaluate)]
+    if general:
+        items[GENERAL] = general
     probes = set(probes)
     wrong = wrong_trigger(isolator, known) if WRONG_TRIGGER in probes else None
     for effect in effects:

@@ -98,3 +98,14 @@ def test_the_command(tmp_path: Path, tiny_manifest: Callable[..., Path], monkeyp
     refused = CliRunner().invoke(cli.app, ["eval", str(tiny_manifest(evaluate=None))])
     assert isinstance(refused.exception, ManifestError)
     assert "`evaluate:`" in str(refused.exception)
+
+
+def test_general_instructions_are_thinned_evenly_and_a_run_measures_the_same_ones(tmp_path: Path) -> None:
+    images = write_pictures(tmp_path / "held-out", 3)
+    rows = [{"image": f"{index % 3:03d}.png", "instruction": f"make it {index}"} for index in range(7)]
+    (images / "told.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    told = {"images": str(images), "pictures": 1, "teacher_steps": 2, "metrics": [{"use": "count"}],
+            "general": str(images / "told.jsonl"), "general_pictures": 3}  # fmt: skip
+    done = run_manifest(tmp_path, catalogue_with(COUNT), steps=1, evaluate=told)
+    shown = json.loads((done.folder / "per_picture.json").read_text())["pictures"]["general"]
+    assert shown == ["general/000001", "general/000003", "general/000005"]
