@@ -126,6 +126,8 @@ def page(results: Mapping[str, Any], figures: Sequence[Path], work: Path) -> str
         "compare3": _compared(results, "table3") or "None.",
         "steps": _table(results, "steps", ("truth_distance", "bad_case", "hf_distance")),
         "table4": "\n\n".join(_scaling(results)),
+        "long": _table(results, _longest(results), ("truth_distance", "bad_case", "recognised", "hf_distance")),
+        "longcompare": _compared(results, _longest(results)),
         "table5": _table(results, "table5", ("truth_distance", "truth_closeness", "bad_case")),
         "table2": deployment_table(results.get("deployment")),
         "groups": groups_table([results[name] for name in ("split", "groups") if name in results]),
@@ -144,6 +146,10 @@ def _table(results: Mapping[str, Any], name: str, metrics: Sequence[str]) -> str
 
 def _compared(results: Mapping[str, Any], name: str) -> str:
     return comparison_table(results[name], HEADLINES) if name in results else ""
+
+
+def _longest(results: Mapping[str, Any]) -> str:
+    return next((name for name in results if name.startswith("long-")), "long")
 
 
 def _scaling(results: Mapping[str, Any]) -> list[str]:

@@ -175,7 +175,38 @@ def scaling(size: Size) -> list[Step]:
             Step(f"train-fm-{count}", flow, ("teachers",)),
             _table4(size, count),
         ]
-    return steps
+    return [*steps, *_long(size, min(size.scaling))] if size.scaling else steps
+
+
+def _long(size: Size, count: int) -> list[Step]:
+    """What is the shortage, steps or capacity?  The smallest bank again, with all the coarse steps of the large one."""
+    name = f"{count}-long"
+    init = f"slots.student.init=runs/effectbench-coarse-{name}/collection"
+    full = (f"train.generator_steps={size.full_steps}", init, f"name=effectbench-{name}", "samples=null")
+    first = train(
+        size, "effectbench-coarse", f"effectbench-coarse-{name}", *coarse(size), "samples=null", effects=count
+    )
+    systems = [
+        {"name": "teacher", "title": "Base", "adapter": "teacher", "steps": size.sampling_steps},
+        {"name": "ours", "title": "Ours", "adapter": f"run:effectbench-{count}"},
+        {"name": "coarse-long", "title": "coarse half alone, longer", "adapter": f"run:effectbench-coarse-{name}"},
+        {"name": "ours-long", "title": "Ours, longer coarse half", "adapter": f"run:effectbench-{name}"},
+    ]
+    compare = [["ours", "teacher"], ["ours-long", "teacher"], ["ours-long", "ours"]]
+    values = (f"evaluate.systems={json.dumps(systems)}", f"evaluate.compare={json.dumps(compare)}")
+    return [
+        Step(f"train-coarse-{name}", first, ("teachers",)),
+        Step(
+            f"train-ours-{name}",
+            train(size, "effectbench", f"effectbench-{name}", *full, effects=count),
+            (f"train-coarse-{name}",),
+        ),
+        Step(
+            f"long-{count}",
+            evaluate(size, "effectbench-table4", f"long-{count}", *values, effects=count),
+            (f"train-ours-{count}", f"train-ours-{name}", "pictures"),
+        ),
+    ]
 
 
 def growing(size: Size) -> list[Step]:
