@@ -76,7 +76,7 @@ def all_claims(reports: Mapping[str, Any]) -> list[claims.Claim]:
     if "table1" in reports:
         found += claims.of_table1(reports["table1"])
     if "table3" in reports:
-        found += claims.of_table3(reports["table3"])
+        found += claims.of_table3(reports["table3"], reports.get("table1"))
     if "table5" in reports:
         grown = [s["name"] for s in reports["table5"]["systems"] if s["name"].startswith("ours-")]
         found += claims.of_table5(reports["table5"], grown[0], grown[-1])
@@ -121,6 +121,7 @@ def page(results: Mapping[str, Any], figures: Sequence[Path], work: Path) -> str
         "table1": _table(results, "table1", ("truth_distance", "bad_case", "vsa", "recognised", "hf_distance", "retention")),
         "table1b": _table(results, "table1", ("truth_closeness", "truth_energy", "lpips_source", "soft_case",
                                               "bleeding_untriggered", "bleeding_wrong_trigger")),
+        "anchor": _table(results, "anchor", ("truth_distance", "bad_case", "hf_log_ratio", "hf_distance")),
         "compare1": _compared(results, "table1") or "None.",
         "table3": _table(results, "table3", ("truth_distance", "bad_case", "hf_log_ratio", "hf_distance", "retention")),
         "compare3": _compared(results, "table3") or "None.",
