@@ -36,6 +36,8 @@ class Parts:
     old_teacher: str
     file_teacher: str
     pairs_teacher: str
+    recall: str
+    """The loss that holds old effects to what they were."""
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> Parts:
@@ -44,7 +46,7 @@ class Parts:
         Raises:
             PluginLoadError: a role is played by no part, or by several.
         """
-        return cls(*map(catalogue.playing, (Role.GROWS, Role.RECALLS, Role.READS, Role.LEARNS)))
+        return cls(*map(catalogue.playing, (Role.GROWS, Role.RECALLS, Role.READS, Role.LEARNS, Role.HOLDS)))
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def growing_manifest(growth: Growth) -> dict[str, Any]:
         "name": grown_name(str(known["name"]), len(growth.new)),
         "effects": [*_old_effects(growth), *_new_effects(growth)],
         "router": {"use": growth.parts.router, "options": router_options(growth, mixed)},
-        "losses": list(losses(known, mixed, growth.general)),
+        "losses": [*losses(known, mixed, growth), _recall(growth, mixed)],
         "slots": {name: _slot(growth, name, slot, mixed) for name, slot in known["slots"].items()},
         "train": _train(known["train"], growth.steps),
     }
@@ -151,23 +153,34 @@ MIXED_SHARE = 0.6
 
 def router_options(growth: Growth, mixed: int) -> dict[str, Any]:
     """Return the router's options; shares are its defaults but for what is not there to be drawn."""
-    options: dict[str, Any] = {"new_effects": [effect.name for effect in growth.new], "mixed_until": mixed}
+    new = [effect.name for effect in growth.new]
+    options: dict[str, Any] = {"new_effects": new, "mixed_until": mixed, "rehearsal_stream": True}
     return options if growth.general else {**options, "general": 0.0}
 
 
-def losses(known: Mapping[str, Any], mixed: int, general: bool) -> list[dict[str, Any]]:
+REHEARSAL = "rehearsal"
+RECALL_WEIGHT = 10.0
+"""The recalled difference is small, and the gradients of distribution matching, with which it shares the steps, are not."""
+
+
+def _recall(growth: Growth, mixed: int) -> dict[str, Any]:
+    return {"use": growth.parts.recall, "streams": [REHEARSAL], "weight": RECALL_WEIGHT, "from_step": mixed}
+
+
+def losses(known: Mapping[str, Any], mixed: int, growth: Growth) -> list[dict[str, Any]]:
     """Move the losses that counted at the end of the collection's run to the beginning of this one.
 
-    Those of its first phase alone count in this run's first phase, where it has one.
+    Those of its first phase alone count in this run's first phase, where it has one.  The recall of an earlier growth is
+    left to `_recall`.
     """
     end, found = known["train"]["generator_steps"], []
-    gone = {*(() if mixed else (MIXED,)), *(() if general else ("general",))}
+    gone = {*(() if mixed else (MIXED,)), *(() if growth.general else ("general",))}
     for loss in known["losses"]:
         until = loss.get("until_step")
         over = until is not None and until < end
         streams = loss.get("streams")
         left = None if streams is None else [stream for stream in streams if stream not in gone]
-        if left == [] or (over and not mixed):
+        if left == [] or (over and not mixed) or loss["use"] == growth.parts.recall:
             continue
         moved = {**loss, "streams": left, "from_step": mixed if loss.get("from_step") else 0}
         found.append({**moved, "until_step": mixed if over else None})

@@ -186,7 +186,10 @@ class Role(Enum):
     """
 
     GROWS = "draws new effects, old ones and the general stream"
-    """Stream router of ``cldistill add``: ``new_effects``, ``mixed_until``, and the share ``general``."""
+    """Stream router of ``cldistill add``: ``new_effects``, ``mixed_until``, the share ``general``, and ``rehearsal_stream``,
+    with which old effects come up on the stream ``rehearsal``."""
+    HOLDS = "holds old effects to what they were"
+    """Loss term of ``cldistill add`` on the stream ``rehearsal``: needs teacher and no option."""
     RECALLS = "lets a collection teach its own effects"
     """Teacher source of ``cldistill add``: effect ``effect`` of the collection in ``path`` teaches itself."""
     READS = "reads a teacher from a file"
@@ -265,9 +268,10 @@ def loss_term(
     settings: type[S],
     describe: Callable[[S], Needs],
     build: Callable[[S, BuildContext], protocols.LossTerm],
+    role: Role | None = None,
 ) -> Component[S, protocols.LossTerm]:
     """Register a loss term: a callable from a context to `cldistill.records.LossOutput`."""
-    return Component("loss_term", name, summary, settings, describe, build)
+    return Component("loss_term", name, summary, settings, describe, build, role)
 
 
 def metric(

@@ -82,5 +82,5 @@ def test_the_built_in_parts_play_every_role_once() -> None:
     catalogue = load_catalogue()
     assert {role: catalogue.playing(role) for role in Role} == {
         Role.GROWS: "incremental", Role.RECALLS: "collection", Role.READS: "lora-file", Role.LEARNS: "from-pairs",
-        Role.SPLITS: "least-interference",
+        Role.SPLITS: "least-interference", Role.HOLDS: "recall",
     }  # fmt: skip

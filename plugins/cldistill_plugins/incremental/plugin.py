@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cldistill.component import Component, Role, stream_router, teacher_source
+from cldistill.component import Component, Role, loss_term, stream_router, teacher_source
 from cldistill.markers import hookimpl
-from cldistill.protocols import StreamRouter, TeacherSource
+from cldistill.protocols import LossTerm, StreamRouter, TeacherSource
 from cldistill_plugins.incremental.collection import CollectionSettings, CollectionTeacher, describe_collection
+from cldistill_plugins.incremental.recall import Recall, RecallSettings, describe_recall
 from cldistill_plugins.incremental.router import IncrementalSettings, build_incremental, describe_incremental
 
 
@@ -23,6 +24,21 @@ def register_stream_routers() -> Sequence[Component[Any, StreamRouter]]:
             describe_incremental,
             build_incremental,
             Role.GROWS,
+        )
+    ]
+
+
+@hookimpl
+def register_loss_terms() -> Sequence[Component[Any, LossTerm]]:
+    """``recall``."""
+    return [
+        loss_term(
+            "recall",
+            "an old effect goes on as the collection before has it, on the student's own trajectory",
+            RecallSettings,
+            describe_recall,
+            lambda settings, context: Recall(),
+            Role.HOLDS,
         )
     ]
 
