@@ -22,6 +22,7 @@ from tables import (
     composition_table,
     deployment_table,
     groups_table,
+    new_effects_table,
     not_run_table,
     system_table,
 )
@@ -130,6 +131,8 @@ def page(results: Mapping[str, Any], figures: Sequence[Path], work: Path) -> str
         "long": _table(results, _longest(results), ("truth_distance", "bad_case", "recognised", "hf_distance")),
         "longcompare": _compared(results, _longest(results)),
         "table5": _table(results, "table5", ("truth_distance", "truth_closeness", "bad_case")),
+        "table5dmd": _table(results, "table5-dmd", ("truth_distance", "truth_closeness", "bad_case")),
+        "new": new_effects_table(results.get("table5")),
         "table2": deployment_table(results.get("deployment")),
         "groups": groups_table([results[name] for name in ("split", "groups") if name in results]),
         "composition": composition_table(results.get("composition")),

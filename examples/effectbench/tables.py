@@ -122,6 +122,19 @@ def deployment_table(result: Mapping[str, Any] | None) -> str:
     return table(header, rows)
 
 
+def new_effects_table(result: Mapping[str, Any] | None) -> str:
+    """Return what became of the added effects: distance to the truth by every system that has them."""
+    if result is None:
+        return "Not run."
+    means = result["per_effect_means"]
+    smallest = min((set(own) for own in means.values()), key=len)
+    new = [name for name in result["effects"] if name not in smallest]
+    systems = [system for system in result["systems"] if set(means[system["name"]]) & set(new)]
+    cells = [[means[s["name"]].get(name, {}).get("truth_distance") for s in systems] for name in new]
+    rows = [[name, *("–" if v is None else f"{v:.3f}" for v in row)] for name, row in zip(new, cells, strict=True)]
+    return table(["distance to the truth ↓", *(system["title"] for system in systems)], rows) if rows else "None."
+
+
 def groups_table(results: Sequence[Mapping[str, Any]]) -> str:
     """Return how `cldistill group` split banks: mean interference within a group, and what random splits have."""
     rows = [
