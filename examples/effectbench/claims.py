@@ -80,8 +80,8 @@ def above(limit: float) -> Callable[[Interval], str]:
 
 
 def not_above(limit: float) -> Callable[[Interval], str]:
-    """Judge a figure that should not lie clearly above a limit."""
-    return lambda i: FAILS if i.low > limit else HOLDS
+    """Judge a figure that should be at most a limit."""
+    return lambda i: HOLDS if i.high <= limit else FAILS if i.low > limit else OPEN
 
 
 def at_least(limit: float) -> Callable[[Interval], str]:
