@@ -179,7 +179,8 @@ def scaling(size: Size) -> list[Step]:
 
 
 def _long(size: Size, count: int) -> list[Step]:
-    """What is the shortage, steps or capacity?  The smallest bank again, with all the coarse steps of the large one."""
+    """What is short, and of which half?  The smallest bank again: with all the coarse steps of the large one, and with three
+    times the full steps."""
     name = f"{count}-long"
     init = f"slots.student.init=runs/effectbench-coarse-{name}/collection"
     full = (f"train.generator_steps={size.full_steps}", init, f"name=effectbench-{name}", "samples=null")
@@ -191,8 +192,14 @@ def _long(size: Size, count: int) -> list[Step]:
         {"name": "ours", "title": "Ours", "adapter": f"run:effectbench-{count}"},
         {"name": "coarse-long", "title": "coarse half alone, longer", "adapter": f"run:effectbench-coarse-{name}"},
         {"name": "ours-long", "title": "Ours, longer coarse half", "adapter": f"run:effectbench-{name}"},
+        {"name": "ours-full", "title": "Ours, three times the full steps", "adapter": f"run:effectbench-{count}-full"},
     ]
-    compare = [["ours", "teacher"], ["ours-long", "teacher"], ["ours-long", "ours"]]
+    compare = [
+        [a, b] for a, b in (("ours", "teacher"), ("ours-long", "ours"), ("ours-full", "ours"), ("ours-full", "teacher"))
+    ]
+    saved = f"runs/effectbench-{count}/checkpoints/step-{size.full_steps:06d}"
+    on = [f"slots.{slot}.{key}" for slot in ("student", "critic") for key in (f"checkpoint={saved}", "init=null")]
+    more = (f"train.generator_steps={2 * size.full_steps}", f"name=effectbench-{count}-full", "samples=null", *on)
     values = (f"evaluate.systems={json.dumps(systems)}", f"evaluate.compare={json.dumps(compare)}")
     return [
         Step(f"train-coarse-{name}", first, ("teachers",)),
@@ -202,9 +209,14 @@ def _long(size: Size, count: int) -> list[Step]:
             (f"train-coarse-{name}",),
         ),
         Step(
+            f"train-ours-{count}-full",
+            train(size, "effectbench", f"effectbench-{count}-full", *more, effects=count),
+            (f"train-ours-{count}",),
+        ),
+        Step(
             f"long-{count}",
             evaluate(size, "effectbench-table4", f"long-{count}", *values, effects=count),
-            (f"train-ours-{count}", f"train-ours-{name}", "pictures"),
+            (f"train-ours-{count}-full", f"train-ours-{name}", "pictures"),
         ),
     ]
 
