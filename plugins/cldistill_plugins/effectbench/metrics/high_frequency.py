@@ -23,9 +23,9 @@ def luma(pictures: Tensor) -> Tensor:
     """Rec. 601 luma of RGB pictures (B, 3, H, W) in [-1, 1]: (B, H, W)."""
     if pictures.ndim != 4 or pictures.shape[1] != 3:
         raise ValueError(f"pictures must be (B, 3, H, W), not {tuple(pictures.shape)}")
-    weights = torch.tensor(_LUMA, dtype=torch.float64, device=pictures.device)
-    values: Tensor = torch.einsum("bchw,c->bhw", pictures.double(), weights)
-    return values
+    red, green, blue = pictures.double().unbind(1)
+    # Not a matrix product: it sums in another order for another number of pictures, on some machines.
+    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
 
 def energy(pictures: Tensor, cut_off: float = CUT_OFF) -> Tensor:
