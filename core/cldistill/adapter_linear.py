@@ -49,24 +49,19 @@ class FusedLora(torch.autograd.Function):
 class AdaptedLinear(PeftLinear):  # type: ignore[misc]
     """peft's LoRA layer around a plain linear module, with `FusedLora` wherever one plain LoRA is active.
 
-    Everything else (no adapter, several at once, LoKr, mixed dtypes without autocast) takes peft's own way.
+    Everything else (no adapter, several at once, LoKr, several dtypes without autocast) takes peft's own way.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """``[..., in] -> [..., out]``"""
         keys = [key for key in self.active_adapters if key in self.lora_A]
-        base = self.get_base_layer()
-        if not keys:
-            result: Tensor = base(x)
-            return result
-        parts = self._parts(x, keys[0]) if len(keys) == 1 and type(base) is nn.Linear else None
+        parts = self._parts(x, keys[0]) if len(keys) == 1 else None
         if parts is None:
-            result = super().forward(x, *args, **kwargs)
+            result: Tensor = super().forward(x, *args, **kwargs)
             return result
-        rows, w, bias, a, b = parts
-        rows = rows.reshape(-1, rows.shape[-1])
-        result = FusedLora.apply(rows, w, bias, a, b, self.scaling[keys[0]])
-        return result.view(*x.shape[:-1], w.shape[0])
+        cast, *weights = parts
+        result = FusedLora.apply(cast.reshape(-1, cast.shape[-1]), *weights, self.scaling[keys[0]])
+        return result.view(*x.shape[:-1], self.out_features)
 
     def _parts(self, x: Tensor, key: str) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor] | None:
         """Return ``x, W, bias, A, B`` in one dtype, autocast's where that is on; None where `FusedLora` cannot take them."""
@@ -88,5 +83,5 @@ _PLAIN = (nn.Linear, FrozenLinear)
 
 def fuse(layer: Any) -> None:
     """Turn peft's layer around a plain linear module into an `AdaptedLinear`; layers of other kinds stay peft's."""
-    if type(layer) is PeftLinear:
+    if type(layer) is PeftLinear and type(layer.get_base_layer()) is nn.Linear:
         layer.__class__ = AdaptedLinear

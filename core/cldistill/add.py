@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from cldistill.add_effects import Given, read_effect, refuse_known
-from cldistill.add_manifest import REHEARSED, STEPS, Growth, Parts, growing_manifest, grown_name
+from cldistill.add_manifest import REHEARSED, ROLES, STEPS, Growth, growing_manifest, grown_name
 from cldistill.add_paths import recovered
 from cldistill.catalogue import load_catalogue
 from cldistill.checked import CheckedManifest
@@ -70,10 +70,9 @@ def prepare_growth(request: AddRequest) -> Prepared:
     known, notes = without_lost(recovered(collection.manifest, beside.manifest if beside else None), collection.path)
     if request.base is not None:
         known["base"]["options"]["model"] = request.base
-    growth = Growth(
-        collection, known, new, Parts.of(catalogue), {}, {}, _checkpoint(request, collection, beside), request.steps,
-        request.rehearsed,
-    )  # fmt: skip
+    parts = {role: catalogue.playing(role) for role in ROLES}
+    checkpoint = _checkpoint(request, collection, beside)
+    growth = Growth(collection, known, new, parts, {}, {}, checkpoint, request.steps, request.rehearsed)
     growth = with_pictures(growth, request.pictures, notes)
     text = yaml.safe_dump(growing_manifest(growth), sort_keys=False, allow_unicode=True, width=120)
     shown = f"{grown_name(str(known['name']), len(new))} (made by add)"

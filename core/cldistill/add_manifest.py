@@ -13,40 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from cldistill.add_effects import NewEffect
-from cldistill.catalogue import Catalogue
 from cldistill.checked import STUDENT
 from cldistill.checkpoint import Checkpoint
 from cldistill.collection_folder import CollectionFolder
 from cldistill.component import Role
 
-MIXED = "mixed"
+MIXED, REHEARSAL = "mixed", "rehearsal"
+"""Streams of the growing run, beside those of the collection's."""
 BEFORE, TAUGHT = "before", "taught"
 """Names of the systems that it is compared with."""
 STEPS = 100
 """Generator steps (arXiv 2605.25378, table 5)."""
 REHEARSED = 5
 """Pictures on which an old effect is rehearsed: a hundred steps see each of fifty effects a handful of times."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Names of the parts of a growing run, by their roles; with ``--set`` others take their place."""
-
-    router: str
-    old_teacher: str
-    file_teacher: str
-    pairs_teacher: str
-    recall: str
-    """The loss that holds old effects to what they were."""
-
-    @classmethod
-    def of(cls, catalogue: Catalogue) -> Parts:
-        """Find them among the installed plugins.
-
-        Raises:
-            PluginLoadError: a role is played by no part, or by several.
-        """
-        return cls(*map(catalogue.playing, (Role.GROWS, Role.RECALLS, Role.READS, Role.LEARNS, Role.HOLDS)))
+ROLES = (Role.GROWS, Role.HOLDS, Role.RECALLS, Role.READS, Role.LEARNS)
+"""What a growing run needs parts for; with ``--set`` others take their place."""
+MIXED_SHARE = 0.6
+"""Of the steps, where the collection's run began on mixed batches."""
+RECALL_WEIGHT = 10.0
+"""The recalled difference is small, and the gradients of distribution matching, with which it shares the steps, are not."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +42,8 @@ class Growth:
     known: Mapping[str, Any]
     """The collection's manifest, with the paths of this machine where they are known."""
     new: Sequence[NewEffect]
-    parts: Parts
+    parts: Mapping[Role, str]
+    """The names of the parts that play `ROLES`."""
     old_pictures: Mapping[str, Path]
     """Old effect -> its pairs, or pictures for its rehearsal."""
     new_pictures: Mapping[str, Path]
@@ -80,8 +66,8 @@ def growing_manifest(growth: Growth) -> dict[str, Any]:
     data |= {
         "name": grown_name(str(known["name"]), len(growth.new)),
         "effects": [*_old_effects(growth), *_new_effects(growth)],
-        "router": {"use": growth.parts.router, "options": router_options(growth, mixed)},
-        "losses": [*losses(known, mixed, growth), _recall(growth, mixed)],
+        "router": {"use": growth.parts[Role.GROWS], "options": router_options(growth, mixed)},
+        "losses": [*losses(growth, mixed), _recall(growth, mixed)],
         "slots": {name: _slot(growth, name, slot, mixed) for name, slot in known["slots"].items()},
         "train": _train(known["train"], growth.steps),
     }
@@ -116,7 +102,7 @@ def _old_effects(growth: Growth) -> list[dict[str, Any]]:
     return [
         {
             "name": effect.name, "prompt": effect.teacher_prompt or effect.prompt,
-            "teacher": {"use": growth.parts.old_teacher, "options": {"path": path, "effect": effect.name}},
+            "teacher": {"use": growth.parts[Role.RECALLS], "options": {"path": path, "effect": effect.name}},
             "pairs": str(growth.old_pictures[effect.name]), "take": growth.rehearsed,
         }
         for effect in growth.collection.index.effects
@@ -135,9 +121,9 @@ def _new_effects(growth: Growth) -> list[dict[str, Any]]:
 
 def _teacher(growth: Growth, effect: NewEffect) -> dict[str, Any]:
     if effect.teacher is not None:
-        return {"use": growth.parts.file_teacher, "options": {"path": str(effect.teacher)}}
+        return {"use": growth.parts[Role.READS], "options": {"path": str(effect.teacher)}}
     # A new teacher is trained as the collection's own were, where those were trained from pairs.
-    name = growth.parts.pairs_teacher
+    name = growth.parts[Role.LEARNS]
     found = [old["teacher"] for old in growth.known["effects"] if (old.get("teacher") or {}).get("use") == name]
     return {"use": name, "options": dict(found[-1].get("options") or {}) if found else {}}
 
@@ -148,9 +134,6 @@ def mixed_steps(known: Mapping[str, Any], steps: int) -> int:
     return min(round(MIXED_SHARE * steps), steps - 1) if begins_mixed else 0
 
 
-MIXED_SHARE = 0.6
-
-
 def router_options(growth: Growth, mixed: int) -> dict[str, Any]:
     """Return the router's options; shares are its defaults but for what is not there to be drawn."""
     new = [effect.name for effect in growth.new]
@@ -158,29 +141,25 @@ def router_options(growth: Growth, mixed: int) -> dict[str, Any]:
     return options if growth.general else {**options, "general": 0.0}
 
 
-REHEARSAL = "rehearsal"
-RECALL_WEIGHT = 10.0
-"""The recalled difference is small, and the gradients of distribution matching, with which it shares the steps, are not."""
-
-
 def _recall(growth: Growth, mixed: int) -> dict[str, Any]:
-    return {"use": growth.parts.recall, "streams": [REHEARSAL], "weight": RECALL_WEIGHT, "from_step": mixed}
+    return {"use": growth.parts[Role.HOLDS], "streams": [REHEARSAL], "weight": RECALL_WEIGHT, "from_step": mixed}
 
 
-def losses(known: Mapping[str, Any], mixed: int, growth: Growth) -> list[dict[str, Any]]:
+def losses(growth: Growth, mixed: int) -> list[dict[str, Any]]:
     """Move the losses that counted at the end of the collection's run to the beginning of this one.
 
     Those of its first phase alone count in this run's first phase, where it has one.  The recall of an earlier growth is
     left to `_recall`.
     """
-    end, found = known["train"]["generator_steps"], []
+    known, found = growth.known, []
+    end = known["train"]["generator_steps"]
     gone = {*(() if mixed else (MIXED,)), *(() if growth.general else ("general",))}
     for loss in known["losses"]:
         until = loss.get("until_step")
         over = until is not None and until < end
         streams = loss.get("streams")
         left = None if streams is None else [stream for stream in streams if stream not in gone]
-        if left == [] or (over and not mixed) or loss["use"] == growth.parts.recall:
+        if left == [] or (over and not mixed) or loss["use"] == growth.parts[Role.HOLDS]:
             continue
         moved = {**loss, "streams": left, "from_step": mixed if loss.get("from_step") else 0}
         found.append({**moved, "until_step": mixed if over else None})

@@ -40,7 +40,7 @@ def group(
     catalogue = load_catalogue()
     entry = catalogue.get("grouper", using or catalogue.playing(Role.SPLITS))
     settings = read_grouper_options(entry, options or ())
-    checked = check_manifest(manifest, overrides or ())
+    checked = check_manifest(manifest, overrides or (), catalogue=catalogue)
     command = group_command(sys.argv[1:])
     count = how_many(len(checked.effects), into, at_most)
     _carry_out(Order(checked, entry, settings, count, output, command, bool(overrides)), train)

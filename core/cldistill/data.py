@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,10 +104,15 @@ def pairs_of(effect: EffectInfo) -> list[Item]:
     Raises `DataError` as `effect_items` does.
     """
     assert effect.pairs is not None
-    return spread(effect_items(effect.pairs, effect.name, effect.prompt), effect.take)
+    return evenly(effect_items(effect.pairs, effect.name, effect.prompt), effect.take)
 
 
-def spread(items: list[Item], count: int | None) -> list[Item]:
+def drawn_by_name(items: Iterable[Item], count: int) -> list[Item]:
+    """Return up to ``count`` of the items, always the same ones: those whose keys hash lowest."""
+    return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())[:count]
+
+
+def evenly(items: list[Item], count: int | None) -> list[Item]:
     """Return ``count`` of the items, spread evenly over them; all where it is None or there are no more."""
     if count is None or count >= len(items):
         return items

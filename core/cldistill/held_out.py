@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cldistill.data import general_items, list_pictures, spread
+from cldistill.data import evenly, general_items, list_pictures
 from cldistill.manifest import Evaluate, Manifest
 from cldistill.records import EffectInfo, Item, Prompts
 
@@ -50,7 +50,7 @@ def general_rows(evaluate: Evaluate) -> list[tuple[Item, Prompts]]:
     """List held-out general instructions, as many as ``evaluate`` wants; none where it names no file."""
     if evaluate.general is None:
         return []
-    items = spread(general_items(evaluate.general.parent, evaluate.general), evaluate.general_pictures)
+    items = evenly(general_items(evaluate.general.parent, evaluate.general), evaluate.general_pictures)
     return [(item, Prompts(item.prompt, item.prompt)) for item in items]
 
 

@@ -123,21 +123,21 @@ def learned(report: Report) -> list[str]:
 def of_table3(report: Report, table1: Report | None = None) -> list[Claim]:
     """What each part contributes; with Table 1 also where AOP does, among effects that Base has learned."""
 
-    def of(system: str, metric: str) -> Matrix:
-        return values(report, system, metric)
+    def of(system: str, metric: str, effects: Sequence[str] | None = None) -> Matrix:
+        return values(report, system, metric, effects)
 
-    def by_aop(effects: Sequence[str]) -> Interval:
-        return ratio(values(report, "pdsr", "bad_case", effects), values(report, "aop", "bad_case", effects))
+    def aop_cuts(text: str, effects: Callable[[], Sequence[str] | None] = lambda: None) -> Claim:
+        def cut() -> Interval:
+            chosen = effects()
+            return ratio(of("pdsr", "bad_case", chosen), of("aop", "bad_case", chosen))
 
-    why = [claim("— the same, effects whose prompt another one has, too", "bad cases, PDSR / PDSR + AOP",
-                 lambda: by_aop(colliding(report)), at_least(1.5))]  # fmt: skip
-    if table1 is not None:
-        why.append(claim("— the same, effects that Base has learned (bad in at most half of its pictures)",
-                         "bad cases, PDSR / PDSR + AOP", lambda: by_aop(learned(table1)), at_least(1.5)))  # fmt: skip
+        return claim(text, "bad cases, PDSR / PDSR + AOP", cut, at_least(1.5))
+
+    known = "— the same, effects that Base has learned (bad in at most half of its pictures)"
     return [
-        claim("Adding AOP to PDSR cuts bad cases by 1.5 times or more (paper: 1.8)", "bad cases, PDSR / PDSR + AOP",
-              lambda: ratio(of("pdsr", "bad_case"), of("aop", "bad_case")), at_least(1.5)),
-        *why,
+        aop_cuts("Adding AOP to PDSR cuts bad cases by 1.5 times or more (paper: 1.8)"),
+        aop_cuts("— the same, effects whose prompt another one has, too", lambda: colliding(report)),
+        *([] if table1 is None else [aop_cuts(known, lambda: learned(table1))]),
         claim("Without PDSR general instructions are kept worse", "squared error without PDSR − ours",
               lambda: difference(general(report, "no-pdsr", "error"), general(report, "ours", "error")), above(0)),
         claim("TS-DMD raises high-frequency energy", "log of detail over the truth's, + TS − without",

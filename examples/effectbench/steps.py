@@ -161,32 +161,35 @@ def scaling(size: Size) -> list[Step]:
     steps = []
     for count in size.scaling:
         share = max(1, size.coarse_steps * count // size.effects)
-        init = f"slots.student.init=runs/effectbench-coarse-{count}/collection"
-        full = (f"train.generator_steps={size.full_steps}", init, f"name=effectbench-{count}")
-        few = ["samples=null"]
-        first = train(
-            size, "effectbench-coarse", f"effectbench-coarse-{count}", *coarse(size, share), *few, effects=count
+        flow = train(
+            size, "effectbench-fm", f"effectbench-fm-{count}", *coarse(size, share), "samples=null", effects=count
         )
-        second = train(size, "effectbench", f"effectbench-{count}", *full, *few, effects=count)
-        flow = train(size, "effectbench-fm", f"effectbench-fm-{count}", *coarse(size, share), *few, effects=count)
         steps += [
-            Step(f"train-coarse-{count}", first, ("teachers",)),
-            Step(f"train-ours-{count}", second, (f"train-coarse-{count}",)),
+            *_student(size, count, str(count), share),
             Step(f"train-fm-{count}", flow, ("teachers",)),
             _table4(size, count),
         ]
     return [*steps, *_long(size, min(size.scaling))] if size.scaling else steps
 
 
+def _student(size: Size, count: int, name: str, coarse_steps: int) -> list[Step]:
+    """Both halves of a student of ``count`` effects; ``name`` ends the names of runs and steps."""
+    half = f"effectbench-coarse-{name}"
+    full = (f"train.generator_steps={size.full_steps}", f"slots.student.init=runs/{half}/collection")
+    first = train(size, "effectbench-coarse", half, *coarse(size, coarse_steps), "samples=null", effects=count)
+    second = train(
+        size, "effectbench", f"effectbench-{name}", *full, f"name=effectbench-{name}", "samples=null", effects=count
+    )
+    return [
+        Step(f"train-coarse-{name}", first, ("teachers",)),
+        Step(f"train-ours-{name}", second, (f"train-coarse-{name}",)),
+    ]
+
+
 def _long(size: Size, count: int) -> list[Step]:
     """What is short, and of which half?  The smallest bank again: with all the coarse steps of the large one, and with three
     times the full steps."""
     name = f"{count}-long"
-    init = f"slots.student.init=runs/effectbench-coarse-{name}/collection"
-    full = (f"train.generator_steps={size.full_steps}", init, f"name=effectbench-{name}", "samples=null")
-    first = train(
-        size, "effectbench-coarse", f"effectbench-coarse-{name}", *coarse(size), "samples=null", effects=count
-    )
     systems = [
         {"name": "teacher", "title": "Base", "adapter": "teacher", "steps": size.sampling_steps},
         {"name": "ours", "title": "Ours", "adapter": f"run:effectbench-{count}"},
@@ -202,12 +205,7 @@ def _long(size: Size, count: int) -> list[Step]:
     more = (f"train.generator_steps={2 * size.full_steps}", f"name=effectbench-{count}-full", "samples=null", *on)
     values = (f"evaluate.systems={json.dumps(systems)}", f"evaluate.compare={json.dumps(compare)}")
     return [
-        Step(f"train-coarse-{name}", first, ("teachers",)),
-        Step(
-            f"train-ours-{name}",
-            train(size, "effectbench", f"effectbench-{name}", *full, effects=count),
-            (f"train-coarse-{name}",),
-        ),
+        *_student(size, count, name, size.coarse_steps),
         Step(
             f"train-ours-{count}-full",
             train(size, "effectbench", f"effectbench-{count}-full", *more, effects=count),

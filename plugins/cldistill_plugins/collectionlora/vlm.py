@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cldistill.chat import SIDE, Question
-from cldistill.data import open_picture, pairs_of
+from cldistill.data import drawn_by_name, open_picture, pairs_of
 from cldistill.endpoint import Endpoint
 from cldistill.endpoint_answer import MalformedAnswerError, without_thoughts
 from cldistill.errors import EndpointError
@@ -91,8 +91,7 @@ def sample_pairs(effect: EffectInfo) -> list[Item]:
             f"effect {effect.name!r} has no pairs, and the vlm captioner looks at two: give the effect `pairs`, "
             f"write its caption yourself (prompts.options.captions: {{{effect.name}: …}}), or use captioner: template"
         )
-    items = pairs_of(effect)
-    return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())[:PAIRS]
+    return drawn_by_name(pairs_of(effect), PAIRS)
 
 
 def clean_caption(answer: str) -> str:

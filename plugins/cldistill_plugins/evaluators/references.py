@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-
-from cldistill.data import pairs_of
+from cldistill.data import drawn_by_name, pairs_of
 from cldistill.records import EffectInfo, Item
 
 
@@ -12,5 +10,4 @@ def reference_pairs(effect: EffectInfo, count: int) -> list[Item]:
     """Return up to ``count`` before/after pairs of an effect; none where it has no pairs."""
     if effect.pairs is None:
         return []
-    items = [item for item in pairs_of(effect) if item.target is not None]
-    return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())[:count]
+    return drawn_by_name((item for item in pairs_of(effect) if item.target is not None), count)

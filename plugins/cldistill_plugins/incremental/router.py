@@ -53,7 +53,9 @@ class IncrementalSettings(Settings):
 def describe_incremental(settings: IncrementalSettings) -> Needs:
     """Say which streams can come up, which of them mix pools, and whether the general pool is drawn from."""
     streams = {EFFECT}
-    if settings.rehearsal and settings.rehearsal_stream:
+    if (
+        settings.rehearsal_stream
+    ):  # also with a share of 0, so that a manifest's losses on it need not go with the share
         streams.add(REHEARSAL)
     if settings.general:
         streams.add(GENERAL)

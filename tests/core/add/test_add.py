@@ -108,6 +108,10 @@ def test_old_effects_are_rehearsed_on_a_few_pictures(world: World, quick: Quick)
     assert [effect.get("take") for effect in grown["effects"]] == [2, 2, None]
 
 
+def test_rehearsal_can_be_left_out_by_its_share(world: World, quick: Quick) -> None:
+    world.add(world.root / "new/gilded frame", "--plan", "--set", "router.options.rehearsal=0", *quick("gilded"))
+
+
 def test_a_renamed_effect_finds_its_pictures_and_keeps_its_prompt(world: World, quick: Quick) -> None:
     before = world.effects()
     rename_effect(world.collection, "soften", "blur")
