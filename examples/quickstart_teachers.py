@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from cldistill.adapter_files import LoraWeights
 from cldistill.adapter_save import save_adapter
 from cldistill.adapters import AdapterSlots
 from cldistill.cache import TensorCache
@@ -26,6 +25,7 @@ from cldistill.data import effect_items
 from cldistill.encodings import Encoder
 from cldistill.pairs import PairsJob, PairsSettings, train_pairs
 from cldistill.protocols import BaseModel
+from cldistill.weights import LoraWeights
 from cldistill_plugins.effectbench.bank import SIX
 
 BASE_OPTIONS = {

@@ -6,96 +6,28 @@ each of its prefixes.  Nothing is ever skipped: a file loads with every module t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cldistill.adapter_header import AdapterHeader, ModuleHeader, find_file, read_header
 from cldistill.adapter_keys import ModuleNames
-from cldistill.component import BaseDescription
 from cldistill.errors import AdapterFormatError, nearest
+from cldistill.records import BaseDescription
+from cldistill.weights import AdapterState, LokrWeights, LoraWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cldistill.schedule import Schedule
 
-__all__ = [
-    "AdapterHeader", "AdapterState", "FitReport", "LokrWeights", "LoraWeights", "ModuleHeader",
-    "file_digest", "find_file", "fit", "load_adapter", "match", "read_header",
-]  # fmt: skip
+__all__ = ["AdapterHeader", "FitReport", "ModuleHeader", "find_file", "fit", "load_adapter", "match", "read_header"]
 
 Shapes = Mapping[str, tuple[int, int]]
 """Module name -> (out_features, in_features)."""
 
 SHOWN = 3
 """Modules quoted in an error; a file of another model is wrong in hundreds."""
-
-
-@dataclass(frozen=True)
-class LoraWeights:
-    """``delta = (alpha / rank) * up @ down``."""
-
-    down: Tensor
-    """``[rank, in_features]``"""
-    up: Tensor
-    """``[out_features, rank]``"""
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        """The inner dimension."""
-        return int(self.down.shape[0])
-
-    @property
-    def scale(self) -> float:
-        """``alpha / rank``."""
-        return self.alpha / self.rank
-
-
-@dataclass(frozen=True)
-class LokrWeights:
-    """``delta = scale * kron(w1, w2)`` (arXiv 2309.14859)."""
-
-    w1: Tensor
-    """``[out_1, in_1]``"""
-    w2: Tensor
-    """``[out_2, in_2]``, where ``out_1 * out_2`` and ``in_1 * in_2`` are the module's features."""
-    scale: float
-
-    @property
-    def rank(self) -> int:
-        """A bound of the inner dimension of ``w2``, as for a LoRA of that factor."""
-        return int(min(self.w2.shape))
-
-
-@dataclass(frozen=True)
-class AdapterState:
-    """A frozen adapter in memory: weights under the backbone's full module names."""
-
-    modules: Mapping[str, LoraWeights | LokrWeights]
-    source: str
-    """Where it comes from, for messages."""
-    digest: str
-    """Identity: the same digest means the same weights and scale."""
-    few_step: Schedule | None = None
-    """The sampler that was distilled into the adapter, and with it the guidance: so it is sampled, and never guided.
-    None for an ordinary teacher."""
-
-    def scaled(self, factor: float) -> AdapterState:
-        """Return the adapter at ``factor`` times its strength."""
-        if factor == 1.0:
-            return self
-        modules: dict[str, LoraWeights | LokrWeights] = {}
-        for name, weights in self.modules.items():
-            if isinstance(weights, LoraWeights):
-                modules[name] = replace(weights, alpha=weights.alpha * factor)
-            else:
-                modules[name] = replace(weights, scale=weights.scale * factor)
-        return replace(self, modules=modules, digest=f"{self.digest}*{factor!r}")
 
 
 @dataclass(frozen=True)
@@ -182,18 +114,6 @@ def load_adapter(path: Path, shapes: Shapes) -> AdapterState:
         }
     assert len(modules) == report.total, "two modules of the file were fitted to one of the base"
     return AdapterState(modules, str(header.path), header.digest)
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, read once as long as its size and time stay: a teacher is loaded many times."""
-    status = path.stat()
-    return _digest_of(path.absolute(), status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=1024)
-def _digest_of(path: Path, size: int, time: int) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _weights(module: ModuleHeader, tensors: Mapping[str, Tensor]) -> LoraWeights | LokrWeights:

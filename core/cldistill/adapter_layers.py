@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cldistill.adapter_files import LokrWeights, LoraWeights
 from cldistill.errors import AdapterFormatError
+from cldistill.weights import LokrWeights, LoraWeights
 
 
 class FrozenLinear(nn.Module):

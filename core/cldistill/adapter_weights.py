@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cldistill.adapter_files import AdapterState, LoraWeights
 from cldistill.errors import AdapterFormatError
+from cldistill.weights import AdapterState, LoraWeights
 
 
 @torch.no_grad()

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cldistill.adapter_files import AdapterState, LoraWeights
 from cldistill.adapter_inject import AdapterLayers
 from cldistill.adapter_layers import cover, cover_padded, fill, require_room, uncover
 from cldistill.adapter_weights import overlay, overwrite
 from cldistill.errors import nearest
+from cldistill.weights import AdapterState, LoraWeights
 
 if TYPE_CHECKING:
     from cldistill.schedule import Schedule

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cldistill.catalogue import Catalogue, Entry
-from cldistill.component import AnyComponent, BaseDescription, BuildContext, Needs, Settings
+from cldistill.component import AnyComponent, BuildContext, Needs, Settings
 from cldistill.manifest import Manifest
 from cldistill.manifest_file import ManifestFile
 from cldistill.manifest_yaml import Loc
-from cldistill.records import EffectInfo, Item, Prompts
+from cldistill.records import BaseDescription, EffectInfo, Item, Prompts
 
 if TYPE_CHECKING:
     from cldistill.adapter_files import FitReport

@@ -11,7 +11,7 @@ from cldistill.cli_options import JsonOption
 from cldistill.errors import ManifestError
 
 if TYPE_CHECKING:
-    from cldistill.component import BaseDescription
+    from cldistill.records import BaseDescription
 
 BaseOption = Annotated[str | None, typer.Option("--base", metavar="MODEL", help="Base model: a hub id or a folder.")]
 

@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.markup import escape
 from rich.panel import Panel
 
-from cldistill.drawing import duration, panel, plain_line
+from cldistill.drawing import panel, plain_line
 from cldistill.markers import hookimpl
 from cldistill.records import StepResult
-from cldistill.stages import LiveStages
+from cldistill.stages import LiveStages, duration
 from cldistill.tally import Tally, View
 
 if TYPE_CHECKING:

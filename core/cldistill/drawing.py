@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cldistill.records import GENERAL
+from cldistill.stages import duration
 from cldistill.tally import LossView, View
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -39,15 +40,6 @@ def sparkline(values: Sequence[float], width: int) -> str:
     low, high = min(cells), max(cells)
     scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
     return "".join(BARS[round((cell - low) * scale)] for cell in cells)
-
-
-def duration(seconds: float | None) -> str:
-    """Return ``m:ss`` or ``h:mm:ss``; a dash for None."""
-    if seconds is None:
-        return "–"
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def number(value: float | None) -> str:

@@ -15,8 +15,8 @@ from rich.table import Table
 from cldistill.adapter_files import FitReport, match
 from cldistill.adapter_header import AdapterHeader, read_header
 from cldistill.collection_index import CollectionEffect, read_index
-from cldistill.component import BaseDescription
 from cldistill.errors import CollectionError
+from cldistill.records import BaseDescription
 
 SHOWN_CHARACTERS = 160
 """Longer header values are cut in the table; ``--json`` has them whole."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from cldistill.adapter_files import AdapterState
 from cldistill.adapters import FROZEN, AdapterSlots
 from cldistill.cache import content_key
 from cldistill.dataset import Dataset, Example, by_batch_key
@@ -21,6 +20,7 @@ from cldistill.records import Batch, Item, Prompts, Route
 from cldistill.sample import Noise, euler, few_step, guided, predictor
 from cldistill.schedule import Schedule
 from cldistill.targets import SAMPLE_BATCH, TOKEN_BUDGET
+from cldistill.weights import AdapterState
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from cldistill import checkpoint
-from cldistill.adapter_files import AdapterState, load_adapter
+from cldistill.adapter_files import load_adapter
 from cldistill.adapter_save import save_adapter
 from cldistill.cache import content_key
 from cldistill.data import open_picture
@@ -35,6 +35,7 @@ from cldistill.records import Item, Prompts, Route
 from cldistill.run import LrPhase, SlotConfig
 from cldistill.schedule import add_noise, shift_sigma, velocity
 from cldistill.signals import heed, never
+from cldistill.weights import AdapterState
 
 if TYPE_CHECKING:
     from cldistill.adapters import AdapterSlots

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cldistill.checked import STUDENT, CheckedLoss, CheckedManifest
-from cldistill.component import BaseDescription
+from cldistill.records import BaseDescription
 
 CHECKPOINT_COST = 3
 """A graded call in units of a plain one: forward, recomputed forward, and a backward counted as one (method.md)."""

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cldistill.adapter_files import AdapterState
 from cldistill.data import general_items, pairs_of
 from cldistill.dataset import Dataset, Example
 from cldistill.encodings import Encoder
@@ -20,6 +19,7 @@ from cldistill.records import GENERAL, EffectInfo, Item, Prompts
 from cldistill.signals import heed, never
 from cldistill.targets import TeacherSampler, sample_missing, target_key, with_target
 from cldistill.teachers import TeacherBank
+from cldistill.weights import AdapterState
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Generator, Tensor, nn
 
-    from cldistill.adapter_files import AdapterState
     from cldistill.run import Run
     from cldistill.schedule import Schedule
+    from cldistill.weights import AdapterState
 
 Purpose = str
 GuidanceMode = Literal["standard", "rescaled"]

@@ -237,3 +237,27 @@ class StepResult:
     forwards: int
     """Calls of the backbone in this cycle (all ranks make the same number)."""
     peak_memory_mb: float
+
+
+@dataclass(frozen=True)
+class BaseDescription:
+    """What a base model says of itself from its config alone."""
+
+    parameters: int
+    """Parameters of the backbone."""
+    modules: Mapping[str, tuple[int, int]]
+    """Every linear module of the backbone that can carry an adapter: name -> (out_features, in_features)."""
+    targets: tuple[str, ...]
+    """Names of the modules that a slot adapts by default."""
+    latent_tokens: int
+    """Tokens of one picture at the chosen resolution."""
+    channels: int
+    hidden: int
+    layers: int
+    bytes_per_parameter: float = 2.0
+    encoder_bytes: int = 0
+    """Text encoder and VAE together: resident only while latents and embeddings are computed."""
+    guidance_scale: float = 1.0
+    """Teacher guidance in the losses: 1 costs one call, anything else two."""
+    tokenizer: Path | None = None
+    """A ``tokenizer.json`` by which ``check`` can see that triggers stay distinct, if there is one on disk."""

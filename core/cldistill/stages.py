@@ -18,8 +18,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from cldistill.drawing import duration
-
 PLAIN_SECONDS = 10.0
 """How often a stage says how far it is where there is no terminal."""
 
@@ -92,3 +90,12 @@ def _done_text(name: str, done: int, total: int, seconds: float) -> str:
         count = f"{done:,}   " if total > 1 else ""
         note = f"{count}{duration(seconds)}" if seconds >= 10 else f"{count}{seconds:.1f} s"
     return f"[bold green]✓[/] {escape(name)}  [dim]{note}[/]"
+
+
+def duration(seconds: float | None) -> str:
+    """Return ``m:ss`` or ``h:mm:ss``; a dash for None."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

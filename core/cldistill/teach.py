@@ -20,11 +20,11 @@ from cldistill.errors import CldistillError, Stopped
 from cldistill.signals import graceful_stop
 
 if TYPE_CHECKING:
-    from cldistill.adapter_files import AdapterState
     from cldistill.checked import CheckedManifest
     from cldistill.prepare import Workshop
     from cldistill.progress import Stages
     from cldistill.protocols import BaseModel
+    from cldistill.weights import AdapterState
 
 POLL_SECONDS = 0.2
 
@@ -165,8 +165,8 @@ def export(base: BaseModel, state: AdapterState, path: Path) -> None:
     Raises:
         CldistillError: it is no plain LoRA of one rank and alpha, as what `train_pairs` makes always is.
     """
-    from cldistill.adapter_files import LoraWeights
     from cldistill.adapter_save import save_adapter
+    from cldistill.weights import LoraWeights
 
     modules = {name: found for name, found in state.modules.items() if isinstance(found, LoraWeights)}
     kinds = {(found.rank, found.scale) for found in modules.values()}

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from cldistill.adapter_files import AdapterState
+from cldistill.weights import AdapterState
 
 if TYPE_CHECKING:
     from cldistill.adapters import AdapterSlots

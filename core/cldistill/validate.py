@@ -15,13 +15,13 @@ from pydantic import ValidationError
 
 from cldistill.catalogue import Catalogue, Entry, load_catalogue
 from cldistill.checked import STUDENT, CheckedLoss, CheckedManifest, Part
-from cldistill.component import BaseDescription, Kind, Needs, Settings
+from cldistill.component import Kind, Needs, Settings
 from cldistill.errors import CldistillError, ManifestError, OptionsError, PluginLoadError, nearest
 from cldistill.manifest import PartRef, part_refs
 from cldistill.manifest_file import ManifestFile, load_manifest
 from cldistill.manifest_problems import describe_errors, show
 from cldistill.manifest_yaml import Loc
-from cldistill.records import EffectInfo
+from cldistill.records import BaseDescription, EffectInfo
 from cldistill.validate_files import check_files
 from cldistill.validate_needs import mutual_problems
 from cldistill.validate_options import read_settings

@@ -16,7 +16,6 @@ from cldistill.catalogue import Catalogue
 from cldistill.checked import CheckedManifest
 from cldistill.component import (
     AnyComponent,
-    BaseDescription,
     BuildContext,
     Forwards,
     LocalPath,
@@ -31,7 +30,7 @@ from cldistill.component import (
 )
 from cldistill.manifest_file import load_manifest
 from cldistill.plugins import LoadedPlugin, Owner, PluginSet
-from cldistill.records import GENERAL, EffectInfo, Prompts
+from cldistill.records import GENERAL, BaseDescription, EffectInfo, Prompts
 from cldistill.validate import validate
 
 BLOCK = {"attn.to_q": (64, 64), "attn.to_out.0": (64, 64), "mlp.net.2": (64, 256)}

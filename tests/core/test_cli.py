@@ -13,9 +13,10 @@ import yaml
 from typer.testing import CliRunner
 
 from cldistill import cli, cli_files, cli_plugins, cli_run
-from cldistill.component import BaseDescription, Needs, Settings, base_model, loss_term
+from cldistill.component import Needs, Settings, base_model, loss_term
 from cldistill.errors import CheckpointError, ManifestError
 from cldistill.plugins import PluginFailure, PluginSet
+from cldistill.records import BaseDescription
 from cldistill.schema import manifest_schema
 
 MEASURED = """

@@ -13,10 +13,11 @@ import pytest
 from rich.console import Console
 
 from cldistill.display import Display, LiveStages
-from cldistill.drawing import BARS, duration, number, panel, plain_line, sparkline
+from cldistill.drawing import BARS, number, panel, plain_line, sparkline
 from cldistill.hookspecs import RunHooks
 from cldistill.markers import PROJECT
 from cldistill.records import StepResult, UpdateResult
+from cldistill.stages import duration
 from cldistill.tally import Smooth, Tally, Trend
 
 

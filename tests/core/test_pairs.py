@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from cldistill import pairs as pairs_module
-from cldistill.adapter_files import LoraWeights
 from cldistill.adapters import AdapterSlots
 from cldistill.cache import TensorCache
 from cldistill.data import effect_items
@@ -24,6 +23,7 @@ from cldistill.pairs import PairsJob, PairsSettings, train_pairs, training_items
 from cldistill.testing.pictures import picture, write_pairs
 from cldistill.testing.teacher_source_check import teacher_request
 from cldistill.testing.tiny_base import TinyBase
+from cldistill.weights import LoraWeights
 
 SETTINGS = PairsSettings(steps=9, rank=2, alpha=2.0, lr=1e-2, batch_size=2, ema=0.9, flip=True, checkpoint_every=4)
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cldistill import adapter_files
-from cldistill.adapter_files import AdapterState, LoraWeights, file_digest
+from cldistill import files
+from cldistill.files import file_digest
 from cldistill.teachers import TeacherBank
+from cldistill.weights import AdapterState, LoraWeights
 
 
 def fetcher(name: str, asked: list[str]) -> Callable[[], AdapterState | None]:
@@ -51,7 +52,7 @@ def test_a_file_is_hashed_again_only_when_it_changed(tmp_path: Path, monkeypatch
     path.write_bytes(b"one")
     reads = []
     real = hashlib.file_digest
-    monkeypatch.setattr(adapter_files.hashlib, "file_digest", lambda f, a: reads.append(f.name) or real(f, a))
+    monkeypatch.setattr(files.hashlib, "file_digest", lambda f, a: reads.append(f.name) or real(f, a))
     assert file_digest(path) == file_digest(path) == hashlib.sha256(b"one").hexdigest()
     assert len(reads) == 1
     path.write_bytes(b"two")

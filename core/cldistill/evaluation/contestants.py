@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from cldistill.adapter_files import AdapterState, load_adapter
+from cldistill.adapter_files import load_adapter
 from cldistill.adapter_header import find_file, read_header
 from cldistill.collection_index import CollectionIndex, read_index
 from cldistill.errors import CollectionError
@@ -15,6 +15,7 @@ from cldistill.manifest_evaluate import TEACHER, EvaluatedSystem
 from cldistill.painter import Way
 from cldistill.records import GENERAL, EffectInfo, Prompts
 from cldistill.schedule import Schedule
+from cldistill.weights import AdapterState
 
 KEPT = 3
 """Adapter files that stay in memory: those of the system whose turn it is, and the next one's neighbours."""

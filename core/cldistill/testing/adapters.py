@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cldistill.adapter_files import AdapterState, LoraWeights
 from cldistill.adapter_inject import linear_shapes
 from cldistill.adapters import AdapterSlots
 from cldistill.cache import content_key
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom
+from cldistill.weights import AdapterState, LoraWeights
 
 
 def random_adapter(

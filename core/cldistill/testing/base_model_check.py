@@ -15,9 +15,9 @@ from cldistill.adapter_files import load_adapter
 from cldistill.adapter_inject import linear_shapes
 from cldistill.adapter_save import save_adapter
 from cldistill.adapters import AdapterSlots
-from cldistill.component import AnyComponent, BaseDescription, BuildContext
+from cldistill.component import AnyComponent, BuildContext
 from cldistill.protocols import BaseModel
-from cldistill.records import Tensors
+from cldistill.records import BaseDescription, Tensors
 from cldistill.testing.adapters import random_adapter, randomise_slot
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
 from cldistill.testing.pictures import after, picture

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from cldistill.adapter_files import AdapterState
 from cldistill.adapter_inject import linear_shapes
 from cldistill.adapters import AdapterSlots
 from cldistill.cache import TensorCache
@@ -25,6 +24,7 @@ from cldistill.testing.conformance import Checker, Options, check_component, rea
 from cldistill.testing.contexts import SoloAccelerator
 from cldistill.testing.pictures import write_pairs
 from cldistill.testing.tiny_base import TinyBase
+from cldistill.weights import AdapterState
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from cldistill.component import BaseDescription, Needs, Settings
+from cldistill.component import Needs, Settings
+from cldistill.records import BaseDescription
 
 PATCH = 4
 """Side in pixels of the square that becomes one latent token."""

@@ -12,7 +12,7 @@ from cldistill.protocols import Keyed, TeacherRequest, UpdateContext
 from cldistill.records import GENERAL, EffectInfo, LossOutput, Prompts, Route
 
 if TYPE_CHECKING:
-    from cldistill.adapter_files import AdapterState
+    from cldistill.weights import AdapterState
 
 EFFECT = "effect"
 

@@ -18,7 +18,7 @@ from cldistill.protocols import TeacherRequest
 from cldistill.records import Prompts
 
 if TYPE_CHECKING:
-    from cldistill.adapter_files import AdapterState
+    from cldistill.weights import AdapterState
 
 
 class CollectionSettings(Settings):

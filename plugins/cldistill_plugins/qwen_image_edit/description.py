@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cldistill.component import BaseDescription
 from cldistill.errors import OptionsError, nearest
+from cldistill.records import BaseDescription
 from cldistill_plugins.qwen_image_edit.layout import encoder_parameters, tokenizer_file, transformer_config
 from cldistill_plugins.qwen_image_edit.settings import DTYPE_BYTES, QwenImageEditSettings
 

@@ -8,7 +8,7 @@ from cldistill.component import Needs, Settings
 from cldistill.protocols import TeacherRequest
 
 if TYPE_CHECKING:
-    from cldistill.adapter_files import AdapterState
+    from cldistill.weights import AdapterState
 
 
 class BareBaseSettings(Settings):

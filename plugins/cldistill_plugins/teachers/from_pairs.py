@@ -10,7 +10,7 @@ from cldistill.component import BuildContext, Needs, Settings
 from cldistill.protocols import TeacherRequest
 
 if TYPE_CHECKING:
-    from cldistill.adapter_files import AdapterState
+    from cldistill.weights import AdapterState
 
 
 class FromPairsSettings(Settings):

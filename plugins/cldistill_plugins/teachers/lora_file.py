@@ -10,7 +10,7 @@ from cldistill.component import LocalPath, Needs, Settings
 from cldistill.protocols import TeacherRequest
 
 if TYPE_CHECKING:
-    from cldistill.adapter_files import AdapterState
+    from cldistill.weights import AdapterState
 
 
 class LoraFileSettings(Settings):

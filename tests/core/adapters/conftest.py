@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cldistill.adapter_files import AdapterState, LoraWeights
 from cldistill.adapter_inject import linear_shapes
 from cldistill.adapters import AdapterSlots
-from cldistill.component import BaseDescription
+from cldistill.records import BaseDescription
 from cldistill.testing.tiny import tiny_transformer
+from cldistill.weights import AdapterState, LoraWeights
 
 torch.set_num_threads(1)
 

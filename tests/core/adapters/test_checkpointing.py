@@ -11,8 +11,8 @@ from diffusers import QwenImageTransformer2DModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cldistill.adapter_files import AdapterState
 from cldistill.adapters import AdapterSlots
+from cldistill.weights import AdapterState
 
 Forward = Callable[[], Tensor]
 Grads = dict[tuple[str, str], Tensor]

@@ -9,9 +9,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from cldistill.adapter_files import AdapterState, LokrWeights, LoraWeights
 from cldistill.adapters import TEACHER, AdapterSlots
 from cldistill.errors import AdapterFormatError
+from cldistill.weights import AdapterState, LokrWeights, LoraWeights
 
 Lora = Callable[..., AdapterState]
 Forward = Callable[[], Tensor]

@@ -14,18 +14,11 @@ from diffusers import QwenImageEditPlusPipeline, QwenImageTransformer2DModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cldistill.adapter_files import (
-    AdapterState,
-    LokrWeights,
-    LoraWeights,
-    file_digest,
-    fit,
-    load_adapter,
-    match,
-    read_header,
-)
+from cldistill.adapter_files import fit, load_adapter, match, read_header
 from cldistill.adapters import AdapterSlots
-from cldistill.component import BaseDescription
+from cldistill.files import file_digest
+from cldistill.records import BaseDescription
+from cldistill.weights import AdapterState, LokrWeights, LoraWeights
 
 Write = Callable[..., Path]
 Shapes = dict[str, tuple[int, int]]

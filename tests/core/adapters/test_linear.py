@@ -11,9 +11,9 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 
-from cldistill.adapter_files import AdapterState
 from cldistill.adapter_linear import AdaptedLinear, FusedLora
 from cldistill.adapters import AdapterSlots
+from cldistill.weights import AdapterState
 
 Forward = Callable[[], Tensor]
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cldistill.adapter_files import fit, load_adapter, match, read_header
-from cldistill.component import BaseDescription
 from cldistill.errors import AdapterFormatError
+from cldistill.records import BaseDescription
 
 Write = Callable[..., Path]
 Shapes = dict[str, tuple[int, int]]

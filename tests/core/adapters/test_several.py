@@ -9,8 +9,8 @@ import torch
 from diffusers import QwenImageTransformer2DModel
 from torch import Tensor, nn
 
-from cldistill.adapter_files import AdapterState, LoraWeights
 from cldistill.adapters import AdapterSlots
+from cldistill.weights import AdapterState, LoraWeights
 
 Forward = Callable[[], Tensor]
 Lora = Callable[..., AdapterState]

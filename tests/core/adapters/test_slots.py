@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cldistill.adapter_files import AdapterState, LokrWeights
 from cldistill.adapter_inject import linear_shapes
 from cldistill.adapters import AdapterSlots
 from cldistill.errors import AdapterFormatError
 from cldistill.testing.tiny import tiny_transformer
+from cldistill.weights import AdapterState, LokrWeights
 
 Forward = Callable[[], Tensor]
 Shapes = dict[str, tuple[int, int]]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cldistill.adapter_files import AdapterState, LokrWeights, LoraWeights
 from cldistill.adapters import AdapterSlots
 from cldistill.errors import AdapterFormatError
+from cldistill.weights import AdapterState, LokrWeights, LoraWeights
 
 Forward = Callable[[], Tensor]
 Shapes = dict[str, tuple[int, int]]

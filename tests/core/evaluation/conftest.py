@@ -16,7 +16,6 @@ import yaml
 from rich.console import Console
 from torch import Tensor
 
-from cldistill.adapter_files import AdapterState, LoraWeights
 from cldistill.adapter_save import save_adapter
 from cldistill.collection_index import WEIGHTS
 from cldistill.component import AnyComponent, BuildContext, Needs, Settings, metric
@@ -30,6 +29,7 @@ from cldistill.testing.pictures import write_pictures
 from cldistill.testing.runs import tiny_manifest
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.validate import check_manifest
+from cldistill.weights import AdapterState, LoraWeights
 
 torch.set_num_threads(1)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from cldistill.adapter_files import AdapterState, LoraWeights
 from cldistill.errors import CollectionError, ManifestError
 from cldistill.testing.adapters import random_adapter
 from cldistill.testing.tiny_base import TinyBase
+from cldistill.weights import AdapterState, LoraWeights
 
 BASE = TinyBase()
 KNOWN = {"invert": ("zork", "zork swap every colour"), "soften": ("blib", "blib make it soft")}

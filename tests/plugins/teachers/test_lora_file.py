@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
-from cldistill.adapter_files import LoraWeights
 from cldistill.adapters import AdapterSlots
 from cldistill.errors import AdapterFormatError
 from cldistill.protocols import BaseModel, TeacherRequest
 from cldistill.records import EffectInfo
+from cldistill.weights import LoraWeights
 from cldistill_plugins.teachers.lora_file import LoraFile, LoraFileSettings, describe_lora_file
 
 

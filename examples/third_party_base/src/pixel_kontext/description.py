@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from cldistill.component import BaseDescription, Needs, Settings
+from cldistill.component import Needs, Settings
+from cldistill.records import BaseDescription
 
 PATCH = 4
 CHANNELS = 3 * PATCH * PATCH
