@@ -17,7 +17,6 @@ import torch
 
 from cldistill.adapter_save import save_adapter
 from cldistill.adapters import AdapterSlots
-from cldistill.cache import TensorCache
 from cldistill.catalogue import load_catalogue
 from cldistill.checked import default_cache
 from cldistill.component import BuildContext
@@ -25,6 +24,7 @@ from cldistill.data import effect_items
 from cldistill.encodings import Encoder
 from cldistill.pairs import PairsJob, PairsSettings, train_pairs
 from cldistill.protocols import BaseModel
+from cldistill.storage.tensors import TensorCache
 from cldistill.weights import LoraWeights
 from cldistill_plugins.effectbench.bank import SIX
 

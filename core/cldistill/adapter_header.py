@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Literal
 from cldistill.adapter_alpha import Alphas
 from cldistill.adapter_keys import Key, parse_key, prefix_of, refused_kind, shorten
 from cldistill.errors import AdapterFormatError
-from cldistill.files import file_digest
+from cldistill.storage.files import file_digest
 
 MAX_HEADER_BYTES = 100_000_000
 NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from cldistill.files import atomic_write_bytes
 from cldistill.protocols import BaseModel
+from cldistill.storage.files import atomic_write_bytes
 
 
 def adapter_metadata(modules: list[str], rank: int, alpha: float, prefix: str = "transformer") -> str:

@@ -13,9 +13,9 @@ from cldistill.add_outcome import AFTER, outcome, table
 from cldistill.collection_edit import keep_removed
 from cldistill.evaluation.check import Entry
 from cldistill.evaluation.execute import evaluate_manifest
-from cldistill.files import atomic_write_text
 from cldistill.manifest_evaluate import Evaluate, EvaluatedSystem
 from cldistill.runner import execute, is_main
+from cldistill.storage.files import atomic_write_text
 
 MEASURED = "growth"
 """Folder of the evaluation within the run's."""

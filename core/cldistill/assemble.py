@@ -13,7 +13,6 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 
 from cldistill.adapter_files import fit, load_adapter, read_header
 from cldistill.adapters import AdapterSlots
-from cldistill.cache import TensorCache
 from cldistill.checked import CheckedManifest, default_cache
 from cldistill.component import BuildContext
 from cldistill.encodings import Encoder
@@ -32,6 +31,7 @@ from cldistill.resolved import manifest_digest, resolved_text
 from cldistill.run import LrPhase, Run, SlotConfig, Term
 from cldistill.schedule import Schedule
 from cldistill.signals import never
+from cldistill.storage.tensors import TensorCache
 from cldistill.targets import TeacherSampler
 from cldistill.triggers import check_triggers
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cldistill.errors import CheckpointError
-from cldistill.files import PARTIAL, remove, sha256_bytes, sha256_file, write_aside
+from cldistill.storage.files import PARTIAL, remove, sha256_bytes, sha256_file, write_aside
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -67,7 +67,7 @@ def _make(
 def _count(key_path: Path, answers: list[Path], output: Path | None, seed: int, partial: bool) -> None:
     from rich.console import Console
 
-    from cldistill.files import atomic_write_text
+    from cldistill.storage.files import atomic_write_text
     from cldistill.study.answers import read_answers
     from cldistill.study.key import read_key
     from cldistill.study.preferences import tally

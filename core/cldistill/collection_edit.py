@@ -18,8 +18,8 @@ from cldistill.collection_index import CollectionEffect, effects_json
 from cldistill.collection_manifest_edit import edited_manifest
 from cldistill.errors import CollectionError
 from cldistill.export_card import Card
-from cldistill.files import sha256_file, write_aside
 from cldistill.header_edit import write_with_metadata
+from cldistill.storage.files import sha256_file, write_aside
 
 CARD = "README.md"
 

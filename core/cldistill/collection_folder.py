@@ -11,8 +11,8 @@ from typing import Any
 from cldistill.checkpoint import Checkpoint, read
 from cldistill.collection_index import CollectionIndex, effects_json, read_index
 from cldistill.errors import CheckpointError, CollectionError
-from cldistill.files import sha256_file
 from cldistill.manifest_yaml import parse
+from cldistill.storage.files import sha256_file
 
 EFFECTS = "effects.json"
 MANIFEST = "manifest.resolved.yaml"

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cldistill.cache import TensorCache, content_key, file_digest
 from cldistill.data import open_picture
 from cldistill.dataset import Example
 from cldistill.protocols import BaseModel
 from cldistill.records import Item, Prompts, Tensors
+from cldistill.storage.tensors import TensorCache, content_key, file_digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image

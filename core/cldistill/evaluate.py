@@ -22,9 +22,9 @@ from cldistill.painter import Row, slot_digest
 from cldistill.progress import Stages
 from cldistill.records import FLOOR, GENERAL, MetricValues
 from cldistill.run import Run
+from cldistill.storage.values import ValueStore
 from cldistill.systems import Studio, System, systems_of
 from cldistill.update import STUDENT, TEACHER
-from cldistill.value_store import ValueStore
 
 
 @dataclass(frozen=True)

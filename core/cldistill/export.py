@@ -19,9 +19,9 @@ from cldistill.collection_index import FORMAT, WEIGHTS, CollectionEffect, effect
 from cldistill.errors import CollectionError
 from cldistill.export_card import Card, DescribesUsage, Usage, UsageRequest
 from cldistill.export_check import Probe, check_round_trip, fixed_probe
-from cldistill.files import sha256_file, write_aside
 from cldistill.records import EffectInfo, Prompts
 from cldistill.schedule import Schedule, unshift_sigma
+from cldistill.storage.files import sha256_file, write_aside
 
 if TYPE_CHECKING:
     from PIL.Image import Image

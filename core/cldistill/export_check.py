@@ -11,17 +11,17 @@ from torch import Tensor
 
 from cldistill.adapter_files import load_adapter
 from cldistill.adapters import TEACHER
-from cldistill.cache import content_key
 from cldistill.errors import CollectionError
 from cldistill.precision import NONE, precision_of
 from cldistill.records import Tensors
+from cldistill.storage.tensors import content_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cldistill.adapters import AdapterSlots
-    from cldistill.cache import TensorCache
     from cldistill.protocols import BaseModel
+    from cldistill.storage.tensors import TensorCache
 
 EFFECT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 """Allowed error, as a share of what the adapter changes at all, by the file's precision."""

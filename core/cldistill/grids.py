@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from cldistill.files import atomic_write_bytes
 from cldistill.lettering import Block, set_text
+from cldistill.storage.files import atomic_write_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,15 +17,15 @@ from cldistill.catalogue import Entry
 from cldistill.checked import CheckedManifest
 from cldistill.component import BuildContext, Settings
 from cldistill.errors import CollectionError, ManifestError, OptionsError, PluginError, Stopped
-from cldistill.files import atomic_write_text, sha256_bytes
 from cldistill.group_files import FILE, INTERFERENCE, Group, Groups, read_groups, write_groups
 from cldistill.group_manifests import write_manifests
 from cldistill.manifest_problems import describe_errors
 from cldistill.manifest_yaml import parse
 from cldistill.progress import Stages
-from cldistill.provenance import provenance
 from cldistill.records import Grouping
 from cldistill.resolved import manifest_digest
+from cldistill.storage.files import atomic_write_text, sha256_bytes
+from cldistill.storage.provenance import provenance
 
 PARTS = 1000
 """Parts in which the progress of a measurement is shown."""

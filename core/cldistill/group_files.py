@@ -21,7 +21,7 @@ from typing import Any
 
 from cldistill.collection_index import WEIGHTS
 from cldistill.errors import CollectionError, nearest
-from cldistill.files import atomic_write_text
+from cldistill.storage.files import atomic_write_text
 
 FORMAT = 1
 FILE = "groups.json"

@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from cldistill.checked import CheckedManifest
-from cldistill.files import atomic_write_text
 from cldistill.group_files import Group
 from cldistill.manifest_file import recipes
+from cldistill.storage.files import atomic_write_text
 
 BANK = "bank.yaml"
 PER_EFFECT = ("router", "prompts", "losses", "observers", "evaluate")

@@ -16,12 +16,12 @@ from typing import Any
 
 from cldistill.data import list_pictures
 from cldistill.errors import DataError, EndpointError
-from cldistill.files import atomic_write_text, sha256_file
 from cldistill.parallel import in_parallel
 from cldistill.progress import Stages
 from cldistill.protocols import InstructionMaker
 from cldistill.records import CATEGORIES, InstructionRequest
 from cldistill.signals import heed, never
+from cldistill.storage.files import atomic_write_text, sha256_file
 
 JOURNAL = ".journal"
 """Suffix of the file, beside the output, that takes each line as soon as it is made."""

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cldistill.files import atomic_write_bytes
 from cldistill.markers import hookimpl
 from cldistill.records import StepResult, UpdateResult
+from cldistill.storage.files import atomic_write_bytes
 
 if TYPE_CHECKING:
     from cldistill.run import Run

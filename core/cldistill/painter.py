@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from cldistill.adapters import FROZEN, AdapterSlots
-from cldistill.cache import content_key
 from cldistill.dataset import Dataset, Example, by_batch_key
 from cldistill.encodings import Encoder
 from cldistill.precision import precision_key
@@ -19,6 +18,7 @@ from cldistill.random import KeyedRandom
 from cldistill.records import Batch, Item, Prompts, Route
 from cldistill.sample import Noise, euler, few_step, guided, predictor
 from cldistill.schedule import Schedule
+from cldistill.storage.tensors import content_key
 from cldistill.targets import SAMPLE_BATCH, TOKEN_BUDGET
 from cldistill.weights import AdapterState
 

@@ -22,12 +22,10 @@ from torch.nn.functional import mse_loss
 from cldistill import checkpoint
 from cldistill.adapter_files import load_adapter
 from cldistill.adapter_save import save_adapter
-from cldistill.cache import content_key
 from cldistill.data import open_picture
 from cldistill.dataset import Dataset, Example
 from cldistill.encodings import Encoder
 from cldistill.errors import NonFiniteError
-from cldistill.files import atomic_write_bytes, remove
 from cldistill.optim import SlotOptimizer, learning_rate
 from cldistill.precision import precision_key
 from cldistill.random import KeyedRandom
@@ -35,6 +33,8 @@ from cldistill.records import Item, Prompts, Route
 from cldistill.run import LrPhase, SlotConfig
 from cldistill.schedule import add_noise, shift_sigma, velocity
 from cldistill.signals import heed, never
+from cldistill.storage.files import atomic_write_bytes, remove
+from cldistill.storage.tensors import content_key
 from cldistill.weights import AdapterState
 
 if TYPE_CHECKING:

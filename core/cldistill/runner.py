@@ -22,7 +22,6 @@ from cldistill.evaluate import EvaluationPlan, evaluate
 from cldistill.evaluation.metrics import build_metrics
 from cldistill.export import export_collection
 from cldistill.export_check import fixed_probe
-from cldistill.files import atomic_write_text
 from cldistill.held_out import general_rows, grid_picture, held_out_rows
 from cldistill.metrics_log import MetricsLog
 from cldistill.prepare import Workshop
@@ -32,6 +31,7 @@ from cldistill.resolved import resolved_text
 from cldistill.run import Run
 from cldistill.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
 from cldistill.stages import LiveStages
+from cldistill.storage.files import atomic_write_text
 from cldistill.systems import Studio, systems_of
 from cldistill.train import final_weights, train
 from cldistill.update import STUDENT

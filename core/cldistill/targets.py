@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from cldistill.adapters import TEACHER
-from cldistill.cache import content_key
 from cldistill.dataset import Dataset, Example, by_batch_key
 from cldistill.encodings import Encoder
 from cldistill.errors import DataError
@@ -21,6 +20,7 @@ from cldistill.records import Prompts, Route
 from cldistill.sample import Noise, euler, few_step, guided, predictor
 from cldistill.schedule import Schedule
 from cldistill.signals import heed, never
+from cldistill.storage.tensors import content_key
 
 if TYPE_CHECKING:
     from cldistill.adapters import AdapterSlots

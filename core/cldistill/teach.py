@@ -182,13 +182,13 @@ def _workshop(checked: CheckedManifest, cache: Path, stages: Stages, stop: Calla
     """Load the base with bare slots: what training a teacher takes, and no more."""
     from cldistill.adapters import AdapterSlots
     from cldistill.assemble import make_accelerator, teacher_shift
-    from cldistill.cache import TensorCache
     from cldistill.component import BuildContext
     from cldistill.encodings import Encoder
     from cldistill.precision import run_under_autocast
     from cldistill.prepare import Workshop
     from cldistill.random import KeyedRandom
     from cldistill.schedule import Schedule
+    from cldistill.storage.tensors import TensorCache
     from cldistill.targets import TeacherSampler
 
     accelerator = make_accelerator(checked)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cldistill.cache import TensorCache, content_key
 from cldistill.data import effect_items
 from cldistill.encodings import Encoder
 from cldistill.records import Item, Prompts
+from cldistill.storage.tensors import TensorCache, content_key
 from cldistill.testing.pictures import picture, write_pairs
 from cldistill.testing.tiny_base import TinyBase
 
@@ -113,7 +113,7 @@ def test_nothing_half_written_stays_where_writing_fails(tmp_path: Path, monkeypa
     def full(path: Path) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("cldistill.cache.fsync_file", full)
+    monkeypatch.setattr("cldistill.storage.tensors.fsync_file", full)
     with pytest.raises(OSError, match="no space"):
         TensorCache(tmp_path).get(content_key("x"), lambda: {"a": torch.ones(2)})
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

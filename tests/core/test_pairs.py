@@ -15,11 +15,11 @@ from torch import Tensor
 
 from cldistill import pairs as pairs_module
 from cldistill.adapters import AdapterSlots
-from cldistill.cache import TensorCache
 from cldistill.data import effect_items
 from cldistill.encodings import Encoder
 from cldistill.errors import NonFiniteError, Stopped
 from cldistill.pairs import PairsJob, PairsSettings, train_pairs, training_items
+from cldistill.storage.tensors import TensorCache
 from cldistill.testing.pictures import picture, write_pairs
 from cldistill.testing.teacher_source_check import teacher_request
 from cldistill.testing.tiny_base import TinyBase

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cldistill import files
-from cldistill.files import file_digest
+from cldistill.storage import files
+from cldistill.storage.files import file_digest
 from cldistill.teachers import TeacherBank
 from cldistill.weights import AdapterState, LoraWeights
 

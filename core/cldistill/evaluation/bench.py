@@ -8,7 +8,6 @@ from pathlib import Path
 
 from cldistill.adapters import AdapterSlots
 from cldistill.assemble import isolate_all, make_accelerator, make_deterministic, teacher_shift, teacher_sources
-from cldistill.cache import TensorCache
 from cldistill.checked import CheckedManifest
 from cldistill.component import BuildContext
 from cldistill.encodings import Encoder
@@ -20,6 +19,7 @@ from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom
 from cldistill.records import Prompts
 from cldistill.schedule import Schedule
+from cldistill.storage.tensors import TensorCache
 from cldistill.targets import TeacherSampler
 from cldistill.teachers import TeacherBank
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from cldistill.cache import content_key, file_digest
 from cldistill.data import pairs_of
 from cldistill.errors import DataError
 from cldistill.evaluation.request import Request
 from cldistill.records import EffectInfo, Item
+from cldistill.storage.tensors import content_key, file_digest
 
 _digest = cache(file_digest)
 

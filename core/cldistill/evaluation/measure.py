@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from cldistill.cache import content_key
 from cldistill.errors import NotMeasured, PluginError, nearest
 from cldistill.evaluation.fingerprints import Fingerprints
 from cldistill.evaluation.metrics import BuiltMetric, Reasons
@@ -14,6 +13,7 @@ from cldistill.evaluation.request import Request
 from cldistill.evaluation.store import Pictures
 from cldistill.progress import Stages
 from cldistill.records import FLOOR, MetricValues, Ratio
+from cldistill.storage.tensors import content_key
 
 Answer = dict[str, dict[str, MetricValues]]
 """System (or `FLOOR`) -> pool -> what one metric found."""

@@ -11,12 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from cldistill.cache import content_key
 from cldistill.checked import Part
 from cldistill.component import BuildContext
 from cldistill.errors import NotMeasured
 from cldistill.protocols import KnowsStochastic, KnowsTruth, Metric
 from cldistill.records import Column
+from cldistill.storage.tensors import content_key
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from cldistill.adapter_header import find_file
-from cldistill.cache import file_digest
 from cldistill.evaluation.bench import Bench
 from cldistill.evaluation.check import FILES, Entry
 from cldistill.evaluation.contestants import Contestant
@@ -19,8 +18,9 @@ from cldistill.evaluation.measure import Measured
 from cldistill.evaluation.metrics import BuiltMetric, Reasons
 from cldistill.evaluation.pools import Pools
 from cldistill.evaluation.shown import name_of
-from cldistill.provenance import provenance
 from cldistill.records import FAILURE, FLOOR, GENERAL
+from cldistill.storage.provenance import provenance
+from cldistill.storage.tensors import file_digest
 
 FORMAT = 1
 

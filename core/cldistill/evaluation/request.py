@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from cldistill.cache import content_key
 from cldistill.evaluation.store import Pictures
 from cldistill.protocols import BaseModel
 from cldistill.records import EffectInfo, Item, Prompts
+from cldistill.storage.tensors import content_key
+from cldistill.storage.values import ValueStore
 from cldistill.targets import SAMPLE_BATCH
-from cldistill.value_store import ValueStore
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from PIL.Image import Resampling
 
-from cldistill.cache import content_key, file_digest
 from cldistill.data import open_picture
 from cldistill.evaluation.fingerprints import Fingerprints
 from cldistill.evaluation.jobs import Outputs
@@ -16,6 +15,7 @@ from cldistill.evaluation.request import Request
 from cldistill.evaluation.store import SUFFIX, PictureStore, place
 from cldistill.progress import Stages
 from cldistill.records import GENERAL, Item
+from cldistill.storage.tensors import content_key, file_digest
 
 SOURCE, TRUTH = "source", "truth"
 

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from cldistill.cache import file_digest
 from cldistill.data import open_picture
-from cldistill.files import atomic_write_bytes, partial_path
+from cldistill.storage.files import atomic_write_bytes, partial_path
+from cldistill.storage.tensors import file_digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cldistill.files import atomic_write_text
 from cldistill.records import GENERAL
 from cldistill.report.cases import cases_of
 from cldistill.report.charts import curve_charts, failure_chart, metric_charts
@@ -15,6 +14,7 @@ from cldistill.report.embedding import LIMIT_MEGABYTES, SIDE, Embedded, embed
 from cldistill.report.page import as_text_blocks, render
 from cldistill.report.record import FAMILIES, Evaluation, read_evaluation
 from cldistill.report.tables import cell, comparison_rows, score_rows, summary_rows
+from cldistill.storage.files import atomic_write_text
 
 NAME = "report.html"
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cldistill.errors import DataError
-from cldistill.files import atomic_write_text
+from cldistill.storage.files import atomic_write_text
 
 FORMAT = 1
 PAGE, KEY = "study.html", "key.json"

@@ -11,10 +11,10 @@ from typing import Any
 from PIL import Image
 
 from cldistill.errors import DataError
-from cldistill.files import atomic_write_text
 from cldistill.report.embedding import open_rgb
 from cldistill.report.page import as_text_blocks, render
 from cldistill.report.record import SOURCE, TRUTH, Evaluation, picture_path, read_evaluation
+from cldistill.storage.files import atomic_write_text
 from cldistill.study.draw import choose_systems, draw_sets, token
 from cldistill.study.key import KEY, PAGE, QUESTIONS, Key, StudySet, StudySystem
 from cldistill.study.pictures import display_size, encode_equally

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from cldistill.adapter_inject import linear_shapes
 from cldistill.adapters import AdapterSlots
-from cldistill.cache import content_key
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom
+from cldistill.storage.tensors import content_key
 from cldistill.weights import AdapterState, LoraWeights
 
 

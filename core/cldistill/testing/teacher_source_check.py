@@ -9,7 +9,6 @@ import torch
 
 from cldistill.adapter_inject import linear_shapes
 from cldistill.adapters import AdapterSlots
-from cldistill.cache import TensorCache
 from cldistill.component import AnyComponent
 from cldistill.data import pairs_of
 from cldistill.encodings import Encoder
@@ -19,6 +18,7 @@ from cldistill.protocols import BaseModel, TeacherSource
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo
 from cldistill.schedule import Schedule
+from cldistill.storage.tensors import TensorCache
 from cldistill.targets import TeacherSampler
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
 from cldistill.testing.contexts import SoloAccelerator

@@ -15,11 +15,11 @@ from PIL.Image import Image, Resampling, fromarray
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from cldistill.cache import content_key
 from cldistill.errors import DataError
 from cldistill.protocols import GuidanceMode
 from cldistill.records import Tensors
 from cldistill.schedule import expand
+from cldistill.storage.tensors import content_key
 from cldistill.testing.tiny_base_settings import PATCH, TinyBaseSettings, describe_tiny_base
 from cldistill.testing.tiny_network import TinyNetwork
 

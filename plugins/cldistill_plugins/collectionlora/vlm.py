@@ -20,8 +20,8 @@ from cldistill.data import drawn_by_name, open_picture, pairs_of
 from cldistill.endpoint import Endpoint
 from cldistill.endpoint_answer import MalformedAnswerError, without_thoughts
 from cldistill.errors import EndpointError
-from cldistill.files import atomic_write_text, sha256_file
 from cldistill.records import EffectInfo, Item
+from cldistill.storage.files import atomic_write_text, sha256_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image

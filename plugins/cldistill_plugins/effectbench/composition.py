@@ -42,9 +42,9 @@ def composition(
 ) -> None:
     """Ask a collection for two effects at once, in both orders, and compare with one after the other."""
     from cldistill.compositions import Order, compose
-    from cldistill.files import atomic_write_text
     from cldistill.signals import OUTSIDE_LOOP, graceful_stop
     from cldistill.stages import LiveStages
+    from cldistill.storage.files import atomic_write_text
     from cldistill_plugins.effectbench.bank import knows
     from cldistill_plugins.effectbench.composed_measure import Judge
 
@@ -66,7 +66,7 @@ def composition(
 def as_json(composed: Composed, values: Values, *, seed: int, draws: int, teachers: bool) -> dict[str, Any]:
     """Return the result as it is committed."""
     from cldistill.compositions import SUMMED, TITLES
-    from cldistill.provenance import provenance
+    from cldistill.storage.provenance import provenance
     from cldistill_plugins.effectbench.composed_measure import TRUTH, summarise
 
     titles = {**TITLES, TRUTH: "a fresh draw of the truth"}

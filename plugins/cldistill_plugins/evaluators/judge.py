@@ -23,7 +23,7 @@ from cldistill.errors import EndpointError, NotMeasured, OptionsError, nearest
 from cldistill.parallel import in_parallel
 from cldistill.protocols import Metric, MetricRequest
 from cldistill.records import Column, EffectInfo, MetricValues
-from cldistill.value_store import ValueStore
+from cldistill.storage.values import ValueStore
 
 from .judge_prompts import CRITERIA, BadCase, Identity, ask_bad_case, ask_identity
 from .references import reference_pairs

@@ -20,7 +20,7 @@ from cldistill.endpoint_answer import read_json
 from cldistill.endpoint_settings import EndpointSettings
 from cldistill.protocols import InstructionMaker
 from cldistill.records import InstructionRequest
-from cldistill.value_store import ValueStore
+from cldistill.storage.values import ValueStore
 
 LONGEST = 400
 """Characters of a usable instruction."""

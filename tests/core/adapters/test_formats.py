@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from cldistill.adapter_files import fit, load_adapter, match, read_header
 from cldistill.adapters import AdapterSlots
-from cldistill.files import file_digest
 from cldistill.records import BaseDescription
+from cldistill.storage.files import file_digest
 from cldistill.weights import AdapterState, LokrWeights, LoraWeights
 
 Write = Callable[..., Path]

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cldistill.cache import TensorCache
 from cldistill.encodings import Encoder
 from cldistill.errors import Stopped
 from cldistill.evaluation.jobs import Job, make_pictures
@@ -25,6 +24,7 @@ from cldistill.progress import SilentStages, StoppableStages
 from cldistill.protocols import MetricRequest
 from cldistill.records import MetricValues, Prompts
 from cldistill.schedule import Schedule
+from cldistill.storage.tensors import TensorCache
 from cldistill.testing.adapters import random_adapter, randomise_slot
 from cldistill.testing.contexts import tiny_run
 from cldistill.testing.pictures import write_pictures

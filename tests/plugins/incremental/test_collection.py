@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from cldistill.adapters import TEACHER, AdapterSlots
-from cldistill.cache import TensorCache
 from cldistill.data import effect_items
 from cldistill.encodings import Encoder
 from cldistill.errors import CollectionError
@@ -19,6 +18,7 @@ from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Prompts
 from cldistill.sample import few_step, predictor
 from cldistill.schedule import Schedule
+from cldistill.storage.tensors import TensorCache
 from cldistill.targets import TeacherSampler
 from cldistill.testing import (
     TinyBase,

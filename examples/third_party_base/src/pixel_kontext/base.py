@@ -11,9 +11,9 @@ from PIL.Image import Image, Resampling, fromarray
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from cldistill.cache import content_key
 from cldistill.protocols import GuidanceMode
 from cldistill.records import Tensors
+from cldistill.storage.tensors import content_key
 from pixel_kontext.description import CHANNELS, HEAD, PATCH, WORDS, PixelKontextSettings, describe_base
 
 

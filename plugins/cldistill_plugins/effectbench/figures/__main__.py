@@ -39,8 +39,8 @@ def figures(
     if run is None and not runs and not evaluation:
         raise typer.BadParameter("nothing to draw: give a RUN, or --curves NAME=RUN")
 
-    from cldistill.files import atomic_write_text
-    from cldistill.provenance import LIBRARIES, provenance
+    from cldistill.storage.files import atomic_write_text
+    from cldistill.storage.provenance import LIBRARIES, provenance
     from cldistill_plugins.effectbench.figures.curves import quality_charts, training_charts
     from cldistill_plugins.effectbench.figures.measure import Plan
 

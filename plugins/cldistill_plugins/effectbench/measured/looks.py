@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cldistill.cache import TensorCache, content_key
 from cldistill.errors import NotMeasured
+from cldistill.storage.tensors import TensorCache, content_key
 
 from ..metrics.efficientnet_lite import EarlyLayers
 from ..metrics.hed_vgg_lpips import BATCH, HedVggLpips

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from cldistill.cache import file_digest
 from cldistill.data import open_picture
 from cldistill.protocols import MetricRequest
 from cldistill.records import GENERAL, Column, MetricValues, Ratio
+from cldistill.storage.tensors import file_digest
 
 from ..metrics.squared_error import squared_error
 from .sights import to_signal

@@ -13,10 +13,10 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
-from cldistill.cache import content_key
 from cldistill.data import open_picture
 from cldistill.errors import NotMeasured
 from cldistill.protocols import MetricRequest
+from cldistill.storage.tensors import content_key
 
 from ..bank import EffectError, Picture, named, truth_draws
 from .looks import Eye, Look, album, key_of, look_at

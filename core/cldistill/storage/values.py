@@ -14,7 +14,10 @@ PATIENCE = 60.0
 
 
 class ValueStore:
-    """Plain JSON data by key (`cldistill.cache.content_key`), in one SQLite file that processes and threads may share."""
+    """Plain JSON data by key (`cldistill.storage.tensors.content_key`), in one SQLite file.
+
+    Processes and threads may share it.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

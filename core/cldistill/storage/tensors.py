@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cldistill.files import fsync_file
+from cldistill.storage.files import fsync_file
 
 MEMORY_LIMIT = 2 * 1024**3
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cldistill import files
+from cldistill.storage import files
 
 
 def names(folder: Path) -> list[str]:

@@ -1,0 +1,1 @@
+"""Files on disk: atomic writing, hashing, the cache of tensors, the store of measured values."""
