@@ -23,14 +23,14 @@ from cldistill.manifest import Slot
 from cldistill.observers import check_observers
 from cldistill.precision import run_under_autocast
 from cldistill.prepare import Workshop, effect_pools, general_pool, item_prompts, make_bank, prepare
-from cldistill.progress import SilentStages, Stages
+from cldistill.progress.signals import never
+from cldistill.progress.stages import SilentStages, Stages
 from cldistill.protocols import BaseModel, PromptIsolator
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, Item, Prompts
 from cldistill.resolved import manifest_digest, resolved_text
 from cldistill.run import LrPhase, Run, SlotConfig, Term
 from cldistill.schedule import Schedule
-from cldistill.signals import never
 from cldistill.storage.tensors import TensorCache
 from cldistill.targets import TeacherSampler
 from cldistill.triggers import check_triggers

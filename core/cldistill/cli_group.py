@@ -52,8 +52,8 @@ def _carry_out(order: Any, train: bool) -> None:
     from cldistill.checked import default_cache
     from cldistill.errors import Stopped
     from cldistill.group import group_bank, train_groups
-    from cldistill.signals import OUTSIDE_LOOP, graceful_stop
-    from cldistill.stages import LiveStages
+    from cldistill.progress.live import LiveStages
+    from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
 
     console = Console()
     try:

@@ -44,9 +44,9 @@ def instructions(
     from cldistill.checked import default_cache
     from cldistill.component import BuildContext
     from cldistill.instructions import InstructionPlan, write_instructions
-    from cldistill.progress import SilentStages
-    from cldistill.signals import OUTSIDE_LOOP, graceful_stop
-    from cldistill.stages import LiveStages
+    from cldistill.progress.live import LiveStages
+    from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
+    from cldistill.progress.stages import SilentStages
 
     component = load_catalogue().get("instruction_maker", maker).component
     settings = read_options(component, options or ())

@@ -17,10 +17,10 @@ from cldistill.collection_index import CollectionIndex, read_index
 from cldistill.composition_pairs import Pair, both, draw_pairs
 from cldistill.errors import ManifestError
 from cldistill.painter import Row, Way
-from cldistill.progress import SilentStages, Stages
+from cldistill.progress.signals import never
+from cldistill.progress.stages import SilentStages, Stages
 from cldistill.records import Item, Prompts
 from cldistill.schedule import Schedule
-from cldistill.signals import never
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,7 +88,7 @@ def compose(order: Order, stages: Stages | None = None, stop: Callable[[], bool]
     from cldistill.evaluation.bench import make_bench
     from cldistill.evaluation.pools import evaluated_pictures
     from cldistill.evaluation.request import Mirror
-    from cldistill.progress import StoppableStages
+    from cldistill.progress.stages import StoppableStages
     from cldistill.validate import check_manifest
 
     shown, cache = StoppableStages(stages or SilentStages(), stop), order.cache or default_cache()

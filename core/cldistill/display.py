@@ -14,8 +14,8 @@ from rich.panel import Panel
 
 from cldistill.drawing import panel, plain_line
 from cldistill.markers import hookimpl
+from cldistill.progress.live import LiveStages, duration
 from cldistill.records import StepResult
-from cldistill.stages import LiveStages, duration
 from cldistill.tally import Tally, View
 
 if TYPE_CHECKING:

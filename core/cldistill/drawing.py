@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cldistill.progress.live import duration
 from cldistill.records import GENERAL
-from cldistill.stages import duration
 from cldistill.tally import LossView, View
 
 BARS = "▁▂▃▄▅▆▇█"

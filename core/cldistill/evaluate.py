@@ -19,7 +19,7 @@ from cldistill.evaluation.request import Mirror, Request
 from cldistill.evaluation.store import PictureStore
 from cldistill.held_out import held_out_rows
 from cldistill.painter import Row, slot_digest
-from cldistill.progress import Stages
+from cldistill.progress.stages import Stages
 from cldistill.records import FLOOR, GENERAL, MetricValues
 from cldistill.run import Run
 from cldistill.storage.values import ValueStore

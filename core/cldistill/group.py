@@ -21,7 +21,7 @@ from cldistill.group_files import FILE, INTERFERENCE, Group, Groups, read_groups
 from cldistill.group_manifests import write_manifests
 from cldistill.manifest_problems import describe_errors
 from cldistill.manifest_yaml import parse
-from cldistill.progress import Stages
+from cldistill.progress.stages import Stages
 from cldistill.records import Grouping
 from cldistill.resolved import manifest_digest
 from cldistill.storage.files import atomic_write_text, sha256_bytes

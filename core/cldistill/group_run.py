@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cldistill.checked import STUDENT, CheckedManifest
 from cldistill.errors import ManifestError
 from cldistill.manifest import Targets
-from cldistill.progress import Stages
+from cldistill.progress.stages import Stages
 
 if TYPE_CHECKING:
     from cldistill.run import Run

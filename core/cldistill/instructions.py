@@ -16,11 +16,11 @@ from typing import Any
 
 from cldistill.data import list_pictures
 from cldistill.errors import DataError, EndpointError
-from cldistill.parallel import in_parallel
-from cldistill.progress import Stages
+from cldistill.progress.parallel import in_parallel
+from cldistill.progress.signals import heed, never
+from cldistill.progress.stages import Stages
 from cldistill.protocols import InstructionMaker
 from cldistill.records import CATEGORIES, InstructionRequest
-from cldistill.signals import heed, never
 from cldistill.storage.files import atomic_write_text, sha256_file
 
 JOURNAL = ".journal"

@@ -12,7 +12,7 @@ from cldistill.catalogue import Catalogue
 from cldistill.checked import CheckedManifest
 from cldistill.checkpoint import Checkpoint
 from cldistill.errors import CheckpointError, DataError, nearest
-from cldistill.progress import Stages
+from cldistill.progress.stages import Stages
 from cldistill.records import Route
 from cldistill.run import Run
 from cldistill.update import STUDENT, TermContext, UpdateMemo

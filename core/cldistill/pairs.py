@@ -28,11 +28,11 @@ from cldistill.encodings import Encoder
 from cldistill.errors import NonFiniteError
 from cldistill.optim import SlotOptimizer, learning_rate
 from cldistill.precision import precision_key
+from cldistill.progress.signals import heed, never
 from cldistill.random import KeyedRandom
 from cldistill.records import Item, Prompts, Route
 from cldistill.run import LrPhase, SlotConfig
 from cldistill.schedule import add_noise, shift_sigma, velocity
-from cldistill.signals import heed, never
 from cldistill.storage.files import atomic_write_bytes, remove
 from cldistill.storage.tensors import content_key
 from cldistill.weights import AdapterState

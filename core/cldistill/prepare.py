@@ -13,10 +13,10 @@ from cldistill.dataset import Dataset, Example
 from cldistill.encodings import Encoder
 from cldistill.errors import DataError
 from cldistill.pairs import PairsJob, PairsSettings, train_pairs
-from cldistill.progress import Stages
+from cldistill.progress.signals import heed, never
+from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel, TeacherSource
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
-from cldistill.signals import heed, never
 from cldistill.targets import TeacherSampler, sample_missing, target_key, with_target
 from cldistill.teachers import TeacherBank
 from cldistill.weights import AdapterState

@@ -26,11 +26,11 @@ from cldistill.held_out import general_rows, grid_picture, held_out_rows
 from cldistill.metrics_log import MetricsLog
 from cldistill.prepare import Workshop
 from cldistill.preview import SampleGrids
-from cldistill.progress import Stages, StoppableStages
+from cldistill.progress.live import LiveStages
+from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
+from cldistill.progress.stages import Stages, StoppableStages
 from cldistill.resolved import resolved_text
 from cldistill.run import Run
-from cldistill.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
-from cldistill.stages import LiveStages
 from cldistill.storage.files import atomic_write_text
 from cldistill.systems import Studio, systems_of
 from cldistill.train import final_weights, train

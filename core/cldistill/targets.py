@@ -14,12 +14,12 @@ from cldistill.dataset import Dataset, Example, by_batch_key
 from cldistill.encodings import Encoder
 from cldistill.errors import DataError
 from cldistill.precision import precision_key
+from cldistill.progress.signals import heed, never
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom
 from cldistill.records import Prompts, Route
 from cldistill.sample import Noise, euler, few_step, guided, predictor
 from cldistill.schedule import Schedule
-from cldistill.signals import heed, never
 from cldistill.storage.tensors import content_key
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cldistill.errors import CldistillError, Stopped
-from cldistill.signals import graceful_stop
+from cldistill.progress.signals import graceful_stop
 
 if TYPE_CHECKING:
     from cldistill.checked import CheckedManifest
     from cldistill.prepare import Workshop
-    from cldistill.progress import Stages
+    from cldistill.progress.stages import Stages
     from cldistill.protocols import BaseModel
     from cldistill.weights import AdapterState
 
@@ -206,7 +206,7 @@ def _workshop(checked: CheckedManifest, cache: Path, stages: Stages, stop: Calla
 
 
 class _Telling:
-    """Implements `cldistill.progress.Stages` by telling how far the teacher under way is."""
+    """Implements `cldistill.progress.stages.Stages` by telling how far the teacher under way is."""
 
     def __init__(self, tell: Callable[[str, int, int], None]) -> None:
         self.effect = ""

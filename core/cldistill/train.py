@@ -16,8 +16,8 @@ from torch import Tensor
 from cldistill import checkpoint
 from cldistill.errors import CheckpointError, NonFiniteError
 from cldistill.observers import Observers, warn
+from cldistill.progress.signals import StopRequest, graceful_stop
 from cldistill.run import Run
-from cldistill.signals import StopRequest, graceful_stop
 from cldistill.step import Optimizers, make_optimizers, run_step
 
 

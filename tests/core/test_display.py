@@ -16,8 +16,8 @@ from cldistill.display import Display, LiveStages
 from cldistill.drawing import BARS, number, panel, plain_line, sparkline
 from cldistill.hookspecs import RunHooks
 from cldistill.markers import PROJECT
+from cldistill.progress.live import duration
 from cldistill.records import StepResult, UpdateResult
-from cldistill.stages import duration
 from cldistill.tally import Smooth, Tally, Trend
 
 

@@ -25,10 +25,10 @@ from cldistill.group import Order, group_bank, how_many, read_grouper_options, t
 from cldistill.group_files import Group, Groups, read_groups, routed
 from cldistill.group_manifests import only, write_manifests
 from cldistill.group_run import measuring_manifest
-from cldistill.progress import SilentStages
+from cldistill.progress.signals import never
+from cldistill.progress.stages import SilentStages
 from cldistill.protocols import GroupingRequest
 from cldistill.records import Grouping
-from cldistill.signals import never
 from cldistill.testing.runs import tiny_manifest
 from cldistill.validate import check_manifest
 

@@ -14,9 +14,9 @@ import pytest
 from cldistill.data import general_items
 from cldistill.errors import DataError, EndpointError, Stopped
 from cldistill.instructions import JOURNAL, InstructionPlan, Outcome, write_instructions
-from cldistill.progress import SilentStages
+from cldistill.progress.signals import never
+from cldistill.progress.stages import SilentStages
 from cldistill.records import CATEGORIES, InstructionRequest
-from cldistill.signals import never
 from cldistill.testing import picture, write_pictures
 
 

@@ -14,7 +14,7 @@ from cldistill.encodings import Encoder
 from cldistill.painter import Painter
 from cldistill.precision import run_under_autocast
 from cldistill.prepare import Workshop, effect_pools, make_bank
-from cldistill.progress import Stages
+from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom
 from cldistill.records import Prompts

@@ -24,11 +24,11 @@ from cldistill.evaluation.request import Mirror, Request
 from cldistill.evaluation.shown import place_outputs, place_sources, place_truths
 from cldistill.evaluation.store import PictureStore
 from cldistill.painter import Row
-from cldistill.progress import Stages, StoppableStages
+from cldistill.progress.live import LiveStages
+from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
+from cldistill.progress.stages import Stages, StoppableStages
 from cldistill.protocols import PromptIsolator
 from cldistill.report.html import write_report
-from cldistill.signals import OUTSIDE_LOOP, graceful_stop
-from cldistill.stages import LiveStages
 from cldistill.storage.files import atomic_write_text
 from cldistill.storage.values import ValueStore
 from cldistill.validate_prompts import dry_context

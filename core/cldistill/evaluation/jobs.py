@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from cldistill.encodings import Encoder
 from cldistill.evaluation.store import Pictures, PictureStore
 from cldistill.painter import Painter, Row, Way
-from cldistill.progress import Stages
+from cldistill.progress.stages import Stages
 from cldistill.records import Item
 
 Outputs = Mapping[str, Mapping[str, Pictures]]

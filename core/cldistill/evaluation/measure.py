@@ -11,7 +11,7 @@ from cldistill.evaluation.fingerprints import Fingerprints
 from cldistill.evaluation.metrics import BuiltMetric, Reasons
 from cldistill.evaluation.request import Request
 from cldistill.evaluation.store import Pictures
-from cldistill.progress import Stages
+from cldistill.progress.stages import Stages
 from cldistill.records import FLOOR, MetricValues, Ratio
 from cldistill.storage.tensors import content_key
 

@@ -13,7 +13,7 @@ from cldistill.evaluation.jobs import Outputs
 from cldistill.evaluation.metrics import BuiltMetric
 from cldistill.evaluation.request import Request
 from cldistill.evaluation.store import SUFFIX, PictureStore, place
-from cldistill.progress import Stages
+from cldistill.progress.stages import Stages
 from cldistill.records import GENERAL, Item
 from cldistill.storage.tensors import content_key, file_digest
 

@@ -13,7 +13,7 @@ from cldistill.component import AnyComponent
 from cldistill.data import pairs_of
 from cldistill.encodings import Encoder
 from cldistill.prepare import Request, Workshop
-from cldistill.progress import SilentStages
+from cldistill.progress.stages import SilentStages
 from cldistill.protocols import BaseModel, TeacherSource
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo

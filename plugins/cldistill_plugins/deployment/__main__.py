@@ -95,7 +95,7 @@ def _endpoint(url: str | None, model: str | None, api_key_env: str | None) -> An
 
 
 def _progress(plan: Plan) -> Any:
-    from cldistill.stages import LiveStages
+    from cldistill.progress.live import LiveStages
 
     routers = 1 if plan.endpoint is None else 2
     return LiveStages().stage("routing queries", len(plan.sizes) * plan.queries * routers)

@@ -42,8 +42,8 @@ def composition(
 ) -> None:
     """Ask a collection for two effects at once, in both orders, and compare with one after the other."""
     from cldistill.compositions import Order, compose
-    from cldistill.signals import OUTSIDE_LOOP, graceful_stop
-    from cldistill.stages import LiveStages
+    from cldistill.progress.live import LiveStages
+    from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
     from cldistill.storage.files import atomic_write_text
     from cldistill_plugins.effectbench.bank import knows
     from cldistill_plugins.effectbench.composed_measure import Judge

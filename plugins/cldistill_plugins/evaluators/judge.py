@@ -20,7 +20,7 @@ from cldistill.endpoint import Endpoint, NoUsableAnswerError
 from cldistill.endpoint_answer import read_json
 from cldistill.endpoint_settings import Address, EndpointSettings
 from cldistill.errors import EndpointError, NotMeasured, OptionsError, nearest
-from cldistill.parallel import in_parallel
+from cldistill.progress.parallel import in_parallel
 from cldistill.protocols import Metric, MetricRequest
 from cldistill.records import Column, EffectInfo, MetricValues
 from cldistill.storage.values import ValueStore

@@ -23,7 +23,7 @@ PLAIN_SECONDS = 10.0
 
 
 class LiveStages:
-    """Implements `cldistill.progress.Stages`; stages may be nested::
+    """Implements `cldistill.progress.stages.Stages`; stages may be nested::
 
     with stages.stage("sampling targets", total=120) as advance:
         for chunk in work:

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from cldistill.signals import graceful_stop
+from cldistill.progress.signals import graceful_stop
 
 
 def send(number: signal.Signals) -> None:

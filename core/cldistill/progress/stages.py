@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
-from cldistill.signals import heed
+from cldistill.progress.signals import heed
 
 
 class Stages(Protocol):

@@ -1,0 +1,1 @@
+"""Progress of long work and its stop: named stages, their live display, signals, worker processes."""
