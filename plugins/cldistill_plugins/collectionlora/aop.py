@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from cldistill.component import BuildContext, Needs, Settings
-from cldistill.endpoint_settings import Address, VariableName
+from cldistill.endpoint.settings import Address, VariableName
 from cldistill.errors import OptionsError, nearest
 from cldistill.records import EffectInfo, Prompts
 from cldistill_plugins.collectionlora.captioners import Captioner, TemplateCaptioner, check_template
@@ -69,7 +69,7 @@ def make_captioner(settings: AopSettings, context: BuildContext) -> Captioner:
     """Return the captioner that the settings name; answers of a VLM are cached under ``context.cache/captions``."""
     if settings.captioner == "template":
         return TemplateCaptioner(settings.template)
-    from cldistill.endpoint import Endpoint
+    from cldistill.endpoint.client import Endpoint
     from cldistill_plugins.collectionlora.vlm import HELP, VlmCaptioner
 
     assert settings.endpoint is not None and settings.model is not None, "the settings were validated"

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cldistill.chat import SIDE, Question
 from cldistill.data import drawn_by_name, open_picture, pairs_of
-from cldistill.endpoint import Endpoint
-from cldistill.endpoint_answer import MalformedAnswerError, without_thoughts
+from cldistill.endpoint.answers import MalformedAnswerError, without_thoughts
+from cldistill.endpoint.client import Endpoint
+from cldistill.endpoint.question import SIDE, Question
 from cldistill.errors import EndpointError
 from cldistill.records import EffectInfo, Item
 from cldistill.storage.files import atomic_write_text, sha256_file

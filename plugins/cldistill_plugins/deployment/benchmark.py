@@ -10,7 +10,7 @@ from typing import Any
 
 from cldistill.collection import build_base
 from cldistill.collection_index import read_index
-from cldistill.endpoint import Endpoint
+from cldistill.endpoint.client import Endpoint
 from cldistill.errors import DataError, NotMeasured
 from cldistill.group_files import Groups
 

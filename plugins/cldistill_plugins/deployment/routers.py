@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from cldistill.chat import Question
-from cldistill.endpoint import Endpoint, NoUsableAnswerError
-from cldistill.endpoint_answer import MalformedAnswerError, read_json
+from cldistill.endpoint.answers import MalformedAnswerError, read_json
+from cldistill.endpoint.client import Endpoint, NoUsableAnswerError
+from cldistill.endpoint.question import Question
 from cldistill.errors import NotMeasured
 
 from .queries import BankEffect

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from cldistill.chat import SIDE, Question
 from cldistill.component import BuildContext, Needs
 from cldistill.data import open_picture
-from cldistill.endpoint import Endpoint, NoUsableAnswerError
-from cldistill.endpoint_answer import read_json
-from cldistill.endpoint_settings import Address, EndpointSettings
+from cldistill.endpoint.answers import read_json
+from cldistill.endpoint.client import Endpoint, NoUsableAnswerError
+from cldistill.endpoint.question import SIDE, Question
+from cldistill.endpoint.settings import Address, EndpointSettings
 from cldistill.errors import EndpointError, NotMeasured, OptionsError, nearest
 from cldistill.progress.parallel import in_parallel
 from cldistill.protocols import Metric, MetricRequest

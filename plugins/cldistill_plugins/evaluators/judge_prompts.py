@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cldistill.chat import Question
+from cldistill.endpoint.question import Question
 
 if TYPE_CHECKING:
     from PIL.Image import Image

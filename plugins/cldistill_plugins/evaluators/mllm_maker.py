@@ -12,12 +12,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from cldistill.chat import Question
 from cldistill.component import BuildContext, Needs
 from cldistill.data import open_picture
-from cldistill.endpoint import Endpoint, NoUsableAnswerError
-from cldistill.endpoint_answer import read_json
-from cldistill.endpoint_settings import EndpointSettings
+from cldistill.endpoint.answers import read_json
+from cldistill.endpoint.client import Endpoint, NoUsableAnswerError
+from cldistill.endpoint.question import Question
+from cldistill.endpoint.settings import EndpointSettings
 from cldistill.protocols import InstructionMaker
 from cldistill.records import InstructionRequest
 from cldistill.storage.values import ValueStore

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cldistill.endpoint import Endpoint
-from cldistill.endpoint_answer import MalformedAnswerError
+from cldistill.endpoint.answers import MalformedAnswerError
+from cldistill.endpoint.client import Endpoint
 from cldistill.errors import EndpointError
 from cldistill.records import EffectInfo
 from cldistill.testing import ChatServer, completion

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cldistill.endpoint import Endpoint
+from cldistill.endpoint.client import Endpoint
 from cldistill.errors import EndpointError, NotMeasured
 from cldistill.testing import ChatServer, completion
 from cldistill_plugins.deployment import routers

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cldistill.endpoint_answer import MalformedAnswerError, RefusedAnswerError, is_refusal, text_of
+from cldistill.endpoint.answers import MalformedAnswerError, RefusedAnswerError, is_refusal, text_of
 from cldistill.errors import EndpointError
 
 if TYPE_CHECKING:
     import httpx
 
-    from cldistill.endpoint_settings import EndpointSettings
+    from cldistill.endpoint.settings import EndpointSettings
 
 T = TypeVar("T")
 LARGEST_ANSWER = 1 << 20

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from cldistill.chat import Question, digest
-from cldistill.endpoint import Endpoint, NoUsableAnswerError
-from cldistill.endpoint_answer import MalformedAnswerError, read_json
-from cldistill.endpoint_settings import EndpointSettings
+from cldistill.endpoint.answers import MalformedAnswerError, read_json
+from cldistill.endpoint.client import Endpoint, NoUsableAnswerError
+from cldistill.endpoint.question import Question, digest
+from cldistill.endpoint.settings import EndpointSettings
 from cldistill.errors import EndpointError
 from cldistill.testing import ChatServer, completion
 
