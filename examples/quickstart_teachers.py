@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from cldistill.adapter_save import save_adapter
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.save import save_adapter
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.catalogue import load_catalogue
 from cldistill.checked import default_cache
 from cldistill.component import BuildContext

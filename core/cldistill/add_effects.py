@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cldistill.adapter_header import read_header
+from cldistill.adapters.header import read_header
 from cldistill.collection_index import CollectionIndex
 from cldistill.data import effect_items, open_picture
 from cldistill.errors import CollectionError, DataError

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
-from cldistill.adapter_files import fit, load_adapter, read_header
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.files import fit, load_adapter, read_header
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.checked import CheckedManifest, default_cache
 from cldistill.component import BuildContext
 from cldistill.encodings import Encoder

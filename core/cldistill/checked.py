@@ -16,7 +16,7 @@ from cldistill.manifest_yaml import Loc
 from cldistill.records import BaseDescription, EffectInfo, Item, Prompts
 
 if TYPE_CHECKING:
-    from cldistill.adapter_files import FitReport
+    from cldistill.adapters.files import FitReport
 
 CACHE_VARIABLE = "CLDISTILL_CACHE"
 STUDENT = "student"

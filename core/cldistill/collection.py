@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from pydantic import ValidationError
 
-from cldistill.adapter_files import load_adapter
-from cldistill.adapters import TEACHER, AdapterSlots
+from cldistill.adapters.files import load_adapter
+from cldistill.adapters.slots import TEACHER, AdapterSlots
 from cldistill.catalogue import load_catalogue
 from cldistill.collection_index import CollectionEffect, CollectionIndex, read_index
 from cldistill.component import BuildContext

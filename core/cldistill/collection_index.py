@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cldistill.adapter_header import find_file, read_header
+from cldistill.adapters.header import find_file, read_header
 from cldistill.errors import CollectionError, nearest
 
 FORMAT = "1"

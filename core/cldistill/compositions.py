@@ -155,7 +155,7 @@ class _Maker:
 
     @cached_property
     def _way(self) -> Way:
-        from cldistill.adapter_files import load_adapter
+        from cldistill.adapters.files import load_adapter
 
         index = self.index
         adapter = load_adapter(index.file, self.bench.checked.description.modules)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cldistill.adapter_save import save_adapter
+from cldistill.adapters.save import save_adapter
 from cldistill.collection_index import FORMAT, WEIGHTS, CollectionEffect, effects_json
 from cldistill.errors import CollectionError
 from cldistill.export_card import Card, DescribesUsage, Usage, UsageRequest
@@ -26,7 +26,7 @@ from cldistill.storage.files import sha256_file, write_aside
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from cldistill.adapters import AdapterSlots
+    from cldistill.adapters.slots import AdapterSlots
     from cldistill.protocols import BaseModel
 
 SAMPLE_SIDE = 512

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cldistill.adapter_files import load_adapter
-from cldistill.adapters import TEACHER
+from cldistill.adapters.files import load_adapter
+from cldistill.adapters.slots import TEACHER
 from cldistill.errors import CollectionError
 from cldistill.precision import NONE, precision_of
 from cldistill.records import Tensors
@@ -19,7 +19,7 @@ from cldistill.storage.tensors import content_key
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from cldistill.adapters import AdapterSlots
+    from cldistill.adapters.slots import AdapterSlots
     from cldistill.protocols import BaseModel
     from cldistill.storage.tensors import TensorCache
 

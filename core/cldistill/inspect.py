@@ -12,8 +12,8 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from cldistill.adapter_files import FitReport, match
-from cldistill.adapter_header import AdapterHeader, read_header
+from cldistill.adapters.files import FitReport, match
+from cldistill.adapters.header import AdapterHeader, read_header
 from cldistill.collection_index import CollectionEffect, read_index
 from cldistill.errors import CollectionError
 from cldistill.records import BaseDescription

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from cldistill.adapters import FROZEN, AdapterSlots
+from cldistill.adapters.slots import FROZEN, AdapterSlots
 from cldistill.dataset import Dataset, Example, by_batch_key
 from cldistill.encodings import Encoder
 from cldistill.precision import precision_key

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from cldistill import checkpoint
-from cldistill.adapter_files import load_adapter
-from cldistill.adapter_save import save_adapter
+from cldistill.adapters.files import load_adapter
+from cldistill.adapters.save import save_adapter
 from cldistill.data import open_picture
 from cldistill.dataset import Dataset, Example
 from cldistill.encodings import Encoder
@@ -38,7 +38,7 @@ from cldistill.storage.tensors import content_key
 from cldistill.weights import AdapterState
 
 if TYPE_CHECKING:
-    from cldistill.adapters import AdapterSlots
+    from cldistill.adapters.slots import AdapterSlots
     from cldistill.protocols import BaseModel
 
 SLOT = "apprentice"

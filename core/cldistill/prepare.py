@@ -24,7 +24,7 @@ from cldistill.weights import AdapterState
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from cldistill.adapters import AdapterSlots
+    from cldistill.adapters.slots import AdapterSlots
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from cldistill.adapter_header import find_file
+from cldistill.adapters.header import find_file
 from cldistill.checked import CheckedManifest
 from cldistill.errors import CldistillError
 from cldistill.manifest_yaml import dotted

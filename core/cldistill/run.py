@@ -13,7 +13,7 @@ from cldistill.records import EffectInfo, Prompts
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from cldistill.adapters import AdapterSlots
+    from cldistill.adapters.slots import AdapterSlots
     from cldistill.dataset import Dataset
     from cldistill.random import KeyedRandom
     from cldistill.schedule import Schedule

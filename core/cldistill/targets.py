@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cldistill.adapters import TEACHER
+from cldistill.adapters.slots import TEACHER
 from cldistill.dataset import Dataset, Example, by_batch_key
 from cldistill.encodings import Encoder
 from cldistill.errors import DataError
@@ -23,7 +23,7 @@ from cldistill.schedule import Schedule
 from cldistill.storage.tensors import content_key
 
 if TYPE_CHECKING:
-    from cldistill.adapters import AdapterSlots
+    from cldistill.adapters.slots import AdapterSlots
 
 SAMPLE_BATCH = 16
 """Teacher samples drawn at once; memory-bound bases are given fewer by their token count."""

@@ -165,7 +165,7 @@ def export(base: BaseModel, state: AdapterState, path: Path) -> None:
     Raises:
         CldistillError: it is no plain LoRA of one rank and alpha, as what `train_pairs` makes always is.
     """
-    from cldistill.adapter_save import save_adapter
+    from cldistill.adapters.save import save_adapter
     from cldistill.weights import LoraWeights
 
     modules = {name: found for name, found in state.modules.items() if isinstance(found, LoraWeights)}
@@ -180,7 +180,7 @@ def export(base: BaseModel, state: AdapterState, path: Path) -> None:
 
 def _workshop(checked: CheckedManifest, cache: Path, stages: Stages, stop: Callable[[], bool]) -> Workshop:
     """Load the base with bare slots: what training a teacher takes, and no more."""
-    from cldistill.adapters import AdapterSlots
+    from cldistill.adapters.slots import AdapterSlots
     from cldistill.assemble import make_accelerator, teacher_shift
     from cldistill.component import BuildContext
     from cldistill.encodings import Encoder

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cldistill.weights import AdapterState
 
 if TYPE_CHECKING:
-    from cldistill.adapters import AdapterSlots
+    from cldistill.adapters.slots import AdapterSlots
 
 KEEP = 8
 

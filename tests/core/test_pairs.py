@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cldistill import pairs as pairs_module
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.data import effect_items
 from cldistill.encodings import Encoder
 from cldistill.errors import NonFiniteError, Stopped

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.assemble import isolate_all, make_accelerator, make_deterministic, teacher_shift, teacher_sources
 from cldistill.checked import CheckedManifest
 from cldistill.component import BuildContext

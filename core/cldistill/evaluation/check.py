@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cldistill.adapter_files import fit, read_header
+from cldistill.adapters.files import fit, read_header
 from cldistill.checked import CheckedManifest
 from cldistill.errors import CldistillError, ManifestError, nearest
 from cldistill.manifest_evaluate import Evaluate, EvaluatedSystem, NotRun

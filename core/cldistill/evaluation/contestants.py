@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from cldistill.adapter_files import load_adapter
-from cldistill.adapter_header import find_file, read_header
+from cldistill.adapters.files import load_adapter
+from cldistill.adapters.header import find_file, read_header
 from cldistill.collection_index import CollectionIndex, read_index
 from cldistill.errors import CollectionError
 from cldistill.evaluation.bench import Bench

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from cldistill.adapter_header import find_file
+from cldistill.adapters.header import find_file
 from cldistill.evaluation.bench import Bench
 from cldistill.evaluation.check import FILES, Entry
 from cldistill.evaluation.contestants import Contestant

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cldistill.adapter_inject import linear_shapes
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.inject import linear_shapes
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom
 from cldistill.storage.tensors import content_key

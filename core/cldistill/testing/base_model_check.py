@@ -11,10 +11,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from cldistill.adapter_files import load_adapter
-from cldistill.adapter_inject import linear_shapes
-from cldistill.adapter_save import save_adapter
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.files import load_adapter
+from cldistill.adapters.inject import linear_shapes
+from cldistill.adapters.save import save_adapter
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.component import AnyComponent, BuildContext
 from cldistill.protocols import BaseModel
 from cldistill.records import BaseDescription, Tensors

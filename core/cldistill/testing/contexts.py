@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.dataset import Dataset, Example
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom

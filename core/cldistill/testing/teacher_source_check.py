@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from cldistill.adapter_inject import linear_shapes
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.inject import linear_shapes
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.component import AnyComponent
 from cldistill.data import pairs_of
 from cldistill.encodings import Encoder

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from cldistill.adapter_files import load_adapter
-from cldistill.adapter_save import save_adapter
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.files import load_adapter
+from cldistill.adapters.save import save_adapter
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.protocols import BaseModel
 
 

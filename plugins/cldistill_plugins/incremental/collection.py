@@ -49,7 +49,7 @@ class CollectionTeacher:
         Raises:
             CollectionError: the collection was made on another base.
         """
-        from cldistill.adapter_inject import linear_shapes
+        from cldistill.adapters.inject import linear_shapes
         from cldistill.collection_index import read_index
 
         index = read_index(self.settings.path)
@@ -64,7 +64,7 @@ def _load(file: Path, size: int, time: int, shapes: tuple[tuple[str, tuple[int, 
     """Read the file once for all of its effects, as long as it stays the same."""
     from dataclasses import replace
 
-    from cldistill.adapter_files import load_adapter
+    from cldistill.adapters.files import load_adapter
     from cldistill.collection_index import read_index
     from cldistill.schedule import Schedule
 

@@ -33,7 +33,7 @@ class LoraFile:
 
     def adapter(self, request: TeacherRequest) -> AdapterState | None:
         """Return the file's adapter under the base's module names, every module of the file or an error."""
-        from cldistill.adapter_files import load_adapter
-        from cldistill.adapter_inject import linear_shapes
+        from cldistill.adapters.files import load_adapter
+        from cldistill.adapters.inject import linear_shapes
 
         return load_adapter(self.settings.path, linear_shapes(request.base.backbone)).scaled(self.settings.scale)

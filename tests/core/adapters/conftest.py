@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cldistill.adapter_inject import linear_shapes
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.inject import linear_shapes
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.records import BaseDescription
 from cldistill.testing.tiny import tiny_transformer
 from cldistill.weights import AdapterState, LoraWeights

@@ -11,7 +11,7 @@ from diffusers import QwenImageTransformer2DModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.weights import AdapterState
 
 Forward = Callable[[], Tensor]

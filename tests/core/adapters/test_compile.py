@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from cldistill.adapters import TEACHER, AdapterSlots
+from cldistill.adapters.slots import TEACHER, AdapterSlots
 from cldistill.errors import AdapterFormatError
 from cldistill.weights import AdapterState, LokrWeights, LoraWeights
 

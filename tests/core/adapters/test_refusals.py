@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cldistill.adapter_files import fit, load_adapter, match, read_header
+from cldistill.adapters.files import fit, load_adapter, match, read_header
 from cldistill.errors import AdapterFormatError
 from cldistill.records import BaseDescription
 

@@ -9,7 +9,7 @@ import torch
 from diffusers import QwenImageTransformer2DModel
 from torch import Tensor, nn
 
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.weights import AdapterState, LoraWeights
 
 Forward = Callable[[], Tensor]

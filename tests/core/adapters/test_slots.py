@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cldistill.adapter_inject import linear_shapes
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.inject import linear_shapes
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.errors import AdapterFormatError
 from cldistill.testing.tiny import tiny_transformer
 from cldistill.weights import AdapterState, LokrWeights

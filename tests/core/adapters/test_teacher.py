@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.errors import AdapterFormatError
 from cldistill.weights import AdapterState, LokrWeights, LoraWeights
 

@@ -16,7 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cldistill import cli
-from cldistill.adapter_save import save_adapter
+from cldistill.adapters.save import save_adapter
 from cldistill.testing import (
     TinyBase,
     TinyBaseSettings,

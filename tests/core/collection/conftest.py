@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.export import export_collection
 from cldistill.records import EffectInfo, Prompts
 from cldistill.schedule import Schedule

@@ -18,8 +18,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from cldistill import export, export_check, sample
-from cldistill.adapter_files import load_adapter
-from cldistill.adapter_inject import linear_shapes
+from cldistill.adapters.files import load_adapter
+from cldistill.adapters.inject import linear_shapes
 from cldistill.errors import CollectionError
 from cldistill.schedule import Schedule
 from cldistill.testing.tiny import TINY_RESOLUTION, TINY_VL_RESOLUTION, stock_areas

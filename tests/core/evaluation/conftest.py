@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 from torch import Tensor
 
-from cldistill.adapter_save import save_adapter
+from cldistill.adapters.save import save_adapter
 from cldistill.collection_index import WEIGHTS
 from cldistill.component import AnyComponent, BuildContext, Needs, Settings, metric
 from cldistill.evaluation.check import enter

@@ -230,9 +230,9 @@ def test_probes_are_made_when_a_metric_asks(desk: Any) -> None:
 
 
 def _weights_and_header(desk: Any, weights: Any, header: Any) -> tuple[Any, dict[str, str]]:
-    from cldistill.adapter_files import load_adapter
-    from cldistill.adapter_header import read_header
-    from cldistill.adapter_inject import linear_shapes
+    from cldistill.adapters.files import load_adapter
+    from cldistill.adapters.header import read_header
+    from cldistill.adapters.inject import linear_shapes
     from cldistill.testing.tiny_base import TinyBase
 
     state = load_adapter(weights, linear_shapes(TinyBase().backbone))

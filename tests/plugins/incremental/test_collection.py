@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cldistill.adapters import TEACHER, AdapterSlots
+from cldistill.adapters.slots import TEACHER, AdapterSlots
 from cldistill.data import effect_items
 from cldistill.encodings import Encoder
 from cldistill.errors import CollectionError

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.errors import AdapterFormatError
 from cldistill.protocols import BaseModel, TeacherRequest
 from cldistill.records import EffectInfo

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from cldistill.adapter_layers import FrozenLinear
+from cldistill.adapters.layers import FrozenLinear
 
 
 class FusedLora(torch.autograd.Function):

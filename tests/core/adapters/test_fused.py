@@ -11,8 +11,8 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 
-from cldistill.adapter_linear import AdaptedLinear, FusedLora
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.fused import AdaptedLinear, FusedLora
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.weights import AdapterState
 
 Forward = Callable[[], Tensor]

@@ -13,8 +13,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from cldistill.adapter_layers import uncover
-from cldistill.adapter_linear import fuse
+from cldistill.adapters.fused import fuse
+from cldistill.adapters.layers import uncover
 from cldistill.errors import AdapterFormatError, nearest
 
 _WRAP = "wrap"

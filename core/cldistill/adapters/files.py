@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cldistill.adapter_header import AdapterHeader, ModuleHeader, find_file, read_header
-from cldistill.adapter_keys import ModuleNames
+from cldistill.adapters.header import AdapterHeader, ModuleHeader, find_file, read_header
+from cldistill.adapters.keys import ModuleNames
 from cldistill.errors import AdapterFormatError, nearest
 from cldistill.records import BaseDescription
 from cldistill.weights import AdapterState, LokrWeights, LoraWeights
@@ -100,7 +100,7 @@ def load_adapter(path: Path, shapes: Shapes) -> AdapterState:
     """Load an adapter file under the names of the base's modules (``shapes``), fitted exactly as `fit` does.
 
     Raises:
-        AdapterFormatError: see `cldistill.adapter_header.read_header` and `fit`.
+        AdapterFormatError: see `cldistill.adapters.header.read_header` and `fit`.
     """
     from safetensors import safe_open
 

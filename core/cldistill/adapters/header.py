@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from cldistill.adapter_alpha import Alphas
-from cldistill.adapter_keys import Key, parse_key, prefix_of, refused_kind, shorten
+from cldistill.adapters.header_alpha import Alphas
+from cldistill.adapters.keys import Key, parse_key, prefix_of, refused_kind, shorten
 from cldistill.errors import AdapterFormatError
 from cldistill.storage.files import file_digest
 

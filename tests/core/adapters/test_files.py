@@ -14,8 +14,8 @@ from diffusers import QwenImageEditPlusPipeline, QwenImageTransformer2DModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cldistill.adapter_files import fit, load_adapter, match, read_header
-from cldistill.adapters import AdapterSlots
+from cldistill.adapters.files import fit, load_adapter, match, read_header
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.records import BaseDescription
 from cldistill.storage.files import file_digest
 from cldistill.weights import AdapterState, LokrWeights, LoraWeights
@@ -229,7 +229,7 @@ def test_headers_are_read_without_torch(lora: Callable[..., AdapterState], targe
     path = write(spelled("kohya", lora(targets, 4)))
     code = (
         "import sys, pathlib\n"
-        "from cldistill.adapter_files import match, read_header\n"
+        "from cldistill.adapters.files import match, read_header\n"
         "from cldistill.inspect import inspect_file\n"
         f"inspect_file(pathlib.Path({str(path)!r}))\n"
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"

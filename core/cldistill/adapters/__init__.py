@@ -1,0 +1,1 @@
+"""LoRA adapters: slots on one frozen backbone, their layers, and adapter files of every format."""
