@@ -16,7 +16,7 @@ from cldistill.catalogue import load_catalogue
 from cldistill.checked import CheckedManifest
 from cldistill.checkpoint import Checkpoint, read
 from cldistill.collection_folder import CollectionFolder, RunBeside, read_folder, run_beside
-from cldistill.data import list_pictures
+from cldistill.data.items import list_pictures
 from cldistill.errors import CheckpointError, CollectionError
 from cldistill.manifest_file import parse_manifest
 from cldistill.records import Prompts

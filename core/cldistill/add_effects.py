@@ -11,7 +11,7 @@ from typing import Any
 
 from cldistill.adapters.header import read_header
 from cldistill.collection_index import CollectionIndex
-from cldistill.data import effect_items, open_picture
+from cldistill.data.items import effect_items, open_picture
 from cldistill.errors import CollectionError, DataError
 
 DESCRIPTION = "effect.json"

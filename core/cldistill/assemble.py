@@ -15,7 +15,8 @@ from cldistill.adapters.files import fit, load_adapter, read_header
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.checked import CheckedManifest, default_cache
 from cldistill.component import BuildContext
-from cldistill.encodings import Encoder
+from cldistill.data.encodings import Encoder
+from cldistill.data.triggers import check_triggers
 from cldistill.errors import LaunchError
 from cldistill.export_check import fixed_probe
 from cldistill.held_out import later_rows
@@ -33,7 +34,6 @@ from cldistill.run import LrPhase, Run, SlotConfig, Term
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
 from cldistill.targets import TeacherSampler
-from cldistill.triggers import check_triggers
 
 DATA_PARALLEL = "MULTI_"
 """How accelerate's names of plain data parallelism begin: MULTI_CPU, MULTI_GPU, MULTI_XPU and so on."""

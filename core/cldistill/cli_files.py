@@ -72,7 +72,7 @@ def generate(
 ) -> None:
     """Edit a picture with one or more effects of a collection."""
     from cldistill.collection_index import read_index
-    from cldistill.data import open_picture
+    from cldistill.data.items import open_picture
     from cldistill.group_files import routed
 
     # What can be wrong without the model is said before it is loaded.

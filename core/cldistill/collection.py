@@ -14,7 +14,7 @@ from cldistill.adapters.slots import TEACHER, AdapterSlots
 from cldistill.catalogue import load_catalogue
 from cldistill.collection_index import CollectionEffect, CollectionIndex, read_index
 from cldistill.component import BuildContext
-from cldistill.data import open_picture
+from cldistill.data.items import open_picture
 from cldistill.errors import CollectionError
 from cldistill.sample import few_step, generator_noise, predictor
 from cldistill.schedule import Schedule

@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from cldistill.data import list_pictures
-from cldistill.encodings import Encoder
+from cldistill.data.encodings import Encoder
+from cldistill.data.items import list_pictures
 from cldistill.evaluation.jobs import Job, make_pictures
 from cldistill.evaluation.measure import measure
 from cldistill.evaluation.metrics import BuiltMetric

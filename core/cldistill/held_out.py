@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cldistill.data import evenly, general_items, list_pictures
+from cldistill.data.items import evenly, general_items, list_pictures
 from cldistill.manifest import Evaluate, Manifest
 from cldistill.records import EffectInfo, Item, Prompts
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cldistill.data import list_pictures
+from cldistill.data.items import list_pictures
 from cldistill.errors import DataError, EndpointError
 from cldistill.progress.parallel import in_parallel
 from cldistill.progress.signals import heed, never

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from cldistill.adapters.slots import FROZEN, AdapterSlots
-from cldistill.dataset import Dataset, Example, by_batch_key
-from cldistill.encodings import Encoder
+from cldistill.data.dataset import Dataset, Example, by_batch_key
+from cldistill.data.encodings import Encoder
 from cldistill.precision import precision_key
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom

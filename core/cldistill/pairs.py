@@ -22,9 +22,9 @@ from torch.nn.functional import mse_loss
 from cldistill import checkpoint
 from cldistill.adapters.files import load_adapter
 from cldistill.adapters.save import save_adapter
-from cldistill.data import open_picture
-from cldistill.dataset import Dataset, Example
-from cldistill.encodings import Encoder
+from cldistill.data.dataset import Dataset, Example
+from cldistill.data.encodings import Encoder
+from cldistill.data.items import open_picture
 from cldistill.errors import NonFiniteError
 from cldistill.optim import SlotOptimizer, learning_rate
 from cldistill.precision import precision_key

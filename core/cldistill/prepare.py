@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cldistill.data import general_items, pairs_of
-from cldistill.dataset import Dataset, Example
-from cldistill.encodings import Encoder
+from cldistill.data.dataset import Dataset, Example
+from cldistill.data.encodings import Encoder
+from cldistill.data.items import general_items, pairs_of
+from cldistill.data.teachers import TeacherBank
 from cldistill.errors import DataError
 from cldistill.pairs import PairsJob, PairsSettings, train_pairs
 from cldistill.progress.signals import heed, never
@@ -18,7 +19,6 @@ from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel, TeacherSource
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
 from cldistill.targets import TeacherSampler, sample_missing, target_key, with_target
-from cldistill.teachers import TeacherBank
 from cldistill.weights import AdapterState
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cldistill.data import open_picture
-from cldistill.encodings import Encoder
+from cldistill.data.encodings import Encoder
+from cldistill.data.items import open_picture
 from cldistill.grids import Row, save_grid
 from cldistill.held_out import grid_effects, grid_picture, held_out_rows
 from cldistill.markers import hookimpl

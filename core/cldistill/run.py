@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from cldistill.adapters.slots import AdapterSlots
-    from cldistill.dataset import Dataset
+    from cldistill.data.dataset import Dataset
+    from cldistill.data.teachers import TeacherBank
     from cldistill.random import KeyedRandom
     from cldistill.schedule import Schedule
-    from cldistill.teachers import TeacherBank
 
 
 @dataclass(frozen=True)

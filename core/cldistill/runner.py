@@ -15,7 +15,7 @@ from rich.console import Console
 from cldistill.assemble import assemble
 from cldistill.checked import CheckedManifest
 from cldistill.closing import report_table, result_picture, run_figures, say_where
-from cldistill.data import list_pictures
+from cldistill.data.items import list_pictures
 from cldistill.display import Display
 from cldistill.errors import Stopped
 from cldistill.evaluate import EvaluationPlan, evaluate

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cldistill.encodings import Encoder
+from cldistill.data.encodings import Encoder
 from cldistill.painter import Painter, Row, Way
 from cldistill.protocols import BaseModel
 from cldistill.records import GENERAL

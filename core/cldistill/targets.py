@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from cldistill.adapters.slots import TEACHER
-from cldistill.dataset import Dataset, Example, by_batch_key
-from cldistill.encodings import Encoder
+from cldistill.data.dataset import Dataset, Example, by_batch_key
+from cldistill.data.encodings import Encoder
 from cldistill.errors import DataError
 from cldistill.precision import precision_key
 from cldistill.progress.signals import heed, never

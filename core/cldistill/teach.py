@@ -183,7 +183,7 @@ def _workshop(checked: CheckedManifest, cache: Path, stages: Stages, stop: Calla
     from cldistill.adapters.slots import AdapterSlots
     from cldistill.assemble import make_accelerator, teacher_shift
     from cldistill.component import BuildContext
-    from cldistill.encodings import Encoder
+    from cldistill.data.encodings import Encoder
     from cldistill.precision import run_under_autocast
     from cldistill.prepare import Workshop
     from cldistill.random import KeyedRandom

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from cldistill.checked import CheckedManifest, Part
-from cldistill.data import general_items, list_pictures, pairs_of
+from cldistill.data.items import general_items, list_pictures, pairs_of
 from cldistill.errors import AdapterFormatError, CheckpointError, CldistillError, DataError, ManifestError
 from cldistill.manifest_yaml import Loc
 from cldistill.records import GENERAL, Item

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from cldistill.checked import CheckedManifest, default_cache
 from cldistill.component import BuildContext
+from cldistill.data.triggers import check_triggers
 from cldistill.errors import CldistillError, ManifestError, OptionsError
 from cldistill.protocols import PromptIsolator
 from cldistill.records import Prompts
-from cldistill.triggers import check_triggers
 
 
 def dry_context(checked: CheckedManifest) -> BuildContext:

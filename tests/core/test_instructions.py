@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cldistill.data import general_items
+from cldistill.data.items import general_items
 from cldistill.errors import DataError, EndpointError, Stopped
 from cldistill.instructions import JOURNAL, InstructionPlan, Outcome, write_instructions
 from cldistill.progress.signals import never

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from cldistill import pairs as pairs_module
 from cldistill.adapters.slots import AdapterSlots
-from cldistill.data import effect_items
-from cldistill.encodings import Encoder
+from cldistill.data.encodings import Encoder
+from cldistill.data.items import effect_items
 from cldistill.errors import NonFiniteError, Stopped
 from cldistill.pairs import PairsJob, PairsSettings, train_pairs, training_items
 from cldistill.storage.tensors import TensorCache

@@ -13,7 +13,7 @@ from PIL import ImageOps
 
 from cldistill import runner
 from cldistill.assemble import assemble
-from cldistill.dataset import Dataset
+from cldistill.data.dataset import Dataset
 from cldistill.errors import DataError, Stopped
 from cldistill.prepare import Workshop, item_prompts
 from cldistill.random import KeyedRandom

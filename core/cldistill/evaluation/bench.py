@@ -10,7 +10,8 @@ from cldistill.adapters.slots import AdapterSlots
 from cldistill.assemble import isolate_all, make_accelerator, make_deterministic, teacher_shift, teacher_sources
 from cldistill.checked import CheckedManifest
 from cldistill.component import BuildContext
-from cldistill.encodings import Encoder
+from cldistill.data.encodings import Encoder
+from cldistill.data.teachers import TeacherBank
 from cldistill.painter import Painter
 from cldistill.precision import run_under_autocast
 from cldistill.prepare import Workshop, effect_pools, make_bank
@@ -21,7 +22,6 @@ from cldistill.records import Prompts
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
 from cldistill.targets import TeacherSampler
-from cldistill.teachers import TeacherBank
 
 
 @dataclass(frozen=True)

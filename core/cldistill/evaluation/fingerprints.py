@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from cldistill.data import pairs_of
+from cldistill.data.items import pairs_of
 from cldistill.errors import DataError
 from cldistill.evaluation.request import Request
 from cldistill.records import EffectInfo, Item

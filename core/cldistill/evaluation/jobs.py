@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cldistill.encodings import Encoder
+from cldistill.data.encodings import Encoder
 from cldistill.evaluation.store import Pictures, PictureStore
 from cldistill.painter import Painter, Row, Way
 from cldistill.progress.stages import Stages

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from cldistill.data import list_pictures
+from cldistill.data.items import list_pictures
 from cldistill.errors import DataError
 from cldistill.evaluation.contestants import Contestant
 from cldistill.held_out import general_rows, held_out_items

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL.Image import Resampling
 
-from cldistill.data import open_picture
+from cldistill.data.items import open_picture
 from cldistill.evaluation.fingerprints import Fingerprints
 from cldistill.evaluation.jobs import Outputs
 from cldistill.evaluation.metrics import BuiltMetric

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from cldistill.data import open_picture
+from cldistill.data.items import open_picture
 from cldistill.storage.files import atomic_write_bytes, partial_path
 from cldistill.storage.tensors import file_digest
 

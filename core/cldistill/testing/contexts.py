@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from cldistill.adapters.slots import AdapterSlots
-from cldistill.dataset import Dataset, Example
+from cldistill.data.dataset import Dataset, Example
+from cldistill.data.teachers import TeacherBank
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, Batch, Conditioning, EffectInfo, Item, Prompts, Rollout, Route
 from cldistill.run import LrPhase, Run, SlotConfig
 from cldistill.schedule import Schedule
-from cldistill.teachers import TeacherBank
 from cldistill.testing.adapters import random_adapter, randomise_slot
 from cldistill.testing.pictures import after, picture
 from cldistill.testing.tiny_base import TinyBase

@@ -12,7 +12,7 @@ from typing import Any
 from PIL.Image import Image
 
 from cldistill.component import AnyComponent
-from cldistill.data import general_items, pairs_of
+from cldistill.data.items import general_items, pairs_of
 from cldistill.protocols import Metric
 from cldistill.records import FLOOR, GENERAL, EffectInfo, Item, MetricValues, Prompts
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context

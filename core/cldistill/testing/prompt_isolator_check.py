@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from cldistill.component import AnyComponent
+from cldistill.data.triggers import check_triggers
 from cldistill.errors import ManifestError
 from cldistill.protocols import PromptIsolator
 from cldistill.records import EffectInfo, Prompts
 from cldistill.testing.conformance import Options, check_component, read_settings, scratch_context
-from cldistill.triggers import check_triggers
 
 NAMES = ("manga-tone", "gold-frame", "snow", "pencil", "pencil-2", "clay", "neon", "mosaic")
 EFFECTS = tuple(EffectInfo(name, f"turn the picture into {name}") for name in NAMES)

@@ -10,8 +10,8 @@ import torch
 from cldistill.adapters.inject import linear_shapes
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.component import AnyComponent
-from cldistill.data import pairs_of
-from cldistill.encodings import Encoder
+from cldistill.data.encodings import Encoder
+from cldistill.data.items import pairs_of
 from cldistill.prepare import Request, Workshop
 from cldistill.progress.stages import SilentStages
 from cldistill.protocols import BaseModel, TeacherSource

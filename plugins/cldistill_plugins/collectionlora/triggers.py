@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
+from cldistill.data.triggers import confusable, unseen
 from cldistill.errors import OptionsError, nearest
-from cldistill.triggers import confusable, unseen
 
 ONSETS, VOWELS, CODAS, ENDINGS = "bdfghjklmnprstvwz", "aeiou", "bdgklmnprstxz", "kvxz"
 PATTERN = (ONSETS, VOWELS, CODAS, ONSETS, VOWELS, ONSETS, VOWELS, ENDINGS)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cldistill.data import drawn_by_name, open_picture, pairs_of
+from cldistill.data.items import drawn_by_name, open_picture, pairs_of
 from cldistill.endpoint.answers import MalformedAnswerError, without_thoughts
 from cldistill.endpoint.client import Endpoint
 from cldistill.endpoint.question import SIDE, Question

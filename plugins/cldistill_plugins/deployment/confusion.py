@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cldistill.data import open_picture
+from cldistill.data.items import open_picture
 from cldistill.errors import DataError, nearest
 from cldistill.report.record import TRUTH, Evaluation, picture_path, read_evaluation
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from cldistill.bootstrap import resample
 from cldistill.composition_pairs import Pair
 from cldistill.compositions import Composed
-from cldistill.data import open_picture
+from cldistill.data.items import open_picture
 
 from .bank import Picture, truth_draws
 from .composed_truth import Verdict, composed_draws, judge

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from cldistill.component import BuildContext, LocalPath, ModelRef, Needs
-from cldistill.data import open_picture
+from cldistill.data.items import open_picture
 from cldistill.errors import NotMeasured
 from cldistill.protocols import Metric, MetricRequest
 from cldistill.records import GENERAL, Column, MetricValues

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from cldistill.component import BuildContext, Needs
-from cldistill.data import open_picture
+from cldistill.data.items import open_picture
 from cldistill.endpoint.answers import read_json
 from cldistill.endpoint.client import Endpoint, NoUsableAnswerError
 from cldistill.endpoint.question import SIDE, Question

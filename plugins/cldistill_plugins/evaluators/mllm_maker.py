@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from cldistill.component import BuildContext, Needs
-from cldistill.data import open_picture
+from cldistill.data.items import open_picture
 from cldistill.endpoint.answers import read_json
 from cldistill.endpoint.client import Endpoint, NoUsableAnswerError
 from cldistill.endpoint.question import Question

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cldistill.data import drawn_by_name, pairs_of
+from cldistill.data.items import drawn_by_name, pairs_of
 from cldistill.records import EffectInfo, Item
 
 

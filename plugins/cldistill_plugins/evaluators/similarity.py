@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 from torch import Tensor
 
-from cldistill.data import open_picture
+from cldistill.data.items import open_picture
 from cldistill.errors import NotMeasured
 from cldistill.protocols import MetricRequest
 from cldistill.records import GENERAL, EffectInfo, Item, MetricValues

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cldistill.encodings import Encoder
+from cldistill.data.encodings import Encoder
 from cldistill.errors import Stopped
 from cldistill.evaluation.jobs import Job, make_pictures
 from cldistill.evaluation.metrics import code_digest, folder_digest

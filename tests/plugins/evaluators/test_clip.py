@@ -16,7 +16,7 @@ open_clip = pytest.importorskip("open_clip")
 from safetensors.torch import save_file  # noqa: E402
 
 from cldistill.component import BuildContext  # noqa: E402
-from cldistill.data import open_picture  # noqa: E402
+from cldistill.data.items import open_picture  # noqa: E402
 from cldistill.errors import NotMeasured  # noqa: E402
 from cldistill.plugins import register  # noqa: E402
 from cldistill.records import GENERAL, EffectInfo  # noqa: E402

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from cldistill.component import BuildContext
-from cldistill.data import open_picture
+from cldistill.data.items import open_picture
 from cldistill.errors import NotMeasured
 from cldistill.plugins import register
 from cldistill.records import GENERAL

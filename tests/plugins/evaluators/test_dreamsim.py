@@ -27,7 +27,7 @@ from dreamsim.feature_extraction import (  # noqa: E402
 )
 
 from cldistill.component import BuildContext  # noqa: E402
-from cldistill.data import open_picture  # noqa: E402
+from cldistill.data.items import open_picture  # noqa: E402
 from cldistill.errors import NotMeasured  # noqa: E402
 from cldistill.plugins import register  # noqa: E402
 from cldistill.testing import check_metric, picture  # noqa: E402

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from cldistill.cli import app
 from cldistill.component import BuildContext
-from cldistill.data import general_items
+from cldistill.data.items import general_items
 from cldistill.errors import CldistillError, EndpointError
 from cldistill.plugins import register
 from cldistill.records import CATEGORIES, InstructionRequest

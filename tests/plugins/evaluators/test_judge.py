@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from cldistill.component import BuildContext
-from cldistill.data import open_picture
+from cldistill.data.items import open_picture
 from cldistill.errors import NotMeasured, OptionsError
 from cldistill.plugins import register
 from cldistill.records import EffectInfo, MetricValues

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from cldistill.adapters.slots import TEACHER, AdapterSlots
-from cldistill.data import effect_items
-from cldistill.encodings import Encoder
+from cldistill.data.encodings import Encoder
+from cldistill.data.items import effect_items
 from cldistill.errors import CollectionError
 from cldistill.export import export_collection
 from cldistill.random import KeyedRandom

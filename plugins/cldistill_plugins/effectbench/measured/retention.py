@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from cldistill.data import open_picture
+from cldistill.data.items import open_picture
 from cldistill.protocols import MetricRequest
 from cldistill.records import GENERAL, Column, MetricValues, Ratio
 from cldistill.storage.tensors import file_digest

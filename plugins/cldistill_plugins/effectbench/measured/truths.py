@@ -13,7 +13,7 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
-from cldistill.data import open_picture
+from cldistill.data.items import open_picture
 from cldistill.errors import NotMeasured
 from cldistill.protocols import MetricRequest
 from cldistill.storage.tensors import content_key

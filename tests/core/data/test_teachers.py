@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from cldistill.data.teachers import TeacherBank
 from cldistill.storage import files
 from cldistill.storage.files import file_digest
-from cldistill.teachers import TeacherBank
 from cldistill.weights import AdapterState, LoraWeights
 
 

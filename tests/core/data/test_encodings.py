@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cldistill.data import effect_items
-from cldistill.encodings import Encoder
+from cldistill.data.encodings import Encoder
+from cldistill.data.items import effect_items
 from cldistill.records import Item, Prompts
 from cldistill.storage.tensors import TensorCache, content_key
 from cldistill.testing.pictures import picture, write_pairs

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cldistill.data import open_picture
-from cldistill.dataset import Example
+from cldistill.data.dataset import Example
+from cldistill.data.items import open_picture
 from cldistill.protocols import BaseModel
 from cldistill.records import Item, Prompts, Tensors
 from cldistill.storage.tensors import TensorCache, content_key, file_digest

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cldistill.data import effect_items, general_items, open_picture, pairs_of
+from cldistill.data.items import effect_items, general_items, open_picture, pairs_of
 from cldistill.errors import DataError
 from cldistill.records import EffectInfo
 from cldistill.testing.pictures import picture, write_pairs

@@ -1,0 +1,1 @@
+"""What a run trains on: items found on disk, their encodings, batches, and the effects' teachers."""
