@@ -31,9 +31,9 @@ from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, Item, Prompts
 from cldistill.resolved import manifest_digest, resolved_text
 from cldistill.run import LrPhase, Run, SlotConfig, Term
+from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
-from cldistill.targets import TeacherSampler
 
 DATA_PARALLEL = "MULTI_"
 """How accelerate's names of plain data parallelism begin: MULTI_CPU, MULTI_GPU, MULTI_XPU and so on."""

@@ -16,7 +16,7 @@ from cldistill.collection_index import CollectionEffect, CollectionIndex, read_i
 from cldistill.component import BuildContext
 from cldistill.data.items import open_picture
 from cldistill.errors import CollectionError
-from cldistill.sample import few_step, generator_noise, predictor
+from cldistill.sampling.samplers import few_step, generator_noise, predictor
 from cldistill.schedule import Schedule
 
 if TYPE_CHECKING:

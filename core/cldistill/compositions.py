@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from cldistill.collection_index import CollectionIndex, read_index
 from cldistill.composition_pairs import Pair, both, draw_pairs
 from cldistill.errors import ManifestError
-from cldistill.painter import Row, Way
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages, Stages
 from cldistill.records import Item, Prompts
+from cldistill.sampling.generator import Row, Way
 from cldistill.schedule import Schedule
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from cldistill.evaluation.metrics import BuiltMetric
 from cldistill.evaluation.request import Mirror, Request
 from cldistill.evaluation.store import PictureStore
 from cldistill.held_out import held_out_rows
-from cldistill.painter import Row, slot_digest
 from cldistill.progress.stages import Stages
 from cldistill.records import FLOOR, GENERAL, MetricValues
 from cldistill.run import Run
+from cldistill.sampling.generator import Row, slot_digest
 from cldistill.storage.values import ValueStore
 from cldistill.systems import Studio, System, systems_of
 from cldistill.update import STUDENT, TEACHER

@@ -18,7 +18,7 @@ from cldistill.progress.signals import heed, never
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel, TeacherSource
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
-from cldistill.targets import TeacherSampler, sample_missing, target_key, with_target
+from cldistill.sampling.targets import TeacherSampler, sample_missing, target_key, with_target
 from cldistill.weights import AdapterState
 
 if TYPE_CHECKING:

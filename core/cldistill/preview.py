@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import open_picture
-from cldistill.grids import Row, save_grid
 from cldistill.held_out import grid_effects, grid_picture, held_out_rows
 from cldistill.markers import hookimpl
 from cldistill.records import EffectInfo, StepResult
 from cldistill.run import Run
+from cldistill.sampling.grids import Row, save_grid
 from cldistill.systems import Studio, System, systems_of
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cldistill.data.encodings import Encoder
-from cldistill.painter import Painter, Row, Way
 from cldistill.protocols import BaseModel
 from cldistill.records import GENERAL
 from cldistill.run import Run
+from cldistill.sampling.generator import Painter, Row, Way
 from cldistill.schedule import Schedule
 from cldistill.update import STUDENT, TEACHER
 

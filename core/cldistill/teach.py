@@ -187,9 +187,9 @@ def _workshop(checked: CheckedManifest, cache: Path, stages: Stages, stop: Calla
     from cldistill.precision import run_under_autocast
     from cldistill.prepare import Workshop
     from cldistill.random import KeyedRandom
+    from cldistill.sampling.targets import TeacherSampler
     from cldistill.schedule import Schedule
     from cldistill.storage.tensors import TensorCache
-    from cldistill.targets import TeacherSampler
 
     accelerator = make_accelerator(checked)
     device, seed = str(accelerator.device), checked.manifest.train.seed

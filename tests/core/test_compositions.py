@@ -14,7 +14,7 @@ from cldistill import testing
 from cldistill.composition_pairs import both, draw_pairs
 from cldistill.compositions import IN_TURN, SUMMED, TOGETHER, Order, compose
 from cldistill.errors import DataError, ManifestError
-from cldistill.painter import Painter, Row, Way
+from cldistill.sampling.generator import Painter, Row, Way
 from cldistill.testing.runs import tiny_manifest
 
 torch.set_num_threads(1)

@@ -19,8 +19,8 @@ from cldistill.prepare import Workshop, item_prompts
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Item, Prompts, Route
 from cldistill.run import Run
+from cldistill.sampling.targets import target_key
 from cldistill.systems import Studio, systems_of
-from cldistill.targets import target_key
 from cldistill.testing import catalogue_with, picture, run_manifest
 from cldistill.testing.pictures import write_general, write_pictures
 from cldistill.testing.runs import tiny_manifest

@@ -12,16 +12,16 @@ from cldistill.checked import CheckedManifest
 from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
 from cldistill.data.teachers import TeacherBank
-from cldistill.painter import Painter
 from cldistill.precision import run_under_autocast
 from cldistill.prepare import Workshop, effect_pools, make_bank
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom
 from cldistill.records import Prompts
+from cldistill.sampling.generator import Painter
+from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
-from cldistill.targets import TeacherSampler
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from cldistill.collection_index import CollectionIndex, read_index
 from cldistill.errors import CollectionError
 from cldistill.evaluation.bench import Bench
 from cldistill.manifest_evaluate import TEACHER, EvaluatedSystem
-from cldistill.painter import Way
 from cldistill.records import GENERAL, EffectInfo, Prompts
+from cldistill.sampling.generator import Way
 from cldistill.schedule import Schedule
 from cldistill.weights import AdapterState
 

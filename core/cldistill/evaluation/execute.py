@@ -23,12 +23,12 @@ from cldistill.evaluation.report import Findings, report_json
 from cldistill.evaluation.request import Mirror, Request
 from cldistill.evaluation.shown import place_outputs, place_sources, place_truths
 from cldistill.evaluation.store import PictureStore
-from cldistill.painter import Row
 from cldistill.progress.live import LiveStages
 from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
 from cldistill.protocols import PromptIsolator
 from cldistill.report.html import write_report
+from cldistill.sampling.generator import Row
 from cldistill.storage.files import atomic_write_text
 from cldistill.storage.values import ValueStore
 from cldistill.validate_prompts import dry_context

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from cldistill.data.encodings import Encoder
 from cldistill.evaluation.store import Pictures, PictureStore
-from cldistill.painter import Painter, Row, Way
 from cldistill.progress.stages import Stages
 from cldistill.records import Item
+from cldistill.sampling.generator import Painter, Row, Way
 
 Outputs = Mapping[str, Mapping[str, Pictures]]
 """System -> pool -> its pictures."""

@@ -12,9 +12,9 @@ from cldistill.errors import DataError
 from cldistill.evaluation.contestants import Contestant
 from cldistill.held_out import general_rows, held_out_items
 from cldistill.manifest_evaluate import Evaluate
-from cldistill.painter import Row
 from cldistill.protocols import PromptIsolator
 from cldistill.records import GENERAL, UNTRIGGERED, WRONG_TRIGGER, EffectInfo, Item, Prompts, probe_pool
+from cldistill.sampling.generator import Row
 
 NEUTRAL = "keep the picture as it is"
 """A caption that asks for nothing."""

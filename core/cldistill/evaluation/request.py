@@ -15,9 +15,9 @@ import torch
 from cldistill.evaluation.store import Pictures
 from cldistill.protocols import BaseModel
 from cldistill.records import EffectInfo, Item, Prompts
+from cldistill.sampling.targets import SAMPLE_BATCH
 from cldistill.storage.tensors import content_key
 from cldistill.storage.values import ValueStore
-from cldistill.targets import SAMPLE_BATCH
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,9 +17,9 @@ from cldistill.progress.stages import SilentStages
 from cldistill.protocols import BaseModel, TeacherSource
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo
+from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
-from cldistill.targets import TeacherSampler
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
 from cldistill.testing.contexts import SoloAccelerator
 from cldistill.testing.pictures import write_pairs

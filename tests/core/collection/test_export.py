@@ -17,10 +17,11 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from safetensors import safe_open
 
-from cldistill import export, export_check, sample
+from cldistill import export, export_check
 from cldistill.adapters.files import load_adapter
 from cldistill.adapters.inject import linear_shapes
 from cldistill.errors import CollectionError
+from cldistill.sampling import samplers as sample
 from cldistill.schedule import Schedule
 from cldistill.testing.tiny import TINY_RESOLUTION, TINY_VL_RESOLUTION, stock_areas
 

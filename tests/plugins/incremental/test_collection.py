@@ -16,10 +16,10 @@ from cldistill.errors import CollectionError
 from cldistill.export import export_collection
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Prompts
-from cldistill.sample import few_step, predictor
+from cldistill.sampling.samplers import few_step, predictor
+from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
-from cldistill.targets import TeacherSampler
 from cldistill.testing import (
     TinyBase,
     TinyBaseSettings,

@@ -19,9 +19,9 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 from PIL import Image
 from transformers.utils import logging as transformers_logging
 
-from cldistill import sample
 from cldistill.errors import DataError
 from cldistill.protocols import BaseModel
+from cldistill.sampling import samplers as sample
 from cldistill.schedule import Schedule
 from cldistill.testing.tiny import TEMPLATE, stock_areas, tiny_pipeline
 from cldistill_plugins.qwen_image_edit import loading

@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from cldistill import sample
 from cldistill.random import KeyedRandom
+from cldistill.sampling import samplers as sample
 from cldistill.schedule import Schedule
 
 

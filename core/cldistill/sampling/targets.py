@@ -18,7 +18,7 @@ from cldistill.progress.signals import heed, never
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom
 from cldistill.records import Prompts, Route
-from cldistill.sample import Noise, euler, few_step, guided, predictor
+from cldistill.sampling.samplers import Noise, euler, few_step, guided, predictor
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import content_key
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from cldistill.lettering import Block, set_text
+from cldistill.sampling.lettering import Block, set_text
 from cldistill.storage.files import atomic_write_bytes
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from cldistill.precision import precision_key
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom
 from cldistill.records import Batch, Item, Prompts, Route
-from cldistill.sample import Noise, euler, few_step, guided, predictor
+from cldistill.sampling.samplers import Noise, euler, few_step, guided, predictor
+from cldistill.sampling.targets import SAMPLE_BATCH, TOKEN_BUDGET
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import content_key
-from cldistill.targets import SAMPLE_BATCH, TOKEN_BUDGET
 from cldistill.weights import AdapterState
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Pictures made by a network: samplers, the image generator, teachers' targets, labelled grids."""
