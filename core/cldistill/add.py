@@ -14,12 +14,12 @@ from cldistill.add_manifest import REHEARSED, ROLES, STEPS, Growth, growing_mani
 from cldistill.add_paths import recovered
 from cldistill.catalogue import load_catalogue
 from cldistill.checked import CheckedManifest
-from cldistill.checkpoint import Checkpoint, read
 from cldistill.collection_folder import CollectionFolder, RunBeside, read_folder, run_beside
 from cldistill.data.items import list_pictures
 from cldistill.errors import CheckpointError, CollectionError
 from cldistill.manifest_file import parse_manifest
 from cldistill.records import Prompts
+from cldistill.training.checkpoint import Checkpoint, read
 from cldistill.validate import validate
 from cldistill.validate_prompts import preview_prompts
 

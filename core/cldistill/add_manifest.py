@@ -14,9 +14,9 @@ from typing import Any
 
 from cldistill.add_effects import NewEffect
 from cldistill.checked import STUDENT
-from cldistill.checkpoint import Checkpoint
 from cldistill.collection_folder import CollectionFolder
 from cldistill.component import Role
+from cldistill.training.checkpoint import Checkpoint
 
 MIXED, REHEARSAL = "mixed", "rehearsal"
 """Streams of the growing run, beside those of the collection's."""

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from cldistill.add import Prepared
 from cldistill.checked import STUDENT, CheckedManifest
-from cldistill.metrics_log import FILE, read_metrics
 from cldistill.plan_costs import cycles
 from cldistill.progress.live import duration
 from cldistill.records import GENERAL
+from cldistill.training.metrics_log import FILE, read_metrics
 from cldistill.validate_prompts import preview_prompts
 
 SHOWN = 6

@@ -1,4 +1,4 @@
-"""From a checked manifest to a `cldistill.run.Run`: build the parts, mount the slots, prepare the data."""
+"""From a checked manifest to a `cldistill.training.run.Run`: build the parts, mount the slots, prepare the data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from cldistill.errors import LaunchError
 from cldistill.export_check import fixed_probe
 from cldistill.held_out import later_rows
 from cldistill.manifest import Slot
-from cldistill.observers import check_observers
 from cldistill.precision import run_under_autocast
 from cldistill.prepare import Workshop, effect_pools, general_pool, item_prompts, make_bank, prepare
 from cldistill.progress.signals import never
@@ -30,10 +29,11 @@ from cldistill.protocols import BaseModel, PromptIsolator
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, Item, Prompts
 from cldistill.resolved import manifest_digest, resolved_text
-from cldistill.run import LrPhase, Run, SlotConfig, Term
 from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
+from cldistill.training.observers import check_observers
+from cldistill.training.run import LrPhase, Run, SlotConfig, Term
 
 DATA_PARALLEL = "MULTI_"
 """How accelerate's names of plain data parallelism begin: MULTI_CPU, MULTI_GPU, MULTI_XPU and so on."""

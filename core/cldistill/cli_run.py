@@ -18,7 +18,7 @@ from cldistill.cli_options import ManifestArgument, SetOption
 from cldistill.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from cldistill.checkpoint import Checkpoint
+    from cldistill.training.checkpoint import Checkpoint
 
 
 def run(
@@ -104,7 +104,7 @@ def refuse_another(checked: CheckedManifest, folder: Path, *, wanted: bool) -> N
 
 def _newest(root: Path) -> Checkpoint | None:
     """Return the newest checkpoint whose index can be read; the loop verifies the tensors when it loads them."""
-    from cldistill.checkpoint import read
+    from cldistill.training.checkpoint import read
 
     for folder in sorted(root.glob("step-*"), reverse=True):
         with suppress(CheckpointError):

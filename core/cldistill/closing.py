@@ -15,13 +15,13 @@ from cldistill.collection_index import read_index
 from cldistill.data.items import list_pictures, open_picture
 from cldistill.evaluate import EvaluationPlan
 from cldistill.held_out import PICTURES_OF_RESULT, held_out_rows, result_pictures
-from cldistill.measure import peak_memory_mb
-from cldistill.metrics_log import FILE, read_metrics
 from cldistill.prepare import Workshop
-from cldistill.run import Run
 from cldistill.sampling.grids import Row, save_grid
 from cldistill.systems import Studio, systems_of
-from cldistill.update import STUDENT
+from cldistill.training.metrics_log import FILE, read_metrics
+from cldistill.training.run import Run
+from cldistill.training.step import peak_memory_mb
+from cldistill.training.update import STUDENT
 
 
 def result_picture(run: Run, plan: EvaluationPlan, workshop: Workshop, path: Path) -> Path:

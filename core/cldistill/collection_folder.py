@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cldistill.checkpoint import Checkpoint, read
 from cldistill.collection_index import CollectionIndex, effects_json, read_index
 from cldistill.errors import CheckpointError, CollectionError
 from cldistill.manifest_yaml import parse
 from cldistill.storage.files import sha256_file
+from cldistill.training.checkpoint import Checkpoint, read
 
 EFFECTS = "effects.json"
 MANIFEST = "manifest.resolved.yaml"

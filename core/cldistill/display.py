@@ -19,7 +19,7 @@ from cldistill.records import StepResult
 from cldistill.tally import Tally, View
 
 if TYPE_CHECKING:
-    from cldistill.run import Run
+    from cldistill.training.run import Run
 
 __all__ = ["Display", "LiveStages"]
 

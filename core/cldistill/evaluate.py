@@ -20,11 +20,11 @@ from cldistill.evaluation.store import PictureStore
 from cldistill.held_out import held_out_rows
 from cldistill.progress.stages import Stages
 from cldistill.records import FLOOR, GENERAL, MetricValues
-from cldistill.run import Run
 from cldistill.sampling.generator import Row, slot_digest
 from cldistill.storage.values import ValueStore
 from cldistill.systems import Studio, System, systems_of
-from cldistill.update import STUDENT, TEACHER
+from cldistill.training.run import Run
+from cldistill.training.update import STUDENT, TEACHER
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cldistill.records import EffectInfo, Route
-from cldistill.run import Run
-from cldistill.update import STUDENT, TermContext, UpdateMemo
+from cldistill.training.run import Run
+from cldistill.training.update import STUDENT, TermContext, UpdateMemo
 
 STREAM = "effect"
 

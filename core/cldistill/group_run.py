@@ -16,7 +16,7 @@ from cldistill.manifest import Targets
 from cldistill.progress.stages import Stages
 
 if TYPE_CHECKING:
-    from cldistill.run import Run
+    from cldistill.training.run import Run
 
 
 def measuring_manifest(checked: CheckedManifest) -> CheckedManifest:

@@ -16,7 +16,7 @@ from cldistill.records import StepResult
 
 if TYPE_CHECKING:
     from cldistill import protocols
-    from cldistill.run import Run
+    from cldistill.training.run import Run
 
 
 class PluginHooks:

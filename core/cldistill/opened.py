@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cldistill import checkpoint
 from cldistill.assemble import Rows, assemble
 from cldistill.catalogue import Catalogue
 from cldistill.checked import CheckedManifest
-from cldistill.checkpoint import Checkpoint
 from cldistill.errors import CheckpointError, DataError, nearest
 from cldistill.progress.stages import Stages
 from cldistill.records import Route
-from cldistill.run import Run
-from cldistill.update import STUDENT, TermContext, UpdateMemo
+from cldistill.training import checkpoint
+from cldistill.training.checkpoint import Checkpoint
+from cldistill.training.run import Run
+from cldistill.training.update import STUDENT, TermContext, UpdateMemo
 from cldistill.validate import check_manifest
 
 MANIFEST = "manifest.resolved.yaml"

@@ -19,22 +19,22 @@ from PIL import ImageOps
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from cldistill import checkpoint
 from cldistill.adapters.files import load_adapter
 from cldistill.adapters.save import save_adapter
 from cldistill.data.dataset import Dataset, Example
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import open_picture
 from cldistill.errors import NonFiniteError
-from cldistill.optim import SlotOptimizer, learning_rate
 from cldistill.precision import precision_key
 from cldistill.progress.signals import heed, never
 from cldistill.random import KeyedRandom
 from cldistill.records import Item, Prompts, Route
-from cldistill.run import LrPhase, SlotConfig
 from cldistill.schedule import add_noise, shift_sigma, velocity
 from cldistill.storage.files import atomic_write_bytes, remove
 from cldistill.storage.tensors import content_key
+from cldistill.training import checkpoint
+from cldistill.training.optim import SlotOptimizer, learning_rate
+from cldistill.training.run import LrPhase, SlotConfig
 from cldistill.weights import AdapterState
 
 if TYPE_CHECKING:

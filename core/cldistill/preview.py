@@ -11,9 +11,9 @@ from cldistill.data.items import open_picture
 from cldistill.held_out import grid_effects, grid_picture, held_out_rows
 from cldistill.markers import hookimpl
 from cldistill.records import EffectInfo, StepResult
-from cldistill.run import Run
 from cldistill.sampling.grids import Row, save_grid
 from cldistill.systems import Studio, System, systems_of
+from cldistill.training.run import Run
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Generator, Tensor, nn
 
-    from cldistill.run import Run
     from cldistill.schedule import Schedule
+    from cldistill.training.run import Run
     from cldistill.weights import AdapterState
 
 Purpose = str

@@ -23,18 +23,18 @@ from cldistill.evaluation.metrics import build_metrics
 from cldistill.export import export_collection
 from cldistill.export_check import fixed_probe
 from cldistill.held_out import general_rows, grid_picture, held_out_rows
-from cldistill.metrics_log import MetricsLog
 from cldistill.prepare import Workshop
 from cldistill.preview import SampleGrids
 from cldistill.progress.live import LiveStages
 from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
 from cldistill.resolved import resolved_text
-from cldistill.run import Run
 from cldistill.storage.files import atomic_write_text
 from cldistill.systems import Studio, systems_of
-from cldistill.train import final_weights, train
-from cldistill.update import STUDENT
+from cldistill.training.metrics_log import MetricsLog
+from cldistill.training.run import Run
+from cldistill.training.train import final_weights, train
+from cldistill.training.update import STUDENT
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from cldistill.data.encodings import Encoder
 from cldistill.protocols import BaseModel
 from cldistill.records import GENERAL
-from cldistill.run import Run
 from cldistill.sampling.generator import Painter, Row, Way
 from cldistill.schedule import Schedule
-from cldistill.update import STUDENT, TEACHER
+from cldistill.training.run import Run
+from cldistill.training.update import STUDENT, TEACHER
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -158,7 +158,7 @@ def _start(files: _Files, name: str, path: Path) -> None:
 def _goes_on(checked: CheckedManifest, name: str, folder: Path) -> None:
     """See that a checkpoint holds the slot and its optimiser, with the modules and the rank that the slot has here."""
     from cldistill.adapters.files import fit, read_header
-    from cldistill.checkpoint import read
+    from cldistill.training.checkpoint import read
 
     try:
         found = read(folder)

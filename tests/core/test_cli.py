@@ -207,8 +207,8 @@ def test_other_ranks_leave_setting_aside_to_the_first(tmp_path: Path, monkeypatc
 
 
 def test_a_run_of_another_manifest_is_refused_before_anything_is_loaded(world: Any, tmp_path: Path) -> None:
-    from cldistill import checkpoint
     from cldistill.assemble import manifest_digest
+    from cldistill.training import checkpoint
 
     checked, folder = world.check(), tmp_path / "out"
     checkpoint.save(folder / "checkpoints", 10, {}, {"manifest": "something else"}, keep=1)

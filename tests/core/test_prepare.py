@@ -18,13 +18,13 @@ from cldistill.errors import DataError, Stopped
 from cldistill.prepare import Workshop, item_prompts
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Item, Prompts, Route
-from cldistill.run import Run
 from cldistill.sampling.targets import target_key
 from cldistill.systems import Studio, systems_of
 from cldistill.testing import catalogue_with, picture, run_manifest
 from cldistill.testing.pictures import write_general, write_pictures
 from cldistill.testing.runs import tiny_manifest
 from cldistill.testing.tiny_base import TinyBase
+from cldistill.training.run import Run
 from cldistill.validate import check_manifest
 
 WIDE, TALL = (40, 20), (20, 40)

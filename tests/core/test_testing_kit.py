@@ -17,8 +17,8 @@ from cldistill.markers import hookimpl
 from cldistill.plugins import register
 from cldistill.protocols import BaseModel, MetricRequest
 from cldistill.records import MetricValues, StepResult
-from cldistill.run import Run
 from cldistill.testing import TinyBase, TinyBaseSettings, tiny_plugin
+from cldistill.training.run import Run
 from cldistill_plugins.collectionlora import plugin as collectionlora
 from cldistill_plugins.teachers import plugin as teachers
 

@@ -17,13 +17,13 @@ from cldistill.data.teachers import TeacherBank
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, Batch, Conditioning, EffectInfo, Item, Prompts, Rollout, Route
-from cldistill.run import LrPhase, Run, SlotConfig
 from cldistill.schedule import Schedule
 from cldistill.testing.adapters import random_adapter, randomise_slot
 from cldistill.testing.pictures import after, picture
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.testing.tiny_parts import TinyPrompts, TinyRouter, TinyRouterSettings
-from cldistill.update import TermContext
+from cldistill.training.run import LrPhase, Run, SlotConfig
+from cldistill.training.update import TermContext
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -15,7 +15,7 @@ from cldistill.testing.conformance import Checker, Options, check_component, rea
 from cldistill.testing.contexts import ObservedContext, tiny_run, update_context
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.testing.tiny_base_settings import TinyBaseSettings
-from cldistill.update import STUDENT, TEACHER
+from cldistill.training.update import STUDENT, TEACHER
 
 SEEDS = (0, 1, 2)
 """Enough for rollouts of different depth."""

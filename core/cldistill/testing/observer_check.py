@@ -12,11 +12,11 @@ import torch
 from cldistill.component import AnyComponent
 from cldistill.errors import PluginError
 from cldistill.hookspecs import RunHooks
-from cldistill.observers import manager_of
 from cldistill.records import StepResult, UpdateResult
-from cldistill.run import Run
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
 from cldistill.testing.contexts import tiny_run
+from cldistill.training.observers import manager_of
+from cldistill.training.run import Run
 
 
 def step_result(step: int = 1) -> StepResult:

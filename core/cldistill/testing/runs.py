@@ -15,9 +15,9 @@ from rich.console import Console
 
 from cldistill.catalogue import Catalogue
 from cldistill.checked import CACHE_VARIABLE
-from cldistill.metrics_log import FILE, read_metrics
 from cldistill.testing.environment import catalogue_with
 from cldistill.testing.pictures import write_general, write_pairs
+from cldistill.training.metrics_log import FILE, read_metrics
 from cldistill.validate import check_manifest
 
 

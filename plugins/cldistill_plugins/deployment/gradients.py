@@ -19,8 +19,8 @@ from torch.nn.functional import mse_loss
 
 from cldistill.errors import DataError
 from cldistill.protocols import GroupingRequest, UpdateContext
-from cldistill.run import Run
 from cldistill.schedule import add_noise, velocity
+from cldistill.training.run import Run
 
 STUDENT = "student"
 

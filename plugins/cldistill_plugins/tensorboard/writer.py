@@ -13,7 +13,7 @@ from cldistill.markers import hookimpl
 from cldistill.records import StepResult
 
 if TYPE_CHECKING:
-    from cldistill.run import Run
+    from cldistill.training.run import Run
 
 _GRID = re.compile(r"step-(\d+)\.png")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cldistill.checkpoint import read, save
 from cldistill.collection_edit import remove_effect, rename_effect
+from cldistill.training.checkpoint import read, save
 
 from .conftest import World, contents, invoke
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cldistill.protocols import LossTerm
 from cldistill.records import GENERAL, Tensors
-from cldistill.run import Run
 from cldistill.schedule import add_noise, expand
 from cldistill.testing import ObservedContext, TinyBase, TinyBaseSettings, picture, tiny_run, update_context
+from cldistill.training.run import Run
 from cldistill_plugins.collectionlora.bs_dmd import BsDmd, BsDmdSettings
 from cldistill_plugins.collectionlora.fake_score import FakeScore, FakeScoreSettings
 from cldistill_plugins.collectionlora.score import distribution_matching

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cldistill.errors import DataError
-from cldistill.metrics_log import FILE, read_metrics
+from cldistill.training.metrics_log import FILE, read_metrics
 
 WINDOWS = 30
 """Points that a line has at most: each is the mean of a window of steps."""

@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
-from cldistill import checkpoint
 from cldistill.errors import CheckpointError, NonFiniteError
-from cldistill.observers import Observers, warn
 from cldistill.progress.signals import StopRequest, graceful_stop
-from cldistill.run import Run
-from cldistill.step import Optimizers, make_optimizers, run_step
+from cldistill.training import checkpoint
+from cldistill.training.observers import Observers, warn
+from cldistill.training.run import Run
+from cldistill.training.step import Optimizers, make_optimizers, run_step
 
 
 def train(run: Run, stop: StopRequest | None = None) -> int:

@@ -15,8 +15,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from cldistill.assemble import assemble
-from cldistill.metrics_log import MetricsLog
-from cldistill.train import train
+from cldistill.training.metrics_log import MetricsLog
+from cldistill.training.train import train
 from cldistill.validate import check_manifest
 from safetensors.torch import save_file
 

@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from cldistill import checkpoint
-from cldistill import step as step_module
 from cldistill.assemble import assemble
 from cldistill.errors import CheckpointError, NonFiniteError, PluginError
-from cldistill.metrics_log import MetricsLog
-from cldistill.observers import Observers
 from cldistill.protocols import UpdateContext
 from cldistill.records import LossOutput, StepResult
-from cldistill.run import Run
-from cldistill.step import make_optimizers, run_step
-from cldistill.train import final_weights, save, train
+from cldistill.training import checkpoint
+from cldistill.training import step as step_module
+from cldistill.training.metrics_log import MetricsLog
+from cldistill.training.observers import Observers
+from cldistill.training.run import Run
+from cldistill.training.step import make_optimizers, run_step
+from cldistill.training.train import final_weights, save, train
 from cldistill.validate import check_manifest
 
 Write = Callable[..., Path]
@@ -57,7 +57,7 @@ def test_a_killed_and_resumed_run_ends_byte_for_byte_like_an_unbroken_one(
     manifest = tiny_manifest()
     assert train(build(manifest, tmp_path / "unbroken")) == 6
     with monkeypatch.context() as patch:
-        patch.setattr("cldistill.train.run_step", Killer(after=5))
+        patch.setattr("cldistill.training.train.run_step", Killer(after=5))
         with pytest.raises(SystemExit):
             train(build(manifest, tmp_path / "broken"))
     assert (tmp_path / "broken/checkpoints/step-000004").is_dir()
@@ -186,7 +186,7 @@ def test_a_signal_saves_after_the_step_and_the_run_goes_on_later(
 
     manifest = tiny_manifest()
     with monkeypatch.context() as patch:
-        patch.setattr("cldistill.train.run_step", interrupted)
+        patch.setattr("cldistill.training.train.run_step", interrupted)
         assert train(build(manifest, tmp_path / "out")) == 3
     assert (tmp_path / "out/checkpoints/step-000003").is_dir()
     assert train(build(manifest, tmp_path / "out")) == 6
@@ -299,7 +299,7 @@ def test_a_checkpoint_takes_the_live_tensors_and_no_copies_of_all(
     run_step(run, optimizers, 0)
     given: dict[str, dict[str, torch.Tensor]] = {}
     monkeypatch.setattr(
-        "cldistill.checkpoint.save", lambda root, step, groups, meta, keep: given.update(groups) or root
+        "cldistill.training.checkpoint.save", lambda root, step, groups, meta, keep: given.update(groups) or root
     )
     save(run, optimizers, Observers(run), 1)
     live = run.slots.parameters("student")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from cldistill.optim import SlotOptimizer, ema_decay, learning_rate
-from cldistill.run import LrPhase, SlotConfig
+from cldistill.training.optim import SlotOptimizer, ema_decay, learning_rate
+from cldistill.training.run import LrPhase, SlotConfig
 
 
 def test_phases_warm_up_hold_and_decay() -> None:

@@ -12,7 +12,7 @@ from cldistill.errors import PluginError, nearest
 from cldistill.hookspecs import RunHooks
 from cldistill.markers import PROJECT
 from cldistill.records import StepResult
-from cldistill.run import Run
+from cldistill.training.run import Run
 
 
 def manager_of(observer: object) -> pluggy.PluginManager:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+import resource
+import sys
 import time
 
 import torch
 
 from cldistill.errors import PluginError
-from cldistill.measure import peak_memory_mb
-from cldistill.optim import SlotOptimizer, average_gradients, learning_rate
 from cldistill.random import KeyedRandom
 from cldistill.records import Batch, StepResult, UpdateResult
-from cldistill.run import Run, SlotConfig, Term
-from cldistill.update import STUDENT, TermContext, UpdateMemo
+from cldistill.training.optim import SlotOptimizer, average_gradients, learning_rate
+from cldistill.training.run import Run, SlotConfig, Term
+from cldistill.training.update import STUDENT, TermContext, UpdateMemo
 
 
 class Optimizers(dict[str, SlotOptimizer]):
@@ -113,3 +114,11 @@ def _backward(run: Run, context: TermContext, term: Term, losses: dict[str, floa
     if math.isfinite(losses[term.name]):
         with run.slots.scope(term.slot):
             (output.loss * term.weight).backward()  # type: ignore[no-untyped-call]
+
+
+def peak_memory_mb(device: str) -> float:
+    """Return the peak in MB: of the GPU's allocator on CUDA, else of the process's resident set."""
+    if device.startswith("cuda"):
+        return float(torch.cuda.max_memory_allocated(device)) / 1024**2
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)

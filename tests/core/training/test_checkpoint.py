@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cldistill import checkpoint
 from cldistill.errors import CheckpointError
+from cldistill.training import checkpoint
 
 Groups = dict[str, dict[str, torch.Tensor]]
 

@@ -13,8 +13,8 @@ import pytest
 
 from cldistill.hookspecs import RunHooks
 from cldistill.markers import PROJECT
-from cldistill.metrics_log import FILE, MetricsLog, read_metrics, truncate
 from cldistill.records import StepResult, UpdateResult
+from cldistill.training.metrics_log import FILE, MetricsLog, read_metrics, truncate
 
 
 def result(step: int, loss: float = 0.5) -> StepResult:

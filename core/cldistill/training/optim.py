@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from cldistill.run import LrPhase, SlotConfig
+from cldistill.training.run import LrPhase, SlotConfig
 
 BUCKET = 64 * 1024 * 1024
 """Gradients are averaged across ranks in buckets of this many numbers (256 MB)."""

@@ -10,9 +10,9 @@ import pytest
 from cldistill.component import BuildContext, Needs, Settings, observer
 from cldistill.errors import PluginError
 from cldistill.markers import hookimpl
-from cldistill.observers import check_observers
 from cldistill.testing.environment import catalogue_with
 from cldistill.testing.runs import run_manifest
+from cldistill.training.observers import check_observers
 
 
 class Misspelt:

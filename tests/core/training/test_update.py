@@ -14,10 +14,10 @@ from cldistill.errors import ManifestError
 from cldistill.protocols import Keyed, UpdateContext
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, LossOutput, Route
-from cldistill.run import LrPhase, Run, SlotConfig, Term
 from cldistill.schedule import Schedule
-from cldistill.step import make_optimizers, run_step
 from cldistill.testing import TinyBase, tiny_dataset, tiny_run, update_context
+from cldistill.training.run import LrPhase, Run, SlotConfig, Term
+from cldistill.training.step import make_optimizers, run_step
 
 torch.set_num_threads(1)
 STEPS = 4

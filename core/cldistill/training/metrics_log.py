@@ -14,7 +14,7 @@ from cldistill.records import StepResult, UpdateResult
 from cldistill.storage.files import atomic_write_bytes
 
 if TYPE_CHECKING:
-    from cldistill.run import Run
+    from cldistill.training.run import Run
 
 FILE = "metrics.jsonl"
 

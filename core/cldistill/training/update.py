@@ -10,8 +10,8 @@ from torch import Tensor
 from cldistill.errors import ManifestError
 from cldistill.protocols import Keyed
 from cldistill.records import Batch, Conditioning, Rollout
-from cldistill.run import Run
 from cldistill.schedule import Schedule, to_x0
+from cldistill.training.run import Run
 
 STUDENT = "student"
 TEACHER = "teacher"

@@ -1,0 +1,1 @@
+"""The training loop: a run's record, one generator step, optimisers, checkpoints, observers."""
