@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from cldistill.collection import Collection
+from cldistill.manifest.check import check_manifest
 from cldistill.runner import execute
-from cldistill.validate import check_manifest
 
 
 def main(manifest: str, picture: str, output: str = "runs/python-api") -> None:

@@ -18,10 +18,10 @@ import torch
 from cldistill.adapters.save import save_adapter
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.catalogue import load_catalogue
-from cldistill.checked import default_cache
 from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import effect_items
+from cldistill.manifest.checked import default_cache
 from cldistill.pairs import PairsJob, PairsSettings, train_pairs
 from cldistill.protocols import BaseModel
 from cldistill.storage.tensors import TensorCache

@@ -13,15 +13,15 @@ from cldistill.add_effects import Given, read_effect, refuse_known
 from cldistill.add_manifest import REHEARSED, ROLES, STEPS, Growth, growing_manifest, grown_name
 from cldistill.add_paths import recovered
 from cldistill.catalogue import load_catalogue
-from cldistill.checked import CheckedManifest
 from cldistill.collection_folder import CollectionFolder, RunBeside, read_folder, run_beside
 from cldistill.data.items import list_pictures
 from cldistill.errors import CheckpointError, CollectionError
-from cldistill.manifest_file import parse_manifest
+from cldistill.manifest.check import validate
+from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.load import parse_manifest
+from cldistill.manifest.prompts import preview_prompts
 from cldistill.records import Prompts
 from cldistill.training.checkpoint import Checkpoint, read
-from cldistill.validate import validate
-from cldistill.validate_prompts import preview_prompts
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def must_be_of_base(prepared: Prepared) -> None:
     Raises:
         CollectionError: it is another.
     """
-    from cldistill.validate_prompts import dry_context
+    from cldistill.manifest.prompts import dry_context
 
     checked = prepared.checked
     base = checked.base.build(replace(dry_context(checked), weights=True))

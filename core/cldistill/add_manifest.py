@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cldistill.add_effects import NewEffect
-from cldistill.checked import STUDENT
 from cldistill.collection_folder import CollectionFolder
 from cldistill.component import Role
+from cldistill.manifest.checked import STUDENT
 from cldistill.training.checkpoint import Checkpoint
 
 MIXED, REHEARSAL = "mixed", "rehearsal"

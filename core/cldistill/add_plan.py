@@ -11,12 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from cldistill.add import Prepared
-from cldistill.checked import STUDENT, CheckedManifest
+from cldistill.manifest.checked import STUDENT, CheckedManifest
+from cldistill.manifest.prompts import preview_prompts
 from cldistill.plan_costs import cycles
 from cldistill.progress.live import duration
 from cldistill.records import GENERAL
 from cldistill.training.metrics_log import FILE, read_metrics
-from cldistill.validate_prompts import preview_prompts
 
 SHOWN = 6
 """Old effects that are named one by one; fifty are a number."""

@@ -13,7 +13,7 @@ from cldistill.add_outcome import AFTER, outcome, table
 from cldistill.collection_edit import keep_removed
 from cldistill.evaluation.check import Entry
 from cldistill.evaluation.execute import evaluate_manifest
-from cldistill.manifest_evaluate import Evaluate, EvaluatedSystem
+from cldistill.manifest.evaluate import Evaluate, EvaluatedSystem
 from cldistill.runner import execute, is_main
 from cldistill.storage.files import atomic_write_text
 

@@ -13,14 +13,15 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 
 from cldistill.adapters.files import fit, load_adapter, read_header
 from cldistill.adapters.slots import AdapterSlots
-from cldistill.checked import CheckedManifest, default_cache
 from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
 from cldistill.data.triggers import check_triggers
 from cldistill.errors import LaunchError
 from cldistill.export_check import fixed_probe
 from cldistill.held_out import later_rows
-from cldistill.manifest import Slot
+from cldistill.manifest.checked import CheckedManifest, default_cache
+from cldistill.manifest.models import Slot
+from cldistill.manifest.resolved import manifest_digest, resolved_text
 from cldistill.precision import run_under_autocast
 from cldistill.prepare import Workshop, effect_pools, general_pool, item_prompts, make_bank, prepare
 from cldistill.progress.signals import never
@@ -28,7 +29,6 @@ from cldistill.progress.stages import SilentStages, Stages
 from cldistill.protocols import BaseModel, PromptIsolator
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, Item, Prompts
-from cldistill.resolved import manifest_digest, resolved_text
 from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache

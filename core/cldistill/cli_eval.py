@@ -31,7 +31,7 @@ def evaluate(
     Writes report.json, report.md, report.html and every picture. Nothing is trained but teachers that a system asks for.
     """
     from cldistill.evaluation.check import enter
-    from cldistill.validate import check_manifest
+    from cldistill.manifest.check import check_manifest
 
     checked = check_manifest(manifest, overrides or (), measuring=True)
     entry = enter(checked, skip_missing=skip_missing)

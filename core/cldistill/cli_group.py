@@ -35,7 +35,7 @@ def group(
     from cldistill.catalogue import load_catalogue
     from cldistill.component import Role
     from cldistill.group import Order, group_command, how_many, read_grouper_options
-    from cldistill.validate import check_manifest
+    from cldistill.manifest.check import check_manifest
 
     catalogue = load_catalogue()
     entry = catalogue.get("grouper", using or catalogue.playing(Role.SPLITS))
@@ -49,9 +49,9 @@ def group(
 def _carry_out(order: Any, train: bool) -> None:
     from rich.console import Console
 
-    from cldistill.checked import default_cache
     from cldistill.errors import Stopped
     from cldistill.group import group_bank, train_groups
+    from cldistill.manifest.checked import default_cache
     from cldistill.progress.live import LiveStages
     from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
 

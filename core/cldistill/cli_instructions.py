@@ -41,9 +41,9 @@ def instructions(
     from rich.console import Console
 
     from cldistill.catalogue import load_catalogue
-    from cldistill.checked import default_cache
     from cldistill.component import BuildContext
     from cldistill.instructions import InstructionPlan, write_instructions
+    from cldistill.manifest.checked import default_cache
     from cldistill.progress.live import LiveStages
     from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
     from cldistill.progress.stages import SilentStages

@@ -13,8 +13,8 @@ from cldistill.cli_options import FilesOption, JsonOption, ManifestArgument, Set
 
 def check(manifest: ManifestArgument, overrides: SetOption = None, files: FilesOption = True) -> None:
     """Judge a manifest before anything is loaded; every mistake comes with its file and line."""
-    from cldistill.validate import check_manifest
-    from cldistill.validate_prompts import preview_prompts
+    from cldistill.manifest.check import check_manifest
+    from cldistill.manifest.prompts import preview_prompts
 
     checked = check_manifest(manifest, overrides or (), files=files)
     preview_prompts(checked)
@@ -39,8 +39,8 @@ def plan(
     ] = False,
 ) -> None:
     """Show the resolved run before anything is loaded: parts, effects, prompts, calls, memory, disk."""
+    from cldistill.manifest.check import check_manifest
     from cldistill.plan import make_plan
-    from cldistill.validate import check_manifest
 
     checked = check_manifest(manifest, overrides or (), files=files)
     if show:
@@ -66,7 +66,7 @@ def schema(
 ) -> None:
     """Print the manifest's JSON schema for editors, with the options of every installed component."""
     from cldistill.catalogue import load_catalogue
-    from cldistill.schema import schema_text
+    from cldistill.manifest.json_schema import schema_text
 
     text = schema_text(load_catalogue())
     if output is None:

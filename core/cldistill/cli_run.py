@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cldistill.checked import CheckedManifest
 from cldistill.cli_launch import command_words, start_missing_processes
 from cldistill.cli_options import ManifestArgument, SetOption
 from cldistill.errors import CheckpointError
+from cldistill.manifest.checked import CheckedManifest
 
 if TYPE_CHECKING:
     from cldistill.training.checkpoint import Checkpoint
@@ -36,8 +36,8 @@ def run(
     ] = None,
 ) -> None:
     """Train, export and measure a manifest; Ctrl-C saves, and the same command goes on."""
-    from cldistill.validate import check_manifest
-    from cldistill.validate_prompts import preview_prompts
+    from cldistill.manifest.check import check_manifest
+    from cldistill.manifest.prompts import preview_prompts
 
     checked = check_manifest(manifest, overrides or ())
     preview_prompts(checked)
@@ -95,7 +95,7 @@ def refuse_another(checked: CheckedManifest, folder: Path, *, wanted: bool) -> N
         if wanted:
             raise CheckpointError(f"{folder} holds no checkpoint to resume; leave out --resume to start there")
         return
-    from cldistill.resolved import manifest_digest
+    from cldistill.manifest.resolved import manifest_digest
 
     found = _newest(folder / "checkpoints")
     if found is not None:

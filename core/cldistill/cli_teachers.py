@@ -27,10 +27,10 @@ def teachers(
     """Train the teachers that come from pairs, several at once; Ctrl-C saves, and the same command goes on."""
     from rich.console import Console
 
-    from cldistill.checked import default_cache
     from cldistill.errors import Stopped
+    from cldistill.manifest.check import check_manifest
+    from cldistill.manifest.checked import default_cache
     from cldistill.teach import Order, to_be_trained, train_teachers
-    from cldistill.validate import check_manifest
 
     checked, console = check_manifest(manifest, overrides or ()), Console()
     names = to_be_trained(checked)

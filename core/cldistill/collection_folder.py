@@ -10,7 +10,7 @@ from typing import Any
 
 from cldistill.collection_index import CollectionIndex, effects_json, read_index
 from cldistill.errors import CheckpointError, CollectionError
-from cldistill.manifest_yaml import parse
+from cldistill.manifest.yaml import parse
 from cldistill.storage.files import sha256_file
 from cldistill.training.checkpoint import Checkpoint, read
 

@@ -84,12 +84,12 @@ def compose(order: Order, stages: Stages | None = None, stop: Callable[[], bool]
         DataError: too few effects that collection and manifest share.
         Stopped: ``stop`` said so; what is made is kept.
     """
-    from cldistill.checked import default_cache
     from cldistill.evaluation.bench import make_bench
     from cldistill.evaluation.pools import evaluated_pictures
     from cldistill.evaluation.request import Mirror
+    from cldistill.manifest.check import check_manifest
+    from cldistill.manifest.checked import default_cache
     from cldistill.progress.stages import StoppableStages
-    from cldistill.validate import check_manifest
 
     shown, cache = StoppableStages(stages or SilentStages(), stop), order.cache or default_cache()
     checked, index = check_manifest(order.manifest, order.overrides), read_index(order.collection)

@@ -14,16 +14,16 @@ import yaml
 from pydantic import ValidationError
 
 from cldistill.catalogue import Entry
-from cldistill.checked import CheckedManifest
 from cldistill.component import BuildContext, Settings
 from cldistill.errors import CollectionError, ManifestError, OptionsError, PluginError, Stopped
 from cldistill.group_files import FILE, INTERFERENCE, Group, Groups, read_groups, write_groups
 from cldistill.group_manifests import write_manifests
-from cldistill.manifest_problems import describe_errors
-from cldistill.manifest_yaml import parse
+from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.messages import describe_errors
+from cldistill.manifest.resolved import manifest_digest
+from cldistill.manifest.yaml import parse
 from cldistill.progress.stages import Stages
 from cldistill.records import Grouping
-from cldistill.resolved import manifest_digest
 from cldistill.storage.files import atomic_write_text, sha256_bytes
 from cldistill.storage.provenance import provenance
 
@@ -187,8 +187,8 @@ def interference_json(order: Order, grouping: Grouping) -> dict[str, Any]:
 
 def train_groups(groups: Groups, console: Any, command: str) -> bool:
     """Run every group's manifest, one after the other; each resumes by itself.  False: a signal stopped one."""
+    from cldistill.manifest.check import check_manifest
     from cldistill.runner import execute
-    from cldistill.validate import check_manifest
 
     for group in groups.groups:
         console.print(f"[bold]{group.name}[/]: {len(group.effects)} effects", highlight=False)

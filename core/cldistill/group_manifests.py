@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from cldistill.checked import CheckedManifest
 from cldistill.group_files import Group
-from cldistill.manifest_file import recipes
+from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.load import recipes
 from cldistill.storage.files import atomic_write_text
 
 BANK = "bank.yaml"

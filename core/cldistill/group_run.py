@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cldistill.checked import STUDENT, CheckedManifest
 from cldistill.errors import ManifestError
-from cldistill.manifest import Targets
+from cldistill.manifest.checked import STUDENT, CheckedManifest
+from cldistill.manifest.models import Targets
 from cldistill.progress.stages import Stages
 
 if TYPE_CHECKING:

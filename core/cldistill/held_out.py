@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cldistill.data.items import evenly, general_items, list_pictures
-from cldistill.manifest import Evaluate, Manifest
+from cldistill.manifest.models import Evaluate, Manifest
 from cldistill.records import EffectInfo, Item, Prompts
 
 Rows = list[tuple[Item, Prompts]]

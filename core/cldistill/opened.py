@@ -8,15 +8,15 @@ from pathlib import Path
 
 from cldistill.assemble import Rows, assemble
 from cldistill.catalogue import Catalogue
-from cldistill.checked import CheckedManifest
 from cldistill.errors import CheckpointError, DataError, nearest
+from cldistill.manifest.check import check_manifest
+from cldistill.manifest.checked import CheckedManifest
 from cldistill.progress.stages import Stages
 from cldistill.records import Route
 from cldistill.training import checkpoint
 from cldistill.training.checkpoint import Checkpoint
 from cldistill.training.run import Run
 from cldistill.training.update import STUDENT, TermContext, UpdateMemo
-from cldistill.validate import check_manifest
 
 MANIFEST = "manifest.resolved.yaml"
 STREAM = "effect"

@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from cldistill.checked import CheckedManifest, Part
-from cldistill.manifest_yaml import dotted
+from cldistill.manifest.checked import CheckedManifest, Part
+from cldistill.manifest.prompts import preview_prompts
+from cldistill.manifest.yaml import dotted
 from cldistill.plan_costs import AdapterSize, Amount, Cycle, adapter_sizes, cycles, disk, memory
 from cldistill.records import Prompts
-from cldistill.validate_prompts import preview_prompts
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from cldistill.checked import STUDENT, CheckedLoss, CheckedManifest
+from cldistill.manifest.checked import STUDENT, CheckedLoss, CheckedManifest
 from cldistill.records import BaseDescription
 
 CHECKPOINT_COST = 3

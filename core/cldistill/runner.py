@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from cldistill.assemble import assemble
-from cldistill.checked import CheckedManifest
 from cldistill.closing import report_table, result_picture, run_figures, say_where
 from cldistill.data.items import list_pictures
 from cldistill.display import Display
@@ -23,12 +22,13 @@ from cldistill.evaluation.metrics import build_metrics
 from cldistill.export import export_collection
 from cldistill.export_check import fixed_probe
 from cldistill.held_out import general_rows, grid_picture, held_out_rows
+from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.resolved import resolved_text
 from cldistill.prepare import Workshop
 from cldistill.preview import SampleGrids
 from cldistill.progress.live import LiveStages
 from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
-from cldistill.resolved import resolved_text
 from cldistill.storage.files import atomic_write_text
 from cldistill.systems import Studio, systems_of
 from cldistill.training.metrics_log import MetricsLog

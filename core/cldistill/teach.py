@@ -20,7 +20,7 @@ from cldistill.errors import CldistillError, Stopped
 from cldistill.progress.signals import graceful_stop
 
 if TYPE_CHECKING:
-    from cldistill.checked import CheckedManifest
+    from cldistill.manifest.checked import CheckedManifest
     from cldistill.prepare import Workshop
     from cldistill.progress.stages import Stages
     from cldistill.protocols import BaseModel
@@ -135,8 +135,8 @@ def _trainer(
 ) -> Callable[[str], object]:  # fmt: skip
     """Load the base once and return what trains (or fetches) one effect's teacher."""
     from cldistill.component import BuildContext
+    from cldistill.manifest.check import check_manifest
     from cldistill.prepare import effect_pools, make_bank
-    from cldistill.validate import check_manifest
 
     checked = check_manifest(order.manifest, order.overrides)
     stages = _Telling(tell)

@@ -13,7 +13,6 @@ from PIL import Image
 from pydantic import Field
 
 from cldistill.catalogue import Catalogue
-from cldistill.checked import CheckedManifest
 from cldistill.component import (
     AnyComponent,
     BuildContext,
@@ -28,10 +27,11 @@ from cldistill.component import (
     stream_router,
     teacher_source,
 )
-from cldistill.manifest_file import load_manifest
+from cldistill.manifest.check import validate
+from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.load import load_manifest
 from cldistill.plugins import LoadedPlugin, Owner, PluginSet
 from cldistill.records import GENERAL, BaseDescription, EffectInfo, Prompts
-from cldistill.validate import validate
 
 BLOCK = {"attn.to_q": (64, 64), "attn.to_out.0": (64, 64), "mlp.net.2": (64, 256)}
 

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from cldistill import cli, cli_files, cli_plugins, cli_run
 from cldistill.component import Needs, Settings, base_model, loss_term
 from cldistill.errors import CheckpointError, ManifestError
+from cldistill.manifest.json_schema import manifest_schema
 from cldistill.plugins import PluginFailure, PluginSet
 from cldistill.records import BaseDescription
-from cldistill.schema import manifest_schema
 
 MEASURED = """
 import json, sys, time

@@ -55,7 +55,7 @@ def order(folder: Path, **changes: object) -> Order:
 
 @pytest.fixture(autouse=True)
 def kit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cldistill.validate.load_catalogue", lambda: testing.catalogue_with())
+    monkeypatch.setattr("cldistill.manifest.check.load_catalogue", lambda: testing.catalogue_with())
 
 
 def test_every_system_makes_a_picture_of_every_source(folder: Path) -> None:

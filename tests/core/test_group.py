@@ -25,12 +25,12 @@ from cldistill.group import Order, group_bank, how_many, read_grouper_options, t
 from cldistill.group_files import Group, Groups, read_groups, routed
 from cldistill.group_manifests import only, write_manifests
 from cldistill.group_run import measuring_manifest
+from cldistill.manifest.check import check_manifest
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages
 from cldistill.protocols import GroupingRequest
 from cldistill.records import Grouping
 from cldistill.testing.runs import tiny_manifest
-from cldistill.validate import check_manifest
 
 torch.set_num_threads(1)
 
@@ -116,7 +116,7 @@ def test_a_split_is_written_and_trained(tmp_path: Path, catalogue: Catalogue, mo
     assert set(first) == {"extends", "name", "effects"}
     assert first["extends"] == str((tmp_path / "bank.of.two.yaml").resolve())
 
-    monkeypatch.setattr("cldistill.validate.load_catalogue", lambda: catalogue)
+    monkeypatch.setattr("cldistill.manifest.check.load_catalogue", lambda: catalogue)
     screen = Console(file=io.StringIO(), width=100)
     assert train_groups(found, screen, "cldistill group …")
     for effect in ("invert", "soften"):
@@ -219,7 +219,7 @@ def test_groups_are_read_back_or_refused(tmp_path: Path, catalogue: Catalogue) -
 def test_the_command_splits_and_shows(tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     order(tmp_path, catalogue)
     monkeypatch.setattr("cldistill.catalogue.load_catalogue", lambda: catalogue)
-    monkeypatch.setattr("cldistill.validate.load_catalogue", lambda: catalogue)
+    monkeypatch.setattr("cldistill.manifest.check.load_catalogue", lambda: catalogue)
     words = [
         "group",
         str(tmp_path / "bank.of.two.yaml"),

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cldistill.checked import CheckedManifest
 from cldistill.errors import ManifestError
-from cldistill.manifest_file import load_manifest
+from cldistill.manifest.check import validate
+from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.load import load_manifest
 from cldistill.plan import make_plan
 from cldistill.plan_costs import cycles, memory
 from cldistill.plan_print import count, print_plan, size
-from cldistill.validate import validate
 
 
 def costs(checked: CheckedManifest) -> dict[str, tuple[float, float]]:

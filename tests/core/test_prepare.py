@@ -15,6 +15,7 @@ from cldistill import runner
 from cldistill.assemble import assemble
 from cldistill.data.dataset import Dataset
 from cldistill.errors import DataError, Stopped
+from cldistill.manifest.check import check_manifest
 from cldistill.prepare import Workshop, item_prompts
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Item, Prompts, Route
@@ -25,7 +26,6 @@ from cldistill.testing.pictures import write_general, write_pictures
 from cldistill.testing.runs import tiny_manifest
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.training.run import Run
-from cldistill.validate import check_manifest
 
 WIDE, TALL = (40, 20), (20, 40)
 

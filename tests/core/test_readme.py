@@ -11,7 +11,7 @@ from PIL import Image
 
 from cldistill.cli import app
 from cldistill.collection import Collection
-from cldistill.validate import check_manifest
+from cldistill.manifest.check import check_manifest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "README.md").read_text(encoding="utf-8")

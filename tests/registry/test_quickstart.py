@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cldistill.cli import app
-from cldistill.validate import check_manifest
+from cldistill.manifest.check import check_manifest
 
 CUT = {
     "train.generator_steps": 4,

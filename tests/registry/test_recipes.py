@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cldistill.errors import ManifestError
-from cldistill.manifest_file import recipes
-from cldistill.validate import check_manifest
+from cldistill.manifest.check import check_manifest
+from cldistill.manifest.load import recipes
 from cldistill_plugins.effectbench.bank import bank_of
 from cldistill_plugins.effectbench.bank.effects_file import write_effects_file
 

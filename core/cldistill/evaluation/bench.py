@@ -8,10 +8,10 @@ from pathlib import Path
 
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.assemble import isolate_all, make_accelerator, make_deterministic, teacher_shift, teacher_sources
-from cldistill.checked import CheckedManifest
 from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
 from cldistill.data.teachers import TeacherBank
+from cldistill.manifest.checked import CheckedManifest
 from cldistill.precision import run_under_autocast
 from cldistill.prepare import Workshop, effect_pools, make_bank
 from cldistill.progress.stages import Stages

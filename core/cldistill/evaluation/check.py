@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cldistill.adapters.files import fit, read_header
-from cldistill.checked import CheckedManifest
 from cldistill.errors import CldistillError, ManifestError, nearest
-from cldistill.manifest_evaluate import Evaluate, EvaluatedSystem, NotRun
-from cldistill.manifest_problems import show
+from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.evaluate import Evaluate, EvaluatedSystem, NotRun
+from cldistill.manifest.messages import show
 
 FILES = (("adapter", "adapter"), ("beside", "with"))
 """Field and key of what a system mounts from files."""

@@ -11,7 +11,7 @@ from cldistill.adapters.header import find_file, read_header
 from cldistill.collection_index import CollectionIndex, read_index
 from cldistill.errors import CollectionError
 from cldistill.evaluation.bench import Bench
-from cldistill.manifest_evaluate import TEACHER, EvaluatedSystem
+from cldistill.manifest.evaluate import TEACHER, EvaluatedSystem
 from cldistill.records import GENERAL, EffectInfo, Prompts
 from cldistill.sampling.generator import Way
 from cldistill.schedule import Schedule

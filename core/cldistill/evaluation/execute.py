@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cldistill.checked import CheckedManifest, default_cache
 from cldistill.errors import Stopped
 from cldistill.evaluation.bench import Bench, make_bench
 from cldistill.evaluation.check import Entry, needs_teachers
@@ -23,6 +22,8 @@ from cldistill.evaluation.report import Findings, report_json
 from cldistill.evaluation.request import Mirror, Request
 from cldistill.evaluation.shown import place_outputs, place_sources, place_truths
 from cldistill.evaluation.store import PictureStore
+from cldistill.manifest.checked import CheckedManifest, default_cache
+from cldistill.manifest.prompts import dry_context
 from cldistill.progress.live import LiveStages
 from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
@@ -31,7 +32,6 @@ from cldistill.report.html import write_report
 from cldistill.sampling.generator import Row
 from cldistill.storage.files import atomic_write_text
 from cldistill.storage.values import ValueStore
-from cldistill.validate_prompts import dry_context
 
 PICTURES = "pictures"
 REPORT = "report.json"

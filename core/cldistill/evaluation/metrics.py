@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from cldistill.checked import Part
 from cldistill.component import BuildContext
 from cldistill.errors import NotMeasured
+from cldistill.manifest.checked import Part
 from cldistill.protocols import KnowsStochastic, KnowsTruth, Metric
 from cldistill.records import Column
 from cldistill.storage.tensors import content_key

@@ -14,11 +14,11 @@ import yaml
 from rich.console import Console
 
 from cldistill.catalogue import Catalogue
-from cldistill.checked import CACHE_VARIABLE
+from cldistill.manifest.check import check_manifest
+from cldistill.manifest.checked import CACHE_VARIABLE
 from cldistill.testing.environment import catalogue_with
 from cldistill.testing.pictures import write_general, write_pairs
 from cldistill.training.metrics_log import FILE, read_metrics
-from cldistill.validate import check_manifest
 
 
 @dataclass(frozen=True)

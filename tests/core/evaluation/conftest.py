@@ -21,6 +21,7 @@ from cldistill.collection_index import WEIGHTS
 from cldistill.component import AnyComponent, BuildContext, Needs, Settings, metric
 from cldistill.evaluation.check import enter
 from cldistill.evaluation.execute import Evaluated, evaluate_manifest
+from cldistill.manifest.check import check_manifest
 from cldistill.protocols import MetricRequest
 from cldistill.records import Column, MetricValues
 from cldistill.testing.adapters import random_adapter
@@ -28,7 +29,6 @@ from cldistill.testing.environment import catalogue_with
 from cldistill.testing.pictures import write_pictures
 from cldistill.testing.runs import tiny_manifest
 from cldistill.testing.tiny_base import TinyBase
-from cldistill.validate import check_manifest
 from cldistill.weights import AdapterState, LoraWeights
 
 torch.set_num_threads(1)

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from cldistill import cli
 from cldistill.component import BuildContext, Needs, Settings, metric
 from cldistill.errors import ManifestError, NotMeasured
+from cldistill.manifest.check import check_manifest
 from cldistill.protocols import MetricRequest
 from cldistill.records import FLOOR, MetricValues
 from cldistill.testing.environment import catalogue_with
 from cldistill.testing.pictures import write_pictures
 from cldistill.testing.runs import run_manifest, tiny_manifest
-from cldistill.validate import check_manifest
 
 
 class NoOptions(Settings):

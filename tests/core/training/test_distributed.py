@@ -17,7 +17,7 @@ from pathlib import Path
 from cldistill.assemble import assemble
 from cldistill.training.metrics_log import MetricsLog
 from cldistill.training.train import train
-from cldistill.validate import check_manifest
+from cldistill.manifest.check import check_manifest
 from safetensors.torch import save_file
 
 output = Path(sys.argv[2])

@@ -14,6 +14,7 @@ import torch
 
 from cldistill.assemble import assemble
 from cldistill.errors import CheckpointError, NonFiniteError, PluginError
+from cldistill.manifest.check import check_manifest
 from cldistill.protocols import UpdateContext
 from cldistill.records import LossOutput, StepResult
 from cldistill.training import checkpoint
@@ -23,7 +24,6 @@ from cldistill.training.observers import Observers
 from cldistill.training.run import Run
 from cldistill.training.step import make_optimizers, run_step
 from cldistill.training.train import final_weights, save, train
-from cldistill.validate import check_manifest
 
 Write = Callable[..., Path]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 import cldistill_plugins.collectionlora as package
-from cldistill.manifest import LossRef
+from cldistill.manifest.models import LossRef
 from cldistill.plugins import register
 from cldistill_plugins.collectionlora import plugin
 

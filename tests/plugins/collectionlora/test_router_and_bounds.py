@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from cldistill.component import BuildContext
 from cldistill.errors import OptionsError
-from cldistill.manifest import Sampler
+from cldistill.manifest.models import Sampler
+from cldistill.manifest.rules import lowest_sigma
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, EffectInfo
 from cldistill.schedule import Schedule
-from cldistill.validate_needs import lowest_sigma
 from cldistill_plugins.collectionlora.bs_dmd import BsDmdSettings
 from cldistill_plugins.collectionlora.pdsr import Pdsr, PdsrSettings, build_pdsr, describe_pdsr
 from cldistill_plugins.collectionlora.ta_fm import draw_sigma

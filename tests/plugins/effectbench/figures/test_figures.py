@@ -15,8 +15,8 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
+from cldistill.manifest.check import check_manifest
 from cldistill.runner import execute
-from cldistill.validate import check_manifest
 from cldistill_plugins.effectbench.figures.__main__ import app, main, named
 from cldistill_plugins.effectbench.figures.draw_bounds import draw_bounds
 from cldistill_plugins.effectbench.figures.draw_curves import draw_curves

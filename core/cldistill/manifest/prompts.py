@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cldistill.checked import CheckedManifest, default_cache
 from cldistill.component import BuildContext
 from cldistill.data.triggers import check_triggers
 from cldistill.errors import CldistillError, ManifestError, OptionsError
+from cldistill.manifest.checked import CheckedManifest, default_cache
 from cldistill.protocols import PromptIsolator
 from cldistill.records import Prompts
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from cldistill.component import resolve_path
-from cldistill.manifest_yaml import Text
+from cldistill.manifest.yaml import Text
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Names end up in file names and tables: letters, digits, ``.``, ``_`` and ``-``."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cldistill.errors import ManifestError, nearest
-from cldistill.manifest_yaml import Value
+from cldistill.manifest.yaml import Value
 
 
 def merge(base: Value, over: Value) -> Value:
@@ -66,3 +66,42 @@ def _entry_names(item: Value) -> tuple[str, ...]:
         return ()
     values = (item.data.get(key) for key in ("name", "use"))
     return tuple(value.data for value in values if value is not None and isinstance(value.data, str))
+
+
+ReadList = Callable[[Value], Value]
+"""Reads the file that a text value names and returns its tree."""
+
+
+def effects_from_file(tree: Value, read: ReadList) -> Value:
+    """Put the list of the file that ``effects:`` names in its place; its relative paths start from its own folder.
+
+    Raises:
+        ManifestError: the file does not hold a list.
+    """
+    assert isinstance(tree.data, dict)
+    written = tree.data.get("effects")
+    if written is None or not isinstance(written.data, str):
+        return tree
+    found = read(written)
+    if not isinstance(found.data, list):
+        raise ManifestError(
+            f"{found.at}: a file of effects is a list of `- name: …`, as under `effects:` in a manifest"
+        )
+    return replace(tree, data={**tree.data, "effects": replace(found, key_at=written.key_at)})
+
+
+def with_default_teacher(tree: Value) -> Value:
+    """Give every effect without a ``teacher`` the one at the top of the manifest, and take that one out."""
+    if not isinstance(tree.data, dict) or "teacher" not in tree.data:
+        return tree
+    members = dict(tree.data)
+    teacher, effects = members.pop("teacher"), members.get("effects")
+    if effects is not None and isinstance(effects.data, list):
+        members["effects"] = replace(effects, data=[_taught(effect, teacher) for effect in effects.data])
+    return replace(tree, data=members)
+
+
+def _taught(effect: Value, teacher: Value) -> Value:
+    if not isinstance(effect.data, dict) or "teacher" in effect.data:
+        return effect
+    return replace(effect, data={**effect.data, "teacher": teacher})

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from cldistill.manifest_types import Count, ManifestPart, ManifestPath, Name, PartRef, Rate, resolve
+from cldistill.manifest.types import Count, ManifestPart, ManifestPath, Name, PartRef, Rate, resolve
 from cldistill.records import FLOOR, GENERAL
 
 TEACHER = "teacher"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from cldistill.catalogue import Catalogue, Entry
 from cldistill.component import AnyComponent, BuildContext, Needs, Settings
-from cldistill.manifest import Manifest
-from cldistill.manifest_file import ManifestFile
-from cldistill.manifest_yaml import Loc
+from cldistill.manifest.load import ManifestFile
+from cldistill.manifest.models import Manifest
+from cldistill.manifest.yaml import Loc
 from cldistill.records import BaseDescription, EffectInfo, Item, Prompts
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The manifest: strict, frozen models of what a user may write (`cldistill.manifest_file` reads the file)."""
+"""The manifest: strict, frozen models of what a user may write (`cldistill.manifest.load` reads the file)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from cldistill.manifest_evaluate import Evaluate
-from cldistill.manifest_types import Count, ManifestPart, ManifestPath, Name, PartRef, Rate, Step, resolve
-from cldistill.manifest_yaml import Loc
+from cldistill.manifest.evaluate import Evaluate
+from cldistill.manifest.types import Count, ManifestPart, ManifestPath, Name, PartRef, Rate, Step, resolve
+from cldistill.manifest.yaml import Loc
 
 __all__ = [
     "Effect", "Evaluate", "General", "LossRef", "LrPhase", "Manifest", "PartRef", "Sampler", "Samples", "Slot", "Targets",

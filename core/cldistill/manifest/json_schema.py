@@ -12,7 +12,7 @@ from typing import Any
 
 from cldistill.catalogue import Catalogue
 from cldistill.component import KINDS, Kind
-from cldistill.manifest import LossRef, Manifest, PartRef
+from cldistill.manifest.models import LossRef, Manifest, PartRef
 
 Schema = dict[str, Any]
 

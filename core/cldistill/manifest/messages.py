@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cldistill.errors import nearest
-from cldistill.manifest_yaml import Loc, Value, dotted, locate
+from cldistill.manifest.yaml import Loc, Value, dotted, locate
 
 
 def describe_errors(error: ValidationError, model: type[BaseModel], tree: Value, prefix: Loc = ()) -> str:

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from cldistill.errors import ManifestError
-from cldistill.manifest_edit import merge
-from cldistill.manifest_file import load_manifest, recipes
-from cldistill.manifest_yaml import Value, locate, parse
+from cldistill.manifest.load import load_manifest, recipes
+from cldistill.manifest.merge import merge
+from cldistill.manifest.yaml import Value, locate, parse
 
 
 def read(text: str) -> Value:

@@ -10,9 +10,9 @@ import pytest
 from jsonschema import Draft202012Validator as Validator
 
 from cldistill.catalogue import load_catalogue
-from cldistill.manifest_file import recipes
-from cldistill.manifest_yaml import parse
-from cldistill.schema import manifest_schema
+from cldistill.manifest.json_schema import manifest_schema
+from cldistill.manifest.load import recipes
+from cldistill.manifest.yaml import parse
 
 
 @pytest.fixture(scope="module")

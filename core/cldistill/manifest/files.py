@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cldistill.checked import CheckedManifest, Part
 from cldistill.data.items import general_items, list_pictures, pairs_of
 from cldistill.errors import AdapterFormatError, CheckpointError, CldistillError, DataError, ManifestError
-from cldistill.manifest_yaml import Loc
+from cldistill.manifest.checked import CheckedManifest, Part
+from cldistill.manifest.rules import required_parts
+from cldistill.manifest.yaml import Loc
 from cldistill.records import GENERAL, Item
-from cldistill.validate_needs import required_parts
 
 if TYPE_CHECKING:
     from cldistill.adapters.files import AdapterHeader, FitReport

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from cldistill.adapters.header import find_file
-from cldistill.checked import CheckedManifest
 from cldistill.errors import CldistillError
-from cldistill.manifest_yaml import dotted
+from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.yaml import dotted
 
 KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires")
 """Parts of a manifest that may change between a run and its resumption: they do not touch what is trained."""

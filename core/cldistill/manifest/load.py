@@ -13,11 +13,10 @@ from pydantic import ValidationError, ValidationInfo
 
 from cldistill.component import resolve_path
 from cldistill.errors import ManifestError, nearest
-from cldistill.manifest import Manifest
-from cldistill.manifest_edit import merge, set_value
-from cldistill.manifest_effects import effects_from_file, with_default_teacher
-from cldistill.manifest_problems import describe_errors
-from cldistill.manifest_yaml import Place, Value, dotted, locate, parse
+from cldistill.manifest.merge import effects_from_file, merge, set_value, with_default_teacher
+from cldistill.manifest.messages import describe_errors
+from cldistill.manifest.models import Manifest
+from cldistill.manifest.yaml import Place, Value, dotted, locate, parse
 
 RECIPES = "cldistill_registry"
 """The package whose YAML files can be named without a path."""

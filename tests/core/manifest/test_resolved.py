@@ -11,8 +11,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from cldistill import resolved
-from cldistill.resolved import file_digest, manifest_digest, resolved_text
+from cldistill.manifest import resolved
+from cldistill.manifest.resolved import file_digest, manifest_digest, resolved_text
 from cldistill.testing.runs import run_manifest
 
 

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 from packaging.requirements import InvalidRequirement, Requirement
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from cldistill.catalogue import Catalogue, Entry, load_catalogue
-from cldistill.checked import STUDENT, CheckedLoss, CheckedManifest, Part
 from cldistill.component import Kind, Needs, Settings
 from cldistill.errors import CldistillError, ManifestError, OptionsError, PluginLoadError, nearest
-from cldistill.manifest import PartRef, part_refs
-from cldistill.manifest_file import ManifestFile, load_manifest
-from cldistill.manifest_problems import describe_errors, show
-from cldistill.manifest_yaml import Loc
+from cldistill.manifest.checked import STUDENT, CheckedLoss, CheckedManifest, Part
+from cldistill.manifest.files import check_files
+from cldistill.manifest.load import ManifestFile, load_manifest
+from cldistill.manifest.messages import describe_errors, show
+from cldistill.manifest.models import PartRef, part_refs
+from cldistill.manifest.rules import mutual_problems
+from cldistill.manifest.yaml import Loc, Text
 from cldistill.records import BaseDescription, EffectInfo
-from cldistill.validate_files import check_files
-from cldistill.validate_needs import mutual_problems
-from cldistill.validate_options import read_settings
 
 KIND_OF: dict[str, Kind] = {
     "base": "base_model",
@@ -186,3 +186,38 @@ def _slot_targets(file: ManifestFile, description: BaseDescription) -> dict[str,
 def _matches(module: str, target: str) -> bool:
     """A target is a full name, or the end of one at a dot: ``to_q`` or ``img_mlp.net.2``."""
     return module == target or module.endswith(f".{target}")
+
+
+def read_settings(file: ManifestFile, loc: Loc, ref: PartRef, settings: type[Settings]) -> Settings:
+    """Validate the options of a part; each relative path starts from the folder of the file in which it was written.
+
+    Raises:
+        OptionsError, pydantic.ValidationError: the options do not fit.
+    """
+    root = file.place(*loc, "options").root
+    options = dict(ref.options)
+    try:
+        for key, value in options.items():
+            other = _root_of(value)
+            if other is not None and other != root and key in settings.model_fields:
+                # Merged in by `extends` from another folder: resolve it there first; resolved, it stays as it is.
+                options[key] = _resolve_in(settings, key, value, other)
+        return settings.model_validate(options, context={"root": root})
+    except ModuleNotFoundError as error:
+        raise OptionsError(f"{file.where(*loc, 'options')}: {error}, which a `package:` path names") from error
+
+
+def _root_of(value: Any) -> Path | None:
+    if isinstance(value, Text):
+        return value.root
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((root for root in map(_root_of, inner) if root is not None), None)
+
+
+def _resolve_in(settings: type[Settings], key: str, value: Any, root: Path) -> Any:
+    field = settings.model_fields[key]
+    annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    try:
+        return TypeAdapter(annotation).validate_python(value, context={"root": root})
+    except ValidationError:
+        return value  # the whole model reports it, with its place

@@ -13,11 +13,11 @@ from safetensors.numpy import save_file
 
 from cldistill.component import Needs, Settings, loss_term, metric, prompt_isolator, stream_router
 from cldistill.errors import DataError, ManifestError, OptionsError, PluginLoadError
-from cldistill.manifest import Sampler
+from cldistill.manifest.models import Sampler
+from cldistill.manifest.prompts import preview_prompts
+from cldistill.manifest.rules import lowest_sigma
 from cldistill.plugins import PluginFailure, PluginSet
 from cldistill.schedule import Schedule
-from cldistill.validate_needs import lowest_sigma
-from cldistill.validate_prompts import preview_prompts
 
 
 def message(world: Any, *overrides: str, error: type[Exception] = ManifestError, files: bool = True) -> str:
@@ -324,8 +324,8 @@ def test_paths_start_from_the_manifest_not_from_the_current_folder(
 ) -> None:
     path: Path = world.write()
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    from cldistill.manifest_file import load_manifest
-    from cldistill.validate import validate
+    from cldistill.manifest.check import validate
+    from cldistill.manifest.load import load_manifest
 
     assert validate(load_manifest(path), world.catalogue).effects[0].pairs == world.root / "data/manga"
 

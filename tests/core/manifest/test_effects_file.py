@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cldistill.errors import ManifestError
-from cldistill.manifest_file import load_manifest
+from cldistill.manifest.load import load_manifest
 
 REST = """
 base: {use: b}
