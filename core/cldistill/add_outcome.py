@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from cldistill.add_manifest import BEFORE, TAUGHT
-from cldistill.bootstrap import resample
+from cldistill.metrics.bootstrap import resample
 from cldistill.records import GENERAL
 
 AFTER = "after"

@@ -1,6 +1,6 @@
 """What the paper leads one to expect, held against the evaluations: each claim with its figure, interval and verdict.
 
-All intervals are paired bootstraps over test pictures (`cldistill.bootstrap`).  A claim holds when its whole interval lies
+All intervals are paired bootstraps over test pictures (`cldistill.metrics.bootstrap`).  A claim holds when its whole interval lies
 on the expected side, fails when it lies on the other one, and is open when it does neither.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cldistill.bootstrap import Interval, Resampled, resample
+from cldistill.metrics.bootstrap import Interval, Resampled, resample
 
 Report = Mapping[str, Any]
 Matrix = NDArray[np.float64]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cldistill.bootstrap import LEVEL, Interval, Matrix, Resampled, resample
 from cldistill.evaluation.measure import Measured
 from cldistill.evaluation.metrics import BuiltMetric
+from cldistill.metrics.bootstrap import LEVEL, Interval, Matrix, Resampled, resample
 from cldistill.records import FLOOR, GENERAL, Column, MetricValues
 
 Mask = NDArray[np.bool_]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from torch import Tensor
 
-from cldistill.bootstrap import resample
 from cldistill.composition_pairs import Pair
 from cldistill.compositions import Composed
 from cldistill.data.items import open_picture
+from cldistill.metrics.bootstrap import resample
 
 from .bank import Picture, truth_draws
 from .composed_truth import Verdict, composed_draws, judge

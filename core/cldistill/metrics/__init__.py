@@ -1,0 +1,1 @@
+"""Statistics of measured values that several plugins share."""
