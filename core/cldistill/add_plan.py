@@ -13,7 +13,7 @@ from rich.table import Table
 from cldistill.add import Prepared
 from cldistill.manifest.checked import STUDENT, CheckedManifest
 from cldistill.manifest.prompts import preview_prompts
-from cldistill.plan_costs import cycles
+from cldistill.plan.costs import cycles
 from cldistill.progress.live import duration
 from cldistill.records import GENERAL
 from cldistill.training.metrics_log import FILE, read_metrics

@@ -40,7 +40,7 @@ def plan(
 ) -> None:
     """Show the resolved run before anything is loaded: parts, effects, prompts, calls, memory, disk."""
     from cldistill.manifest.check import check_manifest
-    from cldistill.plan import make_plan
+    from cldistill.plan.plan import make_plan
 
     checked = check_manifest(manifest, overrides or (), files=files)
     if show:
@@ -54,7 +54,7 @@ def plan(
         return
     from rich.console import Console
 
-    from cldistill.plan_print import print_plan
+    from cldistill.plan.print import print_plan
 
     print_plan(planned, Console())
 

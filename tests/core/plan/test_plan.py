@@ -14,9 +14,9 @@ from cldistill.errors import ManifestError
 from cldistill.manifest.check import validate
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.load import load_manifest
-from cldistill.plan import make_plan
-from cldistill.plan_costs import cycles, memory
-from cldistill.plan_print import count, print_plan, size
+from cldistill.plan.costs import cycles, memory
+from cldistill.plan.plan import make_plan
+from cldistill.plan.print import count, print_plan, size
 
 
 def costs(checked: CheckedManifest) -> dict[str, tuple[float, float]]:

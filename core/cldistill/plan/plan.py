@@ -9,7 +9,7 @@ from typing import Any
 from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.prompts import preview_prompts
 from cldistill.manifest.yaml import dotted
-from cldistill.plan_costs import AdapterSize, Amount, Cycle, adapter_sizes, cycles, disk, memory
+from cldistill.plan.costs import AdapterSize, Amount, Cycle, adapter_sizes, cycles, disk, memory
 from cldistill.records import Prompts
 
 

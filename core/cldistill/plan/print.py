@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cldistill.plan import Plan
-from cldistill.plan_costs import Amount
+from cldistill.plan.costs import Amount
+from cldistill.plan.plan import Plan
 
 OPTION_LENGTH = 60
 """Longer values of options are cut; ``--json`` has them whole."""
