@@ -13,7 +13,7 @@ from cldistill.add_effects import Given, read_effect, refuse_known
 from cldistill.add_manifest import REHEARSED, ROLES, STEPS, Growth, growing_manifest, grown_name
 from cldistill.add_paths import recovered
 from cldistill.catalogue import load_catalogue
-from cldistill.collection_folder import CollectionFolder, RunBeside, read_folder, run_beside
+from cldistill.collection.folder import CollectionFolder, RunBeside, read_folder, run_beside
 from cldistill.data.items import list_pictures
 from cldistill.errors import CheckpointError, CollectionError
 from cldistill.manifest.check import validate

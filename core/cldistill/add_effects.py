@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cldistill.adapters.header import read_header
-from cldistill.collection_index import CollectionIndex
+from cldistill.collection.index import CollectionIndex
 from cldistill.data.items import effect_items, open_picture
 from cldistill.errors import CollectionError, DataError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cldistill.add_effects import NewEffect
-from cldistill.collection_folder import CollectionFolder
+from cldistill.collection.folder import CollectionFolder
 from cldistill.component import Role
 from cldistill.manifest.checked import STUDENT
 from cldistill.training.checkpoint import Checkpoint

@@ -13,11 +13,11 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 
 from cldistill.adapters.files import fit, load_adapter, read_header
 from cldistill.adapters.slots import AdapterSlots
+from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
 from cldistill.data.triggers import check_triggers
 from cldistill.errors import LaunchError
-from cldistill.export_check import fixed_probe
 from cldistill.held_out import later_rows
 from cldistill.manifest.checked import CheckedManifest, default_cache
 from cldistill.manifest.models import Slot

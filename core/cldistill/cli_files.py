@@ -22,7 +22,7 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Describe any adapter or collection by its header: format, rank, scale, effects, and how it fits a base."""
-    from cldistill.inspect import inspect_file, render
+    from cldistill.collection.inspect import inspect_file, render
 
     found = inspect_file(file, describe_model(base) if base is not None else None)
     if as_json:
@@ -71,9 +71,9 @@ def generate(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default a GPU where there is one.")] = None,
 ) -> None:
     """Edit a picture with one or more effects of a collection."""
-    from cldistill.collection_index import read_index
+    from cldistill.collection.index import read_index
+    from cldistill.collection.split import routed
     from cldistill.data.items import open_picture
-    from cldistill.group_files import routed
 
     # What can be wrong without the model is said before it is loaded.
     collection = routed(collection, effect)
@@ -83,7 +83,7 @@ def generate(
         raise typer.BadParameter(f"{output.parent} is no folder", param_hint="--output")
     must_be_picture(output)
 
-    from cldistill.collection import Collection
+    from cldistill.collection.collection import Collection
 
     made = Collection.load(collection, base=base, device=device).generate(
         pictures, effects=effect, seed=seed, steps=steps

@@ -11,7 +11,7 @@ import typer
 from cldistill.cli_options import ManifestArgument, SetOption
 
 if TYPE_CHECKING:
-    from cldistill.group_files import Groups
+    from cldistill.collection.split import Groups
 
 
 def group(

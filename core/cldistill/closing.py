@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cldistill.collection_index import read_index
+from cldistill.collection.index import read_index
 from cldistill.data.items import list_pictures, open_picture
 from cldistill.evaluate import EvaluationPlan
 from cldistill.held_out import PICTURES_OF_RESULT, held_out_rows, result_pictures

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cldistill.adapters.save import write_with_metadata
-from cldistill.collection_folder import EFFECTS, MANIFEST, CollectionFolder, read_folder
-from cldistill.collection_index import CollectionEffect, effects_json
+from cldistill.collection.card import Card
+from cldistill.collection.folder import EFFECTS, MANIFEST, CollectionFolder, read_folder
+from cldistill.collection.index import CollectionEffect, effects_json
 from cldistill.collection_manifest_edit import edited_manifest
 from cldistill.errors import CollectionError
-from cldistill.export_card import Card
 from cldistill.storage.files import sha256_file, write_aside
 
 CARD = "README.md"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from cldistill.collection_index import COMPOSITION
+from cldistill.collection.index import COMPOSITION
 from cldistill.errors import DataError
 
 

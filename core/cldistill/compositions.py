@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cldistill.collection_index import CollectionIndex, read_index
+from cldistill.collection.index import CollectionIndex, read_index
 from cldistill.composition_pairs import Pair, both, draw_pairs
 from cldistill.errors import ManifestError
 from cldistill.progress.signals import never

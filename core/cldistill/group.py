@@ -14,9 +14,9 @@ import yaml
 from pydantic import ValidationError
 
 from cldistill.catalogue import Entry
+from cldistill.collection.split import FILE, INTERFERENCE, Group, Groups, read_groups, write_groups
 from cldistill.component import BuildContext, Settings
 from cldistill.errors import CollectionError, ManifestError, OptionsError, PluginError, Stopped
-from cldistill.group_files import FILE, INTERFERENCE, Group, Groups, read_groups, write_groups
 from cldistill.group_manifests import write_manifests
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.messages import describe_errors

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from cldistill.group_files import Group
+from cldistill.collection.split import Group
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.load import recipes
 from cldistill.storage.files import atomic_write_text

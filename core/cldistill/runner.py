@@ -14,13 +14,13 @@ from rich.console import Console
 
 from cldistill.assemble import assemble
 from cldistill.closing import report_table, result_picture, run_figures, say_where
+from cldistill.collection.export import export_collection
+from cldistill.collection.round_trip import fixed_probe
 from cldistill.data.items import list_pictures
 from cldistill.display import Display
 from cldistill.errors import Stopped
 from cldistill.evaluate import EvaluationPlan, evaluate
 from cldistill.evaluation.metrics import build_metrics
-from cldistill.export import export_collection
-from cldistill.export_check import fixed_probe
 from cldistill.held_out import general_rows, grid_picture, held_out_rows
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import resolved_text

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 from cldistill import cli, testing
 from cldistill.catalogue import Catalogue
+from cldistill.collection.split import Group, Groups, read_groups, routed
 from cldistill.component import Needs, Settings, grouper, stream_router
 from cldistill.errors import CollectionError, ManifestError, OptionsError, PluginError
 from cldistill.group import Order, group_bank, how_many, read_grouper_options, train_groups
-from cldistill.group_files import Group, Groups, read_groups, routed
 from cldistill.group_manifests import only, write_manifests
 from cldistill.group_run import measuring_manifest
 from cldistill.manifest.check import check_manifest

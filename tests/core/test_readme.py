@@ -10,7 +10,7 @@ import typer
 from PIL import Image
 
 from cldistill.cli import app
-from cldistill.collection import Collection
+from cldistill.collection.collection import Collection
 from cldistill.manifest.check import check_manifest
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cldistill.adapters.files import load_adapter
 from cldistill.adapters.header import find_file, read_header
-from cldistill.collection_index import CollectionIndex, read_index
+from cldistill.collection.index import CollectionIndex, read_index
 from cldistill.errors import CollectionError
 from cldistill.evaluation.bench import Bench
 from cldistill.manifest.evaluate import TEACHER, EvaluatedSystem

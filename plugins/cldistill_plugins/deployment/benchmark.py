@@ -8,11 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cldistill.collection import build_base
-from cldistill.collection_index import read_index
+from cldistill.collection.collection import build_base
+from cldistill.collection.index import read_index
+from cldistill.collection.split import Groups
 from cldistill.endpoint.client import Endpoint
 from cldistill.errors import DataError, NotMeasured
-from cldistill.group_files import Groups
 
 from .loads import Mounts, effect_files
 from .queries import TEMPLATES, BankEffect, Query, make_queries, read_phrases

@@ -30,7 +30,7 @@ class CollectionSettings(Settings):
 
 def describe_collection(settings: CollectionSettings) -> Needs:
     """Bring the effect's prompts, and an adapter that must fit the base; both from the file's header."""
-    from cldistill.collection_index import read_index
+    from cldistill.collection.index import read_index
 
     index = read_index(settings.path)
     effect = index.effect(settings.effect)
@@ -50,7 +50,7 @@ class CollectionTeacher:
             CollectionError: the collection was made on another base.
         """
         from cldistill.adapters.inject import linear_shapes
-        from cldistill.collection_index import read_index
+        from cldistill.collection.index import read_index
 
         index = read_index(self.settings.path)
         index.must_be_of(request.base.fingerprint)
@@ -65,7 +65,7 @@ def _load(file: Path, size: int, time: int, shapes: tuple[tuple[str, tuple[int, 
     from dataclasses import replace
 
     from cldistill.adapters.files import load_adapter
-    from cldistill.collection_index import read_index
+    from cldistill.collection.index import read_index
     from cldistill.schedule import Schedule
 
     index = read_index(file)

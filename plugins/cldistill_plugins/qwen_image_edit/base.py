@@ -10,7 +10,7 @@ from typing import Any
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from cldistill.export_card import Usage, UsageRequest
+from cldistill.collection.card import Usage, UsageRequest
 from cldistill.protocols import GuidanceMode
 from cldistill.records import Tensors
 from cldistill_plugins.qwen_image_edit import guidance, loading, predict, usage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cldistill.export_card import Usage, UsageRequest
+from cldistill.collection.card import Usage, UsageRequest
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
 
 STOCK_RESOLUTION, STOCK_VL_RESOLUTION = 1024, 384

@@ -16,8 +16,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from cldistill.collection.folder import read_folder
 from cldistill.collection_edit import rename_effect
-from cldistill.collection_folder import read_folder
 from cldistill.training import step as step_module
 from cldistill.training import train as train_module
 from cldistill.training.metrics_log import read_metrics

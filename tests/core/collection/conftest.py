@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from cldistill.adapters.slots import AdapterSlots
-from cldistill.export import export_collection
+from cldistill.collection.export import export_collection
 from cldistill.records import EffectInfo, Prompts
 from cldistill.schedule import Schedule
 from cldistill.testing.tiny import TINY_RESOLUTION, TINY_VL_RESOLUTION, tiny_pipeline

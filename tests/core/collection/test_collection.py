@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cldistill.collection import Collection, at_aspect
-from cldistill.collection_index import read_index
+from cldistill.collection.collection import Collection, at_aspect
+from cldistill.collection.index import read_index
 from cldistill.errors import AdapterFormatError, CollectionError, DataError
 from cldistill.testing.tiny import tiny_pipeline
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from cldistill import cli
+from cldistill.collection.folder import read_folder
+from cldistill.collection.index import WEIGHTS, read_index
 from cldistill.collection_edit import keep_removed, remove_effect, rename_effect
-from cldistill.collection_folder import read_folder
-from cldistill.collection_index import WEIGHTS, read_index
 from cldistill.errors import CollectionError
 
 MANIFEST = """\

@@ -17,9 +17,10 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from safetensors import safe_open
 
-from cldistill import export, export_check
 from cldistill.adapters.files import load_adapter
 from cldistill.adapters.inject import linear_shapes
+from cldistill.collection import export
+from cldistill.collection import round_trip as export_check
 from cldistill.errors import CollectionError
 from cldistill.sampling import samplers as sample
 from cldistill.schedule import Schedule

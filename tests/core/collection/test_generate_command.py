@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from cldistill import cli
 from cldistill.closing import generate_command
-from cldistill.collection import Collection
+from cldistill.collection.collection import Collection
 
 
 def generate(*words: object) -> Any:

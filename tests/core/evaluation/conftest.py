@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from cldistill.adapters.save import save_adapter
-from cldistill.collection_index import WEIGHTS
+from cldistill.collection.index import WEIGHTS
 from cldistill.component import AnyComponent, BuildContext, Needs, Settings, metric
 from cldistill.evaluation.check import enter
 from cldistill.evaluation.execute import Evaluated, evaluate_manifest

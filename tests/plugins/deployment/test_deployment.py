@@ -13,8 +13,8 @@ import yaml
 
 from cldistill import testing
 from cldistill.catalogue import Catalogue
+from cldistill.collection.split import Group, Groups
 from cldistill.errors import DataError, NotMeasured
-from cldistill.group_files import Group, Groups
 from cldistill.testing import TinyBase
 from cldistill_plugins.deployment import __main__ as command
 from cldistill_plugins.deployment import benchmark
@@ -106,7 +106,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     catalogue: Catalogue = testing.catalogue_with()
     done = testing.run_manifest(tmp_path / "run", catalogue, steps=1)
     assert done.collection is not None
-    monkeypatch.setattr("cldistill.collection.load_catalogue", lambda: catalogue)
+    monkeypatch.setattr("cldistill.collection.collection.load_catalogue", lambda: catalogue)
     monkeypatch.setattr(benchmark, "TextRouter", ByFirstWord)
     bank = [{"name": name, "prompt": "apply it"} for name in ("zig", "zag", "zog", "zug")]
     (tmp_path / "bank.yaml").write_text(yaml.safe_dump({"effects": bank}))

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from cldistill.adapters.slots import TEACHER, AdapterSlots
+from cldistill.collection.export import export_collection
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import effect_items
 from cldistill.errors import CollectionError
-from cldistill.export import export_collection
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Prompts
 from cldistill.sampling.samplers import few_step, predictor

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cldistill.collection_index import WEIGHTS
+from cldistill.collection.index import WEIGHTS
 from cldistill.errors import CollectionError, nearest
 from cldistill.storage.files import atomic_write_text
 

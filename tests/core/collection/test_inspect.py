@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
+from cldistill.collection.inspect import Inspection, inspect_file, render
 from cldistill.errors import AdapterFormatError
-from cldistill.inspect import Inspection, inspect_file, render
 from cldistill.records import BaseDescription
 
 MODULES = {f"blocks.{index}.to_{part}": (8, 4) for index in range(3) for part in "qk"}

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from cldistill.adapters.files import FitReport, match
 from cldistill.adapters.header import AdapterHeader, read_header
-from cldistill.collection_index import CollectionEffect, read_index
+from cldistill.collection.index import CollectionEffect, read_index
 from cldistill.errors import CollectionError
 from cldistill.records import BaseDescription
 

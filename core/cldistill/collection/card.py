@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from cldistill.collection_index import WEIGHTS, CollectionEffect
+from cldistill.collection.index import WEIGHTS, CollectionEffect
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Card:
 
     def _own(self) -> str:
         return (
-            "```python\nfrom cldistill.collection import Collection\n\n"
+            "```python\nfrom cldistill.collection.collection import Collection\n\n"
             f'Collection.load(".").generate("photo.png", "{self.effects[0].name}").save("edited.png")\n```'
         )
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from cldistill.adapters.files import load_adapter
 from cldistill.adapters.slots import TEACHER, AdapterSlots
 from cldistill.catalogue import load_catalogue
-from cldistill.collection_index import CollectionEffect, CollectionIndex, read_index
+from cldistill.collection.index import CollectionEffect, CollectionIndex, read_index
 from cldistill.component import BuildContext
 from cldistill.data.items import open_picture
 from cldistill.errors import CollectionError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cldistill.collection_index import CollectionIndex, effects_json, read_index
+from cldistill.collection.index import CollectionIndex, effects_json, read_index
 from cldistill.errors import CheckpointError, CollectionError
 from cldistill.manifest.yaml import parse
 from cldistill.storage.files import sha256_file

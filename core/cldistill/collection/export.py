@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from cldistill.adapters.save import save_adapter
-from cldistill.collection_index import FORMAT, WEIGHTS, CollectionEffect, effects_json
+from cldistill.collection.card import Card, DescribesUsage, Usage, UsageRequest
+from cldistill.collection.index import FORMAT, WEIGHTS, CollectionEffect, effects_json
+from cldistill.collection.round_trip import Probe, check_round_trip, fixed_probe
 from cldistill.errors import CollectionError
-from cldistill.export_card import Card, DescribesUsage, Usage, UsageRequest
-from cldistill.export_check import Probe, check_round_trip, fixed_probe
 from cldistill.records import EffectInfo, Prompts
 from cldistill.schedule import Schedule, unshift_sigma
 from cldistill.storage.files import sha256_file, write_aside

@@ -1,0 +1,1 @@
+"""Exported collections: writing, reading, inspecting them, and generating with them."""
