@@ -17,7 +17,7 @@ from cldistill.closing import report_table, result_picture, run_figures, say_whe
 from cldistill.collection.export import export_collection
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.data.items import list_pictures
-from cldistill.display import Display
+from cldistill.display.display import Display
 from cldistill.errors import Stopped
 from cldistill.evaluate import EvaluationPlan, evaluate
 from cldistill.evaluation.metrics import build_metrics

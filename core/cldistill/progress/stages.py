@@ -1,4 +1,4 @@
-"""What preparation tells a display: named stages with progress.  `cldistill.display` shows them; this one is silent."""
+"""What preparation tells a display: named stages with progress.  `cldistill.display.display` shows them; this one is silent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawing a `cldistill.tally.View`: a rich panel for a terminal, one line of text for everything else."""
+"""Drawing a `cldistill.display.statistics.View`: a rich panel for a terminal, one line of text for everything else."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cldistill.display.statistics import LossView, View
 from cldistill.progress.live import duration
 from cldistill.records import GENERAL
-from cldistill.tally import LossView, View
 
 BARS = "▁▂▃▄▅▆▇█"
 PALETTE = (

@@ -12,13 +12,13 @@ import pluggy
 import pytest
 from rich.console import Console
 
-from cldistill.display import Display, LiveStages
-from cldistill.drawing import BARS, number, panel, plain_line, sparkline
+from cldistill.display.display import Display, LiveStages
+from cldistill.display.panel import BARS, number, panel, plain_line, sparkline
+from cldistill.display.statistics import Smooth, Tally, Trend
 from cldistill.hookspecs import RunHooks
 from cldistill.markers import PROJECT
 from cldistill.progress.live import duration
 from cldistill.records import StepResult, UpdateResult
-from cldistill.tally import Smooth, Tally, Trend
 
 
 class Clock:

@@ -12,11 +12,11 @@ from rich.live import Live
 from rich.markup import escape
 from rich.panel import Panel
 
-from cldistill.drawing import panel, plain_line
+from cldistill.display.panel import panel, plain_line
+from cldistill.display.statistics import Tally, View
 from cldistill.markers import hookimpl
 from cldistill.progress.live import LiveStages, duration
 from cldistill.records import StepResult
-from cldistill.tally import Tally, View
 
 if TYPE_CHECKING:
     from cldistill.training.run import Run

@@ -1,0 +1,1 @@
+"""The live terminal display of a training run."""
