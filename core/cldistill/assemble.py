@@ -18,7 +18,6 @@ from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
 from cldistill.data.triggers import check_triggers
 from cldistill.errors import LaunchError
-from cldistill.held_out import later_rows
 from cldistill.manifest.checked import CheckedManifest, default_cache
 from cldistill.manifest.models import Slot
 from cldistill.manifest.resolved import manifest_digest, resolved_text
@@ -29,6 +28,7 @@ from cldistill.progress.stages import SilentStages, Stages
 from cldistill.protocols import BaseModel, PromptIsolator
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, Item, Prompts
+from cldistill.samples import later_rows
 from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache

@@ -14,10 +14,9 @@ from rich.table import Table
 from cldistill.collection.index import read_index
 from cldistill.data.items import list_pictures, open_picture
 from cldistill.evaluate import EvaluationPlan
-from cldistill.held_out import PICTURES_OF_RESULT, held_out_rows, result_pictures
 from cldistill.prepare import Workshop
+from cldistill.samples import PICTURES_OF_RESULT, Studio, held_out_rows, result_pictures, systems_of
 from cldistill.sampling.grids import Row, save_grid
-from cldistill.systems import Studio, systems_of
 from cldistill.training.metrics_log import FILE, read_metrics
 from cldistill.training.run import Run
 from cldistill.training.step import peak_memory_mb

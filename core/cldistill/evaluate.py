@@ -17,12 +17,11 @@ from cldistill.evaluation.measure import measure
 from cldistill.evaluation.metrics import BuiltMetric
 from cldistill.evaluation.request import Mirror, Request
 from cldistill.evaluation.store import PictureStore
-from cldistill.held_out import held_out_rows
 from cldistill.progress.stages import Stages
 from cldistill.records import FLOOR, GENERAL, MetricValues
+from cldistill.samples import Studio, System, held_out_rows, systems_of
 from cldistill.sampling.generator import Row, slot_digest
 from cldistill.storage.values import ValueStore
-from cldistill.systems import Studio, System, systems_of
 from cldistill.training.run import Run
 from cldistill.training.update import STUDENT, TEACHER
 

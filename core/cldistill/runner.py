@@ -21,16 +21,14 @@ from cldistill.display.display import Display
 from cldistill.errors import Stopped
 from cldistill.evaluate import EvaluationPlan, evaluate
 from cldistill.evaluation.metrics import build_metrics
-from cldistill.held_out import general_rows, grid_picture, held_out_rows
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import resolved_text
 from cldistill.prepare import Workshop
-from cldistill.preview import SampleGrids
 from cldistill.progress.live import LiveStages
 from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
+from cldistill.samples import SampleGrids, Studio, general_rows, grid_picture, held_out_rows, systems_of
 from cldistill.storage.files import atomic_write_text
-from cldistill.systems import Studio, systems_of
 from cldistill.training.metrics_log import MetricsLog
 from cldistill.training.run import Run
 from cldistill.training.train import final_weights, train

@@ -19,8 +19,8 @@ from cldistill.manifest.check import check_manifest
 from cldistill.prepare import Workshop, item_prompts
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Item, Prompts, Route
+from cldistill.samples import Studio, systems_of
 from cldistill.sampling.targets import target_key
-from cldistill.systems import Studio, systems_of
 from cldistill.testing import catalogue_with, picture, run_manifest
 from cldistill.testing.pictures import write_general, write_pictures
 from cldistill.testing.runs import tiny_manifest

@@ -18,10 +18,10 @@ from cldistill.errors import Stopped
 from cldistill.evaluation.jobs import Job, make_pictures
 from cldistill.evaluation.metrics import code_digest, folder_digest
 from cldistill.evaluation.store import Pictures, PictureStore, place
-from cldistill.held_out import held_out_items, held_out_rows
 from cldistill.progress.stages import SilentStages, StoppableStages
 from cldistill.protocols import MetricRequest
 from cldistill.records import MetricValues, Prompts
+from cldistill.samples import held_out_items, held_out_rows
 from cldistill.sampling.generator import Painter, Way, slot_digest
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
