@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cldistill.collection.collection import Collection
+from cldistill.collection import Collection
 from cldistill.manifest.check import check_manifest
 from cldistill.runner import execute
 

@@ -1,6 +1,6 @@
 """``python -m cldistill``: what ``accelerate launch -m cldistill`` starts."""
 
-from cldistill.cli import main
+from cldistill.cli.main import main
 
 if __name__ == "__main__":
     main()

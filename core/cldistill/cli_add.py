@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from cldistill.cli_launch import command_words, start_missing_processes
-from cldistill.cli_options import SetOption
-from cldistill.cli_run import refuse_another, set_aside
+from cldistill.cli.launch import command_words, start_missing_processes
+from cldistill.cli.options import SetOption
+from cldistill.cli.run import refuse_another, set_aside
 
 
 def add(

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cldistill.cli_options import ManifestArgument, SetOption
+from cldistill.cli.options import ManifestArgument, SetOption
 
 
 def evaluate(

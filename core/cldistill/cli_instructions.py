@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cldistill.cli_options import JsonOption
+from cldistill.cli.options import JsonOption
 from cldistill.errors import OptionsError, nearest
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cldistill.cli_options import ManifestArgument, SetOption
+from cldistill.cli.options import ManifestArgument, SetOption
 
 if TYPE_CHECKING:
     from cldistill.teach import News

@@ -1,4 +1,4 @@
-"""Systems that a run samples and compares: a teacher at many steps, the student at few, the bare base."""
+"""Samples of a run: its systems (a teacher at many steps, the student at few, the bare base) on held-out pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from cldistill.markers import hookimpl
 from cldistill.protocols import BaseModel
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts, StepResult
 from cldistill.sampling.generator import Painter, Row, Way
-from cldistill.sampling.grids import Row, save_grid
+from cldistill.sampling.grids import Row as GridRow
+from cldistill.sampling.grids import save_grid
 from cldistill.schedule import Schedule
 from cldistill.training.run import Run
 from cldistill.training.update import STUDENT, TEACHER
@@ -200,9 +201,11 @@ class SampleGrids:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_grid(path, rows, columns, caption)
 
-    def _row(self, studio: Studio, effect: EffectInfo, index: int, teacher: System, student: System) -> Row:
+    def _row(self, studio: Studio, effect: EffectInfo, index: int, teacher: System, student: System) -> GridRow:
         picture = grid_picture(self.pictures, index)
         rows = held_out_rows([picture], effect, studio.run.prompts[effect.name])
         if effect.name not in self._teacher:
             self._teacher[effect.name] = studio.pictures(teacher, rows)[0]
-        return Row(effect.name, [open_picture(picture), self._teacher[effect.name], studio.pictures(student, rows)[0]])
+        return GridRow(
+            effect.name, [open_picture(picture), self._teacher[effect.name], studio.pictures(student, rows)[0]]
+        )

@@ -1,7 +1,7 @@
 """What the paper leads one to expect, held against the evaluations: each claim with its figure, interval and verdict.
 
-All intervals are paired bootstraps over test pictures (`cldistill.metrics.bootstrap`).  A claim holds when its whole interval lies
-on the expected side, fails when it lies on the other one, and is open when it does neither.
+All intervals are paired bootstraps over test pictures (`cldistill.metrics.bootstrap`).  A claim holds when its whole interval
+lies on the expected side, fails when it lies on the other one, and is open when it does neither.
 """
 
 from __future__ import annotations

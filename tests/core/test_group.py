@@ -17,8 +17,9 @@ from pydantic import Field
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cldistill import cli, testing
+from cldistill import testing
 from cldistill.catalogue import Catalogue
+from cldistill.cli import main as cli
 from cldistill.collection.split import Group, Groups, read_groups, routed
 from cldistill.component import Needs, Settings, grouper, stream_router
 from cldistill.errors import CollectionError, ManifestError, OptionsError, PluginError

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 from PIL import Image
 
-from cldistill.cli import app
+from cldistill.cli.main import app
 from cldistill.collection.collection import Collection
 from cldistill.manifest.check import check_manifest
 

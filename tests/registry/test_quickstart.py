@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cldistill.cli import app
+from cldistill.cli.main import app
 from cldistill.manifest.check import check_manifest
 
 CUT = {

@@ -103,7 +103,7 @@ class Card:
 
     def _own(self) -> str:
         return (
-            "```python\nfrom cldistill.collection.collection import Collection\n\n"
+            "```python\nfrom cldistill.collection import Collection\n\n"
             f'Collection.load(".").generate("photo.png", "{self.effects[0].name}").save("edited.png")\n```'
         )
 

@@ -200,7 +200,7 @@ def _packages(checked: CheckedManifest, measuring: bool) -> Iterator[str]:
 
 def loss_streams(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[str]:
     """Yield one line for every stream of a loss that the router or the loss itself does not know, or cannot teach."""
-    yield from _names(checked, index, loss)
+    yield from _stream_names(checked, index, loss)
     yield from _mixed_streams(checked, index, loss)
 
 
@@ -223,7 +223,7 @@ def untaught_streams(checked: CheckedManifest) -> Iterator[str]:
             )
 
 
-def _names(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[str]:
+def _stream_names(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[str]:
     file, routed, made_for = checked.file, checked.router.needs.streams, loss.part.needs.streams
     written = checked.manifest.losses[index].streams
     for position, stream in enumerate(written or ()):

@@ -7,7 +7,7 @@ from pathlib import Path
 from pixel_kontext import plugin
 from pixel_kontext.description import PixelKontextSettings
 
-from cldistill.collection.collection import Collection
+from cldistill.collection import Collection
 from cldistill.collection.index import read_index
 from cldistill.component import BuildContext
 from cldistill.testing import catalogue_with, check_base_model, picture, run_manifest

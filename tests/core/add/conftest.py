@@ -15,8 +15,8 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from cldistill import cli
 from cldistill.adapters.save import save_adapter
+from cldistill.cli import main as cli
 from cldistill.testing import (
     TinyBase,
     TinyBaseSettings,

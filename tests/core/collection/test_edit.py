@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from cldistill import cli
+from cldistill.cli import main as cli
 from cldistill.collection.folder import read_folder
 from cldistill.collection.index import WEIGHTS, read_index
 from cldistill.collection_edit import keep_removed, remove_effect, rename_effect

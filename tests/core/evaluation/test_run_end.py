@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cldistill import cli
+from cldistill.cli import main as cli
 from cldistill.component import BuildContext, Needs, Settings, metric
 from cldistill.errors import ManifestError, NotMeasured
 from cldistill.manifest.check import check_manifest

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cldistill.cli import app
+from cldistill.cli.main import app
 from cldistill.study.agreement import fleiss_kappa, in_words
 from cldistill.study.answers import read_answers
 from cldistill.study.key import Key

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cldistill.cli import app
+from cldistill.cli.main import app
 from cldistill.component import BuildContext
 from cldistill.data.items import general_items
 from cldistill.errors import CldistillError, EndpointError

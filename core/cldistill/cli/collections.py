@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cldistill.cli_options import JsonOption
+from cldistill.cli.options import JsonOption
 from cldistill.errors import ManifestError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def generate(
         raise typer.BadParameter(f"{output.parent} is no folder", param_hint="--output")
     must_be_picture(output)
 
-    from cldistill.collection.collection import Collection
+    from cldistill.collection import Collection
 
     made = Collection.load(collection, base=base, device=device).generate(
         pictures, effects=effect, seed=seed, steps=steps

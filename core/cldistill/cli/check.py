@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cldistill.cli_options import FilesOption, JsonOption, ManifestArgument, SetOption
+from cldistill.cli.options import FilesOption, JsonOption, ManifestArgument, SetOption
 
 
 def check(manifest: ManifestArgument, overrides: SetOption = None, files: FilesOption = True) -> None:

@@ -6,16 +6,16 @@ import sys
 
 import typer
 
+from cldistill.cli.check import check, plan, schema
+from cldistill.cli.collections import generate, inspect
+from cldistill.cli.plugins import plugins
+from cldistill.cli.run import run
 from cldistill.cli_add import add
 from cldistill.cli_edit import remove, rename
 from cldistill.cli_eval import evaluate
-from cldistill.cli_files import generate, inspect
 from cldistill.cli_group import group
 from cldistill.cli_instructions import instructions
-from cldistill.cli_look import check, plan, schema
-from cldistill.cli_plugins import plugins
 from cldistill.cli_report import report
-from cldistill.cli_run import run
 from cldistill.cli_study import study
 from cldistill.cli_teachers import teachers
 from cldistill.errors import CldistillError

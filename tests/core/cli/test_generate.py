@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cldistill import cli
+from cldistill.cli import main as cli
 from cldistill.closing import generate_command
 from cldistill.collection.collection import Collection
 

@@ -12,8 +12,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from cldistill import cli_launch
-from cldistill.cli_launch import Launch
+from cldistill.cli import launch as cli_launch
+from cldistill.cli.launch import Launch
 from cldistill.errors import LaunchError
 from cldistill.testing.environment import plugin_environment
 from cldistill.testing.runs import tiny_manifest

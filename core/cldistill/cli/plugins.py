@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from cldistill.catalogue import Catalogue, label, load_catalogue
-from cldistill.cli_options import JsonOption
+from cldistill.cli.options import JsonOption
 from cldistill.component import AnyComponent
 
 

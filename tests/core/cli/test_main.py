@@ -12,7 +12,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cldistill import cli, cli_files, cli_plugins, cli_run
+from cldistill.cli import collections as cli_files
+from cldistill.cli import main as cli
+from cldistill.cli import plugins as cli_plugins
+from cldistill.cli import run as cli_run
 from cldistill.component import Needs, Settings, base_model, loss_term
 from cldistill.errors import CheckpointError, ManifestError
 from cldistill.manifest.json_schema import manifest_schema
@@ -21,7 +24,7 @@ from cldistill.records import BaseDescription
 
 MEASURED = """
 import json, sys, time
-from cldistill.cli import main
+from cldistill.cli.main import main
 sys.argv = ["cldistill", *sys.argv[1:]]
 code = 0
 try:

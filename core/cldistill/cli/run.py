@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cldistill.cli_launch import command_words, start_missing_processes
-from cldistill.cli_options import ManifestArgument, SetOption
+from cldistill.cli.launch import command_words, start_missing_processes
+from cldistill.cli.options import ManifestArgument, SetOption
 from cldistill.errors import CheckpointError
 from cldistill.manifest.checked import CheckedManifest
 
