@@ -230,8 +230,7 @@ def _adapters(s: _Subject, context: BuildContext) -> None:
             shown[name] = s.predict()
         require(not _close(shown[name], bare), f"the adapter in slot {name!r} changes nothing")
     plain = _gradients(s, slots)
-    unused = [name for name, grad in plain.items() if not bool((grad != 0).any())]
-    require(not unused, f"adapting {len(unused)} of its targets has no effect, {unused[:1]} for one: leave them out")
+    _effects_of_targets(s, plain)
     _export(s, slots, context.root / "adapter.safetensors")
     calls: list[object] = []
 
@@ -244,6 +243,22 @@ def _adapters(s: _Subject, context: BuildContext) -> None:
     require(bool(calls), "enable_gradient_checkpointing(run) must call each block through run(function, *args)")
     off = [name for name, grad in plain.items() if not _close(checkpointed[name], grad)]
     require(not off, f"gradient checkpointing changes the gradient, of {off[:1]} for one")
+
+
+def _effects_of_targets(s: _Subject, gradients: Mapping[str, Tensor]) -> None:
+    """Every target but the idle ones must change the prediction, and no idle one may."""
+    require, idle = s.checker.require, set(s.description.idle)
+    reached = {name.removesuffix(".lora_B.weight"): bool((grad != 0).any()) for name, grad in gradients.items()}
+    unknown = sorted(idle - reached.keys())
+    require(not unknown, f"describes {unknown[:1]} as idle, which is none of its targets")
+    unused = [name for name, effect in reached.items() if not effect and name not in idle]
+    require(
+        not unused,
+        f"adapting {len(unused)} of its targets has no effect, {unused[:1]} for one: leave them out, or name them in "
+        "BaseDescription.idle if files for this family hold them",
+    )
+    busy = [name for name in reached if reached[name] and name in idle]
+    require(not busy, f"describes {busy[:1]} as idle, but adapting it changes what is predicted: take it out of idle")
 
 
 def _gradients(s: _Subject, slots: AdapterSlots) -> dict[str, Tensor]:
