@@ -1,0 +1,210 @@
+"""Faults that show rarely, late, elsewhere, or only in what the engine uses again: the kit must see each of them, too."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from cldistill import testing
+from cldistill.component import (
+    Forwards,
+    Needs,
+    Settings,
+    base_model,
+    loss_term,
+    prompt_isolator,
+    stream_router,
+)
+from cldistill.protocols import GuidanceMode, Keyed, UpdateContext
+from cldistill.records import EffectInfo, LossOutput, Prompts, Route, Tensors
+from cldistill.schedule import add_noise
+from cldistill.testing import ConformanceError, TinyBase, TinyBaseSettings
+from cldistill.testing.tiny_base_settings import describe_tiny_base
+
+torch.set_num_threads(1)
+
+
+class Nothing(Settings):
+    """No options."""
+
+
+def velocity_error(context: UpdateContext, sigma: Tensor | None = None) -> Tensor:
+    """Flow matching on the target at keyed noise: one graded call."""
+    target = context.batch.target
+    assert target is not None
+    noise = context.random.normal(target.shape, "noise")
+    sigma = drawn_sigma(context) if sigma is None else sigma
+    return (context.student(add_noise(target, noise, sigma), sigma) - (noise - target)).square().mean()
+
+
+def drawn_sigma(context: UpdateContext) -> Tensor:
+    return torch.rand(context.batch.size, generator=context.random.generator("sigma", per_rank=True))
+
+
+def call(context: UpdateContext) -> Tensor:
+    """Call the student once more."""
+    target = context.batch.target
+    assert target is not None
+    return context.student(target, torch.full((context.batch.size,), 0.1)).square().mean()
+
+
+def extra_by_chance(context: UpdateContext) -> Tensor:
+    return velocity_error(context) + (call(context) if context.random.uniform("more") < 0.02 else 0.0)
+
+
+def extra_by_data(context: UpdateContext) -> Tensor:
+    return velocity_error(context) + (call(context) if float(drawn_sigma(context)[0]) > 0.97 else 0.0)
+
+
+def extra_on_a_rank(context: UpdateContext) -> Tensor:
+    return velocity_error(context) + (call(context) if os.environ.get("RANK", "0") != "0" else 0.0)
+
+
+def extra_by_a_rank_s_draw(context: UpdateContext) -> Tensor:
+    return velocity_error(context) + (call(context) if context.random.uniform("m", per_rank=True) < 0.05 else 0.0)
+
+
+def extra_every_twenty_steps(context: UpdateContext) -> Tensor:
+    return velocity_error(context) + (call(context) if context.step % 20 == 19 else 0.0)
+
+
+def extra_after_a_warm_up(context: UpdateContext) -> Tensor:
+    return velocity_error(context) + (call(context) if context.step >= 800 else 0.0)
+
+
+def scaled_rollout(context: UpdateContext) -> Tensor:
+    rollout = context.rollout()
+    loss = context.student(rollout.x.clone(), rollout.sigma).square().mean()
+    rollout.x.mul_(0.5)
+    return loss
+
+
+def scaled_sample(context: UpdateContext) -> Tensor:
+    x0 = context.sample().data.clamp_(-0.1, 0.1)
+    return context.student(x0, torch.full((context.batch.size,), 0.5)).square().mean()
+
+
+def scaled_source(context: UpdateContext) -> Tensor:
+    loss = velocity_error(context)
+    context.batch.student.source["latents"].mul_(0.9)
+    return loss
+
+
+def constant_noise(context: UpdateContext) -> Tensor:
+    target = context.batch.target
+    assert target is not None
+    noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(42))
+    sigma = drawn_sigma(context)
+    return (context.student(add_noise(target, noise, sigma), sigma) - (noise - target)).square().mean()
+
+
+def constant_sigma(context: UpdateContext) -> Tensor:
+    return velocity_error(context, torch.rand(context.batch.size, generator=torch.Generator().manual_seed(0)))
+
+
+def constant_noise_of_the_global_generator(context: UpdateContext) -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        noise = torch.randn(context.batch.size, *context.batch.latent_shape)
+    return context.student(noise, torch.ones(context.batch.size)).square().mean()
+
+
+def endless_at_low_sigma(context: UpdateContext) -> Tensor:
+    sigma = drawn_sigma(context)
+    return velocity_error(context, sigma) * torch.log(sigma - 0.02).mean()
+
+
+def endless_near_one(context: UpdateContext) -> Tensor:
+    sigma = drawn_sigma(context)
+    return velocity_error(context, sigma) / (1.0 - (sigma * 1000).round() / 1000).min()
+
+
+def endless_gradient(context: UpdateContext) -> Tensor:
+    loss = velocity_error(context)
+    return loss + torch.sqrt(loss * float((drawn_sigma(context) - 0.1).clamp_min(0).min()))
+
+
+class Late:
+    """Weighs its loss less from its 1,000th call on."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, context: UpdateContext) -> Tensor:
+        self.calls += 1
+        return velocity_error(context) * (1.0 if self.calls < 1000 else 0.5)
+
+
+def late_closure() -> Callable[[UpdateContext], Tensor]:
+    turns = itertools.count()
+    return lambda context: velocity_error(context) * (1.0 if next(turns) < 1000 else 0.5)
+
+
+CALLS = 0
+
+
+def late_global(context: UpdateContext) -> Tensor:
+    global CALLS
+    CALLS += 1
+    return velocity_error(context) * (1.0 if CALLS < 1000 else 0.5)
+
+
+class Cached:
+    """Keeps what is a function of the batch alone: no fault."""
+
+    def __init__(self) -> None:
+        self.weights: dict[tuple[int, ...], Tensor] = {}
+
+    def __call__(self, context: UpdateContext) -> Tensor:
+        shape = context.batch.latent_shape
+        if shape not in self.weights:
+            self.weights[shape] = torch.ones(math.prod(shape))
+        return velocity_error(context) * self.weights[shape].mean()
+
+
+def term(loss: Callable[[UpdateContext], Tensor], **forwards: Any) -> Any:
+    declared = Needs(slot="student", targets=True, forwards=Forwards(**({"graded": 1} | forwards)))
+    return loss_term(
+        "faulty", "has a fault", Nothing, lambda s: declared, lambda s, c: lambda update: LossOutput(loss(update))
+    )
+
+
+def test_a_term_that_caches_what_the_batch_decides_passes() -> None:
+    testing.check_loss_term(term(Cached()), fresh=False)
+
+
+@pytest.mark.parametrize(
+    ("component", "message"),
+    [
+        (term(extra_by_chance), r"Forwards\(graded=1\), but an update had graded=2 .*chance, data, step nor rank"),
+        (term(extra_by_data), "an update had graded=2"),
+        (term(extra_on_a_rank), r"an update had graded=2 \(step \d+, rank [12]"),
+        (term(extra_by_a_rank_s_draw), "an update had graded=2"),
+        (term(extra_every_twenty_steps), r"an update had graded=2 \(step \d*[13579]9, rank"),
+        (term(extra_after_a_warm_up), r"an update had graded=2 \(step \d{3,}, rank"),
+        (term(scaled_rollout, rollout=True), r"changed context.rollout\(\).x in place"),
+        (term(scaled_sample, rollout=True, sample=1), r"changed context.sample\(\) in place"),
+        (term(scaled_source), r"changed context.batch.student.source\['latents'\] in place"),
+        (term(constant_noise), "constant seed .* draw from context.random"),
+        (term(constant_sigma), "constant seed"),
+        (term(constant_noise_of_the_global_generator), "constant seed"),
+        (term(endless_at_low_sigma), "its loss is nan on ordinary numbers .*called at sigma 0.0"),
+        (term(endless_near_one), "its loss is inf on ordinary numbers .*0.999"),
+        (term(endless_gradient), "gradient in slot 'student' is not finite .*at sigma"),
+        (term(Late()), "changes .*calls with each call: keep no state"),
+        (term(late_closure()), r"changes .*closure turns\) with each call"),
+        (term(late_global), r"changes .*global CALLS\) with each call"),
+    ],
+)  # fmt: skip
+def test_each_rare_fault_of_a_loss_is_named(component: Any, message: str) -> None:
+    with pytest.raises(ConformanceError, match=message):
+        testing.check_loss_term(component, fresh=False)
