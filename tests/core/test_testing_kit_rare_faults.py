@@ -7,6 +7,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -208,3 +210,132 @@ def test_a_term_that_caches_what_the_batch_decides_passes() -> None:
 def test_each_rare_fault_of_a_loss_is_named(component: Any, message: str) -> None:
     with pytest.raises(ConformanceError, match=message):
         testing.check_loss_term(component, fresh=False)
+
+
+def one_of(effects: Sequence[str], number: int) -> Route:
+    return Route("effect", {effects[number % len(effects)]: 1.0})
+
+
+class Salted:
+    """Draws by the salted hash of text."""
+
+    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+        return one_of(effects, hash(f"{effects[0]}/{step}"))
+
+
+class SaltedTuple:
+    """Draws by the salted hash of a tuple."""
+
+    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+        return one_of(effects, hash((effects[0], step)))
+
+
+class Environmental:
+    """Takes a share from the environment when it is built."""
+
+    def __init__(self) -> None:
+        self.share = float(os.environ.get("ROUTER_SHARE", "0.5"))
+
+    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+        return one_of(effects, int(random.uniform("effect") > self.share))
+
+
+class RankOfTheLauncher:
+    """Gives each process its own effect."""
+
+    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+        return one_of(effects, int(os.getenv("LOCAL_RANK", "0")) + step)
+
+
+class Timed:
+    """Draws by the clock."""
+
+    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+        return one_of(effects, time.perf_counter_ns())
+
+
+class Rare:
+    """Yields a stream that it does not describe, once in 5,000 updates."""
+
+    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+        return Route("bonus" if random.uniform("bonus") < 2e-4 else "effect", {effects[0]: 1.0})
+
+
+class Eventual:
+    """Yields a stream that it does not describe from step 2,000 on."""
+
+    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+        return Route("effect" if step < 2000 else "fine", {effects[0]: 1.0})
+
+
+class LateTurns:
+    """Takes turns instead of drawing, but not before its 5,000th call."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+
+    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+        self.turn += 1
+        return one_of(effects, step if self.turn < 5000 else self.turn)
+
+
+EFFECT_STREAM = Needs(streams=frozenset({"effect"}))
+
+
+@pytest.mark.parametrize(
+    ("router", "needs", "message"),
+    [
+        (Salted, EFFECT_STREAM, r"depends on hash\(\): Python salts"),
+        (SaltedTuple, EFFECT_STREAM, r"depends on hash\(\): Python salts"),
+        (Environmental, EFFECT_STREAM, "environment variable ROUTER_SHARE: make it an option"),
+        (RankOfTheLauncher, EFFECT_STREAM, "environment variable LOCAL_RANK"),
+        (Timed, EFFECT_STREAM, "another order of calls"),
+        (Rare, EFFECT_STREAM, r"yields the stream 'bonus' in step \d+, but describes \['effect'\]"),
+        (Eventual, EFFECT_STREAM, "yields the stream 'fine' in step 2000, but describes"),
+        (Rare, Needs(), r"describe must name the streams .* Needs\(streams=frozenset"),
+        (LateTurns, EFFECT_STREAM, "changes .*turn with each call: keep no state"),
+    ],
+)
+def test_each_rare_fault_of_a_router_is_named(router: Callable[[], Any], needs: Needs, message: str) -> None:
+    component = stream_router("faulty", "has a fault", Nothing, lambda s: needs, lambda s, c: router())
+    with pytest.raises(ConformanceError, match=message):
+        testing.check_stream_router(component, fresh=False)
+
+
+SET_ROUTER = """
+from cldistill.component import Needs, Settings, stream_router
+from cldistill.records import Route
+class Options(Settings): pass
+class Router:
+    def route(self, random, step, effects):
+        return Route("effect", {list(set(effects))[random.integer(len(effects), "effect")]: 1.0})
+def describe(settings): return Needs(streams=frozenset({"effect"}))
+def build(settings, context): return Router()
+component = stream_router("faulty", "draws from a set", Options, describe, build)
+"""
+
+
+def test_a_route_that_hangs_on_the_order_of_a_set_is_seen_in_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_router_from_a_set.py").write_text(SET_ROUTER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConformanceError, match="another process gets other routes: Python salts .*sorted"):
+        testing.check_stream_router(import_module("a_router_from_a_set").component)
+
+
+class SaltedTriggers:
+    """Makes a word of an effect's salted hash."""
+
+    def isolate(self, effect: EffectInfo) -> Prompts:
+        trigger = f"zq{abs(hash(effect.name)) % 10**9}x"
+        return Prompts(f"{trigger} {effect.prompt}", effect.prompt, trigger=trigger)
+
+    def general(self, instruction: str) -> Prompts:
+        return Prompts(instruction, instruction)
+
+
+def test_triggers_of_the_salted_hash_are_named() -> None:
+    component = prompt_isolator("faulty", "has a fault", Nothing, lambda s: Needs(), lambda s, c: SaltedTriggers())
+    with pytest.raises(ConformanceError, match=r"depends on hash\(\)"):
+        testing.check_prompt_isolator(component, fresh=False)
