@@ -7,10 +7,12 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL.Image import Image
@@ -120,6 +122,11 @@ def constant_noise_of_the_global_generator(context: UpdateContext) -> Tensor:
     return context.student(noise, torch.ones(context.batch.size)).square().mean()
 
 
+def constant_noise_of_numpy(context: UpdateContext) -> Tensor:
+    drawn = np.random.default_rng(0).standard_normal((context.batch.size, *context.batch.latent_shape))
+    return context.student(torch.from_numpy(drawn).float(), torch.ones(context.batch.size)).square().mean()
+
+
 def endless_at_low_sigma(context: UpdateContext) -> Tensor:
     sigma = drawn_sigma(context)
     return velocity_error(context, sigma) * torch.log(sigma - 0.02).mean()
@@ -132,7 +139,7 @@ def endless_near_one(context: UpdateContext) -> Tensor:
 
 def endless_gradient(context: UpdateContext) -> Tensor:
     loss = velocity_error(context)
-    return loss + torch.sqrt(loss * float((drawn_sigma(context) - 0.1).clamp_min(0).min()))
+    return loss + torch.sqrt(loss * float((drawn_sigma(context) - 0.01).clamp_min(0).min()))
 
 
 class Late:
@@ -199,6 +206,7 @@ def test_a_term_that_caches_what_the_batch_decides_passes() -> None:
         (term(constant_noise), "constant seed .* draw from context.random"),
         (term(constant_sigma), "constant seed"),
         (term(constant_noise_of_the_global_generator), "constant seed"),
+        (term(constant_noise_of_numpy), "constant seed"),
         (term(endless_at_low_sigma), "its loss is nan on ordinary numbers .*called at sigma 0.0"),
         (term(endless_near_one), "its loss is inf on ordinary numbers .*0.999"),
         (term(endless_gradient), "gradient in slot 'student' is not finite .*at sigma"),
@@ -339,3 +347,121 @@ def test_triggers_of_the_salted_hash_are_named() -> None:
     component = prompt_isolator("faulty", "has a fault", Nothing, lambda s: Needs(), lambda s, c: SaltedTriggers())
     with pytest.raises(ConformanceError, match=r"depends on hash\(\)"):
         testing.check_prompt_isolator(component, fresh=False)
+
+
+class EndlessAtLowSigma(TinyBase):
+    """Converts from another parameterisation, and divides by what vanishes."""
+
+    def predict(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors) -> Tensor:
+        v = super().predict(x, sigma, source, prompt)
+        return v / (sigma > 0.005).float().reshape(-1, *[1] * (v.ndim - 1))
+
+
+class EndlessAtOne(TinyBase):
+    """Divides by 1 - sigma, which is 0 where sampling starts."""
+
+    def predict(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors) -> Tensor:
+        v = super().predict(x, sigma, source, prompt)
+        rest = (1 - sigma).reshape(-1, *[1] * (v.ndim - 1))
+        return v * rest / rest
+
+
+class Scaling(TinyBase):
+    """Scales its latents in place."""
+
+    def predict(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors) -> Tensor:
+        v = super().predict(x, sigma, source, prompt)
+        x.mul_(0.5)
+        return v
+
+
+class Muting(TinyBase):
+    """Zeroes the padding of prompts in place, and a little more."""
+
+    def predict(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors) -> Tensor:
+        v = super().predict(x, sigma, source, prompt)
+        prompt["embeds"][:, -1] = 0
+        return v
+
+
+class Guiding(TinyBase):
+    """Combines velocities in place."""
+
+    def guide(self, conditional: Tensor, unconditional: Tensor, scale: float, mode: GuidanceMode) -> Tensor:
+        guided = super().guide(conditional.clone(), unconditional.clone(), scale, mode)
+        unconditional.copy_(guided)
+        return guided
+
+
+class Clamping(TinyBase):
+    """Clamps latents in place before it decodes them."""
+
+    def decode(self, x0: Tensor, source: Tensors) -> list[Image]:
+        return super().decode(x0.mul_(0.5), source)
+
+
+class Shrinking(TinyBase):
+    """Shrinks the picture that it is given."""
+
+    def encode_source(self, pictures: Sequence[Image]) -> Tensors:
+        encoded = super().encode_source(pictures)
+        pictures[0].paste((0, 0, 0), (0, 0, 1, 1))
+        return encoded
+
+
+class SaltedFingerprint(TinyBase):
+    """Names its cache by the salted hash of its settings' text."""
+
+    def __init__(self, settings: TinyBaseSettings) -> None:
+        super().__init__(settings)
+        self.fingerprint = str(hash(settings.model_dump_json()))
+
+
+def check_base(kind: Callable[[TinyBaseSettings], TinyBase], idle: Sequence[str] = ()) -> None:
+    def describe(settings: TinyBaseSettings) -> Needs:
+        described = describe_tiny_base(settings).base
+        assert described is not None
+        return Needs(base=replace(described, idle=tuple(idle)) if idle else described)
+
+    component = base_model("faulty", "has a fault", TinyBaseSettings, describe, lambda s, c: kind(s))
+    testing.check_base_model(component, fresh=False)
+
+
+@pytest.mark.parametrize(
+    ("faulty", "message"),
+    [
+        (EndlessAtLowSigma, "not finite at sigma 0.0001, 0.001; every sigma"),
+        (EndlessAtOne, "not finite at sigma 1; every sigma .*guard divisions"),
+        (Scaling, "predict changes x in place"),
+        (Muting, r"predict changes prompt\['embeds'\] in place"),
+        (Guiding, "guide changes unconditional in place"),
+        (Clamping, "decode changes x0 in place"),
+        (Shrinking, "encode_source changes its picture in place"),
+        (SaltedFingerprint, r"its fingerprint depends on hash\(\)"),
+    ],
+)
+def test_each_rare_fault_of_a_base_is_named(faulty: type[TinyBase], message: str) -> None:
+    with pytest.raises(ConformanceError, match=message):
+        check_base(faulty)
+
+
+def test_a_base_that_names_the_wrong_idle_targets_is_named() -> None:
+    with pytest.raises(ConformanceError, match=r"'blocks.0.to_q'.* as idle, but adapting it changes"):
+        check_base(TinyBase, ["blocks.0.to_q"])
+    with pytest.raises(ConformanceError, match=r"'x_in'.* as idle, which is none of its targets"):
+        check_base(TinyBase, ["x_in"])
+
+
+class Unread(TinyBase):
+    """Has targets that reach nothing: the last block's MLP is left out."""
+
+    def __init__(self, settings: TinyBaseSettings) -> None:
+        super().__init__(settings)
+        last: Any = self.network.blocks[-1]
+        last.forward = lambda x, known, mask: x + last.to_out(last.to_v(x) + last.to_q(x) * last.to_k(x))
+
+
+def test_targets_without_effect_are_named_unless_they_are_described_as_idle() -> None:
+    with pytest.raises(ConformanceError, match="adapting 2 of its targets has no effect.*BaseDescription.idle"):
+        check_base(Unread)
+    check_base(Unread, ["blocks.1.up", "blocks.1.down"])

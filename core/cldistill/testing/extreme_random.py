@@ -7,7 +7,9 @@ from functools import cache
 from hashlib import blake2b
 from types import TracebackType
 from typing import Any, Self
+from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,6 +18,7 @@ from cldistill.random import KeyedRandom
 
 TURNS = 64
 """Parts of [0, 1): in as many turns every key has drawn from each of them."""
+DEFAULT_RNG = np.random.default_rng
 EDGE = 1e-4
 """Distance from 0 and from 1 of the draws of the first and of the last part."""
 
@@ -70,11 +73,13 @@ class ExtremeRandom(KeyedRandom):
 
 
 class Draws(TorchDispatchMode):
-    """Notes what torch draws inside, whoever's generator it comes from: a digest of each result, by its number of values."""
+    """Notes what torch draws inside, whoever's generator it comes from: a digest of each result, by its number of values;
+    of numpy's generators the seeds."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: dict[str, int] = {}
+        self._patch = mock.patch.object(np.random, "default_rng", self._numpy)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation, and note its result if it is a draw of real numbers."""
@@ -83,8 +88,15 @@ class Draws(TorchDispatchMode):
             self.seen[blake2b(out.detach().cpu().double().numpy().tobytes()).hexdigest()] = out.numel()
         return out
 
+    def _numpy(self, seed: Any = None) -> np.random.Generator:
+        """Make a generator of numpy; one number, its seed, stands for all that it draws."""
+        if seed is not None:
+            self.seen[f"numpy, seed {seed!r}"] = 1
+        return DEFAULT_RNG(seed)
+
     def __enter__(self) -> Self:
         """Begin to watch."""
+        self._patch.start()
         super().__enter__()
         return self
 
@@ -92,4 +104,5 @@ class Draws(TorchDispatchMode):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop watching."""
+        self._patch.stop()
         super().__exit__(kind, error, trace)
