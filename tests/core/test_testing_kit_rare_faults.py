@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -328,7 +328,7 @@ def test_a_route_that_hangs_on_the_order_of_a_set_is_seen_in_another_process(
 ) -> None:
     (tmp_path / "a_router_from_a_set.py").write_text(SET_ROUTER)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ConformanceError, match="another process gets other routes: Python salts .*sorted"):
+    with pytest.raises(ConformanceError, match=r"another process gets other routes: Python salts .*sorted"):
         testing.check_stream_router(import_module("a_router_from_a_set").component)
 
 
@@ -462,6 +462,6 @@ class Unread(TinyBase):
 
 
 def test_targets_without_effect_are_named_unless_they_are_described_as_idle() -> None:
-    with pytest.raises(ConformanceError, match="adapting 2 of its targets has no effect.*BaseDescription.idle"):
+    with pytest.raises(ConformanceError, match=r"adapting 2 of its targets has no effect.*BaseDescription.idle"):
         check_base(Unread)
     check_base(Unread, ["blocks.1.up", "blocks.1.down"])

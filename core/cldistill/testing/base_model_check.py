@@ -111,7 +111,9 @@ def _attributes(s: _Subject, rebuild: Callable[[], BaseModel]) -> None:
     )
     with salted_hashes():
         salted, prompt = rebuild().fingerprint, base.encode_prompt(SHORT, s.pictures[:1])
-    require(salted == base.fingerprint, f"its fingerprint depends on hash(), so that no other run hits its cache: {SALTED}")
+    require(
+        salted == base.fingerprint, f"its fingerprint depends on hash(), so that no other run hits its cache: {SALTED}"
+    )
     require(_same(prompt, base.encode_prompt(SHORT, s.pictures[:1])), f"encode_prompt depends on hash(): {SALTED}")
 
 
@@ -222,7 +224,8 @@ def _every_sigma(s: _Subject) -> None:
 
 def _leaves_arguments_alone(s: _Subject, size: tuple[int, int]) -> None:
     """What the engine passes is what it caches and passes again: no method may write into it."""
-    base, first, velocities = s.base, picture(8, size), {"conditional": s.noise.clone(), "unconditional": s.noise.flip(0)}
+    base, first = s.base, picture(8, size)
+    velocities = {"conditional": s.noise.clone(), "unconditional": s.noise.flip(0)}
     row = {**base.encode_source([picture(8, size)])}
     x0, single = s.noise[:1].clone(), base.collate([row])
     given = {"x": s.noise, "sigma": s.sigma} | {f"source[{name!r}]": value for name, value in s.source.items()}

@@ -141,9 +141,7 @@ def _check_fresh(checker: Checker, component: AnyComponent, settings: Settings, 
         "ask": None if ask is None else ask.__name__,
     }  # fmt: skip
     command, environment = [sys.executable, "-c", _SCRIPT], other_process()
-    done = subprocess.run(
-        command, input=json.dumps(job), capture_output=True, text=True, check=False, env=environment
-    )
+    done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=False, env=environment)
     checker.require(
         done.returncode == 0,
         "cannot be described in an interpreter of its own (settings, describe and build must be importable from modules; "

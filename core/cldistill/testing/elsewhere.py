@@ -111,7 +111,9 @@ def reason(ask: Callable[[], Any]) -> str | None:
             except Exception:  # a value that the variable cannot have says nothing
                 same = True
         if not same:
-            return f"depends on the environment variable {name}: make it an option of the part, which the manifest records"
+            return (
+                f"depends on the environment variable {name}: make it an option of the part, which the manifest records"
+            )
     with salted_hashes():
         if ask() != expected:
             return f"depends on hash(): {SALTED}"

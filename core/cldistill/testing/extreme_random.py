@@ -72,12 +72,12 @@ class ExtremeRandom(KeyedRandom):
         return replace(self, prefix=(*self.prefix, *key))
 
 
-class Draws(TorchDispatchMode):
+class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes what torch draws inside, whoever's generator it comes from: a digest of each result, by its number of values;
     of numpy's generators the seeds."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: dict[str, int] = {}
         self._patch = mock.patch.object(np.random, "default_rng", self._numpy)
 
@@ -97,7 +97,7 @@ class Draws(TorchDispatchMode):
     def __enter__(self) -> Self:
         """Begin to watch."""
         self._patch.start()
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
@@ -105,4 +105,4 @@ class Draws(TorchDispatchMode):
     ) -> None:
         """Stop watching."""
         self._patch.stop()
-        super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]

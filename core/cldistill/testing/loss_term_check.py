@@ -175,8 +175,8 @@ class _Case:
             said = getattr(declared, name)
             require(
                 made == said,
-                f"describe says Forwards({name}={said!r}), but an update had {name}={made!r} ({_where(context)}): `plan` counts "
-                "on it, and all ranks must make the same calls in every step, so neither chance, data, step nor rank may "
+                f"describe says Forwards({name}={said!r}), but an update had {name}={made!r} ({_where(context)}): `plan` "
+                "counts on it, and all ranks must make the same calls in every step, so neither chance, data, step nor rank may "
                 "decide about one",
             )
         asked = any(call.slot == TEACHER for call in own)

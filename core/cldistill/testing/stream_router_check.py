@@ -42,7 +42,9 @@ def check_stream_router(
     for effects in ([effect.name for effect in EFFECTS], [EFFECTS[0].name]):
         with checker.leaves_global_random_alone("draw from the `random` that route() is given"):
             drawn = [_route(router, step, effects) for step in steps]
-        rare = [draw_route(router, ExtremeRandom(7, turn=turn), step, effects) for step in LATE for turn in range(TURNS)]
+        rare = [
+            draw_route(router, ExtremeRandom(7, turn=turn), step, effects) for step in LATE for turn in range(TURNS)
+        ]
         for step, route in [*zip(steps, drawn, strict=True), *zip(sorted(LATE * TURNS), rare, strict=True)]:
             _well_formed(checker, route, effects)
             _described(checker, needs, route, step)
@@ -73,9 +75,7 @@ def _described(checker: Checker, needs: Needs, route: Route, step: int) -> None:
         f"yields the stream {stream!r} in step {step}, but describes {sorted(said)}: losses on it would not be checked",
     )
     begins = needs.begins.get(stream, 0)
-    require(
-        step >= begins, f"yields the stream {stream!r} in step {step}, but describes that it begins at {begins}"
-    )
+    require(step >= begins, f"yields the stream {stream!r} in step {step}, but describes that it begins at {begins}")
     require(
         GENERAL not in route.pools or needs.general, "draws from the general pool, so describe must say general=True"
     )
