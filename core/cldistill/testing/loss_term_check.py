@@ -49,7 +49,7 @@ def check_loss_term(
         loss: LossTerm = component.build(settings, context)
     cases = []
     for layout, guidance, size in (("tokens", 1.0, 2), ("image", 3.0, 1)):
-        base = TinyBaseSettings.model_validate({"layout": layout, "guidance_scale": guidance})
+        base = TinyBaseSettings.model_validate({"layout": layout, "guidance_scale": guidance, "layers": 1})
         for stream in sorted(needs.streams or {"effect", GENERAL}):
             cases.append(_Case(checker, needs, loss, base, stream, size))
             cases[-1].check(set(through))
@@ -176,7 +176,7 @@ class _Case:
             require(
                 made == said,
                 f"describe says Forwards({name}={said!r}), but an update had {name}={made!r} ({_where(context)}): `plan` "
-                "counts on it, and all ranks must make the same calls in every step, so neither chance, data, step nor rank may "
+                "counts on it, and all ranks make the same calls in every step: neither chance, data, step nor rank may "
                 "decide about one",
             )
         asked = any(call.slot == TEACHER for call in own)
