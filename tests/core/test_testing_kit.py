@@ -24,7 +24,9 @@ from cldistill_plugins.teachers import plugin as teachers
 
 torch.set_num_threads(1)
 PARTS = {
-    component.name: component for module in (tiny_plugin, collectionlora, teachers) for component in register(module)
+    component.name: component
+    for module in (tiny_plugin, collectionlora, teachers)
+    for component in register(module).components
 }
 
 

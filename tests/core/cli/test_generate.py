@@ -14,8 +14,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cldistill.cli import main as cli
-from cldistill.closing import generate_command
 from cldistill.collection.collection import Collection
+from cldistill_plugins.evaluation.end_of_run import generate_command
 
 
 def generate(*words: object) -> Any:
