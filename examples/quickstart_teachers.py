@@ -22,11 +22,12 @@ from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import effect_items
 from cldistill.manifest.checked import default_cache
-from cldistill.pairs import PairsJob, PairsSettings, train_pairs
 from cldistill.protocols import BaseModel
 from cldistill.storage.tensors import TensorCache
 from cldistill.weights import LoraWeights
 from cldistill_plugins.effectbench.bank import SIX
+from cldistill_plugins.teachers.from_pairs import FromPairsSettings
+from cldistill_plugins.teachers.pairs import PairsJob, train_pairs
 
 BASE_OPTIONS = {
     "model": "package:cldistill_plugins.miniature/pipeline",
@@ -48,7 +49,7 @@ def build_base(cache: Path) -> BaseModel:
     return base
 
 
-def train_teacher(name: str, out: Path, settings: PairsSettings, cache: Path) -> Path:
+def train_teacher(name: str, out: Path, settings: FromPairsSettings, cache: Path) -> Path:
     """Train one effect's teacher (or fetch it from the cache) and write it in half precision."""
     base = build_base(cache)
     effect = SIX[name]
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--cache", type=Path, default=default_cache())
     arguments = parser.parse_args()
-    settings = PairsSettings(
+    settings = FromPairsSettings(
         steps=arguments.steps, rank=arguments.rank, alpha=float(arguments.rank), lr=3e-3, end_lr=1e-5, warmup=20,
         batch_size=8, ema=0.995, flip=True,
     )  # fmt: skip

@@ -1,15 +1,42 @@
-"""Shared fixtures: a tiny pipeline of the real classes, and a whole run of two effects on it."""
+"""Shared fixtures: a tiny pipeline of the real classes, a run of two effects on it, and a little world of fake components.
+
+The fakes are torch-free, as in real plugins; a manifest folder uses all of them.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
+from pydantic import Field
+
+from cldistill.catalogue import Catalogue
+from cldistill.component import (
+    AnyComponent,
+    BuildContext,
+    Forwards,
+    LocalPath,
+    Needs,
+    Settings,
+    base_model,
+    loss_term,
+    observer,
+    prompt_isolator,
+    stream_router,
+    teacher_source,
+)
+from cldistill.manifest.check import validate
+from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.load import load_manifest
+from cldistill.plugins import LoadedPlugin, Owner, PluginSet
+from cldistill.records import GENERAL, BaseDescription, EffectInfo, Prompts
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -95,3 +122,175 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep every test's cache to itself."""
     monkeypatch.setenv("CLDISTILL_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+BLOCK = {"attn.to_q": (64, 64), "attn.to_out.0": (64, 64), "mlp.net.2": (64, 256)}
+
+
+class BaseSettings(Settings):
+    model: LocalPath | None = None
+    width: int = Field(64, ge=8)
+    guidance: float = 5.0
+
+
+class LossSettings(Settings):
+    tau_max: float = Field(750.0, gt=0, le=1000)
+    tau_min: float = Field(500.0, ge=0)
+
+
+class RouterSettings(Settings):
+    p_switch: float = Field(0.5, ge=0, le=1)
+    mixed_until: int | None = 0
+    """None: a mixed stream that never ends."""
+
+
+class FileSettings(Settings):
+    path: LocalPath
+    scale: float = 1.0
+
+
+class Nothing(Settings):
+    pass
+
+
+def describe_base(settings: BaseSettings) -> Needs:
+    modules = {f"blocks.{index}.{name}": shape for index in range(2) for name, shape in BLOCK.items()}
+    targets = tuple(name for name in modules if "attn" in name)
+    return Needs(
+        base=BaseDescription(
+            parameters=10_000, modules=modules, targets=targets, latent_tokens=16, channels=64, hidden=64, layers=2,
+            guidance_scale=settings.guidance, encoder_bytes=5_000,
+        )
+    )  # fmt: skip
+
+
+def describe_router(settings: RouterSettings) -> Needs:
+    shares = {"effect": settings.p_switch, GENERAL: 1 - settings.p_switch, "mixed": settings.mixed_until != 0}
+    streams = frozenset(name for name, share in shares.items() if share)
+    mixed = {"mixed": settings.mixed_until} if settings.mixed_until != 0 else {}
+    return Needs(streams=streams, general=settings.p_switch < 1, mixed=mixed)
+
+
+def unbuildable(settings: Any, context: BuildContext) -> Any:
+    raise AssertionError("check and plan must not build this")
+
+
+class Isolator:
+    def isolate(self, effect: EffectInfo) -> Prompts:
+        return Prompts(f"trig-{effect.name} {effect.prompt}", effect.prompt, trigger=f"trig-{effect.name}")
+
+    def general(self, instruction: str) -> Prompts:
+        return Prompts(instruction, instruction)
+
+
+def fake_components() -> tuple[AnyComponent, ...]:
+    """Return one or more components of every kind, shaped like the built-in ones."""
+    effect = frozenset({"effect"})
+    bs = Forwards(rollout=True, graded=1, plain=1, teacher=1)
+    ts = Forwards(graded=1, plain=1, teacher=1)
+    critic = frozenset({"critic"})
+    return (
+        base_model("tiny", "a base", BaseSettings, describe_base, unbuildable),
+        teacher_source(
+            "file", "a file", FileSettings, lambda s: Needs(adapter=s.path, adapter_scale=s.scale), unbuildable
+        ),
+        teacher_source("trained", "a trainer", Nothing, lambda s: Needs(pairs=True, rank=4), unbuildable),
+        teacher_source("bare", "the base", Nothing, lambda s: Needs(), unbuildable),
+        stream_router("dual", "two streams", RouterSettings, describe_router, unbuildable),
+        prompt_isolator("triggers", "triggers", Nothing, lambda s: Needs(), lambda s, c: Isolator()),
+        loss_term("bs", "bs", Nothing, lambda s: Needs("student", critic, teacher=True, forwards=bs), unbuildable),
+        loss_term(
+            "ts", "ts", LossSettings,
+            lambda s: Needs(
+                "student", critic, effect, targets=True, teacher=True, forwards=ts, sampler_below=s.tau_max / 1000
+            ),
+            unbuildable,
+        ),
+        loss_term(
+            "fm", "fm", Nothing, lambda s: Needs("student", targets=True, forwards=Forwards(graded=1)), unbuildable
+        ),
+        loss_term(
+            "score", "critic", Nothing,
+            lambda s: Needs("critic", forwards=Forwards(rollout=True, sample=1, graded=1)), unbuildable,
+        ),
+        observer("board", "a tracker", Nothing, lambda s: Needs(packages=("no_such_package_here",)), unbuildable),
+    )  # fmt: skip
+
+
+def make_catalogue(*components: AnyComponent) -> Catalogue:
+    """Return a catalogue of the fake components and ``components``."""
+    owner = Owner("fakes", "fake-plugins", "1.0")
+    return Catalogue(PluginSet((LoadedPlugin(owner, (*fake_components(), *components)),)))
+
+
+def valid_manifest() -> dict[str, Any]:
+    """Return a manifest with nothing wrong in it."""
+    return {
+        "cldistill": 1,
+        "name": "two-effects",
+        "base": {"use": "tiny"},
+        "effects": [
+            {"name": "manga", "prompt": "turn into manga", "teacher": {"use": "bare"}, "pairs": "data/manga"},
+            {"name": "gold", "prompt": "turn into gold", "teacher": {"use": "trained"}, "pairs": "data/gold"},
+        ],
+        "general": {"images": "data/general", "instructions": "data/general.jsonl"},
+        "router": {"use": "dual", "options": {"p_switch": 0.5}},
+        "prompts": {"use": "triggers"},
+        "losses": [
+            {"use": "bs"},
+            {"use": "ts", "options": {"tau_max": 750}},
+            {"use": "fm", "streams": ["effect"]},
+            {"use": "score"},
+        ],
+        "slots": {"student": {"rank": 8, "lr": 1e-4, "ema": 0.999}, "critic": {"rank": 8, "updates": 5}},
+        "sampler": {"steps": 8},
+        "targets": {"from": "teacher", "steps": 40},
+        "train": {"generator_steps": 100},
+    }
+
+
+@dataclass
+class World:
+    """A folder with data and a manifest, and the catalogue that it is checked with."""
+
+    root: Path
+    data: dict[str, Any]
+    catalogue: Catalogue
+
+    def write(self) -> Path:
+        """Write the manifest as it now stands."""
+        path = self.root / "manifest.yaml"
+        path.write_text(yaml.safe_dump(self.data, sort_keys=False), encoding="utf-8")
+        return path
+
+    def check(self, *overrides: str, files: bool = True) -> CheckedManifest:
+        """Write and validate the manifest."""
+        name = self.write().name  # relative, as most people would type it
+        return validate(load_manifest(name, overrides), self.catalogue, files=files)
+
+    def line(self, text: str) -> int:
+        """Return the line of the written manifest that holds ``text``."""
+        lines = (self.root / "manifest.yaml").read_text(encoding="utf-8").splitlines()
+        return next(number for number, line in enumerate(lines, start=1) if text in line)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world in which everything fits; tests break one thing each. The current folder is its root."""
+    for effect in ("manga", "gold"):
+        for side in ("source", "target"):
+            folder = tmp_path / "data" / effect / side
+            folder.mkdir(parents=True)
+            for stem in ("a", "b"):
+                Image.new("RGB", (8, 8)).save(folder / f"{stem}.png")
+    (tmp_path / "data/general").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "data/general/cat.png")
+    (tmp_path / "data/general.jsonl").write_text('{"image": "cat.png", "instruction": "make it darker"}\n')
+    monkeypatch.chdir(tmp_path)
+    return World(tmp_path, valid_manifest(), make_catalogue())
+
+
+@pytest.fixture
+def catalogue_of() -> Callable[..., Catalogue]:
+    """Make a catalogue of the fakes and further components."""
+    return make_catalogue

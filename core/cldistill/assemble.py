@@ -22,7 +22,7 @@ from cldistill.manifest.checked import CheckedManifest, default_cache
 from cldistill.manifest.models import Slot
 from cldistill.manifest.resolved import manifest_digest, resolved_text
 from cldistill.precision import run_under_autocast
-from cldistill.prepare import Workshop, effect_pools, general_pool, item_prompts, make_bank, prepare
+from cldistill.prepare import Preparation, effect_pools, general_pool, item_prompts, make_bank, prepare
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages, Stages
 from cldistill.protocols import BaseModel, PromptIsolator
@@ -56,33 +56,16 @@ def assemble(
     Raises:
         Stopped: ``stop`` said so while teachers were trained, or pictures, prompts and targets prepared.
     """
-    manifest, accelerator = checked.manifest, make_accelerator(checked)
-    make_deterministic(manifest.train.deterministic)
-    if not accelerator.is_main_process or stages is None:
-        stages = SilentStages()
-    context = BuildContext(
-        root=checked.file.root, cache=cache or default_cache(), output=output,
-        device=str(accelerator.device), seed=manifest.train.seed, effects=checked.effects,
-    )  # fmt: skip
+    manifest = checked.manifest
+    accelerator, context = start(checked, output, cache)
     watching = (*observers, *(part.build(context) for part in checked.observers))
     check_observers(watching)  # before hours of preparation, not after them
     router = checked.router.build(context)  # before anything slow: it may refuse its options
     random = KeyedRandom(manifest.train.seed, accelerator.process_index, context.device)
-    with stages.stage("loading the base model", 1) as advance:
-        base: BaseModel = checked.base.build(context)
-        base.to(context.device)
-        run_under_autocast(base, accelerator)
-        advance(1)
+    preparation = load_base(checked, accelerator, context, stages, stop)
+    base, slots = preparation.base, preparation.slots
     configs = tuple(slot_config(name, slot, checked) for name, slot in manifest.slots.items())
-    slots = add_slots(base, configs, checked, random)
-    workshop = Workshop(
-        base=base, slots=slots, encoder=Encoder(base, TensorCache(context.cache / "encodings")),
-        sampler=TeacherSampler(
-            base, slots, Schedule(manifest.targets.steps if manifest.targets else 40, teacher_shift(checked)),
-            random.child("targets"), context.device,
-        ),
-        accelerator=accelerator, cache=context.cache, stages=stages, stop=stop,
-    )  # fmt: skip
+    add_slots(base, slots, configs, checked, random)
     isolator: PromptIsolator = checked.prompts.build(context)
     prompts = isolate_all(isolator, base, checked)
     terms = make_terms(checked, context)
@@ -92,11 +75,11 @@ def assemble(
     if choose is not None:
         rows = choose(rows)
         targeted, trained = list(rows), [name for name in trained if name in rows]
-    bank = make_bank(workshop, checked.effects, teacher_sources(checked, context), pools, trained)
+    bank = make_bank(preparation, checked.effects, teacher_sources(checked, context), pools, trained)
     if accelerator.is_main_process:  # the exported file will be compared on it
-        fixed_probe(base, prompts[checked.effects[0].name].student, workshop.encoder.cache)
+        fixed_probe(base, prompts[checked.effects[0].name].student, preparation.encoder.cache)
     dataset = prepare(
-        workshop, rows, bank, manifest.targets.origin if manifest.targets else None, targeted,
+        preparation, rows, bank, manifest.targets.origin if manifest.targets else None, targeted,
         later_rows(manifest, checked.effects, prompts),
     )  # fmt: skip
     return Run(
@@ -109,10 +92,7 @@ def assemble(
         checkpoint_every=manifest.train.checkpoint_every, keep=manifest.train.keep,
         max_bad_steps=manifest.train.max_bad_steps, manifest_digest=manifest_digest(checked),
         resolved_manifest=resolved_text(checked), observers=watching,
-        extras={
-            "workshop": workshop, "isolator": isolator, "context": context,
-            "model": getattr(checked.base.settings, "model", None),
-        },
+        preparation=preparation,
     )  # fmt: skip
 
 
@@ -120,6 +100,41 @@ def teacher_shift(checked: CheckedManifest) -> float:
     """Return the shift of the teachers' own schedule: that of ``targets:``, else the student's."""
     targets = checked.manifest.targets
     return checked.manifest.sampler.shift if targets is None or targets.shift is None else targets.shift
+
+
+def start(checked: CheckedManifest, output: Path, cache: Path | None = None) -> tuple[Accelerator, BuildContext]:
+    """Choose device and precision, and say what every builder may know; nothing is loaded.
+
+    Raises:
+        LaunchError: see `make_accelerator`.
+    """
+    train, accelerator = checked.manifest.train, make_accelerator(checked)
+    make_deterministic(train.deterministic)
+    context = BuildContext(
+        root=checked.file.root, cache=cache or default_cache(), output=output,
+        device=str(accelerator.device), seed=train.seed, effects=checked.effects,
+    )  # fmt: skip
+    return accelerator, context
+
+
+def load_base(
+    checked: CheckedManifest, accelerator: Accelerator, context: BuildContext, stages: Stages | None = None,
+    stop: Callable[[], bool] = never,
+) -> Preparation:  # fmt: skip
+    """Load the base model and put everything beside it that preparing, sampling and measuring need; no slot is added."""
+    if not accelerator.is_main_process or stages is None:
+        stages = SilentStages()
+    with stages.stage("loading the base model", 1) as advance:
+        base: BaseModel = checked.base.build(context)
+        base.to(context.device)
+        run_under_autocast(base, accelerator)
+        advance(1)
+    slots, targets = AdapterSlots(base.backbone), checked.manifest.targets
+    schedule = Schedule(targets.steps if targets else 40, teacher_shift(checked))
+    random = KeyedRandom(context.seed, accelerator.process_index, context.device).child("targets")
+    sampler = TeacherSampler(base, slots, schedule, random, context.device)
+    encoder = Encoder(base, TensorCache(context.cache / "encodings"))
+    return Preparation(base, slots, encoder, sampler, accelerator, context, stages, stop)
 
 
 def make_accelerator(checked: CheckedManifest) -> Accelerator:
@@ -190,10 +205,9 @@ def slot_config(name: str, slot: Slot, checked: CheckedManifest) -> SlotConfig:
 
 
 def add_slots(
-    base: BaseModel, configs: Sequence[SlotConfig], checked: CheckedManifest, random: KeyedRandom
-) -> AdapterSlots:
-    """Freeze the backbone and give it its slots; a slot with a file to start from is loaded."""
-    slots = AdapterSlots(base.backbone)
+    base: BaseModel, slots: AdapterSlots, configs: Sequence[SlotConfig], checked: CheckedManifest, random: KeyedRandom
+) -> None:
+    """Give the frozen backbone the slots of a run; a slot with a file to start from is loaded."""
     for config in configs:
         slots.add(config.name, config.targets, config.rank, config.alpha, random.generator("init", config.name))
     slots.add_teacher(teacher_modules(checked))
@@ -202,7 +216,6 @@ def add_slots(
             slots.start_from(config.name, load_adapter(config.init, checked.description.modules))
     if checked.manifest.train.gradient_checkpointing:
         base.enable_gradient_checkpointing(slots.run_pinned)
-    return slots
 
 
 def teacher_modules(checked: CheckedManifest) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cldistill.component import AnyComponent, Kind, Role
+from cldistill.component import AnyComponent, Kind
 from cldistill.errors import PluginLoadError, nearest
 from cldistill.plugins import LoadedPlugin, Owner, PluginFailure, PluginSet, discover
 
@@ -69,24 +69,6 @@ class Catalogue:
             raise PluginLoadError(_clash(entries))
         hint = nearest(name, self.names(kind)) or "; none is installed"
         raise PluginLoadError(f"no {label(kind)} is called {name!r}{hint}")
-
-    def playing(self, role: Role) -> str:
-        """Return the name of the part that plays a role.
-
-        Raises:
-            PluginLoadError: none does, or several do: which one is meant, nobody has said.
-        """
-        found = [entry for entry in self if entry.component.role is role]
-        if len(found) == 1:
-            return found[0].component.name
-        if not found:
-            what = f"no installed plugin has a part that {role.value} (see `cldistill plugins`)"
-            raise PluginLoadError("\n".join([what, *self.first_failure()]))
-        parts = " and ".join(f"{entry.component.name!r} of {entry.owner}" for entry in found)
-        raise PluginLoadError(
-            f"several parts offer themselves as one that {role.value}: {parts}; name one plugin in "
-            "CLDISTILL_DISABLE_PLUGINS"
-        )
 
     def first_failure(self) -> list[str]:
         """Return a line that quotes the first plugin that failed, if one did: it may be the one that is missed."""

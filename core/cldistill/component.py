@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel as PydanticModel
 from pydantic import BeforeValidator, ConfigDict, ValidationInfo
@@ -26,10 +25,7 @@ Kind = Literal[
     "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer", "grouper",
     "instruction_maker",
 ]  # fmt: skip
-KINDS: tuple[Kind, ...] = (
-    "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer", "grouper",
-    "instruction_maker",
-)  # fmt: skip
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Settings(PydanticModel):
@@ -155,27 +151,6 @@ S = TypeVar("S", bound=Settings)
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Role(Enum):
-    """What a command of the engine needs a part for, where no manifest names one: it takes the part that plays the role.
-
-    A part that plays one promises the options that are named here; it may have more.
-    """
-
-    GROWS = "draws new effects, old ones and the general stream"
-    """Stream router of ``cldistill add``: ``new_effects``, ``mixed_until``, the share ``general``, and ``rehearsal_stream``,
-    with which old effects come up on the stream ``rehearsal``."""
-    HOLDS = "holds old effects to what they were"
-    """Loss term of ``cldistill add`` on the stream ``rehearsal``: needs teacher and no option."""
-    RECALLS = "lets a collection teach its own effects"
-    """Teacher source of ``cldistill add``: effect ``effect`` of the collection in ``path`` teaches itself."""
-    READS = "reads a teacher from a file"
-    """Teacher source for an adapter file: ``path``."""
-    LEARNS = "trains a teacher from pairs"
-    """Teacher source that trains on the effect's pairs; needs no option."""
-    SPLITS = "splits a bank into collections"
-    """Grouper of ``cldistill group`` unless ``--using`` names another; needs no option."""
-
-
 @dataclass(frozen=True)
 class Component(Generic[S, T_co]):
     """One registered part. ``(kind, name)`` is unique over all plugins."""
@@ -186,10 +161,24 @@ class Component(Generic[S, T_co]):
     settings: type[S]
     describe: Callable[[S], Needs]
     build: Callable[[S, BuildContext], T_co]
-    role: Role | None = None
+    automatic: bool = False
+    """Observer: built for every run with its default settings, without being named in the manifest."""
 
 
 AnyComponent = Component[Any, Any]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the command line, contributed by a plugin through the hook ``register_commands``."""
+
+    name: str
+    """The word after ``cldistill``."""
+    summary: str
+    """One line for ``cldistill --help``."""
+    target: str
+    """``package.module:function``, a function as typer takes it: its annotated parameters become arguments and options.
+    It is imported when the command is called, so that ``--help`` stays fast."""
 
 
 def base_model(
@@ -209,10 +198,9 @@ def teacher_source(
     settings: type[S],
     describe: Callable[[S], Needs],
     build: Callable[[S, BuildContext], protocols.TeacherSource],
-    role: Role | None = None,
 ) -> Component[S, protocols.TeacherSource]:
     """Register a way to get an effect's teacher."""
-    return Component("teacher_source", name, summary, settings, describe, build, role)
+    return Component("teacher_source", name, summary, settings, describe, build)
 
 
 def stream_router(
@@ -221,10 +209,9 @@ def stream_router(
     settings: type[S],
     describe: Callable[[S], Needs],
     build: Callable[[S, BuildContext], protocols.StreamRouter],
-    role: Role | None = None,
 ) -> Component[S, protocols.StreamRouter]:
     """Register a rule that draws stream and pools for every update."""
-    return Component("stream_router", name, summary, settings, describe, build, role)
+    return Component("stream_router", name, summary, settings, describe, build)
 
 
 def prompt_isolator(
@@ -244,10 +231,9 @@ def loss_term(
     settings: type[S],
     describe: Callable[[S], Needs],
     build: Callable[[S, BuildContext], protocols.LossTerm],
-    role: Role | None = None,
 ) -> Component[S, protocols.LossTerm]:
     """Register a loss term: a callable from a context to `cldistill.records.LossOutput`."""
-    return Component("loss_term", name, summary, settings, describe, build, role)
+    return Component("loss_term", name, summary, settings, describe, build)
 
 
 def metric(
@@ -267,9 +253,14 @@ def observer(
     settings: type[S],
     describe: Callable[[S], Needs],
     build: Callable[[S, BuildContext], object],
+    *,
+    automatic: bool = False,
 ) -> Component[S, object]:
-    """Register an observer: an object with `cldistill.markers.hookimpl` methods named as in `cldistill.hookspecs.RunHooks`."""
-    return Component("observer", name, summary, settings, describe, build)
+    """Register an observer: an object with `cldistill.markers.hookimpl` methods named as in `cldistill.hookspecs.RunHooks`.
+
+    ``automatic``: every run gets it, with its default settings, without naming it.
+    """
+    return Component("observer", name, summary, settings, describe, build, automatic)
 
 
 def grouper(
@@ -278,10 +269,9 @@ def grouper(
     settings: type[S],
     describe: Callable[[S], Needs],
     build: Callable[[S, BuildContext], protocols.Grouper],
-    role: Role | None = None,
 ) -> Component[S, protocols.Grouper]:
     """Register a rule that splits a bank of effects into several collections (``cldistill group``)."""
-    return Component("grouper", name, summary, settings, describe, build, role)
+    return Component("grouper", name, summary, settings, describe, build)
 
 
 def instruction_maker(

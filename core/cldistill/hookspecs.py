@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cldistill.component import Component
+from cldistill.component import Command, Component
 from cldistill.markers import hookspec
 from cldistill.records import StepResult
 
 if TYPE_CHECKING:
     from cldistill import protocols
-    from cldistill.training.run import Run
+    from cldistill.training.run import ExportedRun, Run
 
 
 class PluginHooks:
@@ -58,6 +58,10 @@ class PluginHooks:
     def register_instruction_makers(self) -> Sequence[Component[Any, protocols.InstructionMaker]]:  # type: ignore[empty-body]
         """Return makers of general instructions for unlabelled pictures."""
 
+    @hookspec
+    def register_commands(self) -> Sequence[Command]:  # type: ignore[empty-body]
+        """Return commands of the command line."""
+
 
 class RunHooks:
     """What an observer may implement: called on the main process only, results are ignored."""
@@ -77,6 +81,13 @@ class RunHooks:
     @hookspec
     def run_finished(self, run: Run, step: int, stopped: bool) -> None:
         """Training ended: all steps done, or ``stopped`` early by a signal with everything saved."""
+
+    @hookspec
+    def run_exported(self, run: Run, exported: ExportedRun) -> None:
+        """The collection is on disk; base and slots are still loaded, the student's holding what was exported.
+
+        An error here ends the command with its message, after all observers were called: the collection is safe by then.
+        """
 
     @hookspec
     def run_failed(self, run: Run, error: BaseException) -> None:

@@ -12,10 +12,11 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import pluggy
 
-from cldistill.component import AnyComponent, Component, Kind, Settings
+from cldistill.component import KINDS, AnyComponent, Command, Component, Kind, Settings
 from cldistill.errors import PluginLoadError
 from cldistill.hookspecs import PluginHooks
 from cldistill.markers import PROJECT
@@ -24,17 +25,9 @@ GROUP = "cldistill"
 DISABLE_VARIABLE = "CLDISTILL_DISABLE_PLUGINS"
 """Environment variable: comma-separated names of entry points that are not even imported."""
 
-HOOK_KINDS: Mapping[str, Kind] = {
-    "register_base_models": "base_model",
-    "register_teacher_sources": "teacher_source",
-    "register_stream_routers": "stream_router",
-    "register_prompt_isolators": "prompt_isolator",
-    "register_loss_terms": "loss_term",
-    "register_metrics": "metric",
-    "register_observers": "observer",
-    "register_groupers": "grouper",
-    "register_instruction_makers": "instruction_maker",
-}
+HOOK_KINDS: Mapping[str, Kind] = {f"register_{kind}s": kind for kind in KINDS}
+COMMANDS_HOOK = "register_commands"
+HOOKS = (*HOOK_KINDS, COMMANDS_HOOK)
 
 
 @dataclass(frozen=True)
@@ -49,12 +42,17 @@ class Owner:
         return f"plugin {self.plugin!r} of {self.distribution} {self.version}"
 
 
+NOBODY = Owner("unnamed", "unknown", "unknown")
+"""Owner of what no entry point names: a module that a test or a notebook registers."""
+
+
 @dataclass(frozen=True)
 class LoadedPlugin:
     """A plugin that works, with all that it registered."""
 
     owner: Owner
     components: tuple[AnyComponent, ...]
+    commands: tuple[Command, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,14 +98,14 @@ def discover(points: Iterable[EntryPoint] | None = None, disabled: Collection[st
             continue
         owner = _owner(point)
         try:
-            loaded.append(LoadedPlugin(owner, register(point.load())))
+            loaded.append(register(point.load(), owner))
         except (Exception, SystemExit) as error:  # a plugin may do anything while it is imported
             failures.append(PluginFailure(owner.plugin, owner.distribution, owner.version, error))
     return PluginSet(tuple(loaded), tuple(failures), skip)
 
 
-def register(plugin: object) -> tuple[AnyComponent, ...]:
-    """Check the hooks of one plugin (a module or an object) and return the components that they give.
+def register(plugin: object, owner: Owner = NOBODY) -> LoadedPlugin:
+    """Check the hooks of one plugin (a module or an object) and collect the components and commands that they give.
 
     Each plugin has a manager of its own: one can neither see nor wrap the hooks of another.
 
@@ -120,19 +118,20 @@ def register(plugin: object) -> tuple[AnyComponent, ...]:
         manager.register(plugin)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginLoadError(f"{error}; hooks: {', '.join(HOOK_KINDS)}") from error
+        raise PluginLoadError(f"{error}; hooks: {', '.join(HOOKS)}") from error
     _check_markers(plugin, manager)
-    return tuple(component for hook, kind in HOOK_KINDS.items() for component in _components(manager, hook, kind))
+    components = tuple(component for hook, kind in HOOK_KINDS.items() for component in _components(manager, hook, kind))
+    return LoadedPlugin(owner, components, tuple(_commands(manager)))
 
 
 def _check_markers(plugin: object, manager: pluggy.PluginManager) -> None:
     callers = manager.get_hookcallers(plugin) or []
     marked = {caller.name for caller in callers}
-    for name in HOOK_KINDS:
+    for name in HOOKS:
         if name not in marked and inspect.isroutine(getattr(plugin, name, None)):
             raise PluginLoadError(f"{name} lacks the marker @hookimpl (cldistill.markers) and would never be called")
     if not marked:
-        raise PluginLoadError(f"it implements no hook; hooks: {', '.join(HOOK_KINDS)}")
+        raise PluginLoadError(f"it implements no hook; hooks: {', '.join(HOOKS)}")
     for caller in callers:
         for implementation in caller.get_hookimpls():
             if implementation.kwargnames:  # pluggy never fills an argument that has a default
@@ -140,12 +139,16 @@ def _check_markers(plugin: object, manager: pluggy.PluginManager) -> None:
                 raise PluginLoadError(f"{caller.name}: arguments with defaults ({names}) are never filled; remove them")
 
 
-def _components(manager: pluggy.PluginManager, hook: str, kind: Kind) -> Iterable[AnyComponent]:
+def _results(manager: pluggy.PluginManager, hook: str, what: str) -> Iterable[Any]:
     caller = getattr(manager.hook, hook)
     results = caller()
     if caller.get_hookimpls() and not results:
-        raise PluginLoadError(f"{hook} returned None; it must return a sequence of components")
-    for component in (component for result in results for component in result):
+        raise PluginLoadError(f"{hook} returned None; it must return a sequence of {what}")
+    return (part for result in results for part in result)
+
+
+def _components(manager: pluggy.PluginManager, hook: str, kind: Kind) -> Iterable[AnyComponent]:
+    for component in _results(manager, hook, "components"):
         if not isinstance(component, Component):
             raise PluginLoadError(f"{hook} returned {component!r}, which is no cldistill.component.Component")
         if component.kind != kind:
@@ -153,6 +156,18 @@ def _components(manager: pluggy.PluginManager, hook: str, kind: Kind) -> Iterabl
         if not (isinstance(component.settings, type) and issubclass(component.settings, Settings)):
             raise PluginLoadError(f"{hook}: the settings of {component.name!r} must derive from cldistill's Settings")
         yield component
+
+
+def _commands(manager: pluggy.PluginManager) -> Iterable[Command]:
+    for command in _results(manager, COMMANDS_HOOK, "commands"):
+        if not isinstance(command, Command):
+            raise PluginLoadError(f"{COMMANDS_HOOK} returned {command!r}, which is no cldistill.component.Command")
+        module, colon, function = command.target.partition(":")
+        if not (colon and module and function.isidentifier()):
+            raise PluginLoadError(
+                f"{COMMANDS_HOOK}: the target of {command.name!r} must be 'package.module:function', not {command.target!r}"
+            )
+        yield command
 
 
 def _owner(point: EntryPoint) -> Owner:

@@ -6,20 +6,18 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cldistill.component import BuildContext
 from cldistill.data.dataset import Dataset, Example
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import general_items, pairs_of
 from cldistill.data.teachers import TeacherBank
-from cldistill.errors import DataError
-from cldistill.pairs import PairsJob, PairsSettings, train_pairs
 from cldistill.progress.signals import heed, never
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel, TeacherSource
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
 from cldistill.sampling.targets import TeacherSampler, sample_missing, target_key, with_target
-from cldistill.weights import AdapterState
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,18 +26,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """What preparation works with."""
+class Preparation:
+    """The loaded base model with its adapter slots, encoder and caches: made by `cldistill.assemble.load_base`, and used by
+    every command that needs the model."""
 
     base: BaseModel
     slots: AdapterSlots
     encoder: Encoder
     sampler: TeacherSampler
     accelerator: Accelerator
-    cache: Path
+    context: BuildContext
     stages: Stages
     stop: Callable[[], bool] = never
     """Asked between two pieces of work; true ends the preparation with `cldistill.errors.Stopped`, all done work saved."""
+
+    @property
+    def cache(self) -> Path:
+        """Folder of the content-addressed cache."""
+        return self.context.cache
 
 
 @dataclass(frozen=True)
@@ -47,33 +51,43 @@ class Request:
     """Implements `cldistill.protocols.TeacherRequest`."""
 
     effect: EffectInfo
-    workshop: Workshop
+    preparation: Preparation
     items: Sequence[Item]
 
     @property
     def base(self) -> BaseModel:
         """The loaded base model."""
-        return self.workshop.base
+        return self.preparation.base
 
     @property
     def cache(self) -> Path:
         """Folder of the content-addressed cache."""
-        return self.workshop.cache
+        return self.preparation.cache
 
-    def train_pairs(self, settings: Mapping[str, Any]) -> AdapterState:
-        """Train a single-effect LoRA on the effect's pairs, or fetch it from the cache (as after an eviction: in silence)."""
-        shop = self.workshop
-        if not self.items:
-            raise DataError(f"effect {self.effect.name!r}: its teacher is trained from pairs, and it has none")
-        chosen = PairsSettings(**settings)
-        job = PairsJob(
-            shop.base, shop.slots, shop.encoder, self.items, self.effect.prompt, chosen,
-            shop.cache / "pairs", str(shop.accelerator.device), shop.stop,
-        )  # fmt: skip
-        if job.file.is_file():
-            return train_pairs(job)
-        with shop.stages.stage(f"training the teacher of {self.effect.name}", chosen.steps) as advance:
-            return train_pairs(job, advance)
+    @property
+    def slots(self) -> AdapterSlots:
+        """The base's adapter slots."""
+        return self.preparation.slots
+
+    @property
+    def encoder(self) -> Encoder:
+        """The cached encodings."""
+        return self.preparation.encoder
+
+    @property
+    def device(self) -> str:
+        """Where tensors live."""
+        return str(self.preparation.accelerator.device)
+
+    @property
+    def stages(self) -> Stages:
+        """The display of the preparation."""
+        return self.preparation.stages
+
+    @property
+    def stop(self) -> Callable[[], bool]:
+        """Whether somebody asked for a stop."""
+        return self.preparation.stop
 
 
 def effect_pools(effects: Sequence[EffectInfo]) -> dict[str, list[Item]]:
@@ -87,7 +101,7 @@ def item_prompts(item: Item, effect: EffectInfo, prompts: Prompts) -> Prompts:
 
 
 def make_bank(
-    workshop: Workshop,
+    preparation: Preparation,
     effects: Sequence[EffectInfo],
     sources: Mapping[str, TeacherSource],
     items: Mapping[str, list[Item]],
@@ -97,16 +111,16 @@ def make_bank(
 
     The others are read when they are first mounted: fifty files of 2 GB do not fit in host memory at once.
     """
-    requests = {effect.name: Request(effect, workshop, items.get(effect.name, ())) for effect in effects}
+    requests = {effect.name: Request(effect, preparation, items.get(effect.name, ())) for effect in effects}
     bank = TeacherBank({name: partial(sources[name].adapter, request) for name, request in requests.items()})
-    for name in list(trained)[workshop.accelerator.process_index :: workshop.accelerator.num_processes]:
+    for name in list(trained)[preparation.accelerator.process_index :: preparation.accelerator.num_processes]:
         bank.state(name)
-    workshop.accelerator.wait_for_everyone()
+    preparation.accelerator.wait_for_everyone()
     return bank
 
 
 def prepare(
-    workshop: Workshop, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], bank: TeacherBank,
+    preparation: Preparation, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], bank: TeacherBank,
     targets: str | None, target_pools: Sequence[str], later: Sequence[tuple[Item, Prompts]] = (),
 ) -> Dataset:  # fmt: skip
     """Encode all pools, add the targets (``teacher``, ``pair`` or None) that the losses need, and drop the encoders.
@@ -114,36 +128,40 @@ def prepare(
     ``later`` is what grids, report and export will show: it is encoded with the rest, so that no encoder comes back to a
     device that training has filled.
     """
-    encode(workshop, pools, later, pair_targets=targets == "pair")
+    encode(preparation, pools, later, pair_targets=targets == "pair")
     examples = {
-        name: [workshop.encoder.example(item, prompts) for item, prompts in rows] for name, rows in pools.items()
+        name: [preparation.encoder.example(item, prompts) for item, prompts in rows] for name, rows in pools.items()
     }
-    workshop.base.drop_encoders()
+    preparation.base.drop_encoders()
     for name in target_pools:
         if targets == "pair" and name != GENERAL:
-            examples[name] = [_with_pair(workshop.encoder, example) for example in examples[name]]
+            examples[name] = [_with_pair(preparation.encoder, example) for example in examples[name]]
         else:
-            examples[name] = _with_samples(workshop, examples[name], dict(pools[name]), name, bank)
-    return Dataset(workshop.base, examples)
+            examples[name] = _with_samples(preparation, examples[name], dict(pools[name]), name, bank)
+    return Dataset(preparation.base, examples)
 
 
 def encode(
-    workshop: Workshop, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], later: Sequence[tuple[Item, Prompts]] = (),
+    preparation: Preparation, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], later: Sequence[tuple[Item, Prompts]] = (),
     *, pair_targets: bool,
 ) -> None:  # fmt: skip
     """Compute what the cache lacks, each rank its share."""
     trained = [row for name in sorted(pools) for row in pools[name]]
     rows = [*trained, *later]
-    encoder, rank, world = workshop.encoder, workshop.accelerator.process_index, workshop.accelerator.num_processes
-    with workshop.stages.stage("encoding pictures and prompts", len(rows)) as advance:
+    encoder, rank, world = (
+        preparation.encoder,
+        preparation.accelerator.process_index,
+        preparation.accelerator.num_processes,
+    )
+    with preparation.stages.stage("encoding pictures and prompts", len(rows)) as advance:
         for index, (item, prompts) in enumerate(rows):
-            heed(workshop.stop, "encoding pictures and prompts")
+            heed(preparation.stop, "encoding pictures and prompts")
             if index % world == rank:
                 encoder.encode(item, prompts)
                 if pair_targets and item.target is not None and index < len(trained):
                     encoder.pair_target(item)
             advance(1)
-    workshop.accelerator.wait_for_everyone()
+    preparation.accelerator.wait_for_everyone()
 
 
 def _with_pair(encoder: Encoder, example: Example) -> Example:
@@ -151,21 +169,22 @@ def _with_pair(encoder: Encoder, example: Example) -> Example:
 
 
 def _with_samples(
-    workshop: Workshop, examples: Sequence[Example], prompts: Mapping[Item, Prompts], pool: str, bank: TeacherBank
+    preparation: Preparation, examples: Sequence[Example], prompts: Mapping[Item, Prompts], pool: str, bank: TeacherBank
 ) -> list[Example]:
     """Sample the pool's teacher on every source (the bare base in the general pool), each rank its share."""
     state = None if pool == GENERAL else bank.state(pool)
     digest = "base" if state is None else state.digest
     keys = [
-        target_key(workshop.encoder, workshop.sampler, example, prompts[example.item], digest) for example in examples
+        target_key(preparation.encoder, preparation.sampler, example, prompts[example.item], digest)
+        for example in examples
     ]
     work = list(zip(examples, keys, strict=True))
-    mine = work[workshop.accelerator.process_index :: workshop.accelerator.num_processes]
-    workshop.slots.mount(state)
-    with workshop.stages.stage(f"sampling targets: {pool}", len(mine)) as advance:
-        sample_missing(workshop.encoder, workshop.sampler, mine, "teacher", advance, workshop.stop)
-    workshop.accelerator.wait_for_everyone()
-    return [with_target(workshop.encoder, example, key) for example, key in work]
+    mine = work[preparation.accelerator.process_index :: preparation.accelerator.num_processes]
+    preparation.slots.mount(state)
+    with preparation.stages.stage(f"sampling targets: {pool}", len(mine)) as advance:
+        sample_missing(preparation.encoder, preparation.sampler, mine, "teacher", advance, preparation.stop)
+    preparation.accelerator.wait_for_everyone()
+    return [with_target(preparation.encoder, example, key) for example, key in work]
 
 
 def general_pool(images: Path, instructions: Path, isolate: Callable[[str], Prompts]) -> list[tuple[Item, Prompts]]:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Generator, Tensor, nn
 
+    from cldistill.adapters.slots import AdapterSlots
+    from cldistill.data.encodings import Encoder
+    from cldistill.progress.stages import Stages
     from cldistill.schedule import Schedule
     from cldistill.training.run import Run
     from cldistill.weights import AdapterState
@@ -137,22 +140,43 @@ class TeacherSource(Protocol):
 
 
 class TeacherRequest(Protocol):
-    """What a teacher source may use to find or to make its adapter."""
+    """All that a teacher source may use to find or to make the adapter of one effect; the engine makes it, one an effect."""
 
     @property
     def effect(self) -> EffectInfo:
         """The effect that wants its teacher."""
 
     @property
+    def items(self) -> Sequence[Item]:
+        """The effect's before/after pairs; none where the manifest names none."""
+
+    @property
     def base(self) -> BaseModel:
         """The loaded base model."""
+
+    @property
+    def slots(self) -> AdapterSlots:
+        """The base's adapter slots: a source that trains adds one of its own, and removes it again."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """Encodings of pictures and prompts, each computed once and cached."""
 
     @property
     def cache(self) -> Path:
         """Folder of the content-addressed cache."""
 
-    def train_pairs(self, settings: Mapping[str, Any]) -> AdapterState:
-        """Train a single-effect LoRA on the effect's pairs by flow matching (`cldistill.pairs`)."""
+    @property
+    def device(self) -> str:
+        """Where tensors live."""
+
+    @property
+    def stages(self) -> Stages:
+        """Shows how far long work is."""
+
+    @property
+    def stop(self) -> Callable[[], bool]:
+        """Asked between two pieces of work: true asks for an end by `cldistill.errors.Stopped`, all done work saved."""
 
 
 class StreamRouter(Protocol):

@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from cldistill.assemble import assemble
-from cldistill.closing import report_table, result_picture, run_figures, say_where
 from cldistill.collection.export import export_collection
+from cldistill.collection.index import read_index
 from cldistill.collection.round_trip import fixed_probe
+from cldistill.component import BuildContext
+from cldistill.data.encodings import Encoder
 from cldistill.data.items import list_pictures
 from cldistill.display.display import Display
 from cldistill.errors import Stopped
-from cldistill.evaluate import EvaluationPlan, evaluate
-from cldistill.evaluation.metrics import build_metrics
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import resolved_text
-from cldistill.prepare import Workshop
+from cldistill.prepare import Preparation
 from cldistill.progress.live import LiveStages
 from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
-from cldistill.samples import SampleGrids, Studio, general_rows, grid_picture, held_out_rows, systems_of
+from cldistill.samples import SampleGrids, Studio, grid_picture, held_out_rows, systems_of
 from cldistill.storage.files import atomic_write_text
-from cldistill.training.metrics_log import MetricsLog
-from cldistill.training.run import Run
+from cldistill.training.metrics_log import FILE, MetricsLog, read_metrics
+from cldistill.training.observers import Observers
+from cldistill.training.run import ExportedRun, Run
+from cldistill.training.step import peak_memory_mb
 from cldistill.training.train import final_weights, train
 from cldistill.training.update import STUDENT
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-PER_PICTURE = "per_picture.json"
-"""Every value behind ``report.json``, for intervals and comparisons of two runs picture by picture."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,19 @@ class Outcome:
     step: int
     finished: bool
     collection: Path | None = None
-    picture: Path | None = None
     report: Path | None = None
 
 
-def execute(checked: CheckedManifest, output: Path, console: Console, command: str, *, measure: bool = True) -> Outcome:
+def execute(
+    checked: CheckedManifest, output: Path, console: Console, command: str, *, automatic: bool = True
+) -> Outcome:
     """Run a checked manifest in ``output``; ``command`` is what resumes it.
 
-    ``measure=False`` leaves out what ``evaluate:`` asks for: whoever calls measures the collection himself.
+    ``automatic=False`` leaves out the observers that no manifest names: whoever calls measures the collection himself.
     """
     with graceful_stop() as stop:
         try:
-            return _execute(checked, output, console, command, stop, measure)
+            return _execute(checked, output, console, command, stop, automatic)
         except (Stopped, RuntimeError) as error:
             # Where one process has left, the others lose the connection at their next meeting.
             if not isinstance(error, Stopped) and not (stop and processes() > 1):
@@ -71,7 +72,7 @@ def execute(checked: CheckedManifest, output: Path, console: Console, command: s
 
 
 def _execute(
-    checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest, measure: bool
+    checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest, automatic: bool
 ) -> Outcome:
     started = time.monotonic()
     output.mkdir(parents=True, exist_ok=True)
@@ -79,12 +80,14 @@ def _execute(
     stop.promise = OUTSIDE_LOOP
     observers = [MetricsLog(), Display(console)]
     run = assemble(checked, output, stages=stages, observers=observers, stop=lambda: bool(stop))
-    workshop: Workshop = run.extras["workshop"]
+    preparation = prepared(run)
+    if automatic:
+        run.observers = (*run.observers, *automatic_observers(checked, preparation.context))
     if run.is_main:
         atomic_write_text(output / "manifest.resolved.yaml", run.resolved_manifest)
         for line in checked.teacher_lines():
             console.print(line, soft_wrap=True, markup=False, highlight=False)
-    grids = sample_grids(checked, workshop)
+    grids = sample_grids(checked, preparation.encoder)
     if grids is not None:
         run.observers = (*run.observers, grids)
     stop.promise = IN_LOOP
@@ -96,7 +99,7 @@ def _execute(
     if not run.is_main:
         return Outcome(step, finished=True)
     stop.promise = OUTSIDE_LOOP
-    return finish(run, checked, console, StoppableStages(stages, lambda: bool(stop)), started, measure)
+    return finish(run, checked, console, StoppableStages(stages, lambda: bool(stop)), started)
 
 
 def is_main() -> bool:
@@ -119,48 +122,49 @@ def say_stopped(console: Console, text: str, command: str) -> None:
     console.print(f"{text} Go on with:\n  {command}", markup=False, highlight=False, soft_wrap=True)
 
 
-def sample_grids(checked: CheckedManifest, workshop: Workshop) -> SampleGrids | None:
+def prepared(run: Run) -> Preparation:
+    """Return what an assembled run was prepared with."""
+    assert run.preparation is not None
+    return run.preparation
+
+
+def automatic_observers(checked: CheckedManifest, context: BuildContext) -> list[object]:
+    """Build the observers that every run gets, unless its manifest names them with options of its own."""
+    named = {part.name for part in checked.observers}
+    parts = [entry.component for entry in checked.catalogue if entry.component.automatic]
+    return [part.build(part.settings(), context) for part in parts if part.name not in named]
+
+
+def sample_grids(checked: CheckedManifest, encoder: Encoder) -> SampleGrids | None:
     """Return the observer that draws grids, where the manifest asks for them."""
     samples = checked.manifest.samples
     if samples is None:
         return None
     steps = checked.manifest.targets.steps if checked.manifest.targets else 40
-    return SampleGrids(workshop.encoder, list_pictures(samples.images), samples.every, samples.effects, steps)
+    return SampleGrids(encoder, list_pictures(samples.images), samples.every, samples.effects, steps)
 
 
-def finish(
-    run: Run, checked: CheckedManifest, console: Console, stages: Stages, started: float, measure: bool = True
-) -> Outcome:
-    """Export the collection, measure it, and print where everything lies."""
+def finish(run: Run, checked: CheckedManifest, console: Console, stages: Stages, started: float) -> Outcome:
+    """Export the collection, let the observers measure it, and print where everything lies."""
     weights, kind = final_weights(run, STUDENT)
     run.slots.load(STUDENT, weights)
     with stages.stage("exporting the collection", 1) as advance:
         collection = export_run(run, checked, weights, kind)
         advance(1)
-    report: dict[str, Any] = {}
-    picture = None
-    if measure and checked.manifest.evaluate is not None:
-        plan = evaluation_plan(run, checked)
-        workshop: Workshop = run.extras["workshop"]
-        found = evaluate(run, workshop.encoder, plan, workshop.cache / "evaluation", stages)
-        report["systems"] = found.systems
-        report["not_measured"] = dict(found.not_measured)
-        atomic_write_text(run.output / PER_PICTURE, json.dumps(found.per_picture) + "\n")
-        picture = result_picture(run, plan, workshop, run.output / "result.png")
-    report["run"] = run_figures(run, started)
+    preparation = replace(prepared(run), stages=stages)
+    exported = ExportedRun(checked, preparation, collection, console, {}, [])
+    Observers(run).run_exported(exported)
     path = run.output / "report.json"
-    atomic_write_text(path, json.dumps(report, indent=2) + "\n")
-    if "systems" in report:
-        console.print(report_table(report["systems"]))
-    say_where(console, run, collection, picture, path)
-    return Outcome(run.total_steps, True, collection, picture, path)
+    atomic_write_text(path, json.dumps({**exported.report, "run": run_figures(run, started)}, indent=2) + "\n")
+    say_where(console, run, exported, path)
+    return Outcome(run.total_steps, True, collection, path)
 
 
 def export_run(run: Run, checked: CheckedManifest, weights: Mapping[str, Any], kind: str) -> Path:
     """Write ``OUT/collection``."""
     config = run.slot_config(STUDENT)
-    workshop: Workshop = run.extras["workshop"]
-    probe = fixed_probe(run.base, run.prompts[run.effects[0].name].student, workshop.encoder.cache)
+    encoder = prepared(run).encoder
+    probe = fixed_probe(run.base, run.prompts[run.effects[0].name].student, encoder.cache)
     run.base.drop_encoders()  # they came back only if the cache was emptied meanwhile
     return export_collection(
         run.output / "collection", base=run.base, slots=run.slots, slot=STUDENT, weights=weights,
@@ -177,8 +181,7 @@ def card_samples(run: Run, checked: CheckedManifest) -> dict[str, Image]:
     shown = checked.manifest.samples or checked.manifest.evaluate
     if shown is None:
         return {}
-    workshop: Workshop = run.extras["workshop"]
-    studio, student = Studio(run, workshop.encoder), systems_of(run, 1)[-1]
+    studio, student = Studio(run, prepared(run).encoder), systems_of(run, 1)[-1]
     pictures = list_pictures(shown.images)
     return {
         effect.name: studio.pictures(
@@ -188,10 +191,43 @@ def card_samples(run: Run, checked: CheckedManifest) -> dict[str, Image]:
     }
 
 
-def evaluation_plan(run: Run, checked: CheckedManifest) -> EvaluationPlan:
-    """Build the metrics of ``evaluate:``."""
-    wanted = checked.manifest.evaluate
-    assert wanted is not None
-    metrics, absent = build_metrics(checked.metrics, run.extras["context"])
-    general = general_rows(wanted)
-    return EvaluationPlan(wanted.images, wanted.pictures, wanted.teacher_steps, metrics, general, absent)
+def run_figures(run: Run, started: float) -> dict[str, Any]:
+    """Return the run's own figures; time and forwards of earlier, resumed sessions are those of ``metrics.jsonl``."""
+    records = read_metrics(run.output / FILE)
+    full = [record for record in records if is_full(run, record)]
+    return {
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_memory_mb": round(peak_memory_mb(str(run.accelerator.device)), 1),
+        "generator_steps": len(records),
+        "full_generator_steps": len(full),
+        "forwards": sum(r["forwards"] for r in records),
+        "training_seconds": round(sum(r["seconds"] or 0.0 for r in records), 1),
+    }
+
+
+def is_full(run: Run, record: Mapping[str, Any]) -> bool:
+    """Whether a step of the log ran the whole objective: every loss of the student, and an update of every other slot."""
+    slots = {update["slot"] for update in record["updates"]}
+    wanted = {term.name for term in run.terms if term.slot == STUDENT}
+    ran = {name for update in record["updates"] if update["slot"] == STUDENT for name in update["losses"]}
+    return slots >= {config.name for config in run.slot_configs} and ran >= wanted
+
+
+def say_where(console: Console, run: Run, exported: ExportedRun, report: Path) -> None:
+    """Print the paths and the command that tries the collection on one's own picture."""
+    places = [("Report", report), ("Collection", exported.collection), *exported.results]
+    lines = [f"{label + ':':<11} {path}" for label, path in places]
+    lines.append(f"Try it:     {generate_command(run, exported)}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def generate_command(run: Run, exported: ExportedRun) -> str:
+    """Return the command that makes a picture; a base in a local folder, which no collection names, is given."""
+    collection, model = exported.collection, getattr(exported.checked.base.settings, "model", None)
+    local = isinstance(model, str | Path) and Path(model).is_absolute()
+    base = ["--base", str(model)] if local and "model" not in read_index(collection).base_options else []
+    effect = run.effects[0].name
+    return shlex.join(
+        ["cldistill", "generate", str(collection), *base, "--image", "cat.png", "--effect", effect, "-o", "out.png"]
+    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cldistill.catalogue import Catalogue, load_catalogue
-from cldistill.component import Needs, Role, Settings, loss_term, metric, stream_router
+from cldistill.catalogue import Catalogue
+from cldistill.component import Needs, Settings, loss_term, metric
 from cldistill.errors import PluginLoadError
 from cldistill.plugins import LoadedPlugin, Owner, PluginFailure, PluginSet
 
@@ -57,30 +57,3 @@ def test_a_missing_name_quotes_the_first_failure() -> None:
         "A plugin that might offer it failed to load: plugin 'p' of p-dist 2.0: ImportError: no lpips "
         "(and 1 more: see `cldistill plugins`)"
     )
-
-
-def router(distribution: str, name: str, role: Role | None) -> LoadedPlugin:
-    part = stream_router(name, "", Settings, lambda s: Needs(), lambda s, c: pytest.fail("built"), role)
-    return LoadedPlugin(Owner(f"{distribution}-plugin", distribution, "1.0"), (part,))
-
-
-def test_a_command_finds_the_one_part_that_plays_its_role() -> None:
-    others = (router("a", "plain", None), plugin("b", "one"))
-    assert Catalogue(PluginSet((*others, router("c", "mine", Role.GROWS)))).playing(Role.GROWS) == "mine"
-    with pytest.raises(
-        PluginLoadError, match=r"no installed plugin has a part that draws new effects.*cldistill plugins"
-    ):
-        Catalogue(PluginSet(others)).playing(Role.GROWS)
-    two = (router("c", "mine", Role.GROWS), router("d", "yours", Role.GROWS))
-    with pytest.raises(
-        PluginLoadError, match=r"'mine' of plugin 'c-plugin'.* and 'yours' of .*CLDISTILL_DISABLE_PLUGINS"
-    ):
-        Catalogue(PluginSet(two)).playing(Role.GROWS)
-
-
-def test_the_built_in_parts_play_every_role_once() -> None:
-    catalogue = load_catalogue()
-    assert {role: catalogue.playing(role) for role in Role} == {
-        Role.GROWS: "incremental", Role.RECALLS: "collection", Role.READS: "lora-file", Role.LEARNS: "from-pairs",
-        Role.SPLITS: "least-interference", Role.HOLDS: "recall",
-    }  # fmt: skip

@@ -67,8 +67,7 @@ def members(kind: type) -> set[str]:
 
 
 def test_every_kind_of_part_has_its_page_and_no_other() -> None:
-    kinds = set(HOOK_KINDS.values()) - {"grouper", "instruction_maker"}
-    assert set(PAGES) == set(PROTOCOLS) == kinds
+    assert set(PAGES) == set(PROTOCOLS) == set(HOOK_KINDS.values())
     for kind, page in PAGES.items():
         assert f"`check_{kind}` tests it" in page.replace("\n", " "), kind
 

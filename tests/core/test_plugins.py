@@ -122,7 +122,7 @@ def test_every_hook_collects_its_kind(hook: str) -> None:
     base = a_loss()
     component = dataclasses.replace(base, kind=kind)  # type: ignore[type-var, assignment]
     plugin = SimpleNamespace(**{hook: hookimpl(implementation)})
-    assert [(c.kind, c.name) for c in register(plugin)] == [(kind, "mine")]
+    assert [(c.kind, c.name) for c in register(plugin).components] == [(kind, "mine")]
 
 
 def refused(plugin: object) -> str:

@@ -16,7 +16,7 @@ from cldistill.assemble import assemble
 from cldistill.data.dataset import Dataset
 from cldistill.errors import DataError, Stopped
 from cldistill.manifest.check import check_manifest
-from cldistill.prepare import Workshop, item_prompts
+from cldistill.prepare import Preparation, item_prompts
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Item, Prompts, Route
 from cldistill.samples import Studio, systems_of
@@ -111,7 +111,7 @@ def test_a_run_of_the_real_family_takes_both_orientations(tiny_manifest: Any, tm
         drawn.add(tuple(shapes[0].flatten().tolist()))
     assert len(drawn) >= 3
     runner.train(run)
-    studio, shop = Studio(run, run.extras["workshop"].encoder), run.prompts["darker"]
+    studio, shop = Studio(run, run.preparation.encoder), run.prompts["darker"]
     rows = [(Item(p.stem, "darker", (p,), "darker"), shop) for p in sorted(held_out.iterdir())]
     sizes = {studio.pictures(system, rows)[i].size for system in systems_of(run, 2)[1:] for i in range(2)}
     assert sizes == {(96, 32), (32, 96)}
@@ -164,7 +164,7 @@ def test_a_pair_tells_its_own_prompt_to_the_teacher_alone(tmp_path: Path) -> Non
     rows = [json.loads(line) for line in pairs.read_text().splitlines()]
     pairs.write_text("\n".join(json.dumps({**row, "prompt": f"own {i}"}) for i, row in enumerate(rows[:2])))
     run = build(tmp_path, **parts)
-    encoder = run.extras["workshop"].encoder
+    encoder = run.preparation.encoder
     for index, example in enumerate(run.dataset.pools["invert"]):
         told = encoder.prompt(example.item, f"own {index}")["embeds"]
         assert torch.equal(example.teacher()["embeds"], told)
@@ -175,7 +175,7 @@ def test_a_pair_tells_its_own_prompt_to_the_teacher_alone(tmp_path: Path) -> Non
 
 def test_the_key_of_a_target_has_all_that_it_depends_on(tmp_path: Path) -> None:
     run = build(tmp_path)
-    shop: Workshop = run.extras["workshop"]
+    shop: Preparation = run.preparation
     example = run.dataset.pools["invert"][0]
 
     def key(prompts: Prompts, **sampler: Any) -> str:
@@ -196,13 +196,13 @@ def test_teachers_may_have_a_shift_of_their_own(tmp_path: Path) -> None:
         ("same", {"from": "teacher", "steps": 2}),
     ):
         run = build(tmp_path / name, targets=targets, sampler={"steps": 4, "shift": 5.0})
-        shifts[name] = (run.extras["workshop"].sampler.schedule.shift, run.teacher_shift, run.schedule.shift)
+        shifts[name] = (run.preparation.sampler.schedule.shift, run.teacher_shift, run.schedule.shift)
     assert shifts == {"own": (1.5, 1.5, 5.0), "same": (5.0, 5.0, 5.0)}
 
     run = build(
         tmp_path / "own", targets={"from": "teacher", "steps": 2, "shift": 1.5}, sampler={"steps": 4, "shift": 5.0}
     )
-    studio = Studio(run, run.extras["workshop"].encoder)
+    studio = Studio(run, run.preparation.encoder)
     rows = [(example.item, run.prompts["invert"]) for example in run.dataset.pools["invert"]]
     _, teacher, _, student = systems_of(run, 3)
     before = [studio.pictures(system, rows[:1])[0].tobytes() for system in (teacher, student)]
@@ -214,7 +214,7 @@ def test_teachers_may_have_a_shift_of_their_own(tmp_path: Path) -> None:
 def test_a_target_that_leaves_the_cache_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     run = build(tmp_path)
     example = run.dataset.pools["invert"][0]
-    cache = run.extras["workshop"].encoder.cache
+    cache = run.preparation.encoder.cache
     assert example.target is not None
     example.target()
     cache._memory.clear()

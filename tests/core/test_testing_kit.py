@@ -21,7 +21,7 @@ from cldistill.testing import TinyBase, TinyBaseSettings, tiny_plugin
 from cldistill.training.run import Run
 
 torch.set_num_threads(1)
-PARTS = {component.name: component for component in register(tiny_plugin)}
+PARTS = {component.name: component for component in register(tiny_plugin).components}
 
 
 class Nothing(Settings):

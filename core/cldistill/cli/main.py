@@ -1,4 +1,4 @@
-"""The command line: commands and exit codes.  What takes time is imported by the command that needs it."""
+"""The command line: the engine's own commands and exit codes.  Plugins contribute the others (`cldistill.cli.group`)."""
 
 from __future__ import annotations
 
@@ -8,30 +8,20 @@ import typer
 
 from cldistill.cli.check import check, plan, schema
 from cldistill.cli.collections import generate, inspect
+from cldistill.cli.group import CommandGroup
 from cldistill.cli.plugins import plugins
 from cldistill.cli.run import run
-from cldistill.cli_add import add
-from cldistill.cli_edit import remove, rename
-from cldistill.cli_eval import evaluate
-from cldistill.cli_group import group
-from cldistill.cli_instructions import instructions
-from cldistill.cli_report import report
-from cldistill.cli_study import study
-from cldistill.cli_teachers import teachers
 from cldistill.errors import CldistillError
 
 app = typer.Typer(
+    cls=CommandGroup,
     help="Distil many image-editing effect LoRAs, and few-step sampling with them, into one LoRA file.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-COMMANDS = (
-    run, check, plan, plugins, inspect, generate, schema, teachers, group, add, remove, rename, instructions, report, study,
-)  # fmt: skip
-for command in COMMANDS:
+for command in (run, check, plan, generate, inspect, plugins, schema):
     app.command()(command)
-app.command("eval")(evaluate)  # not a function of that name: it would hide Python's own
 
 
 def main() -> None:

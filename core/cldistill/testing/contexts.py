@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 from unittest import mock
 
 import torch
@@ -124,7 +124,7 @@ def tensors_of(batch: Batch) -> dict[str, Tensor]:
 
 def tiny_run(
     base: BaseModel | None = None, *, slots: Sequence[str] = ("student", "critic"), rank: int = 2, seed: int = 0,
-    schedule: Schedule | None = None, output: Path | None = None, extras: Mapping[str, Any] | None = None,
+    schedule: Schedule | None = None, output: Path | None = None,
 ) -> Run:  # fmt: skip
     """Return a run with random slots and a random teacher for each of `EFFECTS`, but neither data nor loss terms."""
     base = base or TinyBase()
@@ -149,7 +149,6 @@ def tiny_run(
         accelerator=cast("Accelerator", SoloAccelerator(torch.device("cpu"))),
         effects=EFFECTS,
         prompts={effect.name: isolator.isolate(effect) for effect in EFFECTS},
-        extras=dict(extras or {}),
     )
 
 

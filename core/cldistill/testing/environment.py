@@ -27,8 +27,8 @@ def catalogue_with(*parts: Component[Any, Any] | ModuleType, installed: bool = F
     modules = [part for part in parts if isinstance(part, ModuleType)]
     components = tuple(part for part in parts if not isinstance(part, ModuleType))
     loaded = [
-        LoadedPlugin(Owner("tiny", "cldistill.testing", "0"), register(importlib.import_module(TINY_PLUGIN))),
-        *(LoadedPlugin(Owner(module.__name__, "a test", "0"), register(module)) for module in modules),
+        register(importlib.import_module(TINY_PLUGIN), Owner("tiny", "cldistill.testing", "0")),
+        *(register(module, Owner(module.__name__, "a test", "0")) for module in modules),
         *([LoadedPlugin(Owner("components", "a test", "0"), components)] if components else []),
     ]
     found = discover() if installed else PluginSet()

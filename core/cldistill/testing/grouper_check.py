@@ -9,12 +9,12 @@ from dataclasses import replace
 import torch
 
 from cldistill.component import AnyComponent
-from cldistill.group_request import GroupRequest
 from cldistill.protocols import Grouper
 from cldistill.records import EffectInfo, Grouping
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
 from cldistill.testing.contexts import tiny_dataset, tiny_run
 from cldistill.training.run import Run
+from cldistill_plugins.deployment.group_run import GroupRequest
 
 EFFECTS = tuple(EffectInfo(name, f"turn it into {name}") for name in ("manga", "gold", "snow", "glass", "lego"))
 

@@ -9,10 +9,10 @@ import torch
 
 from cldistill.adapters.inject import linear_shapes
 from cldistill.adapters.slots import AdapterSlots
-from cldistill.component import AnyComponent
+from cldistill.component import AnyComponent, BuildContext
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import pairs_of
-from cldistill.prepare import Request, Workshop
+from cldistill.prepare import Preparation, Request
 from cldistill.progress.stages import SilentStages
 from cldistill.protocols import BaseModel, TeacherSource
 from cldistill.random import KeyedRandom
@@ -39,16 +39,16 @@ def teacher_request(
     slots = AdapterSlots(base.backbone)
     slots.add_teacher(base.adapter_targets)
     cache = folder / "cache"
-    workshop = Workshop(
+    preparation = Preparation(
         base=base,
         slots=slots,
         encoder=Encoder(base, TensorCache(cache / "encodings")),
         sampler=TeacherSampler(base, slots, Schedule(4), KeyedRandom(0)),
         accelerator=cast("Accelerator", SoloAccelerator(torch.device("cpu"))),
-        cache=cache,
+        context=BuildContext(root=folder, cache=cache, output=folder / "output", effects=(effect,)),
         stages=SilentStages(),
     )
-    return Request(effect, workshop, pairs_of(effect))
+    return Request(effect, preparation, pairs_of(effect))
 
 
 def check_teacher_source(
@@ -75,7 +75,7 @@ def check_teacher_source(
         _fits(checker, request, state)
         ranks = {weights.rank for weights in state.modules.values()}
         checker.require(needs.rank in (None, max(ranks)), f"describes rank {needs.rank}, but made {sorted(ranks)}")
-        slots = request.workshop.slots
+        slots = request.preparation.slots
         slots.mount(state)
         bare, taught = (_predict(request, slots, slot) for slot in (None, "teacher"))
         checker.require(not torch.equal(bare, taught), "its adapter changes nothing that the base predicts")
@@ -97,7 +97,7 @@ def _fits(checker: Checker, request: Request, state: AdapterState) -> None:
 
 
 def _predict(request: Request, slots: AdapterSlots, slot: str | None) -> torch.Tensor:
-    base, encoder, item = request.base, request.workshop.encoder, request.items[0]
+    base, encoder, item = request.base, request.preparation.encoder, request.items[0]
     source = base.collate([encoder.source(item)])
     prompt = base.collate([encoder.prompt(item, item.prompt)])
     x = torch.randn((1, *base.latent_shape(encoder.source(item))), generator=torch.Generator().manual_seed(0))

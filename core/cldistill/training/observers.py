@@ -12,7 +12,7 @@ from cldistill.errors import PluginError, nearest
 from cldistill.hookspecs import RunHooks
 from cldistill.markers import PROJECT
 from cldistill.records import StepResult
-from cldistill.training.run import Run
+from cldistill.training.run import ExportedRun, Run
 
 
 def manager_of(observer: object) -> pluggy.PluginManager:
@@ -81,6 +81,17 @@ class Observers:
     def run_finished(self, step: int, stopped: bool) -> None:
         """Tell all observers."""
         self._call("run_finished", step=step, stopped=stopped)
+
+    def run_exported(self, exported: ExportedRun) -> None:
+        """Tell all observers; the first error of any is raised once all have been called."""
+        errors: list[Exception] = []
+        for _, manager in self._plugins:
+            try:
+                manager.hook.run_exported(run=self._run, exported=exported)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def run_failed(self, error: BaseException) -> None:
         """Tell all observers."""

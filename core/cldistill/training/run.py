@@ -1,9 +1,9 @@
-"""A run, assembled: plain records that the loop (`train.py`) and the step (`step.py`) work on.  No manifest, no pydantic here."""
+"""A run, assembled: plain records that the loop (`train.py`) and the step (`step.py`) work on, without manifest or pydantic."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,13 @@ from cldistill.records import EffectInfo, Prompts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from rich.console import Console
 
     from cldistill.adapters.slots import AdapterSlots
     from cldistill.data.dataset import Dataset
     from cldistill.data.teachers import TeacherBank
+    from cldistill.manifest.checked import CheckedManifest
+    from cldistill.prepare import Preparation
     from cldistill.random import KeyedRandom
     from cldistill.schedule import Schedule
 
@@ -104,7 +107,8 @@ class Run:
     observers: Sequence[object] = ()
     forwards: int = 0
     """Calls of the backbone so far in this process."""
-    extras: dict[str, Any] = field(default_factory=dict)
+    preparation: Preparation | None = None
+    """What the run was prepared with; None for a run that a test put together."""
 
     @property
     def is_main(self) -> bool:
@@ -114,3 +118,17 @@ class Run:
     def slot_config(self, name: str) -> SlotConfig:
         """Return the configuration of a slot."""
         return next(config for config in self.slot_configs if config.name == name)
+
+
+@dataclass
+class ExportedRun:
+    """A finished run whose collection is on disk while base and slots are still loaded: what `run_exported` is handed."""
+
+    checked: CheckedManifest
+    preparation: Preparation
+    collection: Path
+    console: Console
+    report: dict[str, Any]
+    """What becomes ``report.json``; observers add keys of their own."""
+    results: list[tuple[str, Path]]
+    """Files to be named at the end of the run, each with its label."""

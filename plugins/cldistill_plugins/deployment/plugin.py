@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cldistill.component import Component, Role, grouper
+from cldistill.component import Command, Component, grouper
 from cldistill.markers import hookimpl
 from cldistill.protocols import Grouper
 from cldistill_plugins.deployment.settings import (
@@ -25,6 +25,17 @@ def register_groupers() -> Sequence[Component[Any, Grouper]]:
             LeastInterferenceSettings,
             describe_least_interference,
             build_least_interference,
-            Role.SPLITS,
+        )
+    ]
+
+
+@hookimpl
+def register_commands() -> Sequence[Command]:
+    """``group``."""
+    return [
+        Command(
+            "group",
+            "Split a bank into several collections of effects that interfere least.",
+            "cldistill_plugins.deployment.command:group",
         )
     ]

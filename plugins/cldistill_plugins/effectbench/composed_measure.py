@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from torch import Tensor
 
-from cldistill.composition_pairs import Pair
-from cldistill.compositions import Composed
 from cldistill.data.items import open_picture
 from cldistill.metrics.bootstrap import resample
+from cldistill_plugins.evaluation.compositions import Composed, Pair
 
 from .bank import Picture, truth_draws
 from .composed_truth import Verdict, composed_draws, judge

@@ -21,8 +21,8 @@ import typer
 from cldistill.errors import CldistillError
 
 if TYPE_CHECKING:
-    from cldistill.compositions import Composed
     from cldistill_plugins.effectbench.composed_measure import Values
+    from cldistill_plugins.evaluation.compositions import Composed
 
 
 def composition(
@@ -41,12 +41,12 @@ def composition(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change one value of the manifest.")] = None,
 ) -> None:
     """Ask a collection for two effects at once, in both orders, and compare with one after the other."""
-    from cldistill.compositions import Order, compose
     from cldistill.progress.live import LiveStages
     from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
     from cldistill.storage.files import atomic_write_text
     from cldistill_plugins.effectbench.bank import knows
     from cldistill_plugins.effectbench.composed_measure import Judge
+    from cldistill_plugins.evaluation.compositions import Order, compose
 
     order = Order(
         manifest, collection, pairs_of_effects, pictures, output.parent, None, overrides or (), teachers, seed, knows
@@ -65,9 +65,9 @@ def composition(
 
 def as_json(composed: Composed, values: Values, *, seed: int, draws: int, teachers: bool) -> dict[str, Any]:
     """Return the result as it is committed."""
-    from cldistill.compositions import SUMMED, TITLES
     from cldistill.storage.provenance import provenance
     from cldistill_plugins.effectbench.composed_measure import TRUTH, summarise
+    from cldistill_plugins.evaluation.compositions import SUMMED, TITLES
 
     titles = {**TITLES, TRUTH: "a fresh draw of the truth"}
     words = ["python", "-m", "cldistill_plugins.effectbench.composition", *sys.argv[1:]]

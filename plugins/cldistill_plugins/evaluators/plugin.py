@@ -1,20 +1,18 @@
-"""Evaluators by weights or an endpoint, and makers of instructions, registered: nothing here imports torch."""
+"""Evaluators by weights or an endpoint, registered: nothing here imports torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from cldistill.component import Component, instruction_maker, metric
+from cldistill.component import Component, metric
 from cldistill.markers import hookimpl
-from cldistill.protocols import InstructionMaker, Metric
+from cldistill.protocols import Metric
 from cldistill_plugins.evaluators.clip import ClipSettings, build_clip, describe_clip
 from cldistill_plugins.evaluators.dino import DinoSettings, build_dino, describe_dino
 from cldistill_plugins.evaluators.dreamsim import DreamSimSettings, build_dreamsim, describe_dreamsim
 from cldistill_plugins.evaluators.editreward import EditRewardSettings, build_editreward, describe_editreward
 from cldistill_plugins.evaluators.judge import JudgeSettings, build_judge, describe_judge
-from cldistill_plugins.evaluators.mllm_maker import MllmSettings, build_mllm, describe_mllm
-from cldistill_plugins.evaluators.template_maker import TemplateSettings, build_templates, describe_templates
 
 
 @hookimpl
@@ -31,24 +29,3 @@ def register_metrics() -> Sequence[Component[Any, Metric]]:
         metric("mllm-judge", "bad cases and subject identity (BCR, VSA), judged in two stages behind an endpoint",
                JudgeSettings, describe_judge, build_judge),
     ]  # fmt: skip
-
-
-@hookimpl
-def register_instruction_makers() -> Sequence[Component[Any, InstructionMaker]]:
-    """Templates, and a vision-language model."""
-    return [
-        instruction_maker(
-            "templates",
-            "sentences with gaps, seeded: offline, without looking at the picture",
-            TemplateSettings,
-            describe_templates,
-            build_templates,
-        ),
-        instruction_maker(
-            "mllm",
-            "a vision-language model behind an endpoint looks at each picture",
-            MllmSettings,
-            describe_mllm,
-            build_mllm,
-        ),
-    ]

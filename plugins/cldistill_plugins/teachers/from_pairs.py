@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from cldistill.component import BuildContext, Needs, Settings
+from cldistill.errors import DataError
 from cldistill.protocols import TeacherRequest
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ class FromPairsSettings(Settings):
     seed: int = 0
     checkpoint_every: int = Field(250, ge=1, description="training steps between checkpoints; changes no weight")
 
+    @property
+    def scale_alpha(self) -> float:
+        """``alpha``, or the rank where none is given."""
+        return float(self.rank if self.alpha is None else self.alpha)
+
 
 def describe_from_pairs(settings: FromPairsSettings) -> Needs:
     """Needs pairs; makes an adapter of ``rank``."""
@@ -43,10 +49,24 @@ class FromPairs:
         self.settings = settings
 
     def adapter(self, request: TeacherRequest) -> AdapterState | None:
-        """Return the trained adapter (cached by its content)."""
-        values = self.settings.model_dump()
-        values["alpha"] = float(self.settings.rank if self.settings.alpha is None else self.settings.alpha)
-        return request.train_pairs(values)
+        """Return the trained adapter: from the cache (in silence, as after an eviction), or trained now.
+
+        Raises:
+            DataError: the effect has no pairs.
+        """
+        from cldistill_plugins.teachers.pairs import PairsJob, train_pairs
+
+        name = request.effect.name
+        if not request.items:
+            raise DataError(f"effect {name!r}: its teacher is trained from pairs, and it has none")
+        job = PairsJob(
+            request.base, request.slots, request.encoder, request.items, request.effect.prompt, self.settings,
+            request.cache / "pairs", request.device, request.stop,
+        )  # fmt: skip
+        if job.file.is_file():
+            return train_pairs(job)
+        with request.stages.stage(f"training the teacher of {name}", self.settings.steps) as advance:
+            return train_pairs(job, advance)
 
 
 def build_from_pairs(settings: FromPairsSettings, context: BuildContext) -> FromPairs:

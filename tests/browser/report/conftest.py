@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cldistill.report.html import write_report
 from cldistill.testing.evaluation import write_evaluation
+from cldistill_plugins.evaluation.report.html import write_report
 
 RESET = """
     for (const form of document.forms) form.reset();

@@ -11,9 +11,9 @@ from typing import Any
 from PIL import Image, ImageChops, ImageStat
 from selenium.webdriver.common.keys import Keys
 
-from cldistill.report.html import write_report
-from cldistill.report.record import picture_path
 from cldistill.testing.evaluation import write_evaluation
+from cldistill_plugins.evaluation.report.html import write_report
+from cldistill_plugins.evaluation.report.record import picture_path
 
 SYSTEMS = ("base", "lightning", "ours")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cldistill_plugins.evaluation.study.key import PAGE, Key, StudySet
+from cldistill_plugins.evaluation.study.page import write_study
 from selenium.webdriver.common.keys import Keys
 
-from cldistill.study.key import PAGE, Key, StudySet
-from cldistill.study.page import write_study
 from cldistill.testing.evaluation import write_evaluation
 
 READY = "document.documentElement.dataset.ready"

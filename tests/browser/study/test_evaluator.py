@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cldistill_plugins.evaluation.study.key import PAGE
 from selenium.webdriver.common.keys import Keys
-
-from cldistill.study.key import PAGE
 
 PHONE = (390, 844)
 

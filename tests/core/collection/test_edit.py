@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from cldistill.cli import main as cli
 from cldistill.collection.folder import read_folder
 from cldistill.collection.index import WEIGHTS, read_index
-from cldistill.collection_edit import keep_removed, remove_effect, rename_effect
 from cldistill.errors import CollectionError
+from cldistill_plugins.incremental.edit import keep_removed, remove_effect, rename_effect
 
 MANIFEST = """\
 # Resolved by cldistill; plugins:

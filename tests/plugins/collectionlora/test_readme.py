@@ -18,7 +18,7 @@ PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
 
 def test_every_part_and_option_is_on_the_page() -> None:
     spans = " ".join(re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL)))
-    for component in register(plugin):
+    for component in register(plugin).components:
         assert f"| `{component.name}` |" in PAGE
         for option in component.settings.model_fields:
             assert re.search(rf"\b{option}\b", spans), f"{component.name}: {option}"

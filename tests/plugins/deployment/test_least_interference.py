@@ -13,12 +13,12 @@ from PIL import Image
 
 from cldistill import testing
 from cldistill.errors import DataError
-from cldistill.group_request import GroupRequest
 from cldistill.records import EffectInfo
 from cldistill.testing.grouper_check import EFFECTS
 from cldistill.training.run import Run
 from cldistill_plugins.deployment.confusion import confusion
 from cldistill_plugins.deployment.gradients import Sketch, compare, flow_matching, gradient, measure
+from cldistill_plugins.deployment.group_run import GroupRequest
 from cldistill_plugins.deployment.least_interference import LeastInterference
 from cldistill_plugins.deployment.plugin import register_groupers
 from cldistill_plugins.deployment.settings import LeastInterferenceSettings

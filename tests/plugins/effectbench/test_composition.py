@@ -12,12 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cldistill.composition_pairs import Pair
-from cldistill.compositions import TOGETHER, Composed
 from cldistill_plugins.effectbench import composition as command
 from cldistill_plugins.effectbench.bank import apply, truth_draws
 from cldistill_plugins.effectbench.composed_measure import TRUTH, Judge, summarise
 from cldistill_plugins.effectbench.composed_truth import composed_draws, judge
+from cldistill_plugins.evaluation.compositions import TOGETHER, Composed, Pair
 
 torch.set_num_threads(1)
 FIRST, SECOND = "mosaic", "halftone"
@@ -94,7 +93,7 @@ def test_known_outputs_are_judged_as_they_are(composed: Composed, tmp_path: Path
 def test_the_command_writes_strict_json(
     composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cldistill.compositions.compose", lambda order, stages, stop: composed)
+    monkeypatch.setattr("cldistill_plugins.evaluation.compositions.compose", lambda order, stages, stop: composed)
     output = tmp_path / "composition.json"
     monkeypatch.setattr(sys, "argv", ["composition", "quickstart", "--collection", "somewhere", "-o", str(output)])
     with pytest.raises(SystemExit) as left:

@@ -35,7 +35,7 @@ CONFIG = {
     },
     "preprocess_cfg": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "interpolation": "bicubic"},
 }
-(CLIP,) = (part for part in register(plugin) if part.name == "clip")
+(CLIP,) = (part for part in register(plugin).components if part.name == "clip")
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ from cldistill_plugins.evaluators import plugin
 from cldistill_plugins.evaluators.compared import Compared
 from cldistill_plugins.evaluators.dino import load_dino
 
-(DINO,) = (part for part in register(plugin) if part.name == "dino")
+(DINO,) = (part for part in register(plugin).components if part.name == "dino")
 SIZE: dict[str, Any] = {
     "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 28,
     "patch_size": 14,

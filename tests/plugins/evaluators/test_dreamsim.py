@@ -37,7 +37,7 @@ from cldistill_plugins.evaluators.compared import Compared  # noqa: E402
 from cldistill_plugins.evaluators.dreamsim_files import DINO, FILES, _local_dino, load_dreamsim, lora_folder  # noqa: E402
 from cldistill_plugins.evaluators.references import reference_pairs  # noqa: E402
 
-(DREAMSIM,) = (part for part in register(plugin) if part.name == "dreamsim")
+(DREAMSIM,) = (part for part in register(plugin).components if part.name == "dreamsim")
 WIDTH = 24
 
 

@@ -32,7 +32,7 @@ from cldistill_plugins.evaluators import editreward_network, plugin
 from cldistill_plugins.evaluators.editreward import EditReward
 from cldistill_plugins.evaluators.editreward_prompts import TOKEN, read_prompts
 
-(EDITREWARD,) = (part for part in register(plugin) if part.name == "editreward")
+(EDITREWARD,) = (part for part in register(plugin).components if part.name == "editreward")
 WIDTH = 32
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{% for part in message.content %}"

@@ -13,12 +13,12 @@ import yaml
 from rich.console import Console
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
-from cldistill.evaluation.check import enter
-from cldistill.evaluation.execute import evaluate_manifest
 from cldistill.manifest.check import check_manifest
 from cldistill.testing import ChatServer, catalogue_with, completion, write_pictures
 from cldistill.testing.chat_server import Answer
 from cldistill.testing.runs import tiny_manifest
+from cldistill_plugins.evaluation.check import enter
+from cldistill_plugins.evaluation.execute import evaluate_manifest
 from cldistill_plugins.evaluators import plugin
 from cldistill_plugins.evaluators.judge_prompts import STAGE_1
 

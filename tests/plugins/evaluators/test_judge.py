@@ -30,7 +30,7 @@ from cldistill_plugins.evaluators.judge import Judge, JudgeSettings, build_judge
 from cldistill_plugins.evaluators.judge_prompts import CRITERIA, STAGE_1, STAGE_2
 from cldistill_plugins.evaluators.references import reference_pairs
 
-(JUDGE,) = (part for part in register(plugin) if part.name == "mllm-judge")
+(JUDGE,) = (part for part in register(plugin).components if part.name == "mllm-judge")
 KEY = "sk-very-secret-5550123"
 
 

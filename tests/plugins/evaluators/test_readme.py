@@ -14,7 +14,7 @@ from cldistill_plugins.evaluators import clip, dino, dreamsim, editreward, judge
 
 FOLDER = Path(package.__file__).parent
 PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
-PARTS = {part.name: part for part in register(plugin)}
+PARTS = {part.name: part for part in register(plugin).components}
 
 
 def spans() -> str:

@@ -35,9 +35,6 @@ class Request:
     effect: EffectInfo
     cache: Path
 
-    def train_pairs(self, settings: Any) -> Any:
-        raise AssertionError("lora-file trains nothing")
-
 
 @pytest.fixture
 def request_(tmp_path: Path) -> TeacherRequest:

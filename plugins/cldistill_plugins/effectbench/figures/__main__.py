@@ -58,9 +58,9 @@ def figures(
 
 def measured_run(folder: Path, effects: int, pairs: int, step: int | None, plan: Any) -> dict[str, Any]:
     """Open a run and measure Figures 4 and 5 in it: both compare its critic with the teachers."""
-    from cldistill.opened import open_run
     from cldistill.progress.live import LiveStages
     from cldistill_plugins.effectbench.figures.measure import measure
+    from cldistill_plugins.effectbench.figures.opened import open_run
 
     stages = LiveStages()
     opened = open_run(folder, effects=effects, pairs=pairs, step=step, trained=[plan.critic], stages=stages)

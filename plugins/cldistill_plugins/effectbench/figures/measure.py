@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cldistill.opened import OpenedRun
+from cldistill_plugins.effectbench.figures.opened import OpenedRun
 
 from ..metrics.high_frequency import CUT_OFF
 from .bounds import CRITIC_TIMESTEPS, measure_bounds

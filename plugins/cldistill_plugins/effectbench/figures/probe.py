@@ -15,9 +15,9 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from cldistill.errors import DataError
-from cldistill.opened import OpenedRun
 from cldistill.protocols import UpdateContext
 from cldistill.schedule import Schedule, add_noise, expand, to_x0
+from cldistill_plugins.effectbench.figures.opened import OpenedRun
 
 from ..metrics.high_frequency import luma
 from .bands import rms

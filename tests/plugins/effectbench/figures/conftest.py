@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cldistill.opened import OpenedRun
 from cldistill.schedule import Schedule
 from cldistill.testing import tiny_run
 from cldistill.testing.contexts import tiny_dataset
+from cldistill_plugins.effectbench.figures.opened import OpenedRun
 from cldistill_plugins.effectbench.figures.probe import Probe
 
 torch.set_num_threads(1)

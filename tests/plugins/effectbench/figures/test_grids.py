@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cldistill.opened import OpenedRun
 from cldistill_plugins.effectbench.figures.bands import rms
 from cldistill_plugins.effectbench.figures.bounds import CRITIC_TIMESTEPS, measure_bounds
 from cldistill_plugins.effectbench.figures.draw_bounds import first_row_below
+from cldistill_plugins.effectbench.figures.opened import OpenedRun
 from cldistill_plugins.effectbench.figures.probe import Comparison, Probe
 from cldistill_plugins.effectbench.figures.vanishing import TIMESTEPS, measure_vanishing
 

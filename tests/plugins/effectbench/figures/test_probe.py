@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from cldistill.errors import DataError
-from cldistill.opened import OpenedRun
 from cldistill.schedule import add_noise, to_x0
 from cldistill_plugins.collectionlora.dmd import dmd_gradient
 from cldistill_plugins.effectbench.figures.bands import cosine, rms
+from cldistill_plugins.effectbench.figures.opened import OpenedRun
 from cldistill_plugins.effectbench.figures.probe import Probe
 from cldistill_plugins.effectbench.metrics.high_frequency import luma
 

@@ -1,0 +1,86 @@
+"""`cldistill group`: a bank that is too large for one collection becomes several, each of effects that go well together."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cldistill.cli.options import ManifestArgument, SetOption
+
+if TYPE_CHECKING:
+    from cldistill.collection.split import Groups
+
+
+def group(
+    manifest: ManifestArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the split, its manifests and its runs.")],
+    into: Annotated[int | None, typer.Option(min=1, help="How many collections.")] = None,
+    at_most: Annotated[int | None, typer.Option(min=1, help="Effects that one collection may hold.")] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Train every collection afterwards; resumes by itself.")
+    ] = False,
+    using: Annotated[
+        str | None,
+        typer.Option("--using", metavar="GROUPER", help="Which grouper splits the bank (default: the built-in one)."),
+    ] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="An option of the grouper.")
+    ] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Split a bank into several collections of effects that interfere least, from measured interference."""
+    from cldistill.catalogue import load_catalogue
+    from cldistill.manifest.check import check_manifest
+    from cldistill_plugins.deployment.group import Order, group_command, how_many, read_grouper_options
+
+    catalogue = load_catalogue()
+    entry = catalogue.get("grouper", using or "least-interference")
+    settings = read_grouper_options(entry, options or ())
+    checked = check_manifest(manifest, overrides or (), catalogue=catalogue)
+    command = group_command(sys.argv[1:])
+    count = how_many(len(checked.effects), into, at_most)
+    _carry_out(Order(checked, entry, settings, count, output, command, bool(overrides)), train)
+
+
+def _carry_out(order: Any, train: bool) -> None:
+    from rich.console import Console
+
+    from cldistill.errors import Stopped
+    from cldistill.manifest.checked import default_cache
+    from cldistill.progress.live import LiveStages
+    from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
+    from cldistill_plugins.deployment.group import group_bank, train_groups
+
+    console = Console()
+    try:
+        with graceful_stop() as stop:
+            stop.promise = OUTSIDE_LOOP
+            found = group_bank(order, default_cache(), LiveStages(console), lambda: bool(stop))
+    except Stopped as stopped:
+        console.print(str(stopped))
+        raise typer.Exit(3) from None
+    _print(console, found)
+    if train and not train_groups(found, console, order.command):
+        raise typer.Exit(3)
+
+
+def _print(console: Any, groups: Groups) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("group", "effects", "", "manifest", box=None)
+    for part in groups.groups:
+        table.add_row(escape(part.name), str(len(part.effects)), escape(_short(part.effects)), part.manifest)
+    console.print(table)
+    if groups.measured:
+        figures = ", ".join(f"{name} {value:.3g}" for name, value in groups.figures.items())
+        console.print(f"{groups.measured}: {figures}", markup=False, highlight=False)
+    console.print(str(groups.folder / "groups.json"), markup=False, highlight=False, soft_wrap=True)
+
+
+def _short(names: tuple[str, ...], most: int = 6) -> str:
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

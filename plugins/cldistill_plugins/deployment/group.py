@@ -1,0 +1,202 @@
+"""What ``cldistill group`` does: let a grouper split a bank, write a manifest a group, and train each."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from cldistill.catalogue import Entry
+from cldistill.collection.split import FILE, INTERFERENCE, Group, Groups, read_groups, write_groups
+from cldistill.component import BuildContext, Settings
+from cldistill.errors import CollectionError, ManifestError, OptionsError, PluginError, Stopped
+from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.messages import describe_errors
+from cldistill.manifest.resolved import manifest_digest
+from cldistill.manifest.yaml import parse
+from cldistill.progress.stages import Stages
+from cldistill.records import Grouping
+from cldistill.storage.files import atomic_write_text, sha256_bytes
+from cldistill.storage.provenance import provenance
+from cldistill_plugins.deployment.group_manifests import write_manifests
+
+PARTS = 1000
+"""Parts in which the progress of a measurement is shown."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for."""
+
+    checked: CheckedManifest
+    grouper: Entry
+    settings: Settings
+    groups: int
+    output: Path
+    command: str
+    changed: bool = False
+    """Whether ``--set`` changed the manifest."""
+
+    @property
+    def key(self) -> str:
+        """Hash all that the split depends on."""
+        options = self.settings.model_dump(mode="json")
+        parts = [manifest_digest(self.checked), self.grouper.component.name, options, self.groups]
+        return sha256_bytes(json.dumps(parts, sort_keys=True).encode())
+
+
+def how_many(effects: int, into: int | None, at_most: int | None) -> int:
+    """Return the number of groups for ``--into K`` or ``--at-most M``.
+
+    Raises:
+        ManifestError: neither or both are given, or there are fewer effects than groups.
+    """
+    if (into is None) == (at_most is None):
+        raise ManifestError("say either --into K (how many collections) or --at-most M (effects in one collection)")
+    groups = into if into is not None else math.ceil(effects / (at_most or 1))
+    if groups > effects:
+        raise ManifestError(f"--into {groups}: the manifest has {effects} effects, and no collection may be empty")
+    return groups
+
+
+def read_grouper_options(entry: Entry, options: Sequence[str]) -> Settings:
+    """Read ``--option KEY=VALUE``, values as YAML; relative paths start from the current folder.
+
+    Raises:
+        OptionsError: a word without ``=``, or a value that the grouper's settings refuse.
+    """
+    values: dict[str, Any] = {}
+    for option in options:
+        key, equals, text = option.partition("=")
+        if not equals:
+            raise OptionsError(f"--option {option}: write KEY=VALUE, for instance seed=4")
+        values[key] = yaml.safe_load(text)
+    # Paths stay as they were typed: they end up in results, which name no folder of this machine.
+    try:
+        settings: Settings = entry.component.settings.model_validate(values, context={"root": Path()})
+    except ValidationError as error:
+        tree = parse(yaml.safe_dump(values), "--option", Path.cwd())
+        raise OptionsError(describe_errors(error, entry.component.settings, tree)) from error
+    return settings
+
+
+def group_bank(order: Order, cache: Path, stages: Stages, stop: Callable[[], bool]) -> Groups:
+    """Split the bank and write ``interference.json``, the groups' manifests and ``groups.json``.
+
+    A split of the same manifest by the same grouper that lies in the folder already is taken as it is.
+
+    Raises:
+        CollectionError: the folder holds another split.
+        Stopped: ``stop`` said so while interference was measured.
+    """
+    found = existing(order)
+    if found is not None:
+        return found
+    with stages.stage("measuring interference", PARTS) as advance:
+        grouping = measure(order, cache, stages, stop, advance)
+    groups = tuple(
+        Group(f"{order.checked.manifest.name}-{number}", tuple(members), f"group-{number}.yaml", f"group-{number}")
+        for number, members in enumerate(grouping.groups, start=1)
+    )
+    atomic_write_text(order.output / INTERFERENCE, json.dumps(interference_json(order, grouping), indent=1) + "\n")
+    write_manifests(order.checked, groups, order.output, changed=order.changed)
+    split = Groups(
+        order.checked.manifest.name, groups, order.key, grouping.measured, dict(grouping.figures), order.output
+    )
+    write_groups(split)
+    return split
+
+
+def existing(order: Order) -> Groups | None:
+    """Return the split that the folder holds, if it is the one asked for.
+
+    Raises:
+        CollectionError: it is another.
+    """
+    if not (order.output / FILE).exists():
+        return None
+    found = read_groups(order.output)
+    if found.key != order.key:
+        raise CollectionError(
+            f"{order.output / FILE}: holds the split of another manifest, or by another grouper, option or number of "
+            "groups; name another --output, or remove it"
+        )
+    return found
+
+
+def measure(
+    order: Order, cache: Path, stages: Stages, stop: Callable[[], bool], advance: Callable[[int], None]
+) -> Grouping:
+    """Let the grouper split the bank, and see that it did.
+
+    Raises:
+        PluginError: an effect is in no group or in two, or there is another number of groups.
+    """
+    from cldistill_plugins.deployment.group_run import GroupRequest, measuring_run
+
+    checked, done = order.checked, 0
+
+    def show(share: float) -> None:
+        nonlocal done
+        reached = round(PARTS * min(1.0, share))
+        advance(reached - done)
+        done = reached
+        if stop():
+            raise Stopped("stopped while measuring interference; the same command measures again")
+
+    request = GroupRequest(
+        checked.effects, order.groups, lambda: measuring_run(checked, order.output, cache, stages, stop), show
+    )
+    context = BuildContext(
+        checked.file.root, cache, order.output, seed=checked.manifest.train.seed, effects=checked.effects
+    )
+    found: Grouping = order.grouper.component.build(order.settings, context).group(request)
+    names = sorted(name for group in found.groups for name in group)
+    if names != sorted(effect.name for effect in checked.effects) or len(found.groups) != order.groups:
+        raise PluginError(
+            f"grouper {order.grouper.component.name!r} of {order.grouper.owner} gave {len(found.groups)} groups of "
+            f"{len(names)} effects; asked for: {order.groups} of {len(checked.effects)}, each effect once"
+        )
+    return found
+
+
+def interference_json(order: Order, grouping: Grouping) -> dict[str, Any]:
+    """Return ``interference.json``: the matrix, rows and columns in the order of ``effects`` (null: not measured)."""
+    names = [effect.name for effect in order.checked.effects]
+    rows: Mapping[str, Mapping[str, float]] = grouping.interference
+    return {
+        "format": 1,
+        "manifest": order.checked.manifest.name,
+        **provenance(order.command, order.checked.manifest.train.seed),
+        "grouper": {"use": order.grouper.component.name, "options": order.settings.model_dump(mode="json")},
+        "measured": grouping.measured,
+        "figures": dict(grouping.figures),
+        "groups": [list(group) for group in grouping.groups],
+        "effects": names,
+        "interference": [[rows.get(row, {}).get(column) for column in names] for row in names],
+    }
+
+
+def train_groups(groups: Groups, console: Any, command: str) -> bool:
+    """Run every group's manifest, one after the other; each resumes by itself.  False: a signal stopped one."""
+    from cldistill.manifest.check import check_manifest
+    from cldistill.runner import execute
+
+    for group in groups.groups:
+        console.print(f"[bold]{group.name}[/]: {len(group.effects)} effects", highlight=False)
+        checked = check_manifest(str(groups.folder / group.manifest))
+        if not execute(checked, groups.folder / group.run, console, command).finished:
+            return False
+    return True
+
+
+def group_command(words: Sequence[str]) -> str:
+    """Return the command that was typed, as it can be copied."""
+    return shlex.join(["cldistill", *words])

@@ -1,0 +1,8 @@
+"""Public names of the plugin ``evaluation``, for other built-in plugins."""
+
+from __future__ import annotations
+
+from cldistill_plugins.evaluation.check import Entry
+from cldistill_plugins.evaluation.execute import evaluate_manifest
+
+__all__ = ["Entry", "evaluate_manifest"]

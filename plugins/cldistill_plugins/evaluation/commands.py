@@ -1,0 +1,71 @@
+"""`cldistill eval`: systems, effects and held-out pictures of a manifest, measured and reported."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cldistill.cli.options import ManifestArgument, SetOption
+
+
+def evaluate(
+    manifest: ManifestArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the evaluation (default: evaluations/NAME).")
+    ] = None,
+    overrides: SetOption = None,
+    skip_missing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-missing", help="Report systems that are not trained yet as not run, and go on without them."
+        ),
+    ] = False,
+) -> None:
+    """Compare the systems of a manifest's `evaluate:` on held-out pictures; Ctrl-C saves, the same command goes on.
+
+    Writes report.json, report.md, report.html and every picture. Nothing is trained but teachers that a system asks for.
+    """
+    from cldistill.manifest.check import check_manifest
+    from cldistill_plugins.evaluation.check import enter
+
+    checked = check_manifest(manifest, overrides or (), measuring=True)
+    entry = enter(checked, skip_missing=skip_missing)
+    folder = output or Path("evaluations") / checked.manifest.name
+
+    from rich.console import Console
+
+    from cldistill_plugins.evaluation.execute import evaluate_manifest
+
+    console = Console()
+    command = shlex.join(["cldistill", *sys.argv[1:]])
+    done = evaluate_manifest(checked, entry, folder, console, command, command)
+    if not done.finished:
+        raise typer.Exit(3)
+    lines = [f"Report:     {folder / 'report.html'}", f"Figures:    {folder / 'report.md'}, {done.report}"]
+    for line in [*_not_measured(folder / "report.json"), *lines]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _not_measured(report: Path) -> list[str]:
+    """Return a line for every metric that could not look."""
+    entries = json.loads(report.read_text(encoding="utf-8"))["not_measured"]
+    return [f"Not measured: {entry['component']}: {entry['reason']}" for entry in entries]
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="EVALUATION", help="A folder that `cldistill eval` wrote.")],
+    limit: Annotated[
+        float, typer.Option(min=0.0, metavar="MB", help="How many megabytes of pictures to put in.")
+    ] = 48.0,
+    side: Annotated[int, typer.Option(min=16, help="Longest side of a picture in the page, in pixels.")] = 768,
+) -> None:
+    """Write report.html of an evaluation: tables, plots and pictures in one file that opens from disk."""
+    from cldistill_plugins.evaluation.report.html import write_report
+
+    written = write_report(folder, limit, side)
+    typer.echo(f"{written} ({written.stat().st_size / 1e6:.1f} MB)")

@@ -1,0 +1,69 @@
+"""The pictures of an evaluation: what each system makes of each pool, as far as it was not made before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cldistill.data.encodings import Encoder
+from cldistill.progress.stages import Stages
+from cldistill.records import Item
+from cldistill.sampling.generator import Painter, Row, Way
+from cldistill_plugins.evaluation.picture_store import Pictures, PictureStore
+
+Outputs = Mapping[str, Mapping[str, Pictures]]
+"""System -> pool -> its pictures."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One system on one pool."""
+
+    system: str
+    pool: str
+    rows: Sequence[Row]
+    way: Callable[[], Way]
+    """Called when it is the job's turn: adapters of all jobs at once may not fit in memory."""
+
+
+def make_pictures(painter: Painter, jobs: Sequence[Job], store: PictureStore, stages: Stages) -> Outputs:
+    """Make every picture that the store lacks, after encoding what the cache lacks.
+
+    Raises:
+        Stopped: where ``stages`` can be stopped; what is made is kept.
+    """
+    encode(painter.encoder, [row for job in jobs for row in job.rows], stages)
+    made: dict[str, dict[str, Pictures]] = {}
+    with stages.stage("editing the held-out pictures", sum(len(job.rows) for job in jobs)) as advance:
+        for job in jobs:
+            made.setdefault(job.system, {})[job.pool] = _one(painter, job, store, advance)
+    return made
+
+
+def _one(painter: Painter, job: Job, store: PictureStore, advance: Callable[[int], None]) -> Pictures:
+    way = job.way()
+    keys = [painter.key(way, item, prompts) for item, prompts in job.rows]
+    missing = [index for index, key in enumerate(keys) if not store.has(key)]
+    if len(missing) < len(keys):
+        advance(len(keys) - len(missing))
+    for batch in painter.paint(way, [job.rows[index] for index in missing]):
+        for place, picture in batch:
+            store.write(keys[missing[place]], picture)
+        advance(len(batch))
+    return Pictures([store.path(key) for key in keys])
+
+
+def encode(encoder: Encoder, rows: Sequence[Row], stages: Stages) -> None:
+    """Encode what the cache lacks, each source and prompt once, and give the encoders' memory back."""
+    distinct = list({(item.sources, prompts): (_plain(item), prompts) for item, prompts in rows}.values())
+    before = encoder.cache.computed
+    with stages.stage("encoding pictures and prompts", len(distinct)) as advance:
+        for item, prompts in distinct:
+            encoder.encode(item, prompts)
+            advance(1)
+    if encoder.cache.computed > before:
+        encoder.base.drop_encoders()
+
+
+def _plain(item: Item) -> Item:
+    return replace(item, target=None)

@@ -1,0 +1,154 @@
+"""The rows of the report's tables, ready for the template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from cldistill_plugins.evaluation.report.figures import interval, number
+from cldistill_plugins.evaluation.report.record import (
+    FAMILIES,
+    Comparison,
+    Effect,
+    Evaluation,
+    Interval,
+    MetricRow,
+    SystemRow,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of a table."""
+
+    value: float | None
+    """What the column sorts by."""
+    text: str
+    interval: str = ""
+    best: bool = False
+
+
+def cell(found: Interval | None, metric: MetricRow, best: bool = False) -> Cell:
+    """Return the cell of an interval, empty where nothing was measured."""
+    if found is None or found.mean is None:
+        return Cell(None, number(None))
+    return Cell(found.mean, number(found.mean, metric.percent), interval(found.low, found.high, metric.percent), best)
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One system with a cell a metric."""
+
+    system: SystemRow
+    cells: Mapping[str, Cell]
+
+
+def summary_rows(evaluation: Evaluation) -> list[SummaryRow]:
+    """Return the main table; the best mean of every metric that has a better direction is marked."""
+    best = {name: _best(evaluation, name) for name in evaluation.metrics}
+    return [
+        SummaryRow(
+            system,
+            {
+                name: cell(evaluation.summary.get(system.name, {}).get(name), metric, best[name] == system.name)
+                for name, metric in evaluation.metrics.items()
+            },
+        )
+        for system in evaluation.systems
+    ]
+
+
+def _best(evaluation: Evaluation, metric: str) -> str | None:
+    better = evaluation.metrics[metric].better
+    rows = ((system.name, evaluation.summary.get(system.name, {}).get(metric)) for system in evaluation.systems)
+    means = {name: found.mean for name, found in rows if found is not None and found.mean is not None}
+    if better is None or len(means) < 2:
+        return None
+    return (min if better == "lower" else max)(means, key=lambda name: means[name])
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One effect by one system."""
+
+    effect: Effect
+    system: SystemRow
+    failures: Mapping[str, int]
+    """Bad cases by failure family, in words."""
+    cells: Mapping[str, Cell]
+
+    @property
+    def kind(self) -> str:
+        """``stochastic``, ``deterministic`` or nothing where the report does not say."""
+        return {True: "stochastic", False: "deterministic", None: ""}[self.effect.stochastic]
+
+
+def score_rows(evaluation: Evaluation) -> list[ScoreRow]:
+    """Return the table of single effects."""
+    return [
+        ScoreRow(
+            effect,
+            system,
+            count_families(evaluation.failures.get(system.name, {}).get(effect.name, {}).values()),
+            {
+                name: cell(evaluation.per_effect.get(system.name, {}).get(effect.name, {}).get(name), metric)
+                for name, metric in evaluation.metrics.items()
+            },
+        )
+        for effect in evaluation.effects
+        for system in evaluation.systems
+    ]
+
+
+def count_families(families: Iterable[str]) -> dict[str, int]:
+    """Count failure families, those that occur, in the paper's order."""
+    found = list(families)
+    return {family: found.count(family) for family in FAMILIES if family in found}
+
+
+RATIO = MetricRow(title="ratio of the means")
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """A paired difference in words."""
+
+    a: str
+    b: str
+    metric: MetricRow
+    effects: str
+    difference: Cell
+    ratio: Cell | None
+    n: int
+    verdict: str
+
+
+def comparison_rows(evaluation: Evaluation) -> list[ComparisonRow]:
+    """Return the paired comparisons; a metric that the report does not describe is shown under its own name."""
+    titles = {system.name: system.label for system in evaluation.systems}
+    rows = []
+    for found in evaluation.comparisons:
+        metric = evaluation.metrics.get(found.metric, MetricRow(title=found.metric))
+        difference = cell(Interval(mean=found.mean, low=found.low, high=found.high, n=found.n), metric)
+        rows.append(
+            ComparisonRow(
+                titles.get(found.a, found.a), titles.get(found.b, found.b), metric, _effects(found), difference,
+                None if found.ratio is None else cell(found.ratio, RATIO), found.n, verdict(found, metric),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _effects(found: Comparison) -> str:
+    if isinstance(found.effects, str | int):
+        return str(found.effects)
+    return str(len(found.effects)) if len(found.effects) > 3 else ", ".join(found.effects)
+
+
+def verdict(found: Comparison, metric: MetricRow) -> str:
+    """Say in a word which side is better, where the difference is clear."""
+    if not found.clear or found.mean is None:
+        return "no clear difference"
+    if metric.better is None:
+        return "higher" if found.mean > 0 else "lower"
+    return "better" if (found.mean < 0) == (metric.better == "lower") else "worse"

@@ -1,0 +1,69 @@
+"""What ``cldistill eval`` assembles: base, prompts, and the teachers if a system asks for them; nothing is trained else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cldistill.assemble import isolate_all, load_base, start, teacher_shift, teacher_sources
+from cldistill.component import BuildContext
+from cldistill.data.teachers import TeacherBank
+from cldistill.manifest.checked import CheckedManifest
+from cldistill.prepare import effect_pools, make_bank
+from cldistill.progress.stages import Stages
+from cldistill.protocols import BaseModel
+from cldistill.records import Prompts
+from cldistill.sampling.generator import Painter
+from cldistill.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that pictures are made with."""
+
+    checked: CheckedManifest
+    context: BuildContext
+    painter: Painter
+    prompts: Mapping[str, Prompts]
+    teachers: TeacherBank
+    """Empty where no system asks for them."""
+
+    @property
+    def base(self) -> BaseModel:
+        """The base model."""
+        return self.painter.base
+
+    @property
+    def student_schedule(self) -> Schedule:
+        """The sampler of the manifest's own student."""
+        sampler = self.checked.manifest.sampler
+        return Schedule(sampler.steps, sampler.shift, sampler.integer_timesteps)
+
+    @property
+    def teacher_shift(self) -> float:
+        """Shift of the teachers' own schedule."""
+        return teacher_shift(self.checked)
+
+
+def make_bench(
+    checked: CheckedManifest, output: Path, cache: Path, stages: Stages, stop: Callable[[], bool], *, teachers: bool,
+    seed: int,
+) -> Bench:  # fmt: skip
+    """Load the base and give every effect its prompts; with ``teachers`` also train those that are not in the cache.
+
+    Raises:
+        Stopped: ``stop`` said so while a teacher was trained.
+    """
+    accelerator, context = start(checked, output, cache)
+    preparation = load_base(checked, accelerator, context, stages, stop)
+    base = preparation.base
+    prompts = isolate_all(checked.prompts.build(context), base, checked)
+    bank = TeacherBank({})
+    if teachers:
+        trained = [name for name, part in checked.teachers.items() if part is not None and part.needs.rank is not None]
+        sources = teacher_sources(checked, context)
+        bank = make_bank(preparation, checked.effects, sources, effect_pools(checked.effects), trained)
+    return Bench(
+        checked, context, Painter(base, preparation.slots, preparation.encoder, context.device, seed), prompts, bank
+    )

@@ -1,0 +1,76 @@
+"""The preference table as Markdown and for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cldistill_plugins.evaluation.report.figures import MINUS, NOTHING, interval, number
+from cldistill_plugins.evaluation.study.key import Key
+from cldistill_plugins.evaluation.study.preferences import Preference, Share, Tally
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def share_text(share: Share, between: str = " ") -> str:
+    """Return ``49.9 % [45.1, 54.2]``."""
+    return f"{number(share.share, percent=True)}{between}{interval(share.low, share.high, percent=True)}"
+
+
+def agreement_text(found: Preference, between: str = " ") -> str:
+    """Return kappa with its name and its interval."""
+    if found.kappa is None:
+        return NOTHING
+    ends = "" if found.kappa_low is None else f"[{_kappa(found.kappa_low)}, {_kappa(found.kappa_high)}]"
+    return f"{_kappa(found.kappa)}, {found.agreement}{between}{ends}".rstrip()
+
+
+def _kappa(value: float | None) -> str:
+    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", MINUS) if value is not None else NOTHING
+
+
+def caption(key: Key, found: Tally) -> str:
+    """Say what was counted."""
+    return (
+        f"{key.evaluation}: share of answers in which a system was the best of {len(key.systems)} "
+        f"(chance {number(1 / len(key.systems), percent=True)}); {found.evaluators} evaluators, {found.sets} sets, "
+        "95 % intervals over both. Agreement: Fleiss' kappa."
+    )
+
+
+def rows(key: Key, found: Tally, between: str = " ") -> list[list[str]]:
+    """Return the table: a row a question, a column a system, then the agreement; the first row is the head.
+
+    ``between`` stands between a figure and its interval.
+    """
+    titles = {question.name: question.title for question in key.questions}
+    head = ["Best in", *(system.label for system in key.systems), "Agreement"]
+    body = [
+        [
+            titles[name],
+            *(share_text(share, between) for share in preference.shares.values()),
+            agreement_text(preference, between),
+        ]
+        for name, preference in found.questions.items()
+    ]
+    return [head, *body]
+
+
+def markdown(key: Key, found: Tally) -> str:
+    """Return the table as Markdown."""
+    head, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows(key, found))
+    lines = [head, ["---", *("---:" for _ in key.systems), "---"], *body]
+    return caption(key, found) + "\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def table(key: Key, found: Tally) -> Table:
+    """Return the table for the terminal."""
+    from rich.table import Table
+
+    head, *body = rows(key, found, "\n")
+    made = Table(title=f"{key.evaluation}: {found.evaluators} evaluators, {found.sets} sets", title_justify="left")
+    for index, title in enumerate(head):
+        made.add_column(title, justify="right" if 0 < index <= len(key.systems) else "left")
+    for row in body:
+        made.add_row(*row)
+    return made

@@ -1,0 +1,204 @@
+"""`cldistill remove` and `cldistill rename`: a collection's catalogue, which is all that they can change (torch-free).
+
+The catalogue stands in four places, which are written together: ``effects.json``, the header of the weights file, the card,
+and the resolved manifest.  The tensors are copied byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cldistill.adapters.save import write_with_metadata
+from cldistill.collection.card import Card
+from cldistill.collection.folder import EFFECTS, MANIFEST, CollectionFolder, read_folder
+from cldistill.collection.index import CollectionEffect, effects_json
+from cldistill.errors import CollectionError
+from cldistill.storage.files import sha256_file, write_aside
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A collection whose catalogue was changed."""
+
+    path: Path
+    effect: CollectionEffect
+    card: bool
+    """Whether the card was changed as well; one that somebody rewrote by hand is left as it is."""
+
+
+def remove_effect(path: Path, name: str, output: Path | None = None) -> Edited:
+    """Take an effect out of a collection's catalogue; in place, or into a new folder ``output``.
+
+    Raises:
+        CollectionError: there is no such effect, it is the last one, or the folder is damaged or taken.
+    """
+    collection = read_folder(path)
+    gone = collection.index.effect(name)
+    left = [effect for effect in collection.index.effects if effect is not gone]
+    if not left:
+        raise CollectionError(f"{path}: {name!r} is its only effect; delete the folder instead")
+    card = _write(collection, left, (*collection.index.removed, gone), (name, None), output)
+    return Edited(output or path, gone, card)
+
+
+def rename_effect(path: Path, name: str, new: str, output: Path | None = None) -> Edited:
+    """Give an effect another name; trigger and prompt, by which the weights know it, stay.
+
+    Raises:
+        CollectionError: there is no such effect, the new name is taken or no name, or the folder is damaged or taken.
+    """
+    collection = read_folder(path)
+    before = collection.index.effect(name)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", new):
+        raise CollectionError(
+            f"{new!r} is no name: it must begin with a letter or digit and hold only those, '.', '_', '-'"
+        )
+    if any(effect.name == new for effect in collection.index.effects):
+        raise CollectionError(f"{path}: the collection has an effect {new!r} already; choose another name")
+    after = replace(before, name=new)
+    effects = [after if effect is before else effect for effect in collection.index.effects]
+    card = _write(collection, effects, collection.index.removed, (name, new), output)
+    return Edited(output or path, after, card)
+
+
+def keep_removed(path: Path, removed: Sequence[CollectionEffect]) -> None:
+    """Note in a collection what was removed from the one that it grew from: its weights know that, too."""
+    collection = read_folder(path)
+    known = {effect.trigger for effect in collection.index.removed}
+    lacking = [effect for effect in removed if effect.trigger not in known]
+    if lacking:
+        _write(collection, collection.index.effects, (*collection.index.removed, *lacking), None, None)
+
+
+def _write(
+    collection: CollectionFolder, effects: Sequence[CollectionEffect], removed: Sequence[CollectionEffect],
+    change: tuple[str, str | None] | None, output: Path | None,
+) -> bool:  # fmt: skip
+    """Write the folder anew with other effects; ``change`` is (name, its new name or None for a removal).
+
+    Returns whether the card could be changed as well.
+    """
+    index, target = collection.index, output or collection.path
+    if output is not None and output.exists():
+        raise CollectionError(f"{output}: is there already; choose another --output")
+    with write_aside(target.absolute()) as partial:
+        shutil.copytree(collection.path, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns(index.file.name))
+        metadata = dict(index.metadata) | {
+            "cldistill.effects": json.dumps(effects_json(effects), ensure_ascii=False),
+            "cldistill.removed": json.dumps(effects_json(removed), ensure_ascii=False),
+            "cldistill.teachers": _teachers(index.metadata.get("cldistill.teachers", "{}"), change),
+            "modelspec.trigger_phrase": ", ".join(effect.trigger for effect in effects if effect.trigger),
+            "modelspec.merged_from": ", ".join(effect.name for effect in effects),
+        }
+        write_with_metadata(index.file, partial / index.file.name, metadata)
+        listing = dict(collection.listing) | {
+            "weights_sha256": sha256_file(partial / index.file.name), "effects": effects_json(effects),
+            "removed": effects_json(removed),
+        }  # fmt: skip
+        _text(partial / EFFECTS, json.dumps(listing, indent=2, ensure_ascii=False) + "\n")
+        if change is not None:
+            manifest = (collection.path / MANIFEST).read_text(encoding="utf-8")
+            _text(partial / MANIFEST, edited_manifest(manifest, collection.manifest, *change))
+        return _edit_card(partial, collection, effects, removed, change)
+
+
+def _teachers(text: str, change: tuple[str, str | None] | None) -> str:
+    """Move or drop one entry of the header's ``{effect: digest of its teacher}``."""
+    if change is None:
+        return text
+    digests, (name, new) = json.loads(text), change
+    found = digests.pop(name, None)
+    if new is not None and found is not None:
+        digests[new] = found
+    return json.dumps(digests, sort_keys=True)
+
+
+def _edit_card(
+    folder: Path, collection: CollectionFolder, effects: Sequence[CollectionEffect],
+    removed: Sequence[CollectionEffect], change: tuple[str, str | None] | None,
+) -> bool:  # fmt: skip
+    """Exchange the parts of the card that depend on the effects; return whether each was found as it was exported."""
+    before = _card(folder, collection, collection.index.effects, collection.index.removed)
+    if change is not None:
+        _move_sample(folder / "samples", *change)
+    after = _card(folder, collection, effects, removed)
+    path = folder / CARD
+    if not path.is_file():
+        return False
+    text, complete = path.read_text(encoding="utf-8"), True
+    for old, fresh in zip(before.pieces()[:3], after.pieces()[:3], strict=True):
+        complete = complete and old in text
+        text = text.replace(old, fresh)
+    _text(path, text.replace(before.pieces()[3], after.pieces()[3]))
+    return complete
+
+
+def _move_sample(folder: Path, name: str, new: str | None) -> None:
+    sample = folder / f"{name}.png"
+    if sample.is_file() and new is None:
+        sample.unlink()
+    elif sample.is_file():
+        sample.rename(folder / f"{new}.png")
+
+
+def _card(
+    folder: Path, collection: CollectionFolder, effects: Sequence[CollectionEffect], removed: Sequence[CollectionEffect]
+) -> Card:
+    names = [effect.name for effect in effects]
+    samples = {name: f"samples/{name}.png" for name in names if (folder / "samples" / f"{name}.png").is_file()}
+    index = collection.index
+    gone = [effect.name for effect in removed]
+    return Card(index.title, tuple(effects), index.metadata, index.steps, index.shift, None, samples, gone)
+
+
+def _text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+NAMED_IN = ("prompts", "router", "samples", "evaluate")
+"""Parts of a manifest whose settings may name effects, beside ``effects:``.  A teacher's own options stay: an older
+collection knows its effect by the older name."""
+
+
+def edited_manifest(text: str, data: Mapping[str, Any], name: str, new: str | None) -> str:
+    """Return the manifest ``text``, which reads as ``data``, with ``name`` renamed to ``new``, or taken out (None)."""
+    effects = [effect for effect in data["effects"] if new is not None or effect["name"] != name]
+    effects = [{**effect, "name": new} if effect["name"] == name else effect for effect in effects]
+    edited: dict[str, Any] = {**data, "effects": effects}
+    for part in NAMED_IN:
+        found = edited.get(part)
+        if isinstance(found, Mapping) and "use" in found:
+            edited[part] = {**found, "options": _members(found.get("options") or {}, name, new)}
+        elif isinstance(found, Mapping):
+            edited[part] = _members(found, name, new)
+    comments = list(takewhile(lambda line: line.startswith("#"), text.splitlines()))
+    what = f"taken out: {name}" if new is None else f"renamed: {name} to {new}, with the trigger that it had"
+    body = yaml.safe_dump(edited, sort_keys=False, allow_unicode=True)
+    return "\n".join([*comments, f"# {what}, after the run; the weights are those of the run", body])
+
+
+def _members(settings: Mapping[str, Any], name: str, new: str | None) -> dict[str, Any]:
+    """Edit the values of settings; their own keys are words of the part, whatever an effect is called."""
+    return {key: _edited(value, name, new) for key, value in settings.items()}
+
+
+def _edited(value: Any, name: str, new: str | None) -> Any:
+    """Exchange ``name`` where it is the key of a map or an entry of a list."""
+    if isinstance(value, Mapping):
+        kept = {key: _edited(inner, name, new) for key, inner in value.items() if new is not None or key != name}
+        return {new if key == name else key: inner for key, inner in kept.items()}
+    if isinstance(value, list):
+        entries = [entry for entry in value if new is not None or entry != name]
+        return [new if entry == name else _edited(entry, name, new) for entry in entries]
+    return value

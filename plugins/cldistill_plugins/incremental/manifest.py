@@ -1,0 +1,243 @@
+"""The manifest of a growing run, made from that of the collection (torch-free, plain data in and out).
+
+The collection's own losses, sampler, prompts and slots stay.  What changes: the student starts as the collection, which
+also teaches the old effects; the router mixes new effects, rehearsal and the general stream; the run is short.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cldistill.collection.folder import CollectionFolder
+from cldistill.manifest.checked import STUDENT
+from cldistill.training.checkpoint import Checkpoint
+from cldistill_plugins.incremental.effects import NewEffect
+from cldistill_plugins.incremental.names import COLLECTION, RECALL, ROUTER
+from cldistill_plugins.teachers.api import FROM_PAIRS, LORA_FILE
+
+MIXED, REHEARSAL = "mixed", "rehearsal"
+"""Streams of the growing run, beside those of the collection's."""
+BEFORE, TAUGHT = "before", "taught"
+"""Names of the systems that it is compared with."""
+STEPS = 100
+"""Generator steps (arXiv 2605.25378, table 5)."""
+REHEARSED = 5
+"""Pictures on which an old effect is rehearsed: a hundred steps see each of fifty effects a handful of times."""
+MIXED_SHARE = 0.6
+"""Of the steps, where the collection's run began on mixed batches."""
+RECALL_WEIGHT = 10.0
+"""The recalled difference is small, and the gradients of distribution matching, with which it shares the steps, are not."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What a growing run is to be made of."""
+
+    collection: CollectionFolder
+    known: Mapping[str, Any]
+    """The collection's manifest, with the paths of this machine where they are known."""
+    new: Sequence[NewEffect]
+    old_pictures: Mapping[str, Path]
+    """Old effect -> its pairs, or pictures for its rehearsal."""
+    new_pictures: Mapping[str, Path]
+    checkpoint: Checkpoint | None
+    steps: int = STEPS
+    rehearsed: int = REHEARSED
+    """Pictures of each old effect."""
+
+    @property
+    def general(self) -> bool:
+        """Whether the general pool is there to be drawn from."""
+        return self.known.get("general") is not None
+
+
+def growing_manifest(growth: Growth) -> dict[str, Any]:
+    """Return the manifest of the growing run."""
+    known = growth.known
+    mixed = mixed_steps(known, growth.steps)
+    data = {key: value for key, value in known.items() if value is not None}
+    data |= {
+        "name": grown_name(str(known["name"]), len(growth.new)),
+        "effects": [*_old_effects(growth), *_new_effects(growth)],
+        "router": {"use": ROUTER, "options": router_options(growth, mixed)},
+        "losses": [*losses(growth, mixed), _recall(growth, mixed)],
+        "slots": {name: _slot(growth, name, slot, mixed) for name, slot in known["slots"].items()},
+        "train": _train(known["train"], growth.steps),
+    }
+    if (
+        known.get("targets") is not None
+    ):  # after-pictures of old effects may be gone: every teacher shows its own output
+        data["targets"] = {**known["targets"], "from": "teacher"}
+    if known.get("evaluate") is not None:  # the collection's own report compared other systems
+        data["evaluate"] = {**known["evaluate"], "systems": systems(growth), "compare": [], "not_run": []}
+    if known.get("samples") is not None:
+        data["samples"] = {**known["samples"], "every": max(1, min(known["samples"]["every"], growth.steps // 2))}
+    return data
+
+
+def systems(growth: Growth) -> list[dict[str, Any]]:
+    """Return what the grown collection will be compared with: the old one, and the new effects' own teachers."""
+    path, new = str(growth.collection.path.resolve()), [effect.name for effect in growth.new]
+    return [
+        {"name": BEFORE, "title": "the collection before", "adapter": path},
+        {"name": TAUGHT, "title": "the new effects' own teachers", "adapter": "teacher", "effects": new},
+    ]
+
+
+def grown_name(name: str, count: int) -> str:
+    """Return ``name-plus-2``; what is added to ``name-plus-2`` counts on."""
+    before = re.fullmatch(r"(.+)-plus-(\d+)", name)
+    return f"{before[1]}-plus-{int(before[2]) + count}" if before else f"{name}-plus-{count}"
+
+
+def _old_effects(growth: Growth) -> list[dict[str, Any]]:
+    path = str(growth.collection.path.resolve())
+    return [
+        {
+            "name": effect.name, "prompt": effect.teacher_prompt or effect.prompt,
+            "teacher": {"use": COLLECTION, "options": {"path": path, "effect": effect.name}},
+            "pairs": str(growth.old_pictures[effect.name]), "take": growth.rehearsed,
+        }
+        for effect in growth.collection.index.effects
+    ]  # fmt: skip
+
+
+def _new_effects(growth: Growth) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": effect.name, "prompt": effect.prompt, "teacher": _teacher(growth, effect),
+            "pairs": str(growth.new_pictures[effect.name]),
+        }
+        for effect in growth.new
+    ]  # fmt: skip
+
+
+def _teacher(growth: Growth, effect: NewEffect) -> dict[str, Any]:
+    if effect.teacher is not None:
+        return {"use": LORA_FILE, "options": {"path": str(effect.teacher)}}
+    # A new teacher is trained as the collection's own were, where those were trained from pairs.
+    found = [old["teacher"] for old in growth.known["effects"] if (old.get("teacher") or {}).get("use") == FROM_PAIRS]
+    return {"use": FROM_PAIRS, "options": dict(found[-1].get("options") or {}) if found else {}}
+
+
+def mixed_steps(known: Mapping[str, Any], steps: int) -> int:
+    """Return the generator steps of the phase on mixed batches: a share of the run where the collection's had one."""
+    begins_mixed = any(MIXED in (loss.get("streams") or ()) for loss in known["losses"])
+    return min(round(MIXED_SHARE * steps), steps - 1) if begins_mixed else 0
+
+
+def router_options(growth: Growth, mixed: int) -> dict[str, Any]:
+    """Return the router's options; shares are its defaults but for what is not there to be drawn."""
+    new = [effect.name for effect in growth.new]
+    options: dict[str, Any] = {"new_effects": new, "mixed_until": mixed, "rehearsal_stream": True}
+    return options if growth.general else {**options, "general": 0.0}
+
+
+def _recall(growth: Growth, mixed: int) -> dict[str, Any]:
+    return {"use": RECALL, "streams": [REHEARSAL], "weight": RECALL_WEIGHT, "from_step": mixed}
+
+
+def losses(growth: Growth, mixed: int) -> list[dict[str, Any]]:
+    """Move the losses that counted at the end of the collection's run to the beginning of this one.
+
+    Those of its first phase alone count in this run's first phase, where it has one.  The recall of an earlier growth is
+    left to `_recall`.
+    """
+    known, found = growth.known, []
+    end = known["train"]["generator_steps"]
+    gone = {*(() if mixed else (MIXED,)), *(() if growth.general else ("general",))}
+    for loss in known["losses"]:
+        until = loss.get("until_step")
+        over = until is not None and until < end
+        streams = loss.get("streams")
+        left = None if streams is None else [stream for stream in streams if stream not in gone]
+        if left == [] or (over and not mixed) or loss["use"] == RECALL:
+            continue
+        moved = {**loss, "streams": left, "from_step": mixed if loss.get("from_step") else 0}
+        found.append({**moved, "until_step": mixed if over else None})
+    return found
+
+
+def _slot(growth: Growth, name: str, slot: Mapping[str, Any], mixed: int) -> dict[str, Any]:
+    checkpoint = growth.checkpoint
+    moved = {**slot, "lr": last_rate(slot["lr"]), "warmup": 0, "from_step": mixed if slot.get("from_step") else 0}
+    moved["checkpoint"] = None
+    if checkpoint is not None and {name, f"optimizer-{name}"} <= set(checkpoint.groups):
+        return {**moved, "init": None, "checkpoint": str(checkpoint.path)}
+    if name == STUDENT:
+        return {**moved, "init": str(growth.collection.path.resolve())}
+    student = growth.known["slots"][STUDENT]
+    same = (slot["rank"], slot.get("targets")) == (student["rank"], student.get("targets"))
+    return {**moved, "init": f"slot:{STUDENT}" if same else None}
+
+
+def last_rate(lr: Any) -> float:
+    """Return the learning rate with which a run ended; where a cosine took it to zero, the one that began the phase."""
+    if not isinstance(lr, list):
+        return float(lr)
+    return float(lr[-1].get("end_lr") or lr[-1]["lr"])
+
+
+def _train(train: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    return {
+        **train,
+        "generator_steps": steps,
+        "checkpoint_every": max(1, min(train["checkpoint_every"], steps // 4)),
+    }  # the seed stays: targets of the general pool that the collection's run sampled are found in the cache
+
+
+PATHS = (
+    ("base", "options", "model"),
+    ("general", "images"),
+    ("general", "instructions"),
+    ("samples", "images"),
+    ("evaluate", "images"),
+    ("evaluate", "general"),
+)
+"""Key paths of a manifest's own files, beside the effects'."""
+
+
+def recovered(portable: Mapping[str, Any], absolute: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the exported manifest with the paths that the run's own has at the same places.
+
+    Effects are found again by what they are taught with, for they may have been renamed or removed since.
+    """
+    data = deepcopy(dict(portable))
+    if absolute is None:
+        return data
+    for loc in PATHS:
+        found = _get(absolute, loc)
+        if isinstance(found, str) and Path(found).is_absolute() and Path(found).name == _get(data, loc):
+            _put(data, loc, found)
+    for effect in data["effects"]:
+        same = [other for other in absolute["effects"] if _same_effect(effect, other)]
+        same = [other for other in same if other["name"] == effect["name"]] or same
+        if len({str(other.get("pairs")) for other in same}) == 1:
+            effect["pairs"] = same[0].get("pairs")
+    return data
+
+
+def _same_effect(portable: Mapping[str, Any], absolute: Mapping[str, Any]) -> bool:
+    return portable["prompt"] == absolute["prompt"] and _names(portable) == _names(absolute)
+
+
+def _names(effect: Mapping[str, Any]) -> tuple[str, ...]:
+    options = (effect.get("teacher") or {}).get("options") or {}
+    return tuple(Path(str(value)).name for value in (effect.get("pairs"), options.get("path")))
+
+
+def _get(data: Any, loc: tuple[str, ...]) -> Any:
+    for key in loc:
+        data = data.get(key) if isinstance(data, Mapping) else None
+    return data
+
+
+def _put(data: dict[str, Any], loc: tuple[str, ...], value: Any) -> None:
+    for key in loc[:-1]:
+        data = data[key]
+    data[loc[-1]] = value

@@ -1,0 +1,188 @@
+"""`cldistill add`: everything that is decided, and refused, before a weight is read (torch-free)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cldistill.catalogue import load_catalogue
+from cldistill.collection.folder import CollectionFolder, RunBeside, read_folder, run_beside
+from cldistill.data.items import list_pictures
+from cldistill.errors import CheckpointError, CollectionError
+from cldistill.manifest.check import validate
+from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.load import parse_manifest
+from cldistill.manifest.prompts import preview_prompts
+from cldistill.records import Prompts
+from cldistill.training.checkpoint import Checkpoint, read
+from cldistill_plugins.incremental.effects import Given, read_effect, refuse_known
+from cldistill_plugins.incremental.manifest import (
+    REHEARSED,
+    STEPS,
+    Growth,
+    growing_manifest,
+    grown_name,
+    recovered,
+)
+
+
+@dataclass(frozen=True)
+class AddRequest:
+    """What the command line asks for."""
+
+    collection: Path
+    effects: Sequence[Given]
+    steps: int = STEPS
+    rehearsed: int = REHEARSED
+    """Pictures on which each old effect is rehearsed."""
+    base: str | None = None
+    """The base model's folder, where it was a local one that is not where it was."""
+    pictures: Path | None = None
+    """Pictures for whatever has none of its own."""
+    checkpoint: Path | None = None
+    use_checkpoint: bool = True
+    overrides: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A growing run, judged."""
+
+    growth: Growth
+    beside: RunBeside | None
+    text: str
+    """Its manifest as YAML, with absolute paths."""
+    checked: CheckedManifest
+    notes: Sequence[str]
+    """What cannot be as one might expect, and why."""
+
+
+def prepare_growth(request: AddRequest) -> Prepared:
+    """Read and judge everything that needs no weights; nothing is written.
+
+    Raises:
+        CldistillError: a name or trigger that exists, another base, hashes that do not match, pictures that cannot be
+            read, or whatever `cldistill check` refuses.
+    """
+    catalogue = load_catalogue()
+    collection = read_folder(request.collection)
+    new = [read_effect(given) for given in request.effects]
+    refuse_known(new, collection.index)
+    beside = run_beside(collection)
+    known, notes = without_lost(recovered(collection.manifest, beside.manifest if beside else None), collection.path)
+    if request.base is not None:
+        known["base"]["options"]["model"] = request.base
+    checkpoint = _checkpoint(request, collection, beside)
+    growth = Growth(collection, known, new, {}, {}, checkpoint, request.steps, request.rehearsed)
+    growth = with_pictures(growth, request.pictures, notes)
+    text = yaml.safe_dump(growing_manifest(growth), sort_keys=False, allow_unicode=True, width=120)
+    shown = f"{grown_name(str(known['name']), len(new))} (made by add)"
+    checked = validate(parse_manifest(text, shown, collection.path.resolve(), request.overrides), catalogue)
+    refuse_removed_triggers(preview_prompts(checked), growth)
+    return Prepared(growth, beside, text, checked, notes)
+
+
+def refuse_removed_triggers(prompts: Mapping[str, Prompts], growth: Growth) -> None:
+    """Refuse a trigger under which the weights still know an effect that was taken out of the catalogue.
+
+    Raises:
+        CollectionError: naming both effects.
+    """
+    taken = {effect.trigger.casefold(): effect.name for effect in growth.collection.index.removed if effect.trigger}
+    for effect in growth.new:
+        trigger = prompts[effect.name].trigger
+        if trigger.casefold() in taken:
+            raise CollectionError(
+                f"{effect.name!r} would get the trigger {trigger!r}, under which the weights still know "
+                f"{taken[trigger.casefold()]!r}, which was removed; give it another name with --name, or another trigger in "
+                "prompts.options"
+            )
+
+
+def _checkpoint(request: AddRequest, collection: CollectionFolder, beside: RunBeside | None) -> Checkpoint | None:
+    if not request.use_checkpoint:
+        return None
+    if request.checkpoint is None:
+        return beside.checkpoint if beside else None
+    try:
+        found = read(request.checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f"--checkpoint {request.checkpoint}: {error}") from error
+    if found.meta.get("manifest") != collection.manifest_digest or found.step != collection.generator_steps:
+        raise CheckpointError(
+            f"--checkpoint {request.checkpoint}: is of another run, or of step {found.step} instead of "
+            f"{collection.generator_steps}: its optimiser does not belong to these weights; leave it out to begin anew"
+        )
+    return found
+
+
+def without_lost(known: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Take out what the manifest shows or measures on pictures that are no longer there; say so."""
+    notes = []
+    for part, keys, loss in (
+        (
+            "general",
+            ("images", "instructions"),
+            "the general stream is left out: what the base could do may be forgotten",
+        ),
+        ("samples", ("images",), "no samples are drawn"),
+        ("evaluate", ("images",), "nothing is measured afterwards"),
+    ):
+        entry = known.get(part)
+        if entry is None:
+            continue
+        gone = [key for key in keys if not (folder / str(entry[key])).exists()]
+        if gone:
+            known[part] = None
+            notes.append(
+                f"{part}.{gone[0]} ({entry[gone[0]]}) is not here, so {loss}; --set {part}.{gone[0]}=… says where"
+            )
+    return known, notes
+
+
+def with_pictures(growth: Growth, pictures: Path | None, notes: list[str]) -> Growth:
+    """Find pictures for every effect: its pairs; else ``--pictures``; else the sources of an effect that has some.
+
+    Rehearsal and a finished teacher need no after-pictures, and sources of any effect do for all.
+    """
+    folder, entries = growth.collection.path, {effect["name"]: effect for effect in growth.known["effects"]}
+    pairs = {name: folder / str(entry["pairs"]) for name, entry in entries.items() if entry.get("pairs")}
+    old = {e.name: pairs[e.name] for e in growth.collection.index.effects if _there(pairs.get(e.name))}
+    new = {e.name: e.pairs for e in growth.new if e.pairs is not None}
+    lost = [e.name for e in growth.collection.index.effects if e.name not in old]
+    lost += [e.name for e in growth.new if e.name not in new]
+    if lost:
+        spare = pictures or _spare([*old.values(), *new.values()])
+        if spare is None:
+            raise CollectionError(f"{lost[0]!r} has no pictures to be shown on: give a folder of some with --pictures")
+        if not list_pictures(spare):
+            raise CollectionError(f"{spare}: holds no pictures")
+        notes.append(f"{', '.join(lost)}: shown on the pictures of {spare}")
+        old |= {e.name: spare.absolute() for e in growth.collection.index.effects if e.name in lost}
+        new |= {e.name: spare.absolute() for e in growth.new if e.name in lost}
+    return replace(growth, old_pictures=old, new_pictures=new)
+
+
+def _there(path: Path | None) -> bool:
+    return path is not None and path.exists()
+
+
+def _spare(found: Sequence[Path]) -> Path | None:
+    return next((path / "source" for path in found if (path / "source").is_dir()), None)
+
+
+def must_be_of_base(prepared: Prepared) -> None:
+    """Compare the base of the run with the collection's, by its fingerprint: hashes alone, no weight is loaded.
+
+    Raises:
+        CollectionError: it is another.
+    """
+    from cldistill.manifest.prompts import dry_context
+
+    checked = prepared.checked
+    base = checked.base.build(replace(dry_context(checked), weights=True))
+    prepared.growth.collection.index.must_be_of(base.fingerprint)

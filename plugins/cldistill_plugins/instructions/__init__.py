@@ -1,0 +1,1 @@
+"""General instructions for unlabelled pictures: the command ``instructions`` and its makers."""

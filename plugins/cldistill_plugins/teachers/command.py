@@ -1,0 +1,81 @@
+"""`cldistill teachers`: train every teacher of a manifest that comes from pairs, several at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cldistill.cli.options import ManifestArgument, SetOption
+
+if TYPE_CHECKING:
+    from cldistill_plugins.teachers.workers import News
+
+
+def teachers(
+    manifest: ManifestArgument,
+    processes: Annotated[
+        int | None, typer.Option("--processes", "-p", min=1, help="Teachers trained at once (default: one a core).")
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option("--export", metavar="DIR", help="Also write each one as DIR/<effect>.safetensors.")
+    ] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Train the teachers that come from pairs, several at once; Ctrl-C saves, and the same command goes on."""
+    from rich.console import Console
+
+    from cldistill.errors import Stopped
+    from cldistill.manifest.check import check_manifest
+    from cldistill.manifest.checked import default_cache
+    from cldistill_plugins.teachers.workers import Order, to_be_trained, train_teachers
+
+    checked, console = check_manifest(manifest, overrides or ()), Console()
+    names = to_be_trained(checked)
+    if not names:
+        console.print("No effect of this manifest has a teacher that is trained from pairs.")
+        return
+    cores = os.cpu_count() or 1
+    count = min(processes or cores, len(names))
+    order = Order(manifest, tuple(overrides or ()), default_cache(), max(1, cores // count), export)
+    display = _Display(console, len(names))
+    try:
+        with display.progress:
+            train_teachers(order, names, count, display.tell)
+    except Stopped as stopped:
+        console.print(str(stopped))
+        raise typer.Exit(3) from None
+    console.print(f"[bold green]✓[/] {len(names)} teachers are in the cache: {Path(default_cache()) / 'pairs'}")
+
+
+class _Display:
+    """One bar for all teachers, and one for each that is under way."""
+
+    def __init__(self, console: object, total: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(32, complete_style="cyan"), MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True), console=console,  # type: ignore[arg-type]
+        )  # fmt: skip
+        self._all = self.progress.add_task("[bold]teachers[/]", total=total)
+        self._tasks: dict[int, int] = {}
+
+    def tell(self, news: News) -> None:
+        """Show what a worker says."""
+        from rich.markup import escape
+
+        if news.finished or news.error is not None:
+            self.progress.advance(self._all)
+        if news.finished and not self.progress.console.is_terminal:
+            done = self.progress.tasks[0]
+            self.progress.console.print(f"{int(done.completed)}/{int(done.total or 0)} {escape(news.effect)}")
+        if news.error is not None:
+            self.progress.console.print(f"[bold red]✗[/] {escape(news.effect)}: {escape(news.error)}")
+        elif news.total:
+            if news.worker not in self._tasks:
+                self._tasks[news.worker] = int(self.progress.add_task("", total=1))
+            task = self._tasks[news.worker]
+            self.progress.update(task, description=f"  {escape(news.effect)}", completed=news.done, total=news.total)  # type: ignore[arg-type]

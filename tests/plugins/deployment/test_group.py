@@ -1,0 +1,238 @@
+"""`cldistill group`: how many groups, the manifests it writes, what deployment routes by, and what it refuses."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from pydantic import Field
+from rich.console import Console
+from typer.testing import CliRunner
+
+from cldistill import testing
+from cldistill.catalogue import Catalogue
+from cldistill.cli import main as cli
+from cldistill.collection.split import Group, Groups, read_groups, routed
+from cldistill.component import Needs, Settings, grouper, stream_router
+from cldistill.errors import CollectionError, ManifestError, OptionsError, PluginError
+from cldistill.manifest.check import check_manifest
+from cldistill.progress.signals import never
+from cldistill.progress.stages import SilentStages
+from cldistill.protocols import GroupingRequest
+from cldistill.records import Grouping
+from cldistill.testing.runs import tiny_manifest
+from cldistill_plugins.deployment.group import Order, group_bank, how_many, read_grouper_options, train_groups
+from cldistill_plugins.deployment.group_manifests import only, write_manifests
+from cldistill_plugins.deployment.group_run import measuring_manifest
+
+torch.set_num_threads(1)
+
+
+class Odd(Settings):
+    """Options of the grouper of these tests."""
+
+    reverse: bool = False
+    forget: bool = False
+
+
+class ByGradient:
+    """Looks at one update of each effect, then deals the effects out like cards."""
+
+    def __init__(self, settings: Odd) -> None:
+        self.settings = settings
+
+    def group(self, request: GroupingRequest) -> Grouping:
+        names = [effect.name for effect in request.effects]
+        seen = {name: float(len(request.update(name, 0).batch.items)) for name in names}
+        request.advance(0.5)
+        request.advance(1.0)
+        if self.settings.reverse:
+            names.reverse()
+        groups = tuple(tuple(names[i :: request.groups]) for i in range(request.groups))
+        table = {a: {b: seen[a] for b in names if b != a} for a in names}
+        return Grouping(groups[:-1] if self.settings.forget else groups, table, "items a batch", {"within": 2.0})
+
+
+class Weights(Settings):
+    """Options of a router that has one for each effect."""
+
+    weights: dict[str, float] = Field(default_factory=dict)
+
+
+def unused(*args: object) -> Any:
+    raise AssertionError("built, though nothing is to be trained")
+
+
+PART = grouper("dealer", "deals", Odd, lambda s: Needs(), lambda s, c: ByGradient(s))
+
+
+@pytest.fixture
+def catalogue() -> Catalogue:
+    """The kit's parts, and the grouper of these tests."""
+    return testing.catalogue_with(PART)
+
+
+def order(folder: Path, catalogue: Catalogue, groups: int = 2, options: tuple[str, ...] = (), **parts: Any) -> Order:
+    file = folder / "bank.of.two.yaml"
+    file.write_text(yaml.safe_dump(tiny_manifest(folder, **parts), sort_keys=False))
+    entry = catalogue.get("grouper", "dealer")
+    checked = check_manifest(str(file), catalogue=catalogue)
+    return Order(checked, entry, read_grouper_options(entry, options), groups, folder / "out", "cldistill group …")
+
+
+def carry_out(asked: Order) -> Groups:
+    return group_bank(asked, asked.output.parent / "cache", SilentStages(), never)
+
+
+@pytest.mark.parametrize(
+    ("effects", "into", "at_most", "groups"), [(6, 2, None, 2), (180, None, 50, 4), (50, None, 50, 1)]
+)
+def test_the_number_of_groups(effects: int, into: int | None, at_most: int | None, groups: int) -> None:
+    assert how_many(effects, into, at_most) == groups
+    assert at_most is None or math.ceil(effects / groups) <= at_most
+
+
+@pytest.mark.parametrize(("into", "at_most"), [(None, None), (2, 3), (7, None)])
+def test_an_impossible_number_is_refused(into: int | None, at_most: int | None) -> None:
+    with pytest.raises(ManifestError, match="--into"):
+        how_many(6, into, at_most)
+
+
+def test_a_split_is_written_and_trained(tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = carry_out(order(tmp_path, catalogue))
+    assert [group.effects for group in found.groups] == [("invert",), ("soften",)]
+    told = json.loads((tmp_path / "out/interference.json").read_text())
+    assert told["effects"] == ["invert", "soften"] and told["interference"] == [[None, 2.0], [2.0, None]]
+    assert (told["measured"], told["seed"], told["grouper"]["use"]) == ("items a batch", 0, "dealer")
+    assert read_groups(tmp_path / "out") == found
+    first = yaml.safe_load((tmp_path / "out/group-1.yaml").read_text())
+    assert set(first) == {"extends", "name", "effects"}
+    assert first["extends"] == str((tmp_path / "bank.of.two.yaml").resolve())
+
+    monkeypatch.setattr("cldistill.manifest.check.load_catalogue", lambda: catalogue)
+    screen = Console(file=io.StringIO(), width=100)
+    assert train_groups(found, screen, "cldistill group …")
+    for effect in ("invert", "soften"):
+        file = found.file_of(effect)
+        assert file.is_file()
+        assert [e["name"] for e in json.loads((file.parent / "effects.json").read_text())["effects"]] == [effect]
+
+
+def test_the_same_split_is_taken_as_it_is_and_another_refused(
+    tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = carry_out(order(tmp_path, catalogue))
+    monkeypatch.setattr(ByGradient, "group", lambda *args: pytest.fail("measured again"))
+    assert carry_out(order(tmp_path, catalogue)) == found
+    for other in (order(tmp_path, catalogue, groups=1), order(tmp_path, catalogue, options=("reverse=true",))):
+        with pytest.raises(CollectionError, match="holds the split of another"):
+            carry_out(other)
+
+
+def test_a_grouper_that_loses_effects_is_named(tmp_path: Path, catalogue: Catalogue) -> None:
+    with pytest.raises(PluginError, match=r"'dealer' .* gave 1 groups of 1 effects; asked for: 2 of 2"):
+        carry_out(order(tmp_path, catalogue, options=("forget=true",)))
+    assert not (tmp_path / "out/groups.json").exists()
+
+
+def test_options_are_judged(catalogue: Catalogue) -> None:
+    entry = catalogue.get("grouper", "dealer")
+    assert read_grouper_options(entry, ["reverse=true"]) == Odd(reverse=True)
+    with pytest.raises(OptionsError, match="did you mean 'reverse'"):
+        read_grouper_options(entry, ["revers=true"])
+    with pytest.raises(OptionsError, match="KEY=VALUE"):
+        read_grouper_options(entry, ["reverse"])
+
+
+def test_what_is_said_by_effect_is_cut_to_the_group(tmp_path: Path) -> None:
+    needs = Needs(streams=frozenset({"effect"}))
+    router = stream_router("weighing", "by weight", Weights, lambda s: needs, unused)
+    shown = testing.write_pictures(tmp_path / "shown")
+    asked = order(
+        tmp_path, testing.catalogue_with(PART, router),
+        router={"use": "weighing", "options": {"weights": {"invert": 2.0, "soften": 3.0}}},
+        samples={"images": str(shown), "effects": ["invert"]},
+    )  # fmt: skip
+    groups = [Group("a", ("invert",), "a.yaml", "a"), Group("b", ("soften",), "b.yaml", "b")]
+    write_manifests(asked.checked, groups, tmp_path / "out", changed=False)
+    catalogue = testing.catalogue_with(PART, router)
+    for name, weights, rows in (("a", {"invert": 2.0}, ("invert",)), ("b", {"soften": 3.0}, None)):
+        checked = check_manifest(str(tmp_path / f"out/{name}.yaml"), catalogue=catalogue)
+        assert checked.router.settings == Weights(weights=weights)
+        assert (checked.manifest.samples.effects if checked.manifest.samples else None) == rows
+        assert [effect.name for effect in checked.effects] == list(weights)
+        assert checked.manifest.train == asked.checked.manifest.train
+
+
+def test_only_maps_by_effect_are_cut() -> None:
+    part = {"options": {"by": {"a": 1, "b": 2}, "other": {"a": 1, "z": 2}, "empty": {}, "list": [{"b": 1}, 3]}}
+    assert only(part, {"a", "b"}, ["a"]) == {
+        "options": {"by": {"a": 1}, "other": {"a": 1, "z": 2}, "empty": {}, "list": [{}, 3]}
+    }
+
+
+def test_measuring_touches_neither_teachers_nor_general_pictures(tmp_path: Path, catalogue: Catalogue) -> None:
+    checked = order(tmp_path, catalogue).checked
+    small = measuring_manifest(checked)
+    assert set(small.teachers.values()) == {None} and small.manifest.general is None
+    assert small.manifest.targets is not None and small.manifest.targets.origin == "pair"
+    assert [loss.name for loss in small.losses] == ["tiny-flow"]
+
+
+def test_an_effect_without_pairs_cannot_be_measured(tmp_path: Path, catalogue: Catalogue) -> None:
+    checked = order(tmp_path, catalogue).checked
+    (first, second), nothing = checked.effects, None
+    with pytest.raises(ManifestError, match=r"bank\.of\.two\.yaml:\d+: effects\.1: 'soften' has no pairs"):
+        measuring_manifest(replace(checked, effects=(first, replace(second, pairs=nothing))))
+
+
+def test_an_effect_is_routed_to_its_collection(tmp_path: Path, catalogue: Catalogue) -> None:
+    found = carry_out(order(tmp_path, catalogue))
+    assert routed(found.folder, ["soften"]) == found.folder / "group-2/collection"
+    assert routed(tmp_path, ["anything"]) == tmp_path
+    with pytest.raises(CollectionError, match=r"lie in 2 collections \(tiny-1, tiny-2\); apply one, then the other"):
+        routed(found.folder, ["invert", "soften"])
+    done = CliRunner().invoke(cli.app, ["generate", str(found.folder), "-i", "x.png", "-e", "soften"])
+    assert isinstance(done.exception, CollectionError)  # routed, and not trained yet
+    assert str(found.folder / "group-2/collection") in str(done.exception)
+
+
+def test_groups_are_read_back_or_refused(tmp_path: Path, catalogue: Catalogue) -> None:
+    found = carry_out(order(tmp_path, catalogue))
+    with pytest.raises(CollectionError, match="did you mean 'soften'"):
+        found.file_of("softn")
+    with pytest.raises(CollectionError, match="no such file"):
+        read_groups(tmp_path)
+    file = shutil.copy(tmp_path / "out/groups.json", tmp_path / "x.json")
+    Path(file).write_text('{"format": 9}')
+    with pytest.raises(CollectionError, match="format 9"):
+        read_groups(Path(file))
+
+
+def test_the_command_splits_and_shows(tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    order(tmp_path, catalogue)
+    monkeypatch.setattr("cldistill.catalogue.load_catalogue", lambda: catalogue)
+    monkeypatch.setattr("cldistill.manifest.check.load_catalogue", lambda: catalogue)
+    words = [
+        "group",
+        str(tmp_path / "bank.of.two.yaml"),
+        "--into",
+        "2",
+        "-o",
+        str(tmp_path / "cmd"),
+        "--using",
+        "dealer",
+    ]
+    done = CliRunner().invoke(cli.app, [*words, "--set", "train.generator_steps=9"])
+    assert done.exit_code == 0, done.output
+    assert "tiny-1" in done.output and "items a batch: within 2" in done.output
+    checked = check_manifest(str(tmp_path / "cmd/group-2.yaml"), catalogue=catalogue)
+    assert checked.manifest.train.generator_steps == 9 and checked.manifest.name == "tiny-2"

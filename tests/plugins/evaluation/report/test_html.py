@@ -1,0 +1,99 @@
+"""The page as text: the same every time, nothing unescaped, nothing to fetch."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cldistill.testing.evaluation import write_evaluation
+from cldistill_plugins.evaluation.report.charts import curve_charts, failure_chart, metric_charts
+from cldistill_plugins.evaluation.report.html import write_report
+from cldistill_plugins.evaluation.report.page import _inline
+from cldistill_plugins.evaluation.report.record import Curve, Line, read_evaluation
+
+NASTY = "</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation whose every text tries to be markup."""
+    made = write_evaluation(tmp_path_factory.mktemp("html") / "evaluation", ("ink", "grey"), pictures=2, size=16)
+    report: dict[str, Any] = json.loads((made / "report.json").read_text())
+    report["effects"][0]["prompt"] = report["systems"][0]["title"] = report["name"] = NASTY
+    report["metrics"]["bcr"]["title"] = report["command"] = report["curves"][0]["title"] = NASTY
+    report["not_run"][0]["why"] = report["not_measured"][0]["reason"] = report["systems"][1]["note"] = NASTY
+    (made / "report.json").write_text(json.dumps(report))
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> str:
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+def test_the_same_folder_gives_the_same_bytes(folder: Path, page: str) -> None:
+    assert write_report(folder).read_text(encoding="utf-8") == page
+    assert not list(folder.glob(".*"))
+
+
+def test_texts_are_escaped_everywhere(page: str) -> None:
+    assert NASTY not in page
+    assert page.count("&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;") >= 8
+    data = re.search(r'<script type="application/json" id="report-data">(.*?)</script>', page, re.DOTALL)
+    assert data is not None
+    assert json.loads(data[1])["effects"]["ink"]["prompt"] == NASTY
+
+
+def test_the_policy_of_the_page_forbids_every_request(page: str) -> None:
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
+    assert policy is not None
+    assert policy[1].startswith("default-src 'none';")
+    assert "http" not in policy[1]
+    assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=.?https?:", page)
+
+
+def test_the_page_is_a_few_megabytes(page: str) -> None:
+    assert 1.5e6 < len(page) < 3e6
+
+
+def test_infinite_values_do_not_break_the_data(folder: Path, tmp_path: Path) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    report["values"]["ours"]["ink"]["bcr"] = [float("inf"), float("nan")]
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    data = re.search(r'<script type="application/json" id="report-data">(.*?)</script>', text, re.DOTALL)
+    assert data is not None
+    assert json.loads(data[1])["values"]["ours"]["ink"]["bcr"] == [None, None]
+
+
+def test_charts_hold_the_figures(folder: Path) -> None:
+    evaluation = read_evaluation(folder)
+    charts = metric_charts(evaluation)
+    assert [len(chart["spec"]["layer"]) for chart in charts] == [3, 2, 2], "only bcr has a floor"
+    assert "Ours" in charts[1]["spec"]["description"]
+    curve = curve_charts(evaluation)[0]["spec"]
+    rows = curve["data"]["values"] if "values" in curve["data"] else next(iter(curve["datasets"].values()))
+    assert len(rows) == 26
+    assert failure_chart(evaluation.model_copy(update={"failures": {}})) is None
+
+
+def test_a_line_named_like_a_system_has_its_colour(folder: Path) -> None:
+    evaluation = read_evaluation(folder)
+    metric = metric_charts(evaluation)[0]["spec"]["layer"][0]["encoding"]["color"]["scale"]
+    colours = dict(zip(metric["domain"], metric["range"], strict=True))
+    points = [(0.0, 1.0)]
+    lines = [Line(name=name, points=points) for name in ("something else", "ours", NASTY)]
+    changed = evaluation.model_copy(update={"curves": [Curve(title="loss", lines=lines)]})
+    scale = curve_charts(changed)[0]["spec"]["encoding"]["color"]["scale"]
+    assert scale["domain"] == ["something else", "ours", NASTY]
+    assert scale["range"][1:] == [colours["Ours"], colours[NASTY]]
+    assert scale["range"][0] not in colours.values()
+
+
+def test_a_library_that_would_end_its_element_is_refused() -> None:
+    with pytest.raises(ValueError, match="another version"):
+        _inline("x = '</SCRIPT>'")

@@ -1,0 +1,98 @@
+"""Figures and tables of the report."""
+
+from __future__ import annotations
+
+import pytest
+
+from cldistill_plugins.evaluation.report.figures import interval, number, text_of
+from cldistill_plugins.evaluation.report.record import Comparison, Evaluation, Interval, MetricRow
+from cldistill_plugins.evaluation.report.tables import (
+    comparison_rows,
+    count_families,
+    score_rows,
+    summary_rows,
+    verdict,
+)
+
+LOWER = MetricRow(title="distance", better="lower")
+SHARE = MetricRow(title="bad cases", better="lower", percent=True)
+REPORT = {
+    "format": 1, "name": "x", "pictures": ["p", "q"],
+    "effects": [{"name": "ink", "stochastic": True}, {"name": "grey", "stochastic": False}, {"name": "old"}],
+    "systems": [{"name": "a", "title": "A"}, {"name": "b"}],
+    "metrics": {
+        "distance": {"title": "distance", "better": "lower"}, "clip": {"title": "CLIP", "better": "higher"},
+        "energy": {"title": "energy"},
+    },
+    "summary": {
+        "a": {m: {"mean": 0.2, "low": 0.1, "high": 0.3, "n": 2} for m in ("distance", "clip", "energy")},
+        "b": {m: {"mean": 0.4, "low": 0.3, "high": 0.5, "n": 2} for m in ("distance", "clip", "energy")},
+    },
+    "failures": {"b": {"ink": {"p": "style-interference", "q": "style-interference"}}},
+    "comparisons": [
+        {"a": "b", "b": "a", "metric": "distance", "effects": ["ink", "grey"], "mean": 0.2, "low": 0.1, "high": 0.3,
+         "n": 4, "clear": True, "ratio": {"mean": 2.0, "low": 1.5, "high": None, "n": 4}},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "percent", "text"),
+    [
+        (0.12345, False, "0.123"), (-0.5, False, "−0.500"), (-0.0001, False, "0.000"), (1234.56, False, "1234.6"),
+        (0.125, True, "12.5 %"), (-0.0833, True, "−8.3 %"), (None, True, "–"),
+    ],
+)  # fmt: skip
+def test_numbers_have_the_digits_they_deserve(value: float | None, percent: bool, text: str) -> None:
+    assert number(value, percent) == text
+
+
+def test_intervals() -> None:
+    assert interval(-0.1, 0.25) == "[−0.100, 0.250]"
+    assert interval(0.01, 0.02, percent=True) == "[1.0, 2.0]"
+    assert interval(None, 0.2) == ""
+    assert interval(1.5, None) == "[1.500, ∞]"
+    assert text_of(Interval(mean=0.5, low=0.25, high=0.75), SHARE) == "50.0 % [25.0, 75.0]"
+    assert text_of(None, SHARE) == "–"
+
+
+def test_the_best_of_a_column_depends_on_its_direction() -> None:
+    best = {row.system.name: [name for name, cell in row.cells.items() if cell.best] for row in summary_rows(report())}
+    assert best == {"a": ["distance"], "b": ["clip"]}
+
+
+def test_a_row_an_effect_and_system() -> None:
+    rows = score_rows(report())
+    assert [(row.effect.name, row.system.label, row.kind) for row in rows] == [
+        ("ink", "A", "stochastic"), ("ink", "b", "stochastic"), ("grey", "A", "deterministic"),
+        ("grey", "b", "deterministic"), ("old", "A", ""), ("old", "b", ""),
+    ]  # fmt: skip
+    assert rows[1].failures == {"style-interference": 2}
+    assert rows[0].cells["distance"].value is None
+
+
+def test_families_are_counted_in_the_papers_order() -> None:
+    found = count_families(["generalisation-collapse", "texture-and-detail-loss", "generalisation-collapse"])
+    assert list(found.items()) == [("texture-and-detail-loss", 1), ("generalisation-collapse", 2)]
+
+
+def test_a_comparison_says_who_is_better() -> None:
+    row = comparison_rows(report())[0]
+    assert (row.a, row.b, row.effects, row.difference.text, row.verdict) == ("b", "A", "ink, grey", "0.200", "worse")
+    assert row.ratio is not None and (row.ratio.text, row.ratio.interval) == ("2.000", "[1.500, ∞]")
+
+
+@pytest.mark.parametrize(
+    ("mean", "clear", "better", "word"),
+    [
+        (-0.1, True, "lower", "better"), (0.1, True, "higher", "better"), (-0.1, True, "higher", "worse"),
+        (0.1, True, None, "higher"), (0.1, False, "lower", "no clear difference"),
+    ],
+)  # fmt: skip
+def test_verdicts(mean: float, clear: bool, better: str | None, word: str) -> None:
+    found = Comparison(a="a", b="b", metric="m", mean=mean, clear=clear)
+    assert verdict(found, MetricRow.model_validate({"title": "m", "better": better})) == word
+
+
+def report() -> Evaluation:
+    return Evaluation.model_validate(REPORT)

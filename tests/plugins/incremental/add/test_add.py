@@ -1,0 +1,201 @@
+"""Growing a collection, end to end: pairs or a file, old teachers gone, prompts to the letter, and going on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from cldistill.collection.folder import read_folder
+from cldistill.training import step as step_module
+from cldistill.training import train as train_module
+from cldistill.training.metrics_log import read_metrics
+from cldistill_plugins.incremental.edit import rename_effect
+
+from .conftest import World, contents, invoke
+
+WEIGHTS = "collection/pytorch_lora_weights.safetensors"
+Quick = Callable[[str], tuple[str, str]]
+
+
+def test_from_pairs_with_the_old_teachers_gone(world: World, quick: Quick) -> None:
+    shutil.rmtree(world.root / "teachers")
+    old, before = world.effects(), contents(world.root / "run")
+    text = world.add(world.root / "new/gilded frame", "--steps", "8", *quick("gilded"))
+    assert contents(world.root / "run") == before  # never over the old
+    grown = world.effects("run-plus-1")
+    assert grown[:2] == old  # triggers and prompts of the old effects, to the letter
+    assert old[0]["prompt"].endswith(" its colours,  turned")
+    assert (grown[2]["name"], grown[2]["teacher_prompt"]) == ("gilded", "put it in a gilded frame")
+    for words in (
+        "2 effects + 1 = 3",
+        "the collection, 4 steps",
+        "from-pairs, 2 steps of training",
+        "go on from",
+        "Cost:",
+    ):
+        assert words in text
+    taught = {
+        pool
+        for line in read_metrics(world.root / "run-plus-1/metrics.jsonl")
+        for u in line["updates"]
+        for pool in u["pools"]
+    }
+    assert taught == {"invert", "soften", "gilded", "general"}
+    assert not _same(load_file(world.root / "run" / WEIGHTS), load_file(world.root / "run-plus-1" / WEIGHTS))
+
+
+def test_from_a_teachers_file_with_the_collection_alone(world: World) -> None:
+    alone = world.root / "alone"
+    shutil.copytree(world.collection, alone)
+    teacher = shutil.copy(world.root / "teachers/soften.safetensors", world.root / "new/Old Film.safetensors")
+    pictures = world.root / "data/held-out"
+    moved = shutil.copytree(pictures, world.root / "pictures")
+    shutil.rmtree(world.root / "run")
+    shutil.rmtree(world.root / "data")
+    text = invoke(
+        "add",
+        alone,
+        teacher,
+        "--prompt",
+        "an old film",
+        "--pictures",
+        moved,
+        "--steps",
+        "2",
+        "-o",
+        world.root / "grown",
+    )
+    assert "begin anew (no checkpoint of its run was found)" in text
+    assert "general.images (general) is not here, so the general stream is left out" in text
+    assert [(e["name"], e["teacher_prompt"]) for e in world.effects("grown")][2] == ("Old-Film", "an old film")
+    assert world.effects("grown")[:2] == json.loads((alone / "effects.json").read_text())["effects"]
+
+
+def test_what_grew_can_grow_again(world: World, quick: Quick) -> None:
+    world.add(world.root / "new/gilded frame", "--steps", "2", *quick("gilded"))
+    pairs = shutil.copytree(world.root / "data/soften", world.root / "new/third")
+    first = world.effects("run-plus-1")
+    invoke(
+        "add", world.root / "run-plus-1/collection", pairs, "--name", "third", "--prompt", "once more", "--steps", "2",
+        *quick("third"),
+    )  # fmt: skip
+    assert world.effects("run-plus-2")[:3] == first
+    collection = read_folder(world.root / "run-plus-2/collection")
+    assert collection.manifest["name"] == "two-plus-2"
+    assert {e["name"]: e["teacher"]["use"] for e in collection.manifest["effects"]} == {
+        "invert": "collection", "soften": "collection", "gilded": "collection", "third": "from-pairs",
+    }  # fmt: skip
+
+
+def test_old_effects_are_rehearsed_on_a_few_pictures(world: World, quick: Quick) -> None:
+    text = world.add(world.root / "new/gilded frame", "--steps", "2", "--rehearse", "2", *quick("gilded"))
+    assert re.search(r"invert .* 2 pairs", text)
+    assert re.search(r"gilded .* 3 pairs", text)  # what is new is learned from all
+    targets = int(re.search(r"([\d,]+) single ones for targets", text)[1].replace(",", ""))  # type: ignore[index]
+    assert targets == 2 * 2 * 4 + 3 * 3 + 3 * 3  # 2 old x 2 x 4 steps; 3 new and 3 general x 3 steps
+    grown = yaml.safe_load((world.root / "run-plus-1/manifest.resolved.yaml").read_text())
+    assert [effect.get("take") for effect in grown["effects"]] == [2, 2, None]
+
+
+def test_rehearsal_can_be_left_out_by_its_share(world: World, quick: Quick) -> None:
+    world.add(world.root / "new/gilded frame", "--plan", "--set", "router.options.rehearsal=0", *quick("gilded"))
+
+
+def test_a_renamed_effect_finds_its_pictures_and_keeps_its_prompt(world: World, quick: Quick) -> None:
+    before = world.effects()
+    rename_effect(world.collection, "soften", "blur")
+    text = world.add(world.root / "new/gilded frame", "--plan", *quick("gilded"))
+    assert re.search(r"old +blur +\w+ soften it +the collection, 4 steps +3 pairs", text)
+    assert "shown on the pictures of" not in text and "go on from" in text
+    assert world.effects()[1] == {**before[1], "name": "blur"}
+
+
+def test_optimiser_and_average_go_on(world: World, quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    run_step = step_module.run_step
+
+    def look(run: Any, optimizers: Any, step: int) -> Any:
+        for name in ("student", "critic") if step == 0 else ():
+            seen[name] = run.slots.state(name)
+            seen[f"optimizer-{name}"] = {key: value.clone() for key, value in optimizers[name].state().items()}
+        if step == 0:
+            seen["ema-student"] = {key: value.clone() for key, value in optimizers["student"].average.items()}
+        return run_step(run, optimizers, step)
+
+    monkeypatch.setattr(train_module, "run_step", look)
+    world.add(world.root / "new/gilded frame", "--steps", "1", *quick("gilded"))
+    checkpoint = world.root / "run/checkpoints/step-000005"
+    for group in ("student", "critic", "ema-student"):
+        assert _same(seen[group], load_file(checkpoint / f"{group}.safetensors")), group
+    kept = load_file(checkpoint / "optimizer-student.safetensors")
+    assert seen["optimizer-student"].pop("updates") == 0 and kept.pop("updates") == 5  # the average warms up anew
+    assert _same(seen["optimizer-student"], kept)
+    assert seen["optimizer-critic"]["blocks.0.to_q.lora_A.weight.exp_avg"].abs().sum() > 0
+
+
+def test_anew_starts_from_the_collections_own_weights(
+    world: World, quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    run_step = step_module.run_step
+
+    def look(run: Any, optimizers: Any, step: int) -> Any:
+        if step == 0:
+            seen.update(run.slots.state("student"), moments=optimizers["student"].state().keys())
+        return run_step(run, optimizers, step)
+
+    monkeypatch.setattr(train_module, "run_step", look)
+    text = world.add(world.root / "new/gilded frame", "--steps", "1", "--anew", *quick("gilded"))
+    assert "begin anew" in text
+    assert seen.pop("moments") == {"updates"}
+    exported = load_file(world.root / "run" / WEIGHTS)
+    products = [
+        tuple(weights[f"{name}.lora_B.weight"] @ weights[f"{name}.lora_A.weight"] for weights, name in pair)
+        for pair in (((seen, "blocks.0.to_q"), (exported, "transformer.blocks.0.to_q")),)
+    ]
+    assert all(torch.allclose(own, file, atol=1e-6) for own, file in products)
+
+
+def test_a_stopped_growth_goes_on_and_ends_as_the_unbroken_one(
+    world: World, quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (world.root / "new/gilded frame", "--steps", "6", *quick("gilded"))
+    world.add(*arguments, "-o", world.root / "unbroken")
+    run_step = step_module.run_step
+
+    def interrupt(run: Any, optimizers: Any, step: int) -> Any:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return run_step(run, optimizers, step)
+
+    monkeypatch.setattr(train_module, "run_step", interrupt)
+    text = world.add(*arguments, "-o", world.root / "broken", code=3)
+    assert "Stopped after step 3 of 6; everything is saved. Go on with:" in text
+    assert not (world.root / "broken/collection").exists()
+    monkeypatch.setattr(train_module, "run_step", run_step)
+    world.add(*arguments, "-o", world.root / "broken")
+    assert (world.root / "broken" / WEIGHTS).read_bytes() == (world.root / "unbroken" / WEIGHTS).read_bytes()
+
+
+def test_a_plan_writes_nothing(world: World, quick: Quick, tmp_path: Path) -> None:
+    before = contents(tmp_path)
+    text = world.add(world.root / "new/gilded frame", "--plan", *quick("gilded"))
+    assert "60 on mixed batches, then 40 of the full objective" in text and "Output: " in text
+    # old: 2 effects x 3 pictures x 4 steps; new: 3 pictures x 3 steps; general: 3 pictures x 3 steps
+    assert "42 single ones for targets, less what is cached" in text
+    assert contents(tmp_path) == before
+
+
+def _same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(first[key].equal(second[key]) for key in first)
