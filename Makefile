@@ -53,11 +53,11 @@ browser:
 
 # Two processes with one thread each: two threads of one process wait for each other more than they compute at such sizes.
 test: install-dev browser
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 # The inner loop: everything that takes less than two seconds.
 test-fast: install-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not slow"
 
 lint: install-dev
 	$(BIN)/ruff check .
