@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cldistill_plugins.effectbench.bank import SIX
-from cldistill_plugins.effectbench.metrics.bootstrap import mean_interval, paired_difference
+from cldistill_plugins.effectbench.api import SIX
+from cldistill_plugins.evaluation.api import mean_interval, paired_difference
 
 STOCHASTIC = tuple(name for name, effect in SIX.items() if effect.stochastic)
 FULL, ALONE = "quickstart-long", "quickstart-ta-fm"

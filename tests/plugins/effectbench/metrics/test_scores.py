@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cldistill_plugins.effectbench.metrics import bootstrap, high_frequency
+from cldistill_plugins.effectbench.metrics import high_frequency
 from cldistill_plugins.effectbench.metrics.closeness import closeness, nearest_draw, nearest_effect
 from cldistill_plugins.effectbench.metrics.squared_error import squared_error
 
