@@ -97,9 +97,9 @@ def bank_file(effects: int) -> str:
 def preparation(size: Size) -> list[Step]:
     """Bank, test pictures, teachers."""
     total = max(size.effects + size.added, *size.scaling, 0)
-    bank = (*PYTHON, "cldistill_plugins.effectbench.api", "bank", "--effects", str(total), "--lists")
+    bank = (*PYTHON, "cldistill_plugins.effectbench.bank", "bank", "--effects", str(total), "--lists")
     sizes = [str(n) for n in sorted({size.effects, total, *size.scaling})]
-    pictures = (*PYTHON, "cldistill_plugins.effectbench.api.pictures", "pictures")
+    pictures = (*PYTHON, "cldistill_plugins.effectbench.bank.pictures", "pictures")
     teachers = (
         *CLI,
         "teachers",
@@ -261,7 +261,7 @@ def grouping(size: Size) -> list[Step]:
     """`cldistill group`: a bank beyond fifty effects split by measured interference, and a smaller one also trained."""
     steps = []
     if size.split:
-        bank = (*PYTHON, "cldistill_plugins.effectbench.api", "bank", "--effects", str(size.split))
+        bank = (*PYTHON, "cldistill_plugins.effectbench.bank", "bank", "--effects", str(size.split))
         split = _group(size, size.split, "split", "--at-most", "50")
         steps += [
             Step("bank-split", (*bank, "--lists", str(size.split)), ("bank",)),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from cldistill.data.items import list_pictures, open_picture
@@ -24,6 +25,9 @@ from cldistill_plugins.evaluation.report.record import Evaluation, IntervalEntry
 from cldistill_plugins.evaluation.setup import EvaluationSetup, setup_of_run
 from cldistill_plugins.evaluation.systems import OpenedSystem, open_systems
 
+PAGE_MEGABYTES = 2.0
+"""Pictures in the page that a run writes, which nobody should have to wait for; ``cldistill report RUN`` puts in more."""
+
 
 class EndOfRun:
     """The observer that measures a run on held-out pictures once its collection is on disk."""
@@ -40,10 +44,11 @@ class EndOfRun:
         store, systems = picture_store(setup.context.cache), open_run_systems(setup, plan)
         report = evaluate_systems(setup, plan, systems, run.output, store, stages, exported.command)
         exported.report |= report
-        write_pages(run.output, report, stages)
+        write_pages(run.output, report, stages, PAGE_MEGABYTES)
         picture = result_picture(run, evaluate.images, evaluate.teacher_steps, exported)
         exported.results += [("Page", run.output / "report.html"), ("Picture", picture)]
-        exported.console.print(summary_table(Evaluation.model_validate(report)))
+        for table in summary_tables(Evaluation.model_validate(report)):
+            exported.console.print(table)
 
 
 def open_run_systems(setup: EvaluationSetup, plan: EvaluationPlan) -> list[OpenedSystem]:
@@ -84,24 +89,35 @@ def result_picture(run: Run, images: Path, teacher_steps: int, exported: Exporte
     return path
 
 
-def summary_table(report: Evaluation) -> Table:
-    """Return the table that a run ends with: a row a system; below, the student's effects one by one."""
-    table = Table(title="Held-out pictures, means and 95 % intervals", title_justify="left")
-    table.add_column("system")
-    table.add_column("evaluations", justify="right")
-    for metric in report.metrics.values():
-        table.add_column(f"{metric.title}{ARROWS[metric.better]}", justify="right")
+def summary_tables(report: Evaluation) -> Iterator[Table]:
+    """Yield the tables that a run ends with: metrics by system, then the student's effects one by one."""
+    table = _table("Held-out pictures: means and 95 % intervals", "metric")
     for system in report.systems:
-        cells = _cells(report.metrics, report.summary.get(system.name, {}))
-        table.add_row(system.label, str(system.evaluations), *cells)
-    table.add_section()
+        table.add_column(f"{system.label}\n{system.evaluations} evaluations", justify="right")
+    for name, metric in report.metrics.items():
+        cells = [_cell(report.summary.get(system.name, {}).get(name), metric) for system in report.systems]
+        table.add_row(_title(metric), *cells)
+    yield table
     student = report.systems[-1]
-    for effect, found in report.per_effect.get(student.name, {}).items():
-        table.add_row(f"  {effect}", str(student.evaluations), *_cells(report.metrics, found))
-    return table
+    effects = report.per_effect.get(student.name, {})
+    known = {name for found in effects.values() for name in found}
+    shown = {name: metric for name, metric in report.metrics.items() if name in known and metric.better is not None}
+    table = _table(f"{student.label}, effect by effect", "effect")
+    for metric in shown.values():
+        table.add_column(_title(metric), justify="right")
+    for effect, found in effects.items():
+        table.add_row(effect, *(_cell(found.get(name), metric) for name, metric in shown.items()))
+    yield table
 
 
-def _cells(metrics: Mapping[str, MetricRow], found: Mapping[str, IntervalEntry]) -> Iterator[str]:
-    """Yield a cell a metric, the interval below the mean."""
-    for name, metric in metrics.items():
-        yield text_of(found.get(name), metric).replace(" [", "\n[")
+def _table(title: str, first: str) -> Table:
+    return Table(first, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+
+
+def _title(metric: MetricRow) -> str:
+    return f"{metric.title}{ARROWS[metric.better]}"
+
+
+def _cell(found: IntervalEntry | None, metric: MetricRow) -> str:
+    """Return the mean with its interval below."""
+    return text_of(found, metric).replace(" [", "\n[")

@@ -30,6 +30,7 @@ from cldistill_plugins.evaluation.picture_placement import place_outputs, place_
 from cldistill_plugins.evaluation.picture_store import PictureStore
 from cldistill_plugins.evaluation.pictures import Job, make_pictures
 from cldistill_plugins.evaluation.pools import Pools, make_pools
+from cldistill_plugins.evaluation.report.embedding import LIMIT_MEGABYTES
 from cldistill_plugins.evaluation.report.html import write_page
 from cldistill_plugins.evaluation.report.record import Evaluation
 from cldistill_plugins.evaluation.report_json import Findings, report_json
@@ -117,11 +118,13 @@ def evaluate_systems(
     return report_json(Findings(setup, plan, systems, pools, metrics, measured, absent, left_out), command)
 
 
-def write_pages(output: Path, report: Mapping[str, Any], stages: Stages) -> None:
-    """Write ``report.md`` and ``report.html`` of a report whose pictures are placed."""
+def write_pages(
+    output: Path, report: Mapping[str, Any], stages: Stages, limit: float = LIMIT_MEGABYTES
+) -> None:
+    """Write ``report.md`` and ``report.html`` of a report whose pictures are placed; ``limit``: see `write_report`."""
     with stages.stage("writing the report", 1) as advance:
         atomic_write_text(output / "report.md", markdown(report))
-        write_page(output, Evaluation.model_validate(report))
+        write_page(output, Evaluation.model_validate(report), limit)
         advance(1)
 
 

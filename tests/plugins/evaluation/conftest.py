@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from cldistill_plugins.evaluation.execute import Evaluated, evaluate_manifest
 from rich.console import Console
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from cldistill.testing.runs import tiny_manifest
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.weights import AdapterState, LoraWeights
 from cldistill_plugins.evaluation.check import enter
+from cldistill_plugins.evaluation.evaluate import Evaluated, evaluate_manifest
 
 torch.set_num_threads(1)
 

@@ -73,7 +73,7 @@ def test_a_row_an_effect_and_system() -> None:
 
 def test_families_are_counted_in_the_papers_order() -> None:
     found = count_families(["generalisation-collapse", "texture-and-detail-loss", "generalisation-collapse"])
-    assert list(found.items()) == [("texture-and-detail-loss", 1), ("generalisation-collapse", 2)]
+    assert list(found.items()) == [("generalisation-collapse", 2), ("texture-and-detail-loss", 1)]
 
 
 def test_a_comparison_says_who_is_better() -> None:
