@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cldistill.data.items import general_items, list_pictures, pairs_of
+from cldistill.data.items import general_items, held_out_pictures, list_pictures, pairs_of
 from cldistill.errors import AdapterFormatError, CheckpointError, CldistillError, DataError, ManifestError
 from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.rules import required_parts
@@ -100,16 +100,14 @@ def _without_after(checked: CheckedManifest, effect: str) -> None:
 
 def _pictures(files: _Files) -> None:
     manifest = files.checked.manifest
-    folders: list[tuple[Loc, Path]] = []
     if manifest.samples is not None:
-        folders.append((("samples", "images"), manifest.samples.images))
+        files.attempt(("samples", "images"), partial(_some_pictures, manifest.samples.images))
     if manifest.evaluate is not None:
-        folders.append((("evaluate", "images"), manifest.evaluate.images))
+        held_out = partial(held_out_pictures, manifest.evaluate.images, manifest.evaluate.pictures)
+        files.attempt(("evaluate", "images"), held_out)
         if manifest.evaluate.general is not None:
             listing = partial(general_items, manifest.evaluate.general.parent, manifest.evaluate.general)
             files.attempt(("evaluate", "general"), listing)
-    for loc, folder in folders:
-        files.attempt(loc, partial(_some_pictures, folder))
 
 
 def _some_pictures(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What ``cldistill eval`` assembles: base, prompts, and the teachers if a system asks for them; nothing is trained else."""
+"""The evaluation setup: base, prompts and teachers, loaded by ``cldistill eval`` or taken over from a run that has ended."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from cldistill.protocols import BaseModel
 from cldistill.records import Prompts
 from cldistill.sampling.generator import Painter
 from cldistill.schedule import Schedule
+from cldistill.training.run import ExportedRun, Run
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Everything that pictures are made with."""
+class EvaluationSetup:
+    """Everything that pictures are made with: made by `load_setup` or `setup_of_run`, used by every evaluated system."""
 
     checked: CheckedManifest
     context: BuildContext
@@ -46,10 +47,10 @@ class Bench:
         return teacher_shift(self.checked)
 
 
-def make_bench(
+def load_setup(
     checked: CheckedManifest, output: Path, cache: Path, stages: Stages, stop: Callable[[], bool], *, teachers: bool,
     seed: int,
-) -> Bench:  # fmt: skip
+) -> EvaluationSetup:  # fmt: skip
     """Load the base and give every effect its prompts; with ``teachers`` also train those that are not in the cache.
 
     Raises:
@@ -64,6 +65,13 @@ def make_bench(
         trained = [name for name, part in checked.teachers.items() if part is not None and part.needs.rank is not None]
         sources = teacher_sources(checked, context)
         bank = make_bank(preparation, checked.effects, sources, effect_pools(checked.effects), trained)
-    return Bench(
+    return EvaluationSetup(
         checked, context, Painter(base, preparation.slots, preparation.encoder, context.device, seed), prompts, bank
     )
+
+
+def setup_of_run(run: Run, exported: ExportedRun, seed: int) -> EvaluationSetup:
+    """Take over what a run has loaded."""
+    prepared = exported.preparation
+    painter = Painter(run.base, run.slots, prepared.encoder, str(run.accelerator.device), seed)
+    return EvaluationSetup(exported.checked, prepared.context, painter, run.prompts, run.teachers)
