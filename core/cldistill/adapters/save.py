@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from cldistill.protocols import BaseModel
 from cldistill.storage.files import atomic_write_bytes
+from cldistill.storage.headers import read_tensors_header
 
 
 def adapter_metadata(modules: list[str], rank: int, alpha: float, prefix: str = "transformer") -> str:
@@ -45,12 +47,8 @@ def adapter_bytes(
 
 def sorted_header(file: bytes) -> bytes:
     """Put a safetensors file's metadata in order: the library writes them in that of a hash map, new in each process."""
-    length = int.from_bytes(file[:8], "little")
-    header = json.loads(file[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the tensors stay aligned
-    return len(text).to_bytes(8, "little") + text + file[8 + length :]
+    header = read_tensors_header(BytesIO(file))
+    return header.encoded(header.metadata) + file[header.start :]
 
 
 def save_adapter(
@@ -63,14 +61,7 @@ def save_adapter(
 
 
 def write_with_metadata(source: Path, target: Path, metadata: Mapping[str, str]) -> None:
-    """Copy ``source`` to ``target`` with other metadata, in pieces: a file of gigabytes never lies in memory.
-
-    A safetensors file is 8 bytes of length (little endian), so much JSON, then data whose offsets count from its own start.
-    """
+    """Copy ``source`` to ``target`` with other metadata, in pieces: a file of gigabytes never lies in memory."""
     with source.open("rb") as old, target.open("wb") as new:
-        header = json.loads(old.read(int.from_bytes(old.read(8), "little")))
-        header["__metadata__"] = dict(sorted(metadata.items()))
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)  # the tensors stay aligned
-        new.write(len(text).to_bytes(8, "little") + text)
+        new.write(read_tensors_header(old).encoded(metadata))
         shutil.copyfileobj(old, new, 1024 * 1024)

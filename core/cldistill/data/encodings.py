@@ -21,7 +21,8 @@ from cldistill.data.dataset import Example
 from cldistill.data.items import open_picture
 from cldistill.protocols import BaseModel
 from cldistill.records import Item, Prompts, Tensors
-from cldistill.storage.tensors import TensorCache, content_key, file_digest
+from cldistill.storage.files import file_digest
+from cldistill.storage.tensors import TensorCache, content_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image

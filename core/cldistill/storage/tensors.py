@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -13,7 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cldistill.storage.files import file_digest as file_digest  # for evaluation/, until it leaves the core
 from cldistill.storage.files import fsync_file
+from cldistill.storage.headers import read_tensors_header
 
 MEMORY_LIMIT = 2 * 1024**3
 
@@ -25,12 +26,6 @@ def content_key(*parts: str | int | float) -> str:
         text = f"{type(part).__name__}:{part}".encode()
         digest.update(len(text).to_bytes(8, "big") + text)
     return digest.hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class TensorCache:
@@ -100,14 +95,8 @@ def is_whole(path: Path) -> bool:
     """Whether a safetensors file is there and exactly as long as its header says, read from the header alone."""
     try:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            size = os.fstat(file.fileno()).st_size
-            if not 2 <= length <= size - 8:
-                return False
-            header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        return bool(size == 8 + length + max(ends, default=0))
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError):
+            return read_tensors_header(file).size == os.fstat(file.fileno()).st_size
+    except (OSError, ValueError):
         return False
 
 
