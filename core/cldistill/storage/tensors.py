@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cldistill.storage.files import file_digest as file_digest  # for evaluation/, until it leaves the core
 from cldistill.storage.files import fsync_file
 from cldistill.storage.headers import read_tensors_header
 

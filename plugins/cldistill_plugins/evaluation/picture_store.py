@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from cldistill.data.items import open_picture
-from cldistill.storage.files import atomic_write_bytes, partial_path
-from cldistill.storage.tensors import file_digest
+from cldistill.storage.files import atomic_write_bytes, file_digest, partial_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image

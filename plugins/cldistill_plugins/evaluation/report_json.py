@@ -11,8 +11,8 @@ from typing import Any
 
 from cldistill.adapters.header import find_file
 from cldistill.records import FAILURE, FLOOR, GENERAL
+from cldistill.storage.files import file_digest
 from cldistill.storage.provenance import provenance
-from cldistill.storage.tensors import file_digest
 from cldistill_plugins.evaluation.aggregate import Comparison, Figures, as_json, compare, floors, make_figures
 from cldistill_plugins.evaluation.check import FILES, Entry
 from cldistill_plugins.evaluation.measure import Measured
