@@ -32,6 +32,11 @@ class LoraWeights:
         """``alpha / rank``."""
         return self.alpha / self.rank
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(out_features, in_features)``."""
+        return int(self.up.shape[0]), int(self.down.shape[1])
+
 
 @dataclass(frozen=True)
 class LokrWeights:
@@ -47,6 +52,11 @@ class LokrWeights:
     def rank(self) -> int:
         """A bound of the inner dimension of ``w2``, as for a LoRA of that factor."""
         return int(min(self.w2.shape))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(out_features, in_features)``."""
+        return self.w1.shape[0] * self.w2.shape[0], self.w1.shape[1] * self.w2.shape[1]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -58,10 +57,3 @@ def save_adapter(
     """Write the LoRA to ``path``, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_bytes(path, adapter_bytes(base, weights, rank, alpha, header or {}, dtype))
-
-
-def write_with_metadata(source: Path, target: Path, metadata: Mapping[str, str]) -> None:
-    """Copy ``source`` to ``target`` with other metadata, in pieces: a file of gigabytes never lies in memory."""
-    with source.open("rb") as old, target.open("wb") as new:
-        new.write(read_tensors_header(old).encoded(metadata))
-        shutil.copyfileobj(old, new, 1024 * 1024)

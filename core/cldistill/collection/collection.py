@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from cldistill.adapters.files import load_adapter
+from cldistill.adapters.inject import linear_shapes
 from cldistill.adapters.slots import TEACHER, AdapterSlots
 from cldistill.catalogue import load_catalogue
 from cldistill.collection.index import CollectionEffect, CollectionIndex, read_index
@@ -45,7 +46,7 @@ class Collection:
         self.index = index
         self.base = base
         self.device = device
-        adapter = load_adapter(index.file, _linear_shapes(base.backbone))
+        adapter = load_adapter(index.file, linear_shapes(base.backbone))
         self._slots = AdapterSlots(base.backbone)
         self._slots.mount(adapter)
 
@@ -146,14 +147,6 @@ def at_aspect(picture: Image, like: Image) -> Image:
         return picture
     area = picture.width * picture.height
     return picture.resize((max(1, round((area * wanted) ** 0.5)), max(1, round((area / wanted) ** 0.5))))
-
-
-def _linear_shapes(backbone: torch.nn.Module) -> dict[str, tuple[int, int]]:
-    return {
-        name: (module.out_features, module.in_features)
-        for name, module in backbone.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    }
 
 
 def _first(error: ValidationError) -> str:

@@ -178,9 +178,7 @@ def _usage(export: _Export) -> Usage | None:
 def _write_texts(folder: Path, export: _Export, resolved_manifest: str, samples: Mapping[str, Image]) -> None:
     names = _write_samples(folder, samples)
     digest = sha256_file(folder / WEIGHTS)
-    card = Card(
-        export.title, export.effects, export.header, export.schedule.steps, export.schedule.shift, _usage(export), names
-    )
+    card = Card(export.title, export.effects, export.header, export.schedule.steps, _usage(export), names)
     effects = {
         "format": int(FORMAT), "title": export.title, "base": export.header["cldistill.base"], "weights_sha256": digest,
         "sampler": {"steps": export.schedule.steps, "shift": export.schedule.shift},

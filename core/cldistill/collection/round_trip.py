@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cldistill.adapters.files import load_adapter
+from cldistill.adapters.inject import linear_shapes
 from cldistill.adapters.slots import TEACHER
 from cldistill.errors import CollectionError
 from cldistill.precision import NONE, precision_of
@@ -70,7 +71,8 @@ def check_round_trip(file: Path, base: BaseModel, slots: AdapterSlots, slot: str
         CollectionError: modules are missing, or the outputs differ by more than the file's precision explains.
     """
     names = set(slots.targets(slot))
-    state = load_adapter(file, {name: _shape(base, name) for name in names})
+    shapes = linear_shapes(base.backbone)
+    state = load_adapter(file, {name: shapes[name] for name in names})
     if set(state.modules) != names:
         raise CollectionError(f"{file}: holds {len(state.modules)} of the slot's {len(names)} modules")
     bare = _output(base, slots, None, probe)
@@ -106,8 +108,3 @@ def _output(base: BaseModel, slots: AdapterSlots, slot: str | None, probe: Probe
     prompt = {name: value.to(device) for name, value in probe.prompt.items()}
     with slots.scope(slot):
         return base.predict(noise, torch.tensor([0.7], device=device), source, prompt).float()
-
-
-def _shape(base: BaseModel, name: str) -> tuple[int, int]:
-    module = base.backbone.get_submodule(name)
-    return int(module.out_features), int(module.in_features)  # type: ignore[arg-type]

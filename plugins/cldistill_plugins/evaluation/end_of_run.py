@@ -96,12 +96,12 @@ def evaluate(run: Run, encoder: Encoder, plan: EvaluationPlan, cache: Path, stag
     systems = systems_of(run, plan.teacher_steps)
     studio, student = Studio(run, encoder), slot_digest(run.slots, STUDENT)
     jobs = [
-        Job(system.name, pool, rows[pool], partial(studio.way, system, pool, student))
+        Job(system.name, pool, rows[pool], partial(studio.config, system, pool, student))
         for system in systems
         for pool in rows
         if pool in pools_of(system, rows)
     ]
-    made = make_pictures(studio.painter, jobs, PictureStore(cache / "pictures"), stages)
+    made = make_pictures(studio.generator, jobs, PictureStore(cache / "pictures"), stages)
     items = {pool: [item for item, _ in entries] for pool, entries in rows.items()}
     request = Request(
         run.effects, run.prompts, items, made, "base", cache, Mirror(run.base), ValueStore(cache / "values.sqlite")

@@ -76,7 +76,7 @@ def _evaluate(
     metrics, absent = build_metrics(checked.metrics, bench.context)
     pools = _pools(bench, entry, systems, [probe for built in metrics for probe in built.probes])
     rows = {contestant.name: pools.rows(contestant) for contestant in systems}
-    outputs = make_pictures(bench.painter, _jobs(systems, rows), store, stages)
+    outputs = make_pictures(bench.generator, _jobs(systems, rows), store, stages)
     place_outputs(output / PICTURES, outputs, pools.items)
     place_sources(output / PICTURES, outputs, pools.items, store)
     request = _request(bench, pools, outputs, systems, cache)
@@ -111,7 +111,7 @@ def _pools(bench: Bench, entry: Entry, systems: Sequence[Contestant], probes: Se
 
 def _jobs(systems: Sequence[Contestant], rows: dict[str, dict[str, list[Row]]]) -> list[Job]:
     return [
-        Job(contestant.name, pool, own, lambda contestant=contestant, pool=pool: contestant.way(pool))  # type: ignore[misc]
+        Job(contestant.name, pool, own, lambda contestant=contestant, pool=pool: contestant.config(pool))  # type: ignore[misc]
         for contestant in systems
         for pool, own in rows[contestant.name].items()
     ]

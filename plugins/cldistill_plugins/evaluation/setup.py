@@ -14,7 +14,7 @@ from cldistill.prepare import effect_pools, make_bank
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel
 from cldistill.records import Prompts
-from cldistill.sampling.generator import Painter
+from cldistill.sampling.generator import ImageGenerator
 from cldistill.schedule import Schedule
 
 
@@ -24,7 +24,7 @@ class Bench:
 
     checked: CheckedManifest
     context: BuildContext
-    painter: Painter
+    generator: ImageGenerator
     prompts: Mapping[str, Prompts]
     teachers: TeacherBank
     """Empty where no system asks for them."""
@@ -32,7 +32,7 @@ class Bench:
     @property
     def base(self) -> BaseModel:
         """The base model."""
-        return self.painter.base
+        return self.generator.base
 
     @property
     def student_schedule(self) -> Schedule:
@@ -65,5 +65,9 @@ def make_bench(
         sources = teacher_sources(checked, context)
         bank = make_bank(preparation, checked.effects, sources, effect_pools(checked.effects), trained)
     return Bench(
-        checked, context, Painter(base, preparation.slots, preparation.encoder, context.device, seed), prompts, bank
+        checked,
+        context,
+        ImageGenerator(base, preparation.slots, preparation.encoder, context.device, seed),
+        prompts,
+        bank,
     )

@@ -12,7 +12,7 @@ from cldistill.collection.index import CollectionIndex, read_index
 from cldistill.errors import CollectionError
 from cldistill.manifest.evaluate import TEACHER, EvaluatedSystem
 from cldistill.records import GENERAL, EffectInfo, Prompts
-from cldistill.sampling.generator import Way
+from cldistill.sampling.generator import SamplingConfig
 from cldistill.schedule import Schedule
 from cldistill.weights import AdapterState
 from cldistill_plugins.evaluation.setup import Bench
@@ -62,7 +62,7 @@ class Contestant:
     @property
     def evaluations(self) -> int:
         """Calls of the backbone for one picture."""
-        return Way(self.schedule, self.spec.few_step).evaluations(self.bench.base)
+        return SamplingConfig(self.schedule, self.spec.few_step).evaluations(self.bench.base)
 
     @property
     def is_reference(self) -> bool:
@@ -84,19 +84,19 @@ class Contestant:
         entry = known[effect.name]
         return Prompts(entry.prompt, entry.prompt, ours.unconditional, entry.trigger)
 
-    def way(self, pool: str) -> Way:
+    def config(self, pool: str) -> SamplingConfig:
         """Return how it edits a pool: an effect's, one of an effect's probes, or the general one (without a teacher)."""
         effect = pool.partition("/")[0]
         own = self._teacher(effect) if self.spec.adapter == TEACHER else self._file(self.spec.adapter)
         beside = self._file(self.spec.beside)
-        way = Way(
+        config = SamplingConfig(
             self.schedule, self.spec.few_step, adapters=tuple(state for state in (own, beside) if state is not None)
         )
         if own is not None and own.few_step is not None and beside is None and self.spec.sampler is None:
             return replace(
-                way, schedule=own.few_step, few_step=True
+                config, schedule=own.few_step, few_step=True
             )  # a frozen collection teaches by its own few steps
-        return way
+        return config
 
     def _teacher(self, effect: str) -> AdapterState | None:
         return None if effect == GENERAL else self.bench.teachers.state(effect)

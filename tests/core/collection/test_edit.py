@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from cldistill.cli import main as cli
-from cldistill.collection.folder import read_folder
 from cldistill.collection.index import WEIGHTS, read_index
 from cldistill.errors import CollectionError
 from cldistill_plugins.incremental.edit import keep_removed, remove_effect, rename_effect
+from cldistill_plugins.incremental.folder import read_folder
 
 MANIFEST = """\
 # Resolved by cldistill; plugins:
