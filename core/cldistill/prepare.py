@@ -13,7 +13,7 @@ from cldistill.data.dataset import Dataset, Example
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import general_items, pairs_of
 from cldistill.data.teachers import TeacherBank
-from cldistill.progress.signals import heed, never
+from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel, TeacherSource
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
@@ -76,7 +76,7 @@ class Request:
 
     @property
     def device(self) -> str:
-        """Where tensors live."""
+        """The device of all tensors."""
         return str(self.preparation.accelerator.device)
 
     @property
@@ -155,7 +155,7 @@ def encode(
     )
     with preparation.stages.stage("encoding pictures and prompts", len(rows)) as advance:
         for index, (item, prompts) in enumerate(rows):
-            heed(preparation.stop, "encoding pictures and prompts")
+            raise_if_stopped(preparation.stop, "encoding pictures and prompts")
             if index % world == rank:
                 encoder.encode(item, prompts)
                 if pair_targets and item.target is not None and index < len(trained):

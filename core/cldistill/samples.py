@@ -14,8 +14,7 @@ from cldistill.markers import hookimpl
 from cldistill.protocols import BaseModel
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts, StepResult
 from cldistill.sampling.generator import ImageGenerator, Row, SamplingConfig
-from cldistill.sampling.grids import Row as GridRow
-from cldistill.sampling.grids import save_grid
+from cldistill.sampling.grids import GridRow, save_grid
 from cldistill.schedule import Schedule
 from cldistill.training.run import Run
 from cldistill.training.update import STUDENT, TEACHER

@@ -65,7 +65,7 @@ class AdapterState:
 
     modules: Mapping[str, LoraWeights | LokrWeights]
     source: str
-    """Where it comes from, for messages."""
+    """Its origin, for messages."""
     digest: str
     """Identity: the same digest means the same weights and scale."""
     few_step: Schedule | None = None

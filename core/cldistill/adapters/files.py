@@ -29,7 +29,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class FitReport:
-    """How an adapter file lies on a base."""
+    """The match of an adapter file with a base: made by `match`, shown by ``check`` and ``inspect``."""
 
     names: Mapping[str, str]
     """Module in the file -> module of the base."""

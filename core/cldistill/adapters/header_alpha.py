@@ -1,4 +1,4 @@
-"""Where an adapter's alpha comes from: a tensor among the weights, diffusers' header, or peft's config file."""
+"""The alpha of an adapter's modules: from a tensor among the weights, diffusers' header, or peft's config file."""
 
 from __future__ import annotations
 

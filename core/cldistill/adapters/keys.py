@@ -38,7 +38,7 @@ _REFUSED = tuple(
 
 
 @dataclass(frozen=True)
-class Key:
+class AdapterKey:
     """One tensor's key, taken apart."""
 
     module: str
@@ -51,18 +51,18 @@ class Key:
     """peft's adapter name inside the key, e.g. ``default``."""
 
 
-def parse_key(key: str) -> Key | None:
+def parse_key(key: str) -> AdapterKey | None:
     """Take one key apart; None for a key that is no part of a LoRA or LoKr adapter."""
     found = _KEY.fullmatch(key)
     if found is None:
         return None
     module, part, adapter = found["module"], found["part"], found["adapter"] or ""
     if part is None:
-        return Key(module, "alpha", "alpha")
+        return AdapterKey(module, "alpha", "alpha")
     if part in _LOKR:
-        return Key(module, part, "lokr", adapter)
+        return AdapterKey(module, part, "lokr", adapter)
     spelling = "lora_A/B" if part in ("lora_A", "lora_B") else "lora_down/up"
-    return Key(module, _LORA[part], spelling, adapter)
+    return AdapterKey(module, _LORA[part], spelling, adapter)
 
 
 def refused_kind(key: str) -> str | None:

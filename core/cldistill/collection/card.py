@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class UsageRequest:
-    """What a base needs to know to write its usage."""
+    """The facts of one collection from which a base writes its `Usage`; made by the export."""
 
     prompt: str
     """The prompt of one effect, for the example."""
@@ -26,7 +26,7 @@ class UsageRequest:
 
 @dataclass(frozen=True)
 class Usage:
-    """How to run a collection outside cldistill, for one family of bases."""
+    """Instructions to run a collection outside cldistill, written by its base and shown in the card."""
 
     python: str
     """A script that runs in the collection's folder with nothing but diffusers."""

@@ -17,7 +17,7 @@ from cldistill.collection.index import CollectionEffect, CollectionIndex, read_i
 from cldistill.component import BuildContext
 from cldistill.data.items import open_picture
 from cldistill.errors import CollectionError
-from cldistill.sampling.samplers import few_step, generator_noise, predictor
+from cldistill.sampling.samplers import few_step, predictor
 from cldistill.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -111,9 +111,12 @@ class Collection:
         text = self._on_device(self.base.collate([self.base.encode_prompt(prompt, pictures)]))
         schedule = Schedule(steps or self.index.steps, self.index.shift, self.index.integer_timesteps)
         shape = (1, *self.base.latent_shape(encoded))
-        noise = generator_noise(torch.Generator().manual_seed(seed), shape, self.device)
+        generator = torch.Generator().manual_seed(seed)
         with self._slots.scope(TEACHER):
-            x0 = few_step(predictor(self.base, source, text), schedule, noise)
+            x0 = few_step(
+                predictor(self.base, source, text), schedule,
+                lambda step: torch.randn(shape, generator=generator).to(self.device),
+            )  # fmt: skip
         return at_aspect(self.base.decode(x0, source)[0], pictures[-1])
 
     def _on_device(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What an exported collection says of itself: effects, triggers, sampler and base, by its header (torch-free)."""
+"""The index of an exported collection: effects, triggers, sampler and base, read from its header (torch-free)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CollectionEffect:
 
 @dataclass(frozen=True)
 class CollectionIndex:
-    """A collection without its weights."""
+    """A collection without its weights: made by `read_index`, for whoever generates with it or teaches by it."""
 
     file: Path
     title: str

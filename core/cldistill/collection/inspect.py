@@ -1,4 +1,4 @@
-"""What ``cldistill inspect`` shows of an adapter or collection, from its header alone: no torch, no weights read."""
+"""The description that ``cldistill inspect`` shows of an adapter or collection, from its header alone, without torch."""
 
 from __future__ import annotations
 

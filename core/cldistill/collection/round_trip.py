@@ -32,7 +32,7 @@ HALF_FLOOR = 1e-2
 
 
 @dataclass(frozen=True)
-class Probe:
+class FixedProbe:
     """A fixed input: a collated source and prompt (batch axis first) and the shape of one latent without it."""
 
     source: Tensors
@@ -40,16 +40,12 @@ class Probe:
     shape: tuple[int, ...]
 
 
-def fixed_probe(base: BaseModel, prompt: str, cache: TensorCache | None = None) -> Probe:
+def fixed_probe(base: BaseModel, prompt: str, cache: TensorCache) -> FixedProbe:
     """Encode a fixed picture and ``prompt``, or find them in the cache; what must be encoded loads the base's encoders."""
-    picture = gradient_picture(base.resolution)
-    if cache is None:
-        source, text = base.encode_source([picture]), base.encode_prompt(prompt, [picture])
-    else:
-        source = cache.get(content_key("probe", base.fingerprint), lambda: base.encode_source([picture]))
-        key = content_key("probe", base.fingerprint, prompt)
-        text = cache.get(key, lambda: base.encode_prompt(prompt, [picture]))
-    return Probe(base.collate([source]), base.collate([text]), base.latent_shape(source))
+    picture, key = gradient_picture(base.resolution), ("probe", base.fingerprint)
+    source = cache.get(content_key(*key), lambda: base.encode_source([picture]))
+    text = cache.get(content_key(*key, prompt), lambda: base.encode_prompt(prompt, [picture]))
+    return FixedProbe(base.collate([source]), base.collate([text]), base.latent_shape(source))
 
 
 def gradient_picture(side: int) -> Image:
@@ -62,7 +58,7 @@ def gradient_picture(side: int) -> Image:
 
 
 @torch.no_grad()
-def check_round_trip(file: Path, base: BaseModel, slots: AdapterSlots, slot: str, probe: Probe) -> float:
+def check_round_trip(file: Path, base: BaseModel, slots: AdapterSlots, slot: str, probe: FixedProbe) -> float:
     """Mount ``file`` in the teacher slot and compare with ``slot``; return the error as a share of its effect.
 
     The teacher slot is empty afterwards.
@@ -101,7 +97,7 @@ def _compare(
     return error / change if change else 0.0
 
 
-def _output(base: BaseModel, slots: AdapterSlots, slot: str | None, probe: Probe) -> Tensor:
+def _output(base: BaseModel, slots: AdapterSlots, slot: str | None, probe: FixedProbe) -> Tensor:
     device = next(base.backbone.parameters()).device
     noise = torch.randn((1, *probe.shape), generator=torch.Generator().manual_seed(0)).to(device)
     source = {name: value.to(device) for name, value in probe.source.items()}

@@ -34,7 +34,7 @@ Row = tuple[Item, Prompts]
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Which adapters work, by which sampler, and what the network is told; made for each evaluated system and teacher."""
+    """The adapters, the sampler and the prompt of one way to make pictures; one for each evaluated system and teacher."""
 
     schedule: Schedule
     few_step: bool

@@ -10,7 +10,7 @@ from torch import Tensor
 from cldistill.data.dataset import Example
 from cldistill.errors import DataError
 from cldistill.precision import precision_key
-from cldistill.progress.signals import heed, never
+from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.records import Prompts
 from cldistill.sampling.generator import ImageGenerator, SamplingConfig
 from cldistill.schedule import Schedule
@@ -49,12 +49,12 @@ class TeacherSampler:
         missing = [(example, key) for example, key in work if not cache.has(key)]
         advance(len(work) - len(missing))
         config = SamplingConfig.of_teacher(state, self.schedule)
-        heed(stop, "sampling targets")
+        raise_if_stopped(stop, "sampling targets")
         for chunk, latents, _ in self.generator.latents(config, [example for example, _ in missing]):
             for index, latent in zip(chunk, latents, strict=True):
                 cache.get(missing[index][1], lambda latent=latent: {"x0": latent})  # type: ignore[misc]
             advance(len(chunk))
-            heed(stop, "sampling targets")
+            raise_if_stopped(stop, "sampling targets")
 
     def with_target(self, example: Example, key: str) -> Example:
         """Return the example with the cached target under ``key``."""

@@ -28,8 +28,7 @@ from cldistill.samples import (
     systems_of,
 )
 from cldistill.sampling.generator import Row, slot_digest
-from cldistill.sampling.grids import Row as GridRow
-from cldistill.sampling.grids import save_grid
+from cldistill.sampling.grids import GridRow, save_grid
 from cldistill.storage.files import atomic_write_text
 from cldistill.storage.values import ValueStore
 from cldistill.training.run import ExportedRun, Run

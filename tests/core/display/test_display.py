@@ -215,5 +215,3 @@ def test_a_step_without_an_update_leaves_the_panel_as_it_was() -> None:
     assert {name: loss.last for name, loss in after.losses.items()} == {
         name: loss.last for name, loss in before.losses.items()
     }
-        (name, loss.last) for name, loss in before.losses.items()
-    ]

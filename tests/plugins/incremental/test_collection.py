@@ -11,6 +11,7 @@ import torch
 
 from cldistill.adapters.slots import TEACHER, AdapterSlots
 from cldistill.collection.export import export_collection
+from cldistill.collection.round_trip import fixed_probe
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import effect_items
 from cldistill.errors import CollectionError
@@ -47,9 +48,10 @@ def exported(tmp_path: Path) -> Path:
     slots.add("student", base.adapter_targets, 2, 2.0, torch.Generator().manual_seed(0))
     randomise_slot(base, slots, "student", 1)
     return export_collection(
-        tmp_path / "collection", base=base, slots=slots, slot="student", weights=slots.state("student"), rank=2, alpha=2.0,
-        weights_kind="raw", effects=EFFECTS, prompts=PROMPTS, schedule=SAMPLER, title="two", steps=1,
+        tmp_path / "collection", base=base, slots=slots, slot="student", weights=slots.state("student"), weights_kind="raw",
+        effects=EFFECTS, prompts=PROMPTS, schedule=SAMPLER, title="two", steps=1,
         resolved_manifest="cldistill: 1\n", base_part=("tiny-base", {}), teacher_digests={}, manifest_digest="",
+        probe=fixed_probe(base, PROMPTS["ink"].student, TensorCache(tmp_path / "probe")),
     )  # fmt: skip
 
 
