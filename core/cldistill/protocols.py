@@ -40,7 +40,7 @@ GuidanceMode = Literal["standard", "rescaled"]
 
 
 class Keyed(Protocol):
-    """Counter-based randomness: every draw is a function of its key alone (adapters.md), never of what ran before."""
+    """Counter-based randomness: every draw is a function of its key alone, never of what ran before."""
 
     def generator(self, *key: str | int, per_rank: bool = False) -> Generator:
         """Return a CPU generator for ``key``; with ``per_rank`` the rank is part of the key."""

@@ -15,6 +15,7 @@ from cldistill.adapters.slots import TEACHER, AdapterSlots
 from cldistill.catalogue import load_catalogue
 from cldistill.collection.index import CollectionEffect, CollectionIndex, read_index
 from cldistill.component import BuildContext
+from cldistill.data.dataset import on_device
 from cldistill.data.items import open_picture
 from cldistill.errors import CollectionError
 from cldistill.sampling.samplers import few_step, predictor
@@ -107,8 +108,8 @@ class Collection:
         if steps is not None and steps < 1:
             raise CollectionError(f"steps must be at least 1, not {steps}")
         encoded = self.base.encode_source(pictures)
-        source = self._on_device(self.base.collate([encoded]))
-        text = self._on_device(self.base.collate([self.base.encode_prompt(prompt, pictures)]))
+        source = on_device(self.base.collate([encoded]), self.device)
+        text = on_device(self.base.collate([self.base.encode_prompt(prompt, pictures)]), self.device)
         schedule = Schedule(steps or self.index.steps, self.index.shift, self.index.integer_timesteps)
         shape = (1, *self.base.latent_shape(encoded))
         generator = torch.Generator().manual_seed(seed)
@@ -118,9 +119,6 @@ class Collection:
                 lambda step: torch.randn(shape, generator=generator).to(self.device),
             )  # fmt: skip
         return at_aspect(self.base.decode(x0, source)[0], pictures[-1])
-
-    def _on_device(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: value.to(self.device) for name, value in tensors.items()}
 
 
 def build_base(index: CollectionIndex, model: str | None, device: str, options: Mapping[str, Any]) -> BaseModel:

@@ -12,6 +12,7 @@ from torch import Tensor
 from cldistill.adapters.files import load_adapter
 from cldistill.adapters.inject import linear_shapes
 from cldistill.adapters.slots import TEACHER
+from cldistill.data.dataset import on_device
 from cldistill.errors import CollectionError
 from cldistill.precision import NONE, precision_of
 from cldistill.records import Tensors
@@ -100,7 +101,6 @@ def _compare(
 def _output(base: BaseModel, slots: AdapterSlots, slot: str | None, probe: FixedProbe) -> Tensor:
     device = next(base.backbone.parameters()).device
     noise = torch.randn((1, *probe.shape), generator=torch.Generator().manual_seed(0)).to(device)
-    source = {name: value.to(device) for name, value in probe.source.items()}
-    prompt = {name: value.to(device) for name, value in probe.prompt.items()}
+    source, prompt = on_device(probe.source, device), on_device(probe.prompt, device)
     with slots.scope(slot):
         return base.predict(noise, torch.tensor([0.7], device=device), source, prompt).float()

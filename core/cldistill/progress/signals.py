@@ -30,14 +30,9 @@ class StopRequest:
         """Ask for the stop; the first reason stays."""
         self.reason = self.reason or reason
 
-    @property
-    def requested(self) -> bool:
+    def __bool__(self) -> bool:
         """Whether the run should stop after the step that it is in."""
         return self.reason is not None
-
-    def __bool__(self) -> bool:
-        """Same as `requested`."""
-        return self.requested
 
 
 def never() -> bool:

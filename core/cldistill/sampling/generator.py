@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cldistill.adapters.slots import FROZEN, AdapterSlots
-from cldistill.data.dataset import Dataset, Example, by_batch_key
+from cldistill.data.dataset import Dataset, Example
 from cldistill.data.encodings import Encoder
 from cldistill.precision import precision_key
 from cldistill.protocols import BaseModel
@@ -141,8 +141,11 @@ class ImageGenerator:
 
 def batches(examples: Sequence[Example]) -> list[list[int]]:
     """Group indices of examples by batch key into batches that fit the token budget."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, example in enumerate(examples):
+        groups.setdefault(example.batch_key, []).append(index)
     found = []
-    for group in by_batch_key(examples):
+    for group in groups.values():
         size = max(1, min(SAMPLE_BATCH, TOKEN_BUDGET // max(1, examples[group[0]].shape[0])))
         found += [group[start : start + size] for start in range(0, len(group), size)]
     return found
