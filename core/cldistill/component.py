@@ -111,6 +111,8 @@ class Needs:
     """Teacher source: rank of the adapter that it will make."""
     packages: tuple[str, ...] = ()
     """Importable packages that it needs beyond cldistill's own, e.g. ``("tensorboard",)``."""
+    install: str | None = None
+    """The command that installs ``packages``, e.g. ``pip install "cldistill[tensorboard]"``."""
     mixed: Mapping[str, int | None] = field(default_factory=dict)
     """Router: streams whose batches mix several pools, which no teacher can teach -> the generator step at which each
     ends (None: never).  A loss that asks the teacher must keep out of them."""

@@ -261,3 +261,6 @@ class BaseDescription:
     """Teacher guidance in the losses: 1 costs one call, anything else two."""
     tokenizer: Path | None = None
     """A ``tokenizer.json`` by which ``check`` can see that triggers stay distinct, if there is one on disk."""
+    idle: tuple[str, ...] = ()
+    """Targets whose adapter cannot change a prediction (a last block's text output): adapted all the same where files for
+    the family hold them."""

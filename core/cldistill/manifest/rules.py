@@ -195,7 +195,8 @@ def _packages(checked: CheckedManifest, measuring: bool) -> Iterator[str]:
         missing = [package for package in part.needs.packages if find_spec(package) is None]
         if missing:
             where = checked.file.where(*part.loc, "use")
-            yield f"{where}: needs {', '.join(missing)}, which is not installed; pip install it ({show(part.name)})"
+            how = part.needs.install or "pip install it"
+            yield f"{where}: needs {', '.join(missing)}, which is not installed; {how} ({show(part.name)})"
 
 
 def loss_streams(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[str]:

@@ -28,6 +28,7 @@ from cldistill_plugins.evaluation.pictures import Job, Outputs, make_pictures
 from cldistill_plugins.evaluation.place_pictures import place_outputs, place_sources, place_truths
 from cldistill_plugins.evaluation.pools import Pools, make_pools
 from cldistill_plugins.evaluation.report.html import write_report
+from cldistill_plugins.evaluation.report.page import lacking
 from cldistill_plugins.evaluation.report_json import Findings, report_json
 from cldistill_plugins.evaluation.request import Mirror, Request
 from cldistill_plugins.evaluation.setup import Bench, make_bench
@@ -94,11 +95,12 @@ def _evaluate(
 
 
 def write(output: Path, found: Findings, command: str) -> None:
-    """Write ``report.json``, ``report.md`` and ``report.html``."""
+    """Write ``report.json``, ``report.md`` and, where its libraries are installed, ``report.html``."""
     report = report_json(found, command)
     atomic_write_text(output / REPORT, json.dumps(report, indent=1, allow_nan=False) + "\n")
     atomic_write_text(output / "report.md", markdown(report))
-    write_report(output)
+    if lacking() is None:
+        write_report(output)
 
 
 def _pools(bench: Bench, entry: Entry, systems: Sequence[Contestant], probes: Sequence[str]) -> Pools:
