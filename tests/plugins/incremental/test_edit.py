@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.cli import main as cli
 from cldistill.collection.export import export_collection
-from cldistill.collection.round_trip import fixed_probe
 from cldistill.collection.index import WEIGHTS, read_index
+from cldistill.collection.round_trip import fixed_probe
 from cldistill.errors import CollectionError
 from cldistill.records import EffectInfo, Prompts
 from cldistill.schedule import Schedule
