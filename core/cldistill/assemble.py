@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
-from cldistill.adapters.files import fit, load_adapter, read_header
+from cldistill.adapters.files import fit, load_adapter
+from cldistill.adapters.header import read_header
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
@@ -29,6 +30,7 @@ from cldistill.protocols import BaseModel, PromptIsolator
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, Item, Prompts
 from cldistill.samples import later_rows
+from cldistill.sampling.generator import ImageGenerator
 from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
@@ -131,9 +133,9 @@ def load_base(
         advance(1)
     slots, targets = AdapterSlots(base.backbone), checked.manifest.targets
     schedule = Schedule(targets.steps if targets else 40, teacher_shift(checked))
-    random = KeyedRandom(context.seed, accelerator.process_index, context.device).child("targets")
-    sampler = TeacherSampler(base, slots, schedule, random, context.device)
     encoder = Encoder(base, TensorCache(context.cache / "encodings"))
+    generator = ImageGenerator(base, slots, encoder, context.device, context.seed, "targets")
+    sampler = TeacherSampler(generator, schedule)
     return Preparation(base, slots, encoder, sampler, accelerator, context, stages, stop)
 
 

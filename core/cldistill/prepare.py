@@ -13,11 +13,11 @@ from cldistill.data.dataset import Dataset, Example
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import general_items, pairs_of
 from cldistill.data.teachers import TeacherBank
-from cldistill.progress.signals import heed, never
+from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel, TeacherSource
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
-from cldistill.sampling.targets import TeacherSampler, sample_missing, target_key, with_target
+from cldistill.sampling.targets import TeacherSampler
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -76,7 +76,7 @@ class Request:
 
     @property
     def device(self) -> str:
-        """Where tensors live."""
+        """The device of all tensors."""
         return str(self.preparation.accelerator.device)
 
     @property
@@ -155,7 +155,7 @@ def encode(
     )
     with preparation.stages.stage("encoding pictures and prompts", len(rows)) as advance:
         for index, (item, prompts) in enumerate(rows):
-            heed(preparation.stop, "encoding pictures and prompts")
+            raise_if_stopped(preparation.stop, "encoding pictures and prompts")
             if index % world == rank:
                 encoder.encode(item, prompts)
                 if pair_targets and item.target is not None and index < len(trained):
@@ -174,17 +174,13 @@ def _with_samples(
     """Sample the pool's teacher on every source (the bare base in the general pool), each rank its share."""
     state = None if pool == GENERAL else bank.state(pool)
     digest = "base" if state is None else state.digest
-    keys = [
-        target_key(preparation.encoder, preparation.sampler, example, prompts[example.item], digest)
-        for example in examples
-    ]
-    work = list(zip(examples, keys, strict=True))
+    sampler = preparation.sampler
+    work = [(example, sampler.key(example, prompts[example.item], digest)) for example in examples]
     mine = work[preparation.accelerator.process_index :: preparation.accelerator.num_processes]
-    preparation.slots.mount(state)
     with preparation.stages.stage(f"sampling targets: {pool}", len(mine)) as advance:
-        sample_missing(preparation.encoder, preparation.sampler, mine, "teacher", advance, preparation.stop)
+        sampler.sample_missing(mine, state, advance, preparation.stop)
     preparation.accelerator.wait_for_everyone()
-    return [with_target(preparation.encoder, example, key) for example, key in work]
+    return [sampler.with_target(example, key) for example, key in work]
 
 
 def general_pool(images: Path, instructions: Path, isolate: Callable[[str], Prompts]) -> list[tuple[Item, Prompts]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from cldistill.adapters.header_alpha import Alphas
-from cldistill.adapters.keys import Key, parse_key, prefix_of, refused_kind, shorten
+from cldistill.adapters.keys import AdapterKey, parse_key, prefix_of, refused_kind, shorten
 from cldistill.errors import AdapterFormatError
 from cldistill.storage.files import file_digest
 from cldistill.storage.headers import NoHeaderError, TensorsHeader, read_tensors_header
@@ -52,7 +52,7 @@ class AdapterHeader:
 
     path: Path
     format: str
-    """Key format in words, e.g. ``transformer.*.lora_A/B``."""
+    """AdapterKey format in words, e.g. ``transformer.*.lora_A/B``."""
     modules: Mapping[str, ModuleHeader]
     """Module name without prefixes (flattened names stay flattened until fitted to a base) -> shapes."""
     metadata: Mapping[str, str]
@@ -117,7 +117,7 @@ def read_header(path: Path) -> AdapterHeader:
     return AdapterHeader(file, describe_format(groups, keys), modules, header.metadata)
 
 
-def describe_format(modules: Iterable[str], keys: Iterable[Key]) -> str:
+def describe_format(modules: Iterable[str], keys: Iterable[AdapterKey]) -> str:
     """Put the key format in words: prefixes, spelling, and whether alphas are tensors."""
     keys = list(keys)
     prefixes = sorted({prefix_of(module) or "(bare) " for module in modules})
@@ -143,7 +143,7 @@ def _read(file: Path, stream: BinaryIO) -> TensorsHeader:
     return header
 
 
-def _group(file: Path, entries: Mapping[str, Any]) -> tuple[dict[str, dict[str, str]], list[Key]]:
+def _group(file: Path, entries: Mapping[str, Any]) -> tuple[dict[str, dict[str, str]], list[AdapterKey]]:
     """Sort the keys by module: raw module name -> part -> key."""
     refused = {kind for kind in map(refused_kind, entries) if kind}
     if refused:
@@ -152,7 +152,7 @@ def _group(file: Path, entries: Mapping[str, Any]) -> tuple[dict[str, dict[str, 
             "merge it to a plain LoRA with the tool that trained it, or train a LoRA or LoKr without it"
         )
     groups: dict[str, dict[str, str]] = {}
-    keys: list[Key] = []
+    keys: list[AdapterKey] = []
     for name in entries:
         key = parse_key(name)
         if key is None:

@@ -13,7 +13,7 @@ from cldistill.manifest.checked import STUDENT, CheckedLoss, CheckedManifest
 from cldistill.records import BaseDescription
 
 CHECKPOINT_COST = 3
-"""A graded call in units of a plain one: forward, recomputed forward, and a backward counted as one (method.md)."""
+"""A graded call in units of a plain one: forward, recomputed forward, and a backward counted as one."""
 TRAINED_BYTES = 16
 """Per parameter of a slot, all fp32: weight, gradient, and Adam's two moments."""
 SAVED_BYTES = 12

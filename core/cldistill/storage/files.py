@@ -77,20 +77,28 @@ def fsync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write ``path`` in one step: readers see the old content or all of ``data``.  Makes missing parent folders."""
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Write a file in one step: yields a hidden sibling to be written, which takes the name ``path`` at the end.
+
+    Readers see the old content or all of the new.  Makes missing parent folders.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
+        fsync_file(partial)  # else a power cut can leave the name without the content
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write ``path`` in one step."""
+    with atomic_file(path) as partial:
+        partial.write_bytes(data)
 
 
 def atomic_write_text(path: Path, text: str) -> None:

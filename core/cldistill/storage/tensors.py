@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cldistill.storage.files import fsync_file
+from cldistill.storage.files import atomic_file
 from cldistill.storage.headers import read_tensors_header
 
 MEMORY_LIMIT = 2 * 1024**3
@@ -54,7 +54,8 @@ class TensorCache:
         tensors = self._read(key)
         if tensors is None:
             tensors = {name: value.detach().contiguous().cpu() for name, value in make().items()}
-            self._write(key, tensors)
+            with atomic_file(self.path(key)) as partial:
+                save_file(tensors, partial)
             self.computed += 1
         self._remember(key, tensors)
         return tensors
@@ -69,18 +70,6 @@ class TensorCache:
         except (SafetensorError, OSError):
             path.unlink(missing_ok=True)  # half-written by a crash of another program: make it again
             return None
-
-    def _write(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            save_file(dict(tensors), aside)
-            fsync_file(aside)  # else a power cut can leave the name without the content
-            aside.replace(path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
 
     def _remember(self, key: str, tensors: dict[str, Tensor]) -> None:
         self._memory[key] = tensors

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cldistill.adapters.files import fit, read_header
+from cldistill.adapters.files import fit
+from cldistill.adapters.header import read_header
 from cldistill.errors import CldistillError, ManifestError, nearest
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.evaluate import TEACHER, Evaluate, EvaluatedSystem, NotRun

@@ -96,11 +96,11 @@ def evaluate_systems(
     pools = _pools(setup, plan, systems, [probe for built in metrics for probe in built.probes])
     rows = {system.name: pools.rows(system) for system in systems}
     jobs = [
-        Job(system.name, pool, own, lambda system=system, pool=pool: system.way(pool))  # type: ignore[misc]
+        Job(system.name, pool, own, lambda system=system, pool=pool: system.config(pool))  # type: ignore[misc]
         for system in systems
         for pool, own in rows[system.name].items()
     ]
-    outputs = make_pictures(setup.painter, jobs, store, stages)
+    outputs = make_pictures(setup.generator, jobs, store, stages)
     place_outputs(output / PICTURES, outputs, pools.items)
     place_sources(output / PICTURES, outputs, pools.items, store)
     reference = next((system.name for system in systems if system.is_reference), None)
@@ -120,7 +120,10 @@ def evaluate_systems(
 
 
 def write_pages(output: Path, report: Mapping[str, Any], stages: Stages, limit: float = LIMIT_MEGABYTES) -> None:
-    """Write ``report.md`` and, where its libraries are installed, ``report.html`` of a report whose pictures are placed; ``limit``: see `write_report`."""
+    """Write ``report.md`` and, where its libraries are installed, ``report.html`` of a report whose pictures are placed.
+
+    ``limit``: see `write_report`.
+    """
     with stages.stage("writing the report", 1) as advance:
         atomic_write_text(output / "report.md", markdown(report))
         if lacking() is None:

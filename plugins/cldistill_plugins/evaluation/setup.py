@@ -14,7 +14,7 @@ from cldistill.prepare import effect_pools, make_bank
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel
 from cldistill.records import Prompts
-from cldistill.sampling.generator import Painter
+from cldistill.sampling.generator import ImageGenerator
 from cldistill.schedule import Schedule
 from cldistill.training.run import ExportedRun, Run
 
@@ -25,7 +25,7 @@ class EvaluationSetup:
 
     checked: CheckedManifest
     context: BuildContext
-    painter: Painter
+    generator: ImageGenerator
     prompts: Mapping[str, Prompts]
     teachers: TeacherBank
     """Empty where no system asks for them."""
@@ -33,7 +33,7 @@ class EvaluationSetup:
     @property
     def base(self) -> BaseModel:
         """The base model."""
-        return self.painter.base
+        return self.generator.base
 
     @property
     def student_schedule(self) -> Schedule:
@@ -66,12 +66,16 @@ def load_setup(
         sources = teacher_sources(checked, context)
         bank = make_bank(preparation, checked.effects, sources, effect_pools(checked.effects), trained)
     return EvaluationSetup(
-        checked, context, Painter(base, preparation.slots, preparation.encoder, context.device, seed), prompts, bank
+        checked,
+        context,
+        ImageGenerator(base, preparation.slots, preparation.encoder, context.device, seed),
+        prompts,
+        bank,
     )
 
 
 def setup_of_run(run: Run, exported: ExportedRun, seed: int) -> EvaluationSetup:
     """Take over what a run has loaded."""
     prepared = exported.preparation
-    painter = Painter(run.base, run.slots, prepared.encoder, str(run.accelerator.device), seed)
-    return EvaluationSetup(exported.checked, prepared.context, painter, run.prompts, run.teachers)
+    generator = ImageGenerator(run.base, run.slots, prepared.encoder, str(run.accelerator.device), seed)
+    return EvaluationSetup(exported.checked, prepared.context, generator, run.prompts, run.teachers)
