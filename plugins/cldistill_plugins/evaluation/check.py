@@ -9,8 +9,8 @@ from pathlib import Path
 from cldistill.adapters.files import fit, read_header
 from cldistill.errors import CldistillError, ManifestError, nearest
 from cldistill.manifest.checked import CheckedManifest
-from cldistill.manifest.evaluate import Evaluate, EvaluatedSystem, NotRun
 from cldistill.manifest.messages import show
+from cldistill.manifest.models import Evaluate, EvaluatedSystem, NotRun
 
 FILES = (("adapter", "adapter"), ("beside", "with"))
 """Field and key of what a system mounts from files."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cldistill.data.items import list_pictures
 from cldistill.errors import DataError
-from cldistill.manifest.evaluate import Evaluate
+from cldistill.manifest.models import Evaluate
 from cldistill.protocols import PromptIsolator
 from cldistill.records import GENERAL, UNTRIGGERED, WRONG_TRIGGER, EffectInfo, Item, Prompts, probe_pool
 from cldistill.samples import general_rows, held_out_items

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from cldistill.cli import main as cli
 from cldistill.collection.collection import Collection
-from cldistill_plugins.evaluation.end_of_run import generate_command
+from cldistill.runner import generate_command
 
 
 def generate(*words: object) -> Any:

@@ -33,7 +33,7 @@ def test_a_manifest_that_fits(world: Any) -> None:
     assert checked.streams == ("effect", "general")
     assert {pool: len(items) for pool, items in checked.items.items()} == {"manga": 2, "gold": 2, "general": 1}
     assert checked.teacher_ranks == {"gold": 4}
-    assert checked.slot_targets["student"] == checked.description.targets
+    assert checked.slots["student"].targets == checked.description.targets
     assert checked.versions() == {"fake-plugins": "1.0"}
 
 
