@@ -131,26 +131,3 @@ class CheckedManifest:
         yield from (self.router, self.prompts)
         yield from (loss.loss for loss in self.losses)
         yield from (*self.observers, *self.metrics)
-
-    def versions(self) -> dict[str, str]:
-        """Return distribution -> version of every plugin that the run uses."""
-        owners = {part.entry.owner.distribution: part.entry.owner.version for part in self.parts()}
-        return dict(sorted(owners.items()))
-
-    def resolved(self) -> dict[str, Any]:
-        """Return the manifest with every default filled in and every path made absolute, as plain data.
-
-        It can be written as YAML and loaded again.
-        """
-        data = self.manifest.model_dump(mode="json", by_alias=True)
-        for part in self.parts():
-            target: Any = data
-            for step in part.loc:
-                target = target[step]
-            target["options"] = part.settings.model_dump(mode="json", by_alias=True)
-        for index, loss in enumerate(self.losses):
-            data["losses"][index]["slot"] = loss.slot
-            data["losses"][index]["streams"] = sorted(loss.streams) if loss.streams is not None else None
-        for name, slot in self.slots.items():
-            data["slots"][name]["alpha"] = slot.alpha
-        return dict(data)

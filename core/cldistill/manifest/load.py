@@ -190,14 +190,14 @@ def _index(items: Sequence[Value], head: str, shown: str) -> int:
         if int(head) < len(items):
             return int(head)
         raise ManifestError(f"--set {shown}: there is no entry {head}: the list has {len(items)} (0 is the first)")
-    names = [{item.text("name"), item.text("use")} - {None} for item in items]
+    entries = [item.data if isinstance(item.data, dict) else {} for item in items]
+    names = [{str(entry[key].data) for key in ("name", "use") if key in entry} for entry in entries]
     found = [index for index, entry in enumerate(names) if head in entry]
     if len(found) == 1:
         return found[0]
     if found:
         raise ManifestError(f"--set {shown}: {head!r} names several entries: use one of the indices {found}")
-    known = {name for entry in names for name in entry if name is not None}
-    raise ManifestError(f"--set {shown}: no entry is called {head!r}{nearest(head, known)}")
+    raise ManifestError(f"--set {shown}: no entry is called {head!r}{nearest(head, set().union(*names))}")
 
 
 def _effects_from_file(tree: Value) -> Value:

@@ -64,11 +64,6 @@ class Value:
             return [value.plain() for value in self.data]
         return Text(self.data, self.at.root) if isinstance(self.data, str) else self.data
 
-    def text(self, key: str) -> str | None:
-        """Return a member of a map that is text; None where there is none."""
-        member = self.data.get(key) if isinstance(self.data, dict) else None
-        return member.data if member is not None and isinstance(member.data, str) else None
-
 
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's parser where PyYAML was built with it: ten times as fast."""
