@@ -11,8 +11,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cldistill import testing
+from cldistill.cli.main import app
 from cldistill.plugins import HOOK_KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -20,19 +22,40 @@ PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_loss_term_of_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def written(folder: Path) -> dict[str, Path]:
+    """Write the page's Python blocks under the names that their first lines give them."""
     files = {}
     for text in (text for language, text in BLOCKS if language == "python"):
         name = text.splitlines()[0].removeprefix("# ")
-        files[name] = tmp_path / name
+        files[name] = folder / name
         files[name].parent.mkdir(exist_ok=True)
         files[name].write_text(text)
-    assert list(files) == ["steady_loss/plugin.py", "tests/test_steady.py"]
+    return files
+
+
+def test_the_loss_term_of_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = written(tmp_path)
+    assert {"steady_loss/plugin.py", "tests/test_steady.py"} <= set(files)
     assert len([line for line in files["steady_loss/plugin.py"].read_text().splitlines() if line.strip()]) <= 45
     monkeypatch.syspath_prepend(str(tmp_path))
     tests = runpy.run_path(str(files["tests/test_steady.py"]))
     tests["test_it_conforms"]()
     tests["test_it_trains_beside_flow_matching"](tmp_path)
+
+
+def test_the_command_of_the_page_is_listed_and_runs(tmp_path: Path) -> None:
+    written(tmp_path)
+    report = check_collection(tmp_path)
+    with testing.plugin_environment({"counting": "counting.plugin"}, [tmp_path]):
+        runner = CliRunner()
+        assert "Count the effects of a collection." in " ".join(runner.invoke(app, ["--help"]).output.split())
+        done = runner.invoke(app, ["count", str(report)])
+    assert (done.exit_code, done.output) == (0, "2 effects\n")
+
+
+def check_collection(folder: Path) -> Path:
+    """Make the smallest collection there is: an exported one of the kit's."""
+    return testing.run_manifest(folder / "run", testing.catalogue_with(), steps=1).folder / "collection"
 
 
 def test_the_entry_point_of_the_tutorial_names_its_module() -> None:
@@ -56,8 +79,10 @@ def test_links_lead_somewhere() -> None:
 
 def test_the_files_of_the_tour_exist() -> None:
     tour = PAGE.split("from the outside in:")[1].split("## The arrows")[0]
-    for name in re.findall(r"`([\w*]+(?:\.py|/))`", tour):
-        assert list((ROOT / "core/cldistill").glob(name.rstrip("/"))), name
+    named = {name.rstrip("/") for name in re.findall(r"`([\w*]+(?:\.py|/))`", tour)}
+    there = {path.name for path in (ROOT / "core/cldistill").iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert named <= there
+    assert there - named <= {"__pycache__", "__init__.py", "__main__.py", "errors.py", "precision.py"}
 
 
 def test_all_hooks_and_checks_are_listed() -> None:

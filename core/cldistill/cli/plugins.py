@@ -37,6 +37,7 @@ def describe(catalogue: Catalogue) -> dict[str, Any]:
                     {"kind": c.kind, "name": c.name, "summary": c.summary, "settings": settings_rows(c)}
                     for c in plugin.components
                 ],
+                "commands": [{"name": command.name, "summary": command.summary} for command in plugin.commands],
             }
             for plugin in catalogue.plugins.loaded
         ],
@@ -114,6 +115,9 @@ def _print(catalogue: Catalogue) -> None:
                 table.add_row("   ", name, escape(row["type"]), f"= {default}", escape(row["help"]))
             if table.row_count:
                 console.print(table)
+        for command in plugin.commands:
+            console.print(f"  [bold cyan]{command.name}[/], command: {escape(command.summary)}",
+                          soft_wrap=True, highlight=False)  # fmt: skip
     for failure in catalogue.failures:
         console.print(f"[bold red]failed[/] {escape(str(failure))}", soft_wrap=True, highlight=False)
     for clash in catalogue.clashes():

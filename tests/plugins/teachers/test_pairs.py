@@ -121,10 +121,9 @@ def test_the_checkpoints_go_once_the_teacher_is_there(tmp_path: Path) -> None:
 
 def test_the_teacher_is_the_average_of_its_weights(tmp_path: Path) -> None:
     """With ema the file holds ``a_n = a_(n-1) + (1 - d_n) (w_n - a_(n-1))``, ``d_n = min(ema, (1 + n) / (10 + n))``."""
-    settings = changed(steps=3, flip=False)
     raw = []
     for steps in range(4):
-        job = make_job(tmp_path, f"raw-{steps}", replace(settings, steps=3, ema=None))
+        job = make_job(tmp_path, f"raw-{steps}", changed(steps=3, flip=False, ema=None))
         weights: dict[str, Tensor] = {}
         if steps:
             job = replace(job, stop=stop_after(steps))
@@ -139,7 +138,7 @@ def test_the_teacher_is_the_average_of_its_weights(tmp_path: Path) -> None:
                     assert isinstance(lora, LoraWeights)
                     weights |= {f"{module}.lora_A.weight": lora.down, f"{module}.lora_B.weight": lora.up}
         raw.append(weights)
-    job = make_job(tmp_path, "ema", replace(settings, ema=0.9))
+    job = make_job(tmp_path, "ema", changed(steps=3, flip=False, ema=0.9))
     name = job.base.adapter_targets[0]
     average = torch.zeros_like(raw[1][f"{name}.lora_B.weight"])  # B starts at zero
     for update in (1, 2, 3):
@@ -178,7 +177,7 @@ def test_the_key_follows_everything_that_the_weights_depend_on(tmp_path: Path) -
     fewer.adapter_targets = fewer.adapter_targets[:-1]
     other.fingerprint = "another"
     items = list(job.items)
-    changed = {
+    changes = {
         "prompt": {"prompt": "other"}, "targets": {"base": fewer}, "base": {"base": other},
         "an item's prompt": {"items": [replace(items[0], prompt="own"), *items[1:]]}, "fewer": {"items": items[1:]},
         "a picture": {"items": [replace(items[0], target=items[1].target), *items[1:]]},
@@ -187,7 +186,7 @@ def test_the_key_follows_everything_that_the_weights_depend_on(tmp_path: Path) -
             "ema": None, "grad_clip": 2.0, "flip": False, "seed": 1,
         }.items()},
     }  # fmt: skip
-    keys = {name: make_job(tmp_path, **change).key for name, change in changed.items()}  # type: ignore[arg-type]
+    keys = {name: make_job(tmp_path, **change).key for name, change in changes.items()}  # type: ignore[arg-type]
     assert len({job.key, *keys.values()}) == len(keys) + 1
     assert make_job(tmp_path, settings=changed(checkpoint_every=1)).key == job.key
     picture(seed=99).save(items[0].sources[0])

@@ -59,11 +59,13 @@ def test_the_printed_command_names_a_local_base(
     make: Callable[..., Any], pipeline: Path, tmp_path: Path, pictures: list[Path]
 ) -> None:
     folder = make().export(tmp_path / "a collection")
-    run = SimpleNamespace(extras={"model": str(pipeline)}, effects=[SimpleNamespace(name="manga-tone")])
-    words = shlex.split(generate_command(cast(Any, run), folder))
+    settings = SimpleNamespace(model=str(pipeline))
+    run = SimpleNamespace(effects=[SimpleNamespace(name="manga-tone")])
+    exported = SimpleNamespace(collection=folder, checked=SimpleNamespace(base=SimpleNamespace(settings=settings)))
+    words = shlex.split(generate_command(cast(Any, run), cast(Any, exported)))
     assert words[:2] == ["cldistill", "generate"]
     assert words[words.index("--base") + 1] == str(pipeline)
     words[words.index("cat.png")], words[words.index("out.png")] = str(pictures[0]), str(tmp_path / "made.png")
     assert generate(*words[2:], "--steps", 1, "--device", "cpu").exit_code == 0
-    run.extras["model"] = "Qwen/Qwen-Image-Edit-2509"
-    assert "--base" not in generate_command(cast(Any, run), folder)
+    settings.model = "Qwen/Qwen-Image-Edit-2509"
+    assert "--base" not in generate_command(cast(Any, run), cast(Any, exported))
