@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium.webdriver.common.keys import Keys
-
 from cldistill_plugins.evaluation.study.key import PAGE
+from selenium.webdriver.common.keys import Keys
 
 PHONE = (390, 844)
 
