@@ -84,7 +84,7 @@ def _execute(
     if automatic:
         run.observers = (*run.observers, *automatic_observers(checked, preparation.context))
     if run.is_main:
-        atomic_write_text(output / "manifest.resolved.yaml", run.resolved_manifest)
+        atomic_write_text(output / "manifest.resolved.yaml", resolved_text(checked))
         for line in checked.teacher_lines():
             console.print(line, soft_wrap=True, markup=False, highlight=False)
     grids = sample_grids(checked, preparation.encoder)

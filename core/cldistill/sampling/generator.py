@@ -124,7 +124,7 @@ class ImageGenerator:
             self.slots.mount(state, name)
 
         def noise(*step: int) -> Tensor:
-            keys = [("noise", item.key, *step) for item in batch.items]
+            keys: list[tuple[str | int, ...]] = [("noise", item.key, *step) for item in batch.items]
             return torch.cat([self.random.normal((1, *batch.latent_shape), *key, per_rank=False) for key in keys])
 
         with self.slots.scope(config.slot, *names):

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cldistill.assemble import isolate_all, load_base, start, teacher_shift, teacher_sources
+from cldistill.assemble import load_base, start, teacher_bank, teacher_shift
 from cldistill.component import BuildContext
 from cldistill.data.teachers import TeacherBank
 from cldistill.manifest.checked import CheckedManifest
-from cldistill.prepare import effect_pools, make_bank
+from cldistill.manifest.prompts import isolate
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel
 from cldistill.records import Prompts
@@ -59,12 +59,8 @@ def load_setup(
     accelerator, context = start(checked, output, cache)
     preparation = load_base(checked, accelerator, context, stages, stop)
     base = preparation.base
-    prompts = isolate_all(checked.prompts.build(context), base, checked)
-    bank = TeacherBank({})
-    if teachers:
-        trained = [name for name, part in checked.teachers.items() if part is not None and part.needs.rank is not None]
-        sources = teacher_sources(checked, context)
-        bank = make_bank(preparation, checked.effects, sources, effect_pools(checked.effects), trained)
+    prompts = isolate(checked, checked.prompts.build(context), base.tokenize)
+    bank = teacher_bank(checked, preparation, checked.trained_teachers) if teachers else TeacherBank({})
     return EvaluationSetup(
         checked,
         context,

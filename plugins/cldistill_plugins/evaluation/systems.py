@@ -11,7 +11,7 @@ from cldistill.adapters.files import load_adapter
 from cldistill.adapters.header import find_file, read_header
 from cldistill.collection.index import CollectionIndex, read_index
 from cldistill.errors import CollectionError
-from cldistill.manifest.evaluate import TEACHER, EvaluatedSystem
+from cldistill.manifest.models import TEACHER, EvaluatedSystem
 from cldistill.records import GENERAL, EffectInfo, Prompts
 from cldistill.sampling.generator import SamplingConfig
 from cldistill.schedule import Schedule
