@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -40,7 +41,7 @@ GuidanceMode = Literal["standard", "rescaled"]
 
 
 class Keyed(Protocol):
-    """Counter-based randomness: every draw is a function of its key alone (adapters.md), never of what ran before."""
+    """Counter-based randomness: every draw is a function of its key alone, never of what ran before."""
 
     def generator(self, *key: str | int, per_rank: bool = False) -> Generator:
         """Return a CPU generator for ``key``; with ``per_rank`` the rank is part of the key."""
@@ -133,50 +134,34 @@ class BaseModel(Protocol):
 
 
 class TeacherSource(Protocol):
-    """Where one effect's teacher comes from."""
+    """The source of one effect's teacher, named by the effect in the manifest."""
 
     def adapter(self, request: TeacherRequest) -> AdapterState | None:
         """Return the frozen adapter of the effect, or None where the bare base is its own teacher."""
 
 
-class TeacherRequest(Protocol):
+@dataclass(frozen=True)
+class TeacherRequest:
     """All that a teacher source may use to find or to make the adapter of one effect; the engine makes it, one an effect."""
 
-    @property
-    def effect(self) -> EffectInfo:
-        """The effect that wants its teacher."""
-
-    @property
-    def items(self) -> Sequence[Item]:
-        """The effect's before/after pairs; none where the manifest names none."""
-
-    @property
-    def base(self) -> BaseModel:
-        """The loaded base model."""
-
-    @property
-    def slots(self) -> AdapterSlots:
-        """The base's adapter slots: a source that trains adds one of its own, and removes it again."""
-
-    @property
-    def encoder(self) -> Encoder:
-        """Encodings of pictures and prompts, each computed once and cached."""
-
-    @property
-    def cache(self) -> Path:
-        """Folder of the content-addressed cache."""
-
-    @property
-    def device(self) -> str:
-        """Where tensors live."""
-
-    @property
-    def stages(self) -> Stages:
-        """Shows how far long work is."""
-
-    @property
-    def stop(self) -> Callable[[], bool]:
-        """Asked between two pieces of work: true asks for an end by `cldistill.errors.Stopped`, all done work saved."""
+    effect: EffectInfo
+    """The effect that wants its teacher."""
+    items: Sequence[Item]
+    """The effect's before/after pairs; none where the manifest names none."""
+    base: BaseModel
+    """The loaded base model."""
+    slots: AdapterSlots
+    """The base's adapter slots: a source that trains adds one of its own, and removes it again."""
+    encoder: Encoder
+    """Encodings of pictures and prompts, each computed once and cached."""
+    cache: Path
+    """Folder of the content-addressed cache."""
+    device: str
+    """Where tensors live."""
+    stages: Stages
+    """Shows how far long work is."""
+    stop: Callable[[], bool]
+    """Asked between two pieces of work: true asks for an end by `cldistill.errors.Stopped`, all done work saved."""
 
 
 class StreamRouter(Protocol):
@@ -221,7 +206,7 @@ class UpdateContext(Protocol):
 
     @property
     def device(self) -> str:
-        """Where the update's tensors live."""
+        """The device of the update's tensors."""
 
     def student(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Velocity of the student slot on the student's prompt; with grad if the term trains ``student``."""
@@ -350,7 +335,10 @@ class Grouper(Protocol):
 
 
 class GroupingRequest(Protocol):
-    """What a grouper may use.  Only ``run`` and ``update`` cost anything: they load the base, at their first call."""
+    """The request to split a bank, handed to a grouper by ``cldistill group``.
+
+    Only ``run`` and ``update`` cost anything: they load the base, at their first call.
+    """
 
     @property
     def effects(self) -> Sequence[EffectInfo]:
@@ -358,7 +346,7 @@ class GroupingRequest(Protocol):
 
     @property
     def groups(self) -> int:
-        """How many groups are wanted: at least 1, at most as many as there are effects."""
+        """The number of groups wanted: at least 1, at most as many as there are effects."""
 
     def run(self) -> Run:
         """Return a run of the manifest for measuring: slot ``student``, pairs encoded, the after-pictures as targets."""
@@ -375,7 +363,7 @@ class InstructionMaker(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """How many instructions may be asked for at the same time, each in a thread of its own."""
+        """The number of instructions that may be asked for at the same time, each in a thread of its own."""
 
     @property
     def identity(self) -> str:

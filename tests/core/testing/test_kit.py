@@ -85,7 +85,7 @@ def test_a_context_counts_the_calls_of_its_term() -> None:
 
 
 def test_a_run_trains_and_exports_what_the_collection_api_loads(tmp_path: Path) -> None:
-    from cldistill.adapters.files import read_header
+    from cldistill.adapters.header import read_header
 
     done = testing.run_manifest(tmp_path, steps=12)
     losses = done.losses("tiny-flow")
