@@ -114,10 +114,13 @@ def test_no_name_on_a_page_is_unknown(kind: str) -> None:
     for name in PROTOCOLS[kind]:
         own = [getattr(value, "fget", value) for value in vars(load(name)).values()]
         methods = [inspect.signature(value) for value in own if inspect.isfunction(value)]
-        known |= (
-            {name.rpartition(".")[2]} | members(load(name)) | {word for call in methods for word in call.parameters}
-        )
-        known |= {word for call in methods for word in re.findall(r"\w+", str(call.return_annotation))}
+        types = [*inspect.get_annotations(load(name)).values(), *(call.return_annotation for call in methods)]
+        known |= {
+            name.rpartition(".")[2],
+            *members(load(name)),
+            *(word for call in methods for word in call.parameters),
+        }
+        known |= {word for said in types for word in re.findall(r"\w+", str(said))}
     prose = re.sub(r"^```python\n.*?^```", "", page, flags=re.MULTILINE | re.DOTALL)
     for span in re.findall(r"`([^`]+)`", prose):
         if span.startswith("cldistill."):
