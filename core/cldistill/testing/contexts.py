@@ -56,7 +56,7 @@ class ObservedContext(TermContext):
     """What the engine lent to the term and uses again (its name, itself, a copy of it then): it must stay as it is."""
 
     def _predict(self, name: str, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        self.calls.append(Call(name, torch.is_grad_enabled(), self.origin, tuple(sigma.detach().tolist())))
+        self.calls.append(Call(name, torch.is_grad_enabled(), self.origin, sigma=tuple(sigma.detach().tolist())))
         return super()._predict(name, x, sigma, conditioning)
 
     def rollout(self) -> Rollout:
