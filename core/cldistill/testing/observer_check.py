@@ -1,4 +1,4 @@
-"""What an observer promises."""
+"""The check of a observer: all that the engine relies on, asserted on small material for its author's tests."""
 
 from __future__ import annotations
 

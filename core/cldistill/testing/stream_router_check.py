@@ -1,4 +1,4 @@
-"""What a stream router promises."""
+"""The check of a stream router: all that the engine relies on, asserted on small material for its author's tests."""
 
 from __future__ import annotations
 
