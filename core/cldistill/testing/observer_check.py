@@ -1,4 +1,4 @@
-"""The check of a observer: all that the engine relies on, asserted on small material for its author's tests."""
+"""The check of an observer: all that the engine relies on, asserted on small material for its author's tests."""
 
 from __future__ import annotations
 

@@ -53,14 +53,18 @@ def check_stream_router(
             drawn == backwards[::-1],
             "another rank, or another order of calls, gets another route: use only the key (no per_rank=True, no state)",
         )
-        before = held_state(router)
-        _route(router, 0, effects)
-        kept = changed_state(before, held_state(router))
-        checker.require(
-            kept is None,
-            f"changes {kept} with each call: keep no state between calls (a resumed run would draw other routes); what "
-            "depends on progress is a function of the step",
-        )
+        _keeps_nothing(checker, router, effects)
+
+
+def _keeps_nothing(checker: Checker, router: StreamRouter, effects: Sequence[str]) -> None:
+    before = held_state(router)
+    _route(router, 0, effects)
+    kept = changed_state(before, held_state(router))
+    checker.require(
+        kept is None,
+        f"changes {kept} with each call: keep no state between calls (a resumed run would draw other routes); what depends "
+        "on progress is a function of the step",
+    )
 
 
 def _route(router: StreamRouter, step: int, effects: Sequence[str], rank: int = 0) -> Route:
