@@ -21,6 +21,7 @@ from cldistill.records import (
     Prompts,
     Rollout,
     Route,
+    RouteRequest,
     Tensors,
 )
 
@@ -158,8 +159,8 @@ class TeacherRequest(Protocol):
 class StreamRouter(Protocol):
     """Draws where an update takes its batch from (PDSR, paper section 3.1)."""
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
-        """Return the route of one update; ``random`` is keyed to the update and shared by all ranks."""
+    def route(self, request: RouteRequest) -> Route:
+        """Return the route of one update: a function of the request alone, so that all ranks and a resumed run agree."""
 
 
 class PromptIsolator(Protocol):

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cldistill.protocols import Keyed
+
 Tensors = Mapping[str, "Tensor"]
 """What a base encodes a picture or a prompt to: named tensors that only the base understands and the cache can store."""
 
@@ -113,6 +115,27 @@ class Route:
     def mixed(self) -> bool:
         """Whether items of several pools share the batch."""
         return len(self.pools) > 1
+
+
+@dataclass(frozen=True)
+class RouteRequest:
+    """One update that asks a router for its batch's pools (`cldistill.protocols.StreamRouter`): equal on every rank."""
+
+    step: int
+    """0-based generator step."""
+    steps: int
+    """Generator steps of the whole run."""
+    slot: str
+    """The slot that the update trains."""
+    update: int
+    """0-based, among the updates of the slot in this step."""
+    effects: Sequence[str]
+    """Names of the run's effects, in the manifest's order."""
+    random: Keyed
+    """Keyed to the update: two updates of one step draw differently."""
+    shared: Keyed
+    """Keyed to the run alone, so that updates draw alike where they give it one key: ``shared.uniform("stream", step)`` is
+    one draw for all updates of a step, ``shared.generator("order", epoch)`` one for all of an epoch."""
 
 
 @dataclass(frozen=True)

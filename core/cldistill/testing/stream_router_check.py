@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from cldistill.component import AnyComponent, Needs
 from cldistill.protocols import StreamRouter
 from cldistill.random import KeyedRandom
-from cldistill.records import GENERAL, EffectInfo, Route
+from cldistill.records import GENERAL, EffectInfo, Route, RouteRequest
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
 
 EFFECTS = tuple(EffectInfo(name, f"turn it into {name}") for name in ("manga", "gold", "snow"))
+NAMES = tuple(effect.name for effect in EFFECTS)
 
 
 def check_stream_router(
@@ -28,8 +29,8 @@ def check_stream_router(
         router: StreamRouter = component.build(settings, context)
         other: StreamRouter = component.build(settings, context)
     for effects in ([effect.name for effect in EFFECTS], [EFFECTS[0].name]):
-        with checker.leaves_global_random_alone("draw from the `random` that route() is given"):
-            routes = [_route(router, step, effects) for step in range(draws)]
+        with checker.leaves_global_random_alone("draw from the request's `random` or `shared`"):
+            routes = [router.route(route_request(step, effects=effects, steps=draws)) for step in range(draws)]
         for route in routes:
             _well_formed(checker, route, effects)
         streams = {route.stream for route in routes}
@@ -46,15 +47,22 @@ def check_stream_router(
             )
         general = any(GENERAL in route.pools for route in routes)
         checker.require(not general or needs.general, "draws from the general pool, so describe must say general=True")
-        backwards = [_route(other, step, effects, rank=1) for step in reversed(range(draws))]
+        backwards = [
+            other.route(route_request(step, effects=effects, steps=draws, rank=1)) for step in reversed(range(draws))
+        ]
         checker.require(
             routes == backwards[::-1],
             "another rank, or another order of calls, gets another route: use only the key (no per_rank=True, no state)",
         )
 
 
-def _route(router: StreamRouter, step: int, effects: Sequence[str], rank: int = 0) -> Route:
-    return router.route(KeyedRandom(7, rank).child(step, "student", 0, "route"), step, effects)
+def route_request(
+    step: int = 0, *, steps: int = 1000, slot: str = "student", update: int = 0, effects: Sequence[str] = NAMES,
+    seed: int = 7, rank: int = 0,
+) -> RouteRequest:  # fmt: skip
+    """Return what a router is asked in one update; equal arguments, ``rank`` aside, must give equal routes."""
+    random = KeyedRandom(seed, rank)
+    return RouteRequest(step, steps, slot, update, effects, random.child("train", step, slot, update, "route"), random)
 
 
 def _said_to_be_mixed(checker: Checker, needs: Needs, route: Route, step: int) -> None:

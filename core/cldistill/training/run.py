@@ -1,4 +1,4 @@
-"""A run, assembled: plain records that the loop (`train.py`) and the step (`step.py`) work on.  No manifest, no pydantic here."""
+"""A run, assembled: plain records that the loop (`train.py`) and the step (`step.py`) work on; no manifest, no pydantic."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import torch
 
 from cldistill.errors import PluginError
 from cldistill.random import KeyedRandom
-from cldistill.records import Batch, StepResult, UpdateResult
+from cldistill.records import RouteRequest, StepResult, UpdateResult
 from cldistill.training.optim import SlotOptimizer, average_gradients, learning_rate
 from cldistill.training.run import Run, SlotConfig, Term
 from cldistill.training.update import STUDENT, TermContext, UpdateMemo
@@ -68,13 +68,12 @@ def _context(run: Run, config: SlotConfig, step: int, update: int, previous: Ter
     random = run.random.child(step, config.name, update)
     if update == 0 and config.reuse_sample and previous is not None and previous.memo.sample is not None:
         return TermContext(run, step, config.name, previous.batch, random, random, previous.memo)
-    return TermContext(run, step, config.name, draw_batch(run, random, step), random, random, UpdateMemo())
-
-
-def draw_batch(run: Run, random: KeyedRandom, step: int) -> Batch:
-    """Route one update and draw its batch."""
-    route = run.router.route(random.child("route"), step, [effect.name for effect in run.effects])
-    return run.dataset.draw(route, random.child("batch"), run.batch_size)
+    request = RouteRequest(
+        step, run.total_steps, config.name, update, [effect.name for effect in run.effects], random.child("route"),
+        shared=KeyedRandom(run.random.seed),
+    )  # fmt: skip
+    batch = run.dataset.draw(run.router.route(request), random.child("batch"), run.batch_size)
+    return TermContext(run, step, config.name, batch, random, random, UpdateMemo())
 
 
 def run_update(
