@@ -17,7 +17,7 @@ from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
 from cldistill.data.triggers import check_triggers
-from cldistill.errors import LaunchError
+from cldistill.errors import LaunchError, PluginError
 from cldistill.manifest.checked import CheckedManifest, default_cache
 from cldistill.manifest.models import Slot
 from cldistill.manifest.resolved import manifest_digest, resolved_text
@@ -25,7 +25,7 @@ from cldistill.precision import run_under_autocast
 from cldistill.prepare import Workshop, effect_pools, general_pool, item_prompts, make_bank, prepare
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages, Stages
-from cldistill.protocols import BaseModel, PromptIsolator
+from cldistill.protocols import BaseModel, OwnsModule, PromptIsolator
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, Item, Prompts
 from cldistill.samples import later_rows
@@ -33,7 +33,7 @@ from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
 from cldistill.training.observers import check_observers
-from cldistill.training.run import LrPhase, Run, SlotConfig, Term
+from cldistill.training.run import LrPhase, Run, SlotConfig, Term, TermModule
 
 DATA_PARALLEL = "MULTI_"
 """How accelerate's names of plain data parallelism begin: MULTI_CPU, MULTI_GPU, MULTI_XPU and so on."""
@@ -63,6 +63,7 @@ def assemble(
     context = BuildContext(
         root=checked.file.root, cache=cache or default_cache(), output=output,
         device=str(accelerator.device), seed=manifest.train.seed, effects=checked.effects,
+        outline=checked.outline,
     )  # fmt: skip
     watching = (*observers, *(part.build(context) for part in checked.observers))
     check_observers(watching)  # before hours of preparation, not after them
@@ -103,7 +104,8 @@ def assemble(
         name=manifest.name, output=output, total_steps=manifest.train.generator_steps, base=base, slots=slots,
         slot_configs=configs, terms=terms, router=router, dataset=dataset, teachers=bank,
         schedule=Schedule(manifest.sampler.steps, manifest.sampler.shift, manifest.sampler.integer_timesteps),
-        random=random.child("train"), accelerator=accelerator, effects=checked.effects, prompts=prompts,
+        modules=make_modules(terms, random), random=random.child("train"), accelerator=accelerator,
+        effects=checked.effects, prompts=prompts,
         teacher_shift=teacher_shift(checked),
         batch_size=manifest.train.batch_size, grad_clip=manifest.train.grad_clip,
         checkpoint_every=manifest.train.checkpoint_every, keep=manifest.train.keep,
@@ -240,9 +242,29 @@ def make_terms(checked: CheckedManifest, context: BuildContext) -> tuple[Term, .
             until_step=loss.until_step,
             teacher=needs.teacher,
             targets=needs.targets,
+            shared=needs.forwards.shared > 0,
         )
         terms.append(term)
     return tuple(terms)
+
+
+def make_modules(terms: Sequence[Term], random: KeyedRandom) -> dict[str, TermModule]:
+    """Make the modules that loss terms own; ranks and runs of one seed make the same.
+
+    Raises:
+        PluginError: a module has buffers, which differ by rank and would not be saved.
+    """
+    modules = {}
+    for term in terms:
+        if not isinstance(term.loss, OwnsModule):
+            continue
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(random.generator("module", term.name).get_state())
+            module = term.loss.module().to(random.device, torch.float32)
+        if any(True for _ in module.buffers()):
+            raise PluginError(f"the module of loss {term.name!r} has buffers: use layers without them (no BatchNorm)")
+        modules[term.name] = TermModule(module, term.loss.optimizer)
+    return modules
 
 
 def teacher_sources(checked: CheckedManifest, context: BuildContext) -> dict[str, Any]:

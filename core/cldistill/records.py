@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cldistill.errors import OptionsError, nearest
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 Tensors = Mapping[str, "Tensor"]
 """What a base encodes a picture or a prompt to: named tensors that only the base understands and the cache can store."""
+
+MIDDLE = "middle"
+"""Stands for the block in the middle of a base, whatever its name (`find_block`)."""
 
 GENERAL = "general"
 """Name of the pool, and of the stream, of unlabelled pictures with general instructions."""
@@ -186,6 +191,15 @@ class LossOutput:
 
 
 @dataclass(frozen=True)
+class AdamW:
+    """The optimiser of a module that belongs to a loss term: its rate, as for slots in fp32, the same in every step."""
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
 class Column:
     """How a report shows one of a metric's figures (an optional ``columns`` of a metric: name -> `Column`)."""
 
@@ -282,5 +296,21 @@ class BaseDescription:
     """Text encoder and VAE together: resident only while latents and embeddings are computed."""
     guidance_scale: float = 1.0
     """Teacher guidance in the losses: 1 costs one call, anything else two."""
+    blocks: Mapping[str, int] = field(default_factory=dict)
+    """Blocks whose features can be asked for, in the order in which they run: name -> width ``D`` of ``[B, L, D]``."""
     tokenizer: Path | None = None
     """A ``tokenizer.json`` by which ``check`` can see that triggers stay distinct, if there is one on disk."""
+
+
+def find_block(blocks: Mapping[str, int], at: str) -> str:
+    """Return the full name of a block of a base; `MIDDLE` is the last of the first half.
+
+    Raises:
+        OptionsError: the base has no such block, or offers no features at all.
+    """
+    names = tuple(blocks)
+    if not names:
+        raise OptionsError("the base offers no features of its blocks")
+    if at != MIDDLE and at not in blocks:
+        raise OptionsError(f"the base has no block {at!r}{nearest(at, names)}")
+    return names[(len(names) - 1) // 2] if at == MIDDLE else at

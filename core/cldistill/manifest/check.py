@@ -15,7 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import TypeAdapter, ValidationError
 
 from cldistill.catalogue import Catalogue, Entry, load_catalogue
-from cldistill.component import Kind, Needs, Settings
+from cldistill.component import Kind, Needs, RunOutline, Settings
 from cldistill.errors import CldistillError, ManifestError, OptionsError, PluginLoadError, nearest
 from cldistill.manifest.checked import STUDENT, CheckedLoss, CheckedManifest, Part
 from cldistill.manifest.files import check_files
@@ -112,7 +112,9 @@ def _read_options(file: ManifestFile, entries: dict[Loc, tuple[PartRef, Entry]])
         settings_type = entry.component.settings
         try:
             settings = read_settings(file, loc, ref, settings_type)
-            parts[loc] = Part(loc, entry, settings, _describe(file, loc, entry, settings))
+            base = parts.get(("base",))  # it comes first
+            outline = RunOutline(file.manifest.train.generator_steps, base.needs.base if base is not None else None)
+            parts[loc] = Part(loc, entry, settings, _describe(file, loc, entry, settings, outline))
         except ValidationError as error:
             problems.append(describe_errors(error, settings_type, file.tree, (*loc, "options")))
         except OptionsError as error:
@@ -121,9 +123,9 @@ def _read_options(file: ManifestFile, entries: dict[Loc, tuple[PartRef, Entry]])
     return parts
 
 
-def _describe(file: ManifestFile, loc: Loc, entry: Entry, settings: Settings) -> Needs:
+def _describe(file: ManifestFile, loc: Loc, entry: Entry, settings: Settings, outline: RunOutline) -> Needs:
     try:
-        return entry.component.describe(settings)
+        return entry.component.needs(settings, outline)
     except Exception as error:  # a plugin's own code, on a user's values: say whose and where
         cause = str(error) if isinstance(error, CldistillError) else f"{type(error).__name__}: {error}"
         where = file.where(*loc, "options" if entry.component.settings.model_fields else "use")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cldistill.catalogue import Catalogue, Entry
-from cldistill.component import AnyComponent, BuildContext, Needs, Settings
+from cldistill.component import AnyComponent, BuildContext, Needs, RunOutline, Settings
 from cldistill.manifest.load import ManifestFile
 from cldistill.manifest.models import Manifest
 from cldistill.manifest.yaml import Loc
@@ -101,6 +101,11 @@ class CheckedManifest:
     def manifest(self) -> Manifest:
         """Return the manifest as it was written."""
         return self.file.manifest
+
+    @property
+    def outline(self) -> RunOutline:
+        """Return what parts may know of the run."""
+        return RunOutline(self.manifest.train.generator_steps, self.description)
 
     @property
     def settled_prompts(self) -> dict[str, Prompts]:

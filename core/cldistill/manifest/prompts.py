@@ -21,6 +21,7 @@ def dry_context(checked: CheckedManifest) -> BuildContext:
         seed=checked.manifest.train.seed,
         effects=checked.effects,
         weights=False,
+        outline=checked.outline,
     )
 
 

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from cldistill.errors import nearest
+from cldistill.errors import OptionsError, nearest
 from cldistill.manifest.checked import STUDENT, CheckedLoss, CheckedManifest, Part
 from cldistill.manifest.messages import show
 from cldistill.manifest.models import Sampler
-from cldistill.records import GENERAL
+from cldistill.records import GENERAL, find_block
 
 
 def mutual_problems(checked: CheckedManifest, *, measuring: bool = False) -> list[str]:
@@ -99,6 +99,7 @@ def _loss(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[s
         elif loss.from_step < manifest.slots[other].from_step:
             start = manifest.slots[other].from_step
             yield f"{where}: {name} calls the slot {other!r} from step {loss.from_step}, but it starts at {start}"
+    yield from _features(checked, where, loss)
     yield from loss_streams(checked, index, loss)
     yield from _low_steps(checked, index, loss)
     if needs.targets and manifest.targets is None:
@@ -112,6 +113,21 @@ def _loss(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[s
     if loss.from_step >= manifest.train.generator_steps:
         place = file.where("losses", index, "from_step")
         yield f"{place}: the run ends at step {manifest.train.generator_steps}, before this begins ({loss.from_step})"
+
+
+def _features(checked: CheckedManifest, where: str, loss: CheckedLoss) -> Iterator[str]:
+    """A loss may ask for features of certain blocks, and for the module of another loss."""
+    for at in loss.part.needs.features:
+        try:
+            find_block(checked.description.blocks, at)
+        except OptionsError as error:
+            yield f"{where}: {loss.part.name} asks {checked.base.name} for features ({show(at)}): {error}"
+    owners = [other.name for other in checked.losses if other.part.needs.parameters]
+    for other in sorted(loss.part.needs.modules - set(owners)):
+        yield (
+            f"{where}: {loss.part.name} calls the module of the loss {other!r}, which the manifest does not have"
+            + nearest(other, owners)
+        )
 
 
 def _only_pairs(checked: CheckedManifest) -> bool:

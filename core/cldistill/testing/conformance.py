@@ -16,12 +16,18 @@ import numpy as np
 import rich.style  # noqa: F401 (draws from the global generator when it is first imported, as httpx does)
 import torch
 
-from cldistill.component import AnyComponent, BuildContext, Kind, Needs, Settings
+from cldistill.component import AnyComponent, BuildContext, Kind, Needs, RunOutline, Settings
 from cldistill.records import EffectInfo
+from cldistill.testing.tiny_base_settings import TinyBaseSettings, describe_tiny_base
 
 Options = Mapping[str, Any] | Settings | None
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "peft")
 """Packages that ``describe`` must not import: with any of them ``cldistill check`` takes many seconds."""
+
+
+_TINY = describe_tiny_base(TinyBaseSettings()).base
+OUTLINE = RunOutline(steps=1000, base=_TINY)
+"""The run around a part under test: 1,000 generator steps on the tiny base."""
 
 
 class ConformanceError(AssertionError):
@@ -75,21 +81,22 @@ def read_settings(component: AnyComponent, options: Options) -> Settings:
 
 
 @contextmanager
-def scratch_context(effects: tuple[EffectInfo, ...] = ()) -> Iterator[BuildContext]:
+def scratch_context(effects: tuple[EffectInfo, ...] = (), outline: RunOutline | None = None) -> Iterator[BuildContext]:
     """Yield a build context over a temporary folder."""
     with TemporaryDirectory() as name:
         root = Path(name)
         for part in ("cache", "output"):
             (root / part).mkdir()
-        yield BuildContext(root, root / "cache", root / "output", effects=effects)
+        yield BuildContext(root, root / "cache", root / "output", effects=effects, outline=outline or OUTLINE)
 
 
 def check_component(
-    component: AnyComponent, kind: Kind, options: Options, *, fresh: bool = True
+    component: AnyComponent, kind: Kind, options: Options, *, fresh: bool = True, outline: RunOutline | None = None
 ) -> tuple[Checker, Needs]:
     """Check what holds for every kind: strict frozen settings, and a pure ``describe`` that imports no torch.
 
-    ``fresh=False`` leaves out the interpreter of its own in which the latter is seen (for parts that a test file defines).
+    ``outline``: the run around it, by default `OUTLINE`.  ``fresh=False`` leaves out the interpreter of its own in which the
+    latter is seen (for parts that a test file defines).
     """
     checker = Checker(component)
     checker.require(component.kind == kind, f"is registered as a {component.kind}, not as a {kind}: use {kind}(...)")
@@ -100,9 +107,10 @@ def check_component(
         "its settings must keep Settings' model_config (extra='forbid', frozen=True): a misspelt option must be an error",
     )
     settings = read_settings(component, options)
-    needs = component.describe(settings)
+    outline = outline or OUTLINE
+    needs = component.needs(settings, outline)
     checker.require(isinstance(needs, Needs), f"describe must return Needs, not {type(needs).__name__}")
-    checker.require(component.describe(settings) == needs, "describe must give equal Needs for equal settings")
+    checker.require(component.needs(settings, outline) == needs, "describe must give equal Needs for equal settings")
     if fresh:
         _check_fresh(checker, component, settings)
     return checker, needs
@@ -123,7 +131,10 @@ if "<" in name:
     describe = next(c.describe for c in hook() if c.name == job["name"])
 else:
     describe = reduce(getattr, name.split("."), sys.modules[module])
-describe(settings)
+from cldistill.component import Component, RunOutline
+from cldistill.testing.tiny_base_settings import TinyBaseSettings, describe_tiny_base
+outline = RunOutline(steps=1000, base=describe_tiny_base(TinyBaseSettings()).base)
+Component(job["kind"], job["name"], "", type(settings), describe, None).needs(settings, outline)
 print("\\n".join(package for package in job["heavy"] if package in sys.modules))
 """
 
@@ -132,7 +143,7 @@ def _check_fresh(checker: Checker, component: AnyComponent, settings: Settings) 
     functions: tuple[Callable[..., Any], ...] = (component.describe, component.build)
     modules = [component.settings.__module__, *(function.__module__ for function in functions)]
     job = {
-        "path": sys.path, "modules": modules, "heavy": HEAVY, "name": component.name,
+        "path": sys.path, "modules": modules, "heavy": HEAVY, "name": component.name, "kind": component.kind,
         "settings": [component.settings.__module__, component.settings.__qualname__],
         "describe": [component.describe.__module__, getattr(component.describe, "__qualname__", "<object>")],
         "hook": f"register_{component.kind}s", "options": settings.model_dump(mode="json"),

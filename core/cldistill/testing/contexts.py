@@ -40,6 +40,8 @@ class Call:
     """Whether a graph was built."""
     origin: str
     """Who asked: ``term``, or the context's ``rollout`` or ``sample`` on its behalf."""
+    at: str | None = None
+    """Block whose features were asked for; None: the velocity."""
 
 
 @dataclass
@@ -49,9 +51,11 @@ class ObservedContext(TermContext):
     calls: list[Call] = field(default_factory=list)
     origin: str = "term"
 
-    def _predict(self, name: str, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        self.calls.append(Call(name, torch.is_grad_enabled(), self.origin))
-        return super()._predict(name, x, sigma, conditioning)
+    def _predict(
+        self, name: str, x: Tensor, sigma: Tensor, conditioning: Conditioning, at: str | None = None
+    ) -> Tensor:
+        self.calls.append(Call(name, torch.is_grad_enabled(), self.origin, at))
+        return super()._predict(name, x, sigma, conditioning, at)
 
     def rollout(self) -> Rollout:
         """The student's trajectory, its calls noted as ``rollout``."""

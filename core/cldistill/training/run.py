@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cldistill.protocols import BaseModel, LossTerm, StreamRouter
-from cldistill.records import EffectInfo, Prompts
+from cldistill.records import AdamW, EffectInfo, Prompts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import nn
 
     from cldistill.adapters.slots import AdapterSlots
     from cldistill.data.dataset import Dataset
@@ -65,12 +66,22 @@ class Term:
     until_step: int | None = None
     teacher: bool = False
     targets: bool = False
+    shared: bool = False
+    """Whether it makes a graded call at the rollout, which is made once for all such terms of an update."""
 
     def active(self, step: int, stream: str) -> bool:
         """Whether the term counts in a 0-based generator step on a stream."""
         if self.streams is not None and stream not in self.streams:
             return False
         return self.from_step <= step and (self.until_step is None or step < self.until_step)
+
+
+@dataclass(frozen=True)
+class TermModule:
+    """The trainable module of a loss term, and its optimiser's settings."""
+
+    module: nn.Module
+    optimizer: AdamW
 
 
 @dataclass
@@ -92,6 +103,8 @@ class Run:
     accelerator: Accelerator
     effects: tuple[EffectInfo, ...]
     prompts: Mapping[str, Prompts]
+    modules: Mapping[str, TermModule] = field(default_factory=dict)
+    """Name of a term -> the module that it owns, for those that own one."""
     teacher_shift: float | None = None
     """Shift of the schedule with which teachers are sampled; None: the student's."""
     batch_size: int = 1

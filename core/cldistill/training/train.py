@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cldistill.adapters.slots import overwrite
 from cldistill.errors import CheckpointError, NonFiniteError
 from cldistill.progress.signals import StopRequest, graceful_stop
 from cldistill.training import checkpoint
@@ -85,14 +86,14 @@ def _any_rank(run: Run, requested: bool) -> bool:
 
 
 def save(run: Run, optimizers: Optimizers, observers: Observers, step: int) -> int:
-    """Write a checkpoint of all slots, optimisers and averages (main process), and return ``step``.
+    """Write a checkpoint of all slots, modules, optimisers and averages (main process), and return ``step``.
 
     The live tensors are handed over: copies of all at once would not fit beside the training on a full device.
     """
     if run.is_main:
         groups: dict[str, Mapping[str, Tensor]] = {}
         for name, optimizer in optimizers.items():
-            groups[name] = run.slots.parameters(name)
+            groups[name] = optimizer.parameters
             groups[f"optimizer-{name}"] = optimizer.state()
             if optimizer.average is not None:
                 groups[f"ema-{name}"] = optimizer.average
@@ -113,7 +114,7 @@ def resume(run: Run, optimizers: Optimizers, observers: Observers) -> int:
         return 0
     found.must_belong_to(run.manifest_digest, run.accelerator.num_processes, run.accelerator.mixed_precision)
     for name, optimizer in optimizers.items():
-        run.slots.load(name, found.load(name))
+        overwrite(optimizer.parameters, found.load(name), name)
         optimizer.load(found.load(f"optimizer-{name}"))
         if optimizer.average is not None:
             average = found.load(f"ema-{name}")

@@ -99,4 +99,5 @@ def describe_base(settings: QwenImageEditSettings) -> BaseDescription:
         encoder_bytes=encoder_parameters(settings.model, settings.revision) * bytes_each,
         guidance_scale=settings.guidance_scale,
         tokenizer=tokenizer_file(settings.model, settings.revision),
+        blocks={f"transformer_blocks.{index}": hidden_size(config) for index in range(config["num_layers"])},
     )
