@@ -204,7 +204,8 @@ def _predictions(s: _Subject) -> None:
 def _features(s: _Subject) -> None:
     """Each block gives one row a token, and gives it from all arguments, whether the blocks behind it run or not."""
     require, base = s.checker.require, s.base
-    velocity, found = s.predict(), []
+    velocity = s.predict()
+    found: list[Tensor] = []
     for at, width in s.description.blocks.items():
         with torch.no_grad():
             features = base.features(s.noise, s.sigma, s.source, s.prompt, at)

@@ -22,7 +22,7 @@ from cldistill.testing.adapters import random_adapter, randomise_slot
 from cldistill.testing.pictures import after, picture
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.testing.tiny_parts import TinyPrompts, TinyRouter, TinyRouterSettings
-from cldistill.training.run import LrPhase, Run, SlotConfig
+from cldistill.training.run import LrPhase, Run, SlotConfig, TermModule
 from cldistill.training.update import TermContext
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class SoloAccelerator:
 def tiny_run(
     base: BaseModel | None = None, *, slots: Sequence[str] = ("student", "critic"), rank: int = 2, seed: int = 0,
     schedule: Schedule | None = None, output: Path | None = None, extras: Mapping[str, Any] | None = None,
+    modules: Mapping[str, TermModule] | None = None,
 ) -> Run:  # fmt: skip
     """Return a run with random slots and a random teacher for each of `EFFECTS`, but neither data nor loss terms."""
     base = base or TinyBase()
@@ -116,6 +117,7 @@ def tiny_run(
         accelerator=cast("Accelerator", SoloAccelerator(torch.device("cpu"))),
         effects=EFFECTS,
         prompts={effect.name: isolator.isolate(effect) for effect in EFFECTS},
+        modules=dict(modules or {}),
         extras=dict(extras or {}),
     )
 
@@ -161,7 +163,7 @@ def _example(base: BaseModel, pool: str, prompts: Prompts, index: int, targets: 
 def update_context(
     base: BaseModel | None = None, *, trains: str = "student", stream: str = "effect", size: int = 2, step: int = 0,
     seed: int = 0, targets: bool = True, slots: Sequence[str] = ("student", "critic"), schedule: Schedule | None = None,
-    run: Run | None = None,
+    run: Run | None = None, term: str = "under-test",
 ) -> ObservedContext:  # fmt: skip
     """Return the context of one update, its teacher mounted: call a loss term with it, then look at ``.calls``.
 
@@ -173,10 +175,11 @@ def update_context(
         seed: With ``step`` the key of everything that is drawn: the same two, the same bits.
         targets: Whether the batch has targets.
         slots: Trainable slots, each with random weights.
+        term: Name of the term in the run: part of its key, and of whatever module it owns.
         run: What `tiny_run` made, to be used again (instead of base, slots and schedule).
     """
     run = run or tiny_run(base, slots=slots, schedule=schedule)
     batch = tiny_batch(run.base, stream, size, targets=targets)
     run.teachers.mount(run.slots, batch.route.effect)
     keyed = run.random.child("train", seed, step, trains, 0)
-    return ObservedContext(run, step, trains, batch, keyed, keyed.child("term", "under-test"))
+    return ObservedContext(run, step, trains, batch, keyed, keyed.child("term", term), term=term)
