@@ -20,7 +20,7 @@ from cldistill.data.triggers import check_triggers
 from cldistill.errors import LaunchError, PluginError
 from cldistill.manifest.checked import CheckedManifest, default_cache
 from cldistill.manifest.models import Slot
-from cldistill.manifest.resolved import manifest_digest, resolved_text
+from cldistill.manifest.resolved import manifest_digest, plugin_digests, resolved_text
 from cldistill.precision import run_under_autocast
 from cldistill.prepare import Workshop, effect_pools, general_pool, item_prompts, make_bank, prepare
 from cldistill.progress.signals import never
@@ -109,7 +109,7 @@ def assemble(
         teacher_shift=teacher_shift(checked),
         batch_size=manifest.train.batch_size, grad_clip=manifest.train.grad_clip,
         checkpoint_every=manifest.train.checkpoint_every, keep=manifest.train.keep,
-        max_bad_steps=manifest.train.max_bad_steps, manifest_digest=manifest_digest(checked),
+        max_bad_steps=manifest.train.max_bad_steps, manifest_digest=manifest_digest(checked), plugins=plugin_digests(checked),
         resolved_manifest=resolved_text(checked), observers=watching,
         extras={
             "workshop": workshop, "isolator": isolator, "context": context,

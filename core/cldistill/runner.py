@@ -52,14 +52,18 @@ class Outcome:
     report: Path | None = None
 
 
-def execute(checked: CheckedManifest, output: Path, console: Console, command: str, *, measure: bool = True) -> Outcome:
+def execute(
+    checked: CheckedManifest, output: Path, console: Console, command: str, *, measure: bool = True,
+    changed_plugins: bool = False,
+) -> Outcome:  # fmt: skip
     """Run a checked manifest in ``output``; ``command`` is what resumes it.
 
     ``measure=False`` leaves out what ``evaluate:`` asks for: whoever calls measures the collection himself.
+    ``changed_plugins``: go on from a checkpoint although plugins have changed since, and record it.
     """
     with graceful_stop() as stop:
         try:
-            return _execute(checked, output, console, command, stop, measure)
+            return _execute(checked, output, console, command, stop, measure, changed_plugins)
         except (Stopped, RuntimeError) as error:
             # Where one process has left, the others lose the connection at their next meeting.
             if not isinstance(error, Stopped) and not (stop and processes() > 1):
@@ -71,14 +75,16 @@ def execute(checked: CheckedManifest, output: Path, console: Console, command: s
 
 
 def _execute(
-    checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest, measure: bool
-) -> Outcome:
+    checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest, measure: bool,
+    changed_plugins: bool,
+) -> Outcome:  # fmt: skip
     started = time.monotonic()
     output.mkdir(parents=True, exist_ok=True)
     stages = LiveStages(console)
     stop.promise = OUTSIDE_LOOP
     observers = [MetricsLog(), Display(console)]
     run = assemble(checked, output, stages=stages, observers=observers, stop=lambda: bool(stop))
+    run.changed_plugins = changed_plugins
     workshop: Workshop = run.extras["workshop"]
     if run.is_main:
         atomic_write_text(output / "manifest.resolved.yaml", run.resolved_manifest)

@@ -54,15 +54,8 @@ def check_loss_term(
             modules = make_modules([Term(name, term, STUDENT) for name, term in named], KeyedRandom(0))
             for stream in sorted(needs.streams or {"effect", GENERAL}):
                 model: BaseModel = base.build(shown, context)
-                _Case(
-                    checker,
-                    needs,
-                    loss,
-                    tiny_run(model, slots=_slots(needs), modules=modules),
-                    stream,
-                    size,
-                    component.name,
-                ).check(set(through))
+                run = tiny_run(model, slots=_slots(needs), modules=modules)
+                _Case(checker, needs, loss, run, stream, size, component.name).check(set(through))
 
 
 def _slots(needs: Needs) -> tuple[str, ...]:

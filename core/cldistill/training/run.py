@@ -113,6 +113,12 @@ class Run:
     keep: int = 3
     max_bad_steps: int = 10
     manifest_digest: str = ""
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    """Plugin -> version and hash of its source, for those that decide what is trained."""
+    changed_plugins: bool = False
+    """Whether to go on from a checkpoint that other versions of the plugins made."""
+    plugin_changes: tuple[str, ...] = ()
+    """One line for each change of a plugin since the run began, and the step after which it happened."""
     resolved_manifest: str = ""
     observers: Sequence[object] = ()
     forwards: int = 0

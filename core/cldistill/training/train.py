@@ -100,6 +100,7 @@ def save(run: Run, optimizers: Optimizers, observers: Observers, step: int) -> i
         meta: dict[str, Any] = {
             "name": run.name, "seed": run.random.seed, "manifest": run.manifest_digest,
             "processes": run.accelerator.num_processes, "mixed_precision": run.accelerator.mixed_precision,
+            "plugins": dict(run.plugins), "plugin_changes": list(run.plugin_changes),
         }  # fmt: skip
         path = checkpoint.save(run.output / "checkpoints", step, groups, meta, run.keep)
         observers.checkpoint_saved(step, path)
@@ -112,7 +113,12 @@ def resume(run: Run, optimizers: Optimizers, observers: Observers) -> int:
     found = checkpoint.latest(run.output / "checkpoints", warn=observers.warn)
     if found is None:
         return 0
-    found.must_belong_to(run.manifest_digest, run.accelerator.num_processes, run.accelerator.mixed_precision)
+    same = None if run.changed_plugins else run.plugins
+    found.must_belong_to(run.manifest_digest, run.accelerator.num_processes, run.accelerator.mixed_precision, same)
+    changes = [f"after step {found.step} {line}" for line in found.changed_plugins(run.plugins)]
+    run.plugin_changes = (*found.meta.get("plugin_changes", ()), *changes)
+    for line in changes:
+        observers.warn(line)
     for name, optimizer in optimizers.items():
         overwrite(optimizer.parameters, found.load(name), name)
         optimizer.load(found.load(f"optimizer-{name}"))

@@ -16,7 +16,7 @@ from PIL import Image
 from cldistill.data.encodings import Encoder
 from cldistill.errors import Stopped
 from cldistill.evaluation.jobs import Job, make_pictures
-from cldistill.evaluation.metrics import code_digest, folder_digest
+from cldistill.evaluation.metrics import code_digest
 from cldistill.evaluation.store import Pictures, PictureStore, place
 from cldistill.progress.stages import SilentStages, StoppableStages
 from cldistill.protocols import MetricRequest
@@ -24,6 +24,7 @@ from cldistill.records import MetricValues, Prompts
 from cldistill.samples import held_out_items, held_out_rows
 from cldistill.sampling.generator import Painter, Way, slot_digest
 from cldistill.schedule import Schedule
+from cldistill.storage.files import source_digest
 from cldistill.storage.tensors import TensorCache
 from cldistill.testing.adapters import random_adapter, randomise_slot
 from cldistill.testing.contexts import tiny_run
@@ -229,5 +230,5 @@ def test_values_are_forgotten_when_the_metrics_code_changes(tmp_path: Path) -> N
     assert code_digest(module.measure) == before
     (file.parent / "deep").mkdir()
     (file.parent / "deep" / "more.py").write_text("FACTOR = 2\n")
-    folder_digest.cache_clear()  # another process
+    source_digest.cache_clear()  # another process
     assert code_digest(module.measure) != before
