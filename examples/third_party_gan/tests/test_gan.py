@@ -28,7 +28,9 @@ def test_both_terms_conform() -> None:
 def test_a_run_trains_the_head_and_goes_on_byte_for_byte(tmp_path: Path) -> None:
     train = {"generator_steps": 6, "batch_size": 2, "checkpoint_every": 3, "device": "cpu"}
     whole = run_manifest(tmp_path / "whole", catalogue_with(plugin), losses=LOSSES, slots=SLOTS, train=train)
-    accuracy = [u["metrics"]["gan-head/right"] for line in whole.metrics for u in line["updates"] if u["slot"] == "critic"]
+    accuracy = [
+        u["metrics"]["gan-head/right"] for line in whole.metrics for u in line["updates"] if u["slot"] == "critic"
+    ]
     assert sum(accuracy[-4:]) > sum(accuracy[:4])
     last = whole.folder / "checkpoints" / "step-000006"
     kept = {file.name: file.read_bytes() for file in last.glob("*.safetensors")}
@@ -44,5 +46,7 @@ def test_a_run_trains_the_head_and_goes_on_byte_for_byte(tmp_path: Path) -> None
 
 def test_a_missing_head_and_a_block_that_is_not_there_are_said_by_the_check(tmp_path: Path) -> None:
     losses = [{"use": "tiny-flow"}, {"use": "gan", "options": {"at": "blocks.7"}}, *LOSSES[2:3]]
-    with pytest.raises(ManifestError, match=r"(?s)losses.1.*no block 'blocks.7'.*losses.1.*module of the loss 'gan-head'"):
+    with pytest.raises(
+        ManifestError, match=r"(?s)losses.1.*no block 'blocks.7'.*losses.1.*module of the loss 'gan-head'"
+    ):
         run_manifest(tmp_path, catalogue_with(plugin), losses=losses, slots=SLOTS)
