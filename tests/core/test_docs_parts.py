@@ -24,7 +24,7 @@ PROTOCOLS = {
         "protocols.UpdateContext", "records.Batch", "records.Conditioning", "records.Item", "records.Rollout",
         "schedule.Schedule", "protocols.Keyed", "records.LossOutput", "component.Forwards",
     ),
-    "stream_router": ("protocols.StreamRouter", "protocols.Keyed", "records.Route"),
+    "stream_router": ("protocols.StreamRouter", "records.RouteRequest", "protocols.Keyed", "records.Route"),
     "prompt_isolator": ("protocols.PromptIsolator", "records.EffectInfo", "records.Prompts"),
     "teacher_source": (
         "protocols.TeacherSource", "protocols.TeacherRequest", "records.EffectInfo", "weights.AdapterState",
