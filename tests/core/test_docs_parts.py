@@ -41,7 +41,7 @@ WORDS = {
     "alpha", "backbone", "check", "critic", "delta", "effect", "effects", "hash", "hashlib", "itself",
     "lora_A", "lora_B", "nan", "noise", "plan", "t", "rescaled", "sorted", "standard", "steps", "tensorboard", "v", "x",
     "x0", "sigma", "std", "None", "float", "str", "int", "bool", "Tensor", "Path", "Tensors", "Image", "Generator",
-    "GuidanceMode", "eval", "run", "cldistill", "B", "L", "C", "hookimpl", "diffusers", "discriminator",
+    "GuidanceMode", "eval", "run", "cldistill", "B", "L", "C", "D", "T", "hookimpl", "diffusers", "discriminator",
 }  # fmt: skip
 """What is set as code and is no name of an interface."""
 
