@@ -96,12 +96,10 @@ def labelled_grid(
     return sheet
 
 
-def save_grid(
-    path: Path, rows: Sequence[GridRow], columns: Sequence[str], caption: str | None = None, cell: int = 192
-) -> Path:
+def save_grid(path: Path, rows: Sequence[GridRow], columns: Sequence[str], caption: str | None = None) -> Path:
     """Write the grid as a PNG in one step and return its path."""
     buffer = BytesIO()
-    labelled_grid(rows, columns, caption, cell).save(buffer, format="PNG", optimize=True)
+    labelled_grid(rows, columns, caption).save(buffer, format="PNG", optimize=True)
     atomic_write_bytes(path, buffer.getvalue())
     return path
 
