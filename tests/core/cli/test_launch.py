@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def two_ranks(tmp_path: Path) -> Iterator[tuple[Path, Mapping[str, str]]]:
 
 
 def test_the_promised_command_trains_two_ranks_to_the_same_weights(
-    two_ranks: tuple[Path, Mapping[str, str]], tmp_path: Path
+    two_ranks: tuple[Path, Mapping[str, str]], tmp_path: Path, interpreter: Any
 ) -> None:
     manifest, environment = two_ranks
     accelerate = str(Path(sys.executable).parent / "accelerate")
@@ -93,8 +94,7 @@ def test_the_promised_command_trains_two_ranks_to_the_same_weights(
     assert all(torch.equal(zero[name], one[name]) for name in zero)
     assert (output / "collection/pytorch_lora_weights.safetensors").is_file()
 
-    alone = [sys.executable, "-m", "cldistill", "run", str(manifest), "--output", str(output)]
-    done = subprocess.run(alone, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = interpreter.run("-m", "cldistill", "run", manifest, "--output", output, environment=environment)
     assert done.returncode == 2
     assert "was trained by 2 processes, and this is a run of 1" in done.stderr
     assert "accelerate launch --num_processes 2" in done.stderr

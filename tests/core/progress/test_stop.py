@@ -64,7 +64,7 @@ class Flow(TinyFlow):
         return super().__call__(context)
 
     def within_a_checkpoint(self):
-        from cldistill import checkpoint
+        from cldistill.training import checkpoint
 
         write, written = checkpoint._write_group, []
 

@@ -172,7 +172,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from cldistill import checkpoint
+from cldistill.training import checkpoint
 root = Path(sys.argv[1])
 state = {"student": {"w": torch.ones(3)}}
 checkpoint.save(root, 1, state, {}, 3)
