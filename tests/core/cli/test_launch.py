@@ -77,6 +77,7 @@ def two_ranks(tmp_path: Path) -> Iterator[tuple[Path, Mapping[str, str]]]:
         yield manifest, {**clean, "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 def test_the_promised_command_trains_two_ranks_to_the_same_weights(
     two_ranks: tuple[Path, Mapping[str, str]], tmp_path: Path, interpreter: Any
 ) -> None:

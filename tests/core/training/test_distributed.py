@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -32,6 +33,7 @@ save_file(whole, output / f"rank-{run.accelerator.process_index}.safetensors")
 """
 
 
+@pytest.mark.slow
 def test_two_ranks_end_with_the_same_weights_and_made_the_same_number_of_forwards(
     tiny_manifest: Callable[..., Path], tmp_path: Path, interpreter: Any
 ) -> None:

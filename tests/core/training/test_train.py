@@ -71,6 +71,7 @@ class Killer:
         return run_step(run, optimizers, step)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_ends_byte_for_byte_like_an_unbroken_one(
     tiny_manifest: Write, tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +142,7 @@ def test_the_critic_starts_as_a_copy_of_the_student(tiny_manifest: Write, tmp_pa
     assert all(torch.equal(run.slots.state("critic")[name], value) for name, value in student.items())
 
 
+@pytest.mark.slow
 def test_the_first_critic_update_reuses_the_students_sample(tiny_manifest: Write, tmp_path: Path) -> None:
     run = build(tiny_manifest(), tmp_path / "out")
     results = [run_step(run, make_optimizers(run), step) for step in range(2, 12)]
@@ -259,6 +261,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing(tiny_manifest: Write, tmp_p
     assert all(torch.equal(value, state[name]) for name, value in optimizers["student"].state().items())
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_memory_and_not_the_weights(tiny_manifest: Write, tmp_path: Path) -> None:
     results = {}
     for checkpointing in (False, True):
