@@ -1,4 +1,4 @@
-"""What a plugin registers: a name, typed settings, a torch-free description and a builder.
+"""A component, as a plugin registers it: a name, typed settings, a torch-free description and a builder.
 
 ``describe`` runs in ``cldistill check`` and ``plan``: it must not import torch.  ``build`` runs once, when the run is
 assembled, and may import anything.  The typed constructors at the end (`loss_term`, `base_model`, ...) tie ``build``'s
@@ -33,31 +33,30 @@ class Settings(PydanticModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-def resolve_path(value: object, info: ValidationInfo) -> object:
-    """Resolve ``package:<package>/<path>`` and manifest-relative paths.
+def find_path(path: str | Path, root: Path | None) -> Path:
+    """Return where a path lies: ``package:<package>/<path>``, absolute, or below the folder in which it was written.
 
-    The validation context may hold ``root``: the folder of the manifest in which the value was written.
+    A text of a manifest knows that folder itself (`cldistill.manifest.yaml.Text`); any other path begins at ``root``.
     """
-    if not isinstance(value, (str, Path)):
-        return value
-    text = str(value)
+    text, folder = str(path), getattr(path, "folder", root)
     if text.startswith("package:"):
         package, _, inner = text.removeprefix("package:").partition("/")
         return Path(str(files(package).joinpath(inner)))
-    root = (info.context or {}).get("root")
-    path = Path(text).expanduser()
-    return Path(root) / path if root is not None and not path.is_absolute() else path
+    found = Path(text).expanduser()
+    return found if folder is None or found.is_absolute() else Path(folder) / found
+
+
+def resolve_path(value: object, info: ValidationInfo) -> object:
+    """Resolve a path as `find_path` does; the validation context may hold ``root``, the folder of the manifest."""
+    return find_path(value, (info.context or {}).get("root")) if isinstance(value, (str, Path)) else value
 
 
 def resolve_model(value: object, info: ValidationInfo) -> object:
     """Resolve a model reference: ``package:`` data, a folder (``./x``, absolute, or existing), else a hub id, unchanged."""
     if not isinstance(value, (str, Path)):
         return value
-    text = str(value)
-    path = resolve_path(text, info)
-    assert isinstance(path, Path)
-    local = text.startswith(("package:", ".", "/", "~")) or path.is_dir()
-    return str(path) if local else text
+    text, path = str(value), find_path(value, (info.context or {}).get("root"))
+    return str(path) if text.startswith(("package:", ".", "/", "~")) or path.is_dir() else text
 
 
 LocalPath = Annotated[Path, BeforeValidator(resolve_path)]
@@ -85,7 +84,7 @@ class Forwards:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a part needs of the others, and offers them."""
+    """The demands of a part on the others, and its offers to them, as its ``describe`` returns them."""
 
     slot: str | None = None
     """Loss term: the slot that it trains unless the manifest says otherwise."""
@@ -110,6 +109,8 @@ class Needs:
     """Teacher source: rank of the adapter that it will make."""
     packages: tuple[str, ...] = ()
     """Importable packages that it needs beyond cldistill's own, e.g. ``("tensorboard",)``."""
+    install: str | None = None
+    """The command that installs ``packages``, e.g. ``pip install "cldistill[tensorboard]"``."""
     mixed: Mapping[str, int | None] = field(default_factory=dict)
     """Router: streams whose batches mix several pools, which no teacher can teach -> the generator step at which each
     ends (None: never).  A loss that asks the teacher must keep out of them."""
@@ -131,7 +132,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What every builder may know; grows by fields, never by position."""
+    """The surroundings of a run that every builder may know; grows by fields, never by position."""
 
     root: Path
     """Folder of the manifest."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -37,7 +38,7 @@ GuidanceMode = Literal["standard", "rescaled"]
 
 
 class Keyed(Protocol):
-    """Counter-based randomness: every draw is a function of its key alone (adapters.md), never of what ran before."""
+    """Counter-based randomness: every draw is a function of its key alone, never of what ran before."""
 
     def generator(self, *key: str | int, per_rank: bool = False) -> Generator:
         """Return a CPU generator for ``key``; with ``per_rank`` the rank is part of the key."""
@@ -130,50 +131,34 @@ class BaseModel(Protocol):
 
 
 class TeacherSource(Protocol):
-    """Where one effect's teacher comes from."""
+    """The source of one effect's teacher, named by the effect in the manifest."""
 
     def adapter(self, request: TeacherRequest) -> AdapterState | None:
         """Return the frozen adapter of the effect, or None where the bare base is its own teacher."""
 
 
-class TeacherRequest(Protocol):
+@dataclass(frozen=True)
+class TeacherRequest:
     """All that a teacher source may use to find or to make the adapter of one effect; the engine makes it, one an effect."""
 
-    @property
-    def effect(self) -> EffectInfo:
-        """The effect that wants its teacher."""
-
-    @property
-    def items(self) -> Sequence[Item]:
-        """The effect's before/after pairs; none where the manifest names none."""
-
-    @property
-    def base(self) -> BaseModel:
-        """The loaded base model."""
-
-    @property
-    def slots(self) -> AdapterSlots:
-        """The base's adapter slots: a source that trains adds one of its own, and removes it again."""
-
-    @property
-    def encoder(self) -> Encoder:
-        """Encodings of pictures and prompts, each computed once and cached."""
-
-    @property
-    def cache(self) -> Path:
-        """Folder of the content-addressed cache."""
-
-    @property
-    def device(self) -> str:
-        """Where tensors live."""
-
-    @property
-    def stages(self) -> Stages:
-        """Shows how far long work is."""
-
-    @property
-    def stop(self) -> Callable[[], bool]:
-        """Asked between two pieces of work: true asks for an end by `cldistill.errors.Stopped`, all done work saved."""
+    effect: EffectInfo
+    """The effect that wants its teacher."""
+    items: Sequence[Item]
+    """The effect's before/after pairs; none where the manifest names none."""
+    base: BaseModel
+    """The loaded base model."""
+    slots: AdapterSlots
+    """The base's adapter slots: a source that trains adds one of its own, and removes it again."""
+    encoder: Encoder
+    """Encodings of pictures and prompts, each computed once and cached."""
+    cache: Path
+    """Folder of the content-addressed cache."""
+    device: str
+    """Where tensors live."""
+    stages: Stages
+    """Shows how far long work is."""
+    stop: Callable[[], bool]
+    """Asked between two pieces of work: true asks for an end by `cldistill.errors.Stopped`, all done work saved."""
 
 
 class StreamRouter(Protocol):
@@ -218,7 +203,7 @@ class UpdateContext(Protocol):
 
     @property
     def device(self) -> str:
-        """Where the update's tensors live."""
+        """The device of the update's tensors."""
 
     def student(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Velocity of the student slot on the student's prompt; with grad if the term trains ``student``."""

@@ -1,4 +1,4 @@
-"""What ``cldistill run`` does: assemble, train, export, measure, show."""
+"""The course of ``cldistill run``: assemble, train, export, measure, show."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a run ended."""
+    """The end of a run: its step, and its collection and report where it finished."""
 
     step: int
     finished: bool
@@ -84,7 +84,7 @@ def _execute(
     if automatic:
         run.observers = (*run.observers, *automatic_observers(checked, preparation.context))
     if run.is_main:
-        atomic_write_text(output / "manifest.resolved.yaml", run.resolved_manifest)
+        atomic_write_text(output / "manifest.resolved.yaml", resolved_text(checked))
         for line in checked.teacher_lines():
             console.print(line, soft_wrap=True, markup=False, highlight=False)
     grids = sample_grids(checked, preparation.encoder)
@@ -164,13 +164,11 @@ def finish(
 
 def export_run(run: Run, checked: CheckedManifest, weights: Mapping[str, Any], kind: str) -> Path:
     """Write ``OUT/collection``."""
-    config = run.slot_config(STUDENT)
-    encoder = prepared(run).encoder
-    probe = fixed_probe(run.base, run.prompts[run.effects[0].name].student, encoder.cache)
+    probe = fixed_probe(run.base, run.prompts[run.effects[0].name].student, prepared(run).encoder.cache)
     run.base.drop_encoders()  # they came back only if the cache was emptied meanwhile
     return export_collection(
         run.output / "collection", base=run.base, slots=run.slots, slot=STUDENT, weights=weights,
-        rank=config.rank, alpha=config.alpha, weights_kind=kind, effects=run.effects, prompts=run.prompts,
+        weights_kind=kind, effects=run.effects, prompts=run.prompts,
         schedule=run.schedule, title=run.name, resolved_manifest=resolved_text(checked, portable=True),
         base_part=(checked.base.name, checked.base.settings.model_dump(mode="json")),
         teacher_digests={e.name: run.teachers.digest(e.name) or "base" for e in run.effects}, probe=probe,

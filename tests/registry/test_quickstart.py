@@ -34,7 +34,7 @@ CUT = {
 def test_the_quickstart_fits_together() -> None:
     checked = check_manifest("quickstart")
     assert len(checked.effects) == 6
-    assert {loss.part.name for loss in checked.losses} == {"bs-dmd", "ts-dmd", "ta-fm", "fake-score"}
+    assert {loss.loss.name for loss in checked.losses} == {"bs-dmd", "ts-dmd", "ta-fm", "fake-score"}
     full_steps = checked.manifest.train.generator_steps - checked.losses[1].from_step
     assert full_steps >= 60
     held_out = {p.name for p in checked.manifest.evaluate.images.iterdir()} if checked.manifest.evaluate else set()

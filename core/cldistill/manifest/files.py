@@ -16,7 +16,8 @@ from cldistill.manifest.yaml import Loc
 from cldistill.records import GENERAL, Item
 
 if TYPE_CHECKING:
-    from cldistill.adapters.files import AdapterHeader, FitReport
+    from cldistill.adapters.files import FitReport
+    from cldistill.adapters.header import AdapterHeader
 
 SHOWN = 10
 """Mistakes of this phase that are listed; fifty missing teachers are one mistake."""
@@ -60,7 +61,7 @@ def check_files(checked: CheckedManifest, *, measuring: bool = False) -> Checked
     for part in required_parts(checked, measuring):
         for path in part.needs.files:
             files.exists((*part.loc, "options"), path)
-    for name, slot in checked.manifest.slots.items() if not measuring else ():
+    for name, slot in checked.slots.items() if not measuring else ():
         if slot.checkpoint is not None:
             files.attempt(("slots", name, "checkpoint"), partial(_goes_on, checked, name, slot.checkpoint))
         elif isinstance(slot.init, Path):
@@ -133,7 +134,8 @@ def _teacher_ranks(checked: CheckedManifest, fits: Mapping[str, FitReport]) -> d
 
 def _fit(files: _Files, loc: Loc, path: Path) -> tuple[AdapterHeader, FitReport] | None:
     """Return an adapter file's header and how it lies on the base, if it fits."""
-    from cldistill.adapters.files import fit, read_header
+    from cldistill.adapters.files import fit
+    from cldistill.adapters.header import read_header
 
     if not files.exists(loc, path):
         return None
@@ -146,7 +148,7 @@ def _fit(files: _Files, loc: Loc, path: Path) -> tuple[AdapterHeader, FitReport]
 
 
 def _start(files: _Files, name: str, path: Path) -> None:
-    """See that a slot can start from a file: what `cldistill.adapters.slots.overlay` refuses once the base is loaded."""
+    """See that a slot can start from a file, which `AdapterSlots.start_from` would refuse once the base is loaded."""
     loc: Loc = ("slots", name, "init")
     found = _fit(files, loc, path)
     if found is not None:
@@ -155,7 +157,8 @@ def _start(files: _Files, name: str, path: Path) -> None:
 
 def _goes_on(checked: CheckedManifest, name: str, folder: Path) -> None:
     """See that a checkpoint holds the slot and its optimiser, with the modules and the rank that the slot has here."""
-    from cldistill.adapters.files import fit, read_header
+    from cldistill.adapters.files import fit
+    from cldistill.adapters.header import read_header
     from cldistill.training.checkpoint import read
 
     try:
@@ -165,8 +168,8 @@ def _goes_on(checked: CheckedManifest, name: str, folder: Path) -> None:
     if missing := [group for group in (name, f"optimizer-{name}") if group not in found.groups]:
         raise CheckpointError(f"{folder} holds no {missing[0]!r}, only {', '.join(found.groups) or 'nothing'}")
     header = read_header(folder / f"{name}.safetensors")
-    modules, targets = set(fit(header, checked.description).names.values()), set(checked.slot_targets[name])
-    rank = checked.manifest.slots[name].rank
+    modules, targets = set(fit(header, checked.description).names.values()), set(checked.slots[name].targets)
+    rank = checked.slots[name].rank
     if modules != targets or header.ranks != (rank,):
         raise CheckpointError(
             f"{folder}: its slot {name!r} has rank {header.ranks[-1]} and {len(modules)} modules, and the slot here rank "
@@ -175,7 +178,7 @@ def _goes_on(checked: CheckedManifest, name: str, folder: Path) -> None:
 
 
 def _require_room(header: AdapterHeader, report: FitReport, checked: CheckedManifest, name: str) -> None:
-    rank, targets = checked.manifest.slots[name].rank, set(checked.slot_targets[name])
+    rank, targets = checked.slots[name].rank, set(checked.slots[name].targets)
     outside = [module for module in report.names.values() if module not in targets]
     if outside:
         raise AdapterFormatError(

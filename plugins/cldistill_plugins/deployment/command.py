@@ -11,8 +11,8 @@ import typer
 from cldistill.cli.options import ManifestArgument, SetOption, read_settings
 
 if TYPE_CHECKING:
-    from cldistill.collection.split import Groups
     from cldistill_plugins.deployment.group import GroupingOrder
+    from cldistill_plugins.deployment.split import Groups
 
 
 def group(

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cldistill.collection.split import FILE, INTERFERENCE, Group, Groups, read_groups, write_groups
 from cldistill.errors import CollectionError, ManifestError, Stopped
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import manifest_digest
 from cldistill.progress.stages import Stages
 from cldistill.storage.files import atomic_write_text, sha256_bytes
-from cldistill.storage.provenance import provenance
 from cldistill_plugins.deployment.group_manifests import write_manifests
 from cldistill_plugins.deployment.settings import LeastInterferenceSettings
+from cldistill_plugins.deployment.split import FILE, INTERFERENCE, Group, Groups, read_groups, write_groups
+from cldistill_plugins.evaluation.api import provenance
 
 if TYPE_CHECKING:
     from cldistill_plugins.deployment.least_interference import Grouping

@@ -65,9 +65,8 @@ def composition(
 
 def as_json(composed: Composed, values: Values, *, seed: int, draws: int, teachers: bool) -> dict[str, Any]:
     """Return the result as it is committed."""
-    from cldistill.storage.provenance import provenance
     from cldistill_plugins.effectbench.composed_measure import TRUTH, summarise
-    from cldistill_plugins.evaluation.api import SUMMED, TITLES
+    from cldistill_plugins.evaluation.api import SUMMED, TITLES, provenance
 
     titles = {**TITLES, TRUTH: "a fresh draw of the truth"}
     words = ["python", "-m", "cldistill_plugins.effectbench.composition", *sys.argv[1:]]

@@ -121,7 +121,9 @@ class PairedDifference:
     ratio: Interval | None = None
 
 
-def compare(figures: Figures, a: str, b: str, only: set[str] | None = None, named: str = "all") -> list[PairedDifference]:
+def compare(
+    figures: Figures, a: str, b: str, only: set[str] | None = None, named: str = "all"
+) -> list[PairedDifference]:
     """Compare two systems by every metric that both have, on the pools that both have (``only``: these effects)."""
     found = []
     for metric in figures.series.get(a, {}):

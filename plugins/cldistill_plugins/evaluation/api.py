@@ -22,10 +22,12 @@ if TYPE_CHECKING:
         compose,
     )
     from cldistill_plugins.evaluation.evaluate import evaluate_manifest
+    from cldistill_plugins.evaluation.provenance import LIBRARIES, provenance
     from cldistill_plugins.evaluation.report.record import TRUTH, Evaluation, picture_path, read_evaluation
 
 __all__ = [
     "IN_TURN",
+    "LIBRARIES",
     "SUMMED",
     "TITLES",
     "TOGETHER",
@@ -42,11 +44,12 @@ __all__ = [
     "mean_interval",
     "paired_difference",
     "picture_path",
+    "provenance",
     "read_evaluation",
     "resample",
 ]
 
-_MODULES = ("bootstrap", "report.record", "check", "compositions", "evaluate")
+_MODULES = ("bootstrap", "provenance", "report.record", "check", "compositions", "evaluate")
 
 
 def __getattr__(name: str) -> Any:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cldistill.adapters.files import fit, read_header
+from cldistill.adapters.files import fit
+from cldistill.adapters.header import read_header
 from cldistill.errors import CldistillError, ManifestError, nearest
 from cldistill.manifest.checked import CheckedManifest
-from cldistill.manifest.evaluate import TEACHER, Evaluate, EvaluatedSystem, NotRun
 from cldistill.manifest.messages import show
+from cldistill.manifest.models import TEACHER, Evaluate, EvaluatedSystem, NotRun
 
 FILES = (("adapter", "adapter"), ("beside", "with"))
 """Field and key of what a system mounts from files."""

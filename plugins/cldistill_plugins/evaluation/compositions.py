@@ -20,7 +20,7 @@ from cldistill.errors import DataError, ManifestError
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages, Stages
 from cldistill.records import Item, Prompts
-from cldistill.sampling.generator import Row, Way
+from cldistill.sampling.generator import Row, SamplingConfig
 from cldistill.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def compose(order: CompositionOrder, stages: Stages | None = None, stop: Callabl
     evaluations = {TOGETHER: index.steps, IN_TURN: 2 * index.steps}
     if order.teachers:
         outputs[SUMMED] = maker.summed(pairs)
-        evaluations[SUMMED] = maker.teacher_way(()).evaluations(setup.base)
+        evaluations[SUMMED] = maker.teacher_config(()).evaluations(setup.base)
     return Composed(sources, pairs, evaluations, outputs, VaeReconstruction(setup.base), cache)
 
 
@@ -147,24 +147,24 @@ class _Maker:
             text = both(prompts[pair.first], prompts[pair.second])
             return self._rows(pair.name, Prompts(text, text))
 
-        return self._make(SUMMED, pairs, lambda pair: self.teacher_way((pair.first, pair.second)), rows)
+        return self._make(SUMMED, pairs, lambda pair: self.teacher_config((pair.first, pair.second)), rows)
 
-    def teacher_way(self, effects: Sequence[str]) -> Way:
+    def teacher_config(self, effects: Sequence[str]) -> SamplingConfig:
         """How teachers make pictures: their own steps, guided as the base says."""
         states = tuple(state for name in effects if (state := self.setup.teachers.state(name)) is not None)
-        return Way(Schedule(self.teacher_steps, self.setup.teacher_shift), False, adapters=states)
+        return SamplingConfig(Schedule(self.teacher_steps, self.setup.teacher_shift), False, adapters=states)
 
     @cached_property
-    def _way(self) -> Way:
+    def _config(self) -> SamplingConfig:
         from cldistill.adapters.files import load_adapter
 
         index = self.index
         adapter = load_adapter(index.file, self.setup.checked.description.modules)
-        return Way(Schedule(index.steps, index.shift, index.integer_timesteps), True, "student", (adapter,))
+        return SamplingConfig(Schedule(index.steps, index.shift, index.integer_timesteps), True, "student", (adapter,))
 
-    def _collection(self, pair: Pair) -> Way:
+    def _collection(self, pair: Pair) -> SamplingConfig:
         """The same file and steps, whatever is asked for."""
-        return self._way
+        return self._config
 
     def _both(self, pair: Pair) -> Prompts:
         text = self.index.prompt([pair.first, pair.second])
@@ -183,13 +183,17 @@ class _Maker:
         ]
 
     def _make(
-        self, name: str, pairs: Sequence[Pair], way: Callable[[Pair], Way], rows: Callable[[Pair], list[Row]]
+        self,
+        name: str,
+        pairs: Sequence[Pair],
+        config: Callable[[Pair], SamplingConfig],
+        rows: Callable[[Pair], list[Row]],
     ) -> dict[Pair, Pictures]:
         from cldistill_plugins.evaluation.picture_store import PictureStore
         from cldistill_plugins.evaluation.pictures import Job, make_pictures
 
-        jobs = [Job(name, pair.name, rows(pair), lambda pair=pair: way(pair)) for pair in pairs]  # type: ignore[misc]
-        made = make_pictures(self.setup.painter, jobs, PictureStore(self.cache / "edited"), self.stages)
+        jobs = [Job(name, pair.name, rows(pair), lambda pair=pair: config(pair)) for pair in pairs]  # type: ignore[misc]
+        made = make_pictures(self.setup.generator, jobs, PictureStore(self.cache / "edited"), self.stages)
         return {pair: made[name][pair.name] for pair in pairs}
 
 

@@ -14,8 +14,7 @@ from cldistill.markers import hookimpl
 from cldistill.records import GENERAL
 from cldistill.samples import PICTURES_OF_RESULT, Studio, held_out_rows, result_pictures, systems_of
 from cldistill.sampling.generator import slot_digest
-from cldistill.sampling.grids import Row as GridRow
-from cldistill.sampling.grids import save_grid
+from cldistill.sampling.grids import GridRow, save_grid
 from cldistill.training.run import ExportedRun, Run
 from cldistill.training.update import STUDENT
 from cldistill_plugins.evaluation.check import EvaluationPlan, systems_of_run
@@ -39,7 +38,9 @@ class EndOfRun:
         if evaluate is None:
             return
         setup = setup_of_run(run, exported, evaluate.seed)
-        plan = EvaluationPlan(evaluate, systems_of_run(evaluate, run.schedule.steps, exported.collection), evaluate.not_run)
+        plan = EvaluationPlan(
+            evaluate, systems_of_run(evaluate, run.schedule.steps, exported.collection), evaluate.not_run
+        )
         stages = exported.preparation.stages
         store, systems = picture_store(setup.context.cache), open_run_systems(setup, plan)
         report = evaluate_systems(setup, plan, systems, run.output, store, stages, exported.command)
@@ -63,7 +64,7 @@ def open_run_systems(setup: EvaluationSetup, plan: EvaluationPlan) -> list[Opene
         replace(system, pools=pools.get(system.spec.adapter, effects))
         for system in open_systems(setup, tuple(teachers))
     ]
-    digest = slot_digest(setup.painter.slots, STUDENT)
+    digest = slot_digest(setup.generator.slots, STUDENT)
     return [*opened, OpenedSystem(student, setup, slot=STUDENT, slot_digest=digest)]
 
 

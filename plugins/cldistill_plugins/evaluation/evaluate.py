@@ -32,6 +32,7 @@ from cldistill_plugins.evaluation.pictures import Job, make_pictures
 from cldistill_plugins.evaluation.pools import Pools, make_pools
 from cldistill_plugins.evaluation.report.embedding import LIMIT_MEGABYTES
 from cldistill_plugins.evaluation.report.html import write_page
+from cldistill_plugins.evaluation.report.page import lacking
 from cldistill_plugins.evaluation.report.record import Evaluation
 from cldistill_plugins.evaluation.report_json import Findings, report_json
 from cldistill_plugins.evaluation.request import EvaluationRequest, VaeReconstruction
@@ -95,11 +96,11 @@ def evaluate_systems(
     pools = _pools(setup, plan, systems, [probe for built in metrics for probe in built.probes])
     rows = {system.name: pools.rows(system) for system in systems}
     jobs = [
-        Job(system.name, pool, own, lambda system=system, pool=pool: system.way(pool))  # type: ignore[misc]
+        Job(system.name, pool, own, lambda system=system, pool=pool: system.config(pool))  # type: ignore[misc]
         for system in systems
         for pool, own in rows[system.name].items()
     ]
-    outputs = make_pictures(setup.painter, jobs, store, stages)
+    outputs = make_pictures(setup.generator, jobs, store, stages)
     place_outputs(output / PICTURES, outputs, pools.items)
     place_sources(output / PICTURES, outputs, pools.items, store)
     reference = next((system.name for system in systems if system.is_reference), None)
@@ -118,17 +119,21 @@ def evaluate_systems(
     return report_json(Findings(setup, plan, systems, pools, metrics, measured, absent, left_out), command)
 
 
-def write_pages(
-    output: Path, report: Mapping[str, Any], stages: Stages, limit: float = LIMIT_MEGABYTES
-) -> None:
-    """Write ``report.md`` and ``report.html`` of a report whose pictures are placed; ``limit``: see `write_report`."""
+def write_pages(output: Path, report: Mapping[str, Any], stages: Stages, limit: float = LIMIT_MEGABYTES) -> None:
+    """Write ``report.md`` and, where its libraries are installed, ``report.html`` of a report whose pictures are placed.
+
+    ``limit``: see `write_report`.
+    """
     with stages.stage("writing the report", 1) as advance:
         atomic_write_text(output / "report.md", markdown(report))
-        write_page(output, Evaluation.model_validate(report), limit)
+        if lacking() is None:
+            write_page(output, Evaluation.model_validate(report), limit)
         advance(1)
 
 
-def _pools(setup: EvaluationSetup, plan: EvaluationPlan, systems: Sequence[OpenedSystem], probes: Sequence[str]) -> Pools:
+def _pools(
+    setup: EvaluationSetup, plan: EvaluationPlan, systems: Sequence[OpenedSystem], probes: Sequence[str]
+) -> Pools:
     known = {prompts.trigger for prompts in setup.prompts.values()}
     known |= {effect.trigger for one in systems if one.index is not None for effect in one.index.effects}
     # Dry: only the trigger of an effect that does not exist is wanted, no caption by a remote model.

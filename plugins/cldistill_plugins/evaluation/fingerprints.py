@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 from cldistill.data.items import pairs_of
 from cldistill.errors import DataError
 from cldistill.records import EffectInfo, Item
-from cldistill.storage.tensors import content_key, file_digest
+from cldistill.storage.files import file_digest
+from cldistill.storage.tensors import content_key
 from cldistill_plugins.evaluation.request import EvaluationRequest
-
-_digest = cache(file_digest)
 
 
 class Fingerprints:
@@ -45,7 +43,7 @@ class Fingerprints:
     def _items(items: Sequence[Item]) -> Iterator[str]:
         for item in items:
             files = [*item.sources, *([item.target] if item.target is not None else [])]
-            yield from (item.key, item.prompt, *(_digest(file) for file in files))
+            yield from (item.key, item.prompt, *(file_digest(file) for file in files))
 
     @staticmethod
     def _effect(request: EvaluationRequest, effect: EffectInfo) -> str:

@@ -10,7 +10,8 @@ from PIL.Image import Resampling
 from cldistill.data.items import open_picture
 from cldistill.progress.stages import Stages
 from cldistill.records import GENERAL, Item
-from cldistill.storage.tensors import content_key, file_digest
+from cldistill.storage.files import file_digest
+from cldistill.storage.tensors import content_key
 from cldistill_plugins.evaluation.fingerprints import Fingerprints
 from cldistill_plugins.evaluation.metrics import BuiltMetric
 from cldistill_plugins.evaluation.picture_store import SUFFIX, PictureStore, place

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cldistill.data.items import held_out_pictures
-from cldistill.manifest.evaluate import Evaluate
+from cldistill.manifest.models import Evaluate
 from cldistill.protocols import PromptIsolator
 from cldistill.records import GENERAL, UNTRIGGERED, WRONG_TRIGGER, EffectInfo, Item, Prompts, probe_pool
 from cldistill.samples import general_rows, held_out_items

@@ -11,14 +11,14 @@ from typing import Any
 
 from cldistill.adapters.header import find_file
 from cldistill.records import FAILURE, FLOOR, GENERAL
-from cldistill.storage.provenance import provenance
-from cldistill.storage.tensors import file_digest
+from cldistill.storage.files import file_digest
 from cldistill_plugins.evaluation.aggregate import Figures, PairedDifference, as_json, compare, floors, make_figures
 from cldistill_plugins.evaluation.check import FILES, EvaluationPlan
 from cldistill_plugins.evaluation.measure import Measured
 from cldistill_plugins.evaluation.metrics import BuiltMetric, Reasons
 from cldistill_plugins.evaluation.picture_placement import name_of
 from cldistill_plugins.evaluation.pools import Pools
+from cldistill_plugins.evaluation.provenance import provenance
 from cldistill_plugins.evaluation.setup import EvaluationSetup
 from cldistill_plugins.evaluation.systems import OpenedSystem
 

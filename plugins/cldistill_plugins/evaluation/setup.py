@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cldistill.assemble import isolate_all, load_base, start, teacher_shift, teacher_sources
+from cldistill.assemble import load_base, start, teacher_bank, teacher_shift
 from cldistill.component import BuildContext
 from cldistill.data.teachers import TeacherBank
 from cldistill.manifest.checked import CheckedManifest
-from cldistill.prepare import effect_pools, make_bank
+from cldistill.manifest.prompts import isolate
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel
 from cldistill.records import Prompts
-from cldistill.sampling.generator import Painter
+from cldistill.sampling.generator import ImageGenerator
 from cldistill.schedule import Schedule
 from cldistill.training.run import ExportedRun, Run
 
@@ -25,7 +25,7 @@ class EvaluationSetup:
 
     checked: CheckedManifest
     context: BuildContext
-    painter: Painter
+    generator: ImageGenerator
     prompts: Mapping[str, Prompts]
     teachers: TeacherBank
     """Empty where no system asks for them."""
@@ -33,7 +33,7 @@ class EvaluationSetup:
     @property
     def base(self) -> BaseModel:
         """The base model."""
-        return self.painter.base
+        return self.generator.base
 
     @property
     def student_schedule(self) -> Schedule:
@@ -59,19 +59,19 @@ def load_setup(
     accelerator, context = start(checked, output, cache)
     preparation = load_base(checked, accelerator, context, stages, stop)
     base = preparation.base
-    prompts = isolate_all(checked.prompts.build(context), base, checked)
-    bank = TeacherBank({})
-    if teachers:
-        trained = [name for name, part in checked.teachers.items() if part is not None and part.needs.rank is not None]
-        sources = teacher_sources(checked, context)
-        bank = make_bank(preparation, checked.effects, sources, effect_pools(checked.effects), trained)
+    prompts = isolate(checked, checked.prompts.build(context), base.tokenize)
+    bank = teacher_bank(checked, preparation, checked.trained_teachers) if teachers else TeacherBank({})
     return EvaluationSetup(
-        checked, context, Painter(base, preparation.slots, preparation.encoder, context.device, seed), prompts, bank
+        checked,
+        context,
+        ImageGenerator(base, preparation.slots, preparation.encoder, context.device, seed),
+        prompts,
+        bank,
     )
 
 
 def setup_of_run(run: Run, exported: ExportedRun, seed: int) -> EvaluationSetup:
     """Take over what a run has loaded."""
     prepared = exported.preparation
-    painter = Painter(run.base, run.slots, prepared.encoder, str(run.accelerator.device), seed)
-    return EvaluationSetup(exported.checked, prepared.context, painter, run.prompts, run.teachers)
+    generator = ImageGenerator(run.base, run.slots, prepared.encoder, str(run.accelerator.device), seed)
+    return EvaluationSetup(exported.checked, prepared.context, generator, run.prompts, run.teachers)

@@ -11,9 +11,9 @@ from cldistill.adapters.files import load_adapter
 from cldistill.adapters.header import find_file, read_header
 from cldistill.collection.index import CollectionIndex, read_index
 from cldistill.errors import CollectionError
-from cldistill.manifest.evaluate import TEACHER, EvaluatedSystem
+from cldistill.manifest.models import TEACHER, EvaluatedSystem
 from cldistill.records import GENERAL, EffectInfo, Prompts
-from cldistill.sampling.generator import Way
+from cldistill.sampling.generator import SamplingConfig
 from cldistill.schedule import Schedule
 from cldistill.weights import AdapterState
 from cldistill_plugins.evaluation.setup import EvaluationSetup
@@ -69,7 +69,7 @@ class OpenedSystem:
     @property
     def evaluations(self) -> int:
         """Calls of the backbone for one picture."""
-        return Way(self.schedule, self.spec.few_step).evaluations(self.setup.base)
+        return SamplingConfig(self.schedule, self.spec.few_step).evaluations(self.setup.base)
 
     @property
     def is_reference(self) -> bool:
@@ -95,21 +95,21 @@ class OpenedSystem:
         entry = known[effect.name]
         return Prompts(entry.prompt, entry.prompt, ours.unconditional, entry.trigger)
 
-    def way(self, pool: str) -> Way:
+    def config(self, pool: str) -> SamplingConfig:
         """Return how it edits a pool: an effect's, one of an effect's probes, or the general one (without a teacher)."""
         effect = pool.partition("/")[0]
         if self.slot is not None:
-            return Way(self.schedule, self.spec.few_step, slot=self.slot, slot_digest=self.slot_digest)
+            return SamplingConfig(self.schedule, self.spec.few_step, slot=self.slot, slot_digest=self.slot_digest)
         own = self._teacher(effect) if self.spec.adapter == TEACHER else self._file(self.spec.adapter)
         beside = self._file(self.spec.beside)
-        way = Way(
+        config = SamplingConfig(
             self.schedule, self.spec.few_step, adapters=tuple(state for state in (own, beside) if state is not None)
         )
         if own is not None and own.few_step is not None and beside is None and self.spec.sampler is None:
             return replace(
-                way, schedule=own.few_step, few_step=True
+                config, schedule=own.few_step, few_step=True
             )  # a frozen collection teaches by its own few steps
-        return way
+        return config
 
     def _teacher(self, effect: str) -> AdapterState | None:
         return None if effect == GENERAL else self.setup.teachers.state(effect)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cldistill.manifest.evaluate import Evaluate, EvaluatedSystem
+from cldistill.manifest.models import Evaluate, EvaluatedSystem
 from cldistill.runner import execute, is_main
 from cldistill.storage.files import atomic_write_text
 from cldistill_plugins.evaluation.api import EvaluationPlan, evaluate_manifest

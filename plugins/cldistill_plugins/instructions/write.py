@@ -17,7 +17,7 @@ from typing import Any
 from cldistill.data.items import list_pictures
 from cldistill.errors import DataError, EndpointError
 from cldistill.progress.parallel import in_parallel
-from cldistill.progress.signals import heed, never
+from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.progress.stages import Stages
 from cldistill.storage.files import atomic_write_text, sha256_file
 from cldistill_plugins.instructions.request import CATEGORIES, InstructionMaker, InstructionRequest
@@ -86,7 +86,7 @@ def write_instructions(
                 file.write(_dump(lines[key]))
                 file.flush()
             advance(1)
-            heed(stop, "writing instructions")
+            raise_if_stopped(stop, "writing instructions")
     ordered = [lines[key] for key in wanted if key in lines]
     _write(plan.output, ordered)
     journal.unlink()

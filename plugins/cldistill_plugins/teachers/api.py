@@ -9,10 +9,8 @@ if TYPE_CHECKING:
 
 from cldistill_plugins.teachers.from_pairs import FromPairsSettings
 
-__all__ = ["FROM_PAIRS", "LORA_FILE", "FromPairsSettings", "PairsJob", "train_pairs"]
+__all__ = ["FROM_PAIRS", "FromPairsSettings", "PairsJob", "train_pairs"]
 
-LORA_FILE = "lora-file"
-"""Teacher source that reads an adapter file: option ``path``."""
 FROM_PAIRS = "from-pairs"
 """Teacher source that trains a LoRA on the effect's pairs; needs no option."""
 

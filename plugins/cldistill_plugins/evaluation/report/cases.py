@@ -58,4 +58,3 @@ def _badness(evaluation: Evaluation, pool: str, place: int) -> Iterator[float]:
         values = [v for v in (values[place] for values in lists if values is not None) if v is not None]
         sign = -1.0 if metric.better == "higher" else 1.0
         yield sign * fmean(values) if values else float("-inf")
-

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cldistill.errors import DataError
 from cldistill.records import GENERAL
 from cldistill.storage.files import atomic_write_text
 from cldistill_plugins.evaluation.report.cases import cases_of
-from cldistill_plugins.evaluation.report.charts import curve_charts, failure_chart, metric_charts
 from cldistill_plugins.evaluation.report.embedding import LIMIT_MEGABYTES, SIDE, Embedded, embed
-from cldistill_plugins.evaluation.report.page import as_text_blocks, render
+from cldistill_plugins.evaluation.report.page import as_text_blocks, lacking, render
 from cldistill_plugins.evaluation.report.record import Evaluation, read_evaluation
 from cldistill_plugins.evaluation.report.tables import cell, comparison_rows, score_rows, summary_rows
 
@@ -39,7 +39,16 @@ def write_page(folder: Path, evaluation: Evaluation, limit: float = LIMIT_MEGABY
 
 
 def page_of(evaluation: Evaluation, embedded: Embedded, limit: float = LIMIT_MEGABYTES) -> str:
-    """Return the whole page."""
+    """Return the whole page.
+
+    Raises:
+        DataError: a library that the page carries is not installed.
+    """
+    if (reason := lacking()) is not None:
+        raise DataError(reason)
+    # Altair, which writes the charts, comes with the extra `report`.
+    from cldistill_plugins.evaluation.report.charts import curve_charts, failure_chart, metric_charts
+
     charts = metric_charts(evaluation)
     failures = failure_chart(evaluation)
     curves = curve_charts(evaluation)

@@ -69,7 +69,10 @@ def test_the_general_pool_has_its_own_pictures(folder: Path) -> None:
 
 
 def test_failure_families_are_those_that_a_metric_named(folder: Path) -> None:
-    change(folder, failures={"ours": {"ink": {"scene-0": "too-ugly", "scene-1": "blur"}}, "base": {"ink": {"scene-0": "blur"}}})
+    change(
+        folder,
+        failures={"ours": {"ink": {"scene-0": "too-ugly", "scene-1": "blur"}}, "base": {"ink": {"scene-0": "blur"}}},
+    )
     assert read_evaluation(folder).families == {"blur": "Blur", "too-ugly": "Too ugly"}
     change(folder, failures={"ours": {"ink": {"scene-0": 3}}})
     with pytest.raises(DataError, match=r"failures\.ours\.ink\.scene-0"):
