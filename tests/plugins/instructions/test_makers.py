@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,7 +198,7 @@ def test_the_key_is_sent_and_appears_nowhere(
     ],
 )
 def test_mistakes_are_named(pictures: Path, words: list[str], message: str) -> None:
-    with pytest.raises(CldistillError, match=message.replace("(", r"\(")):
+    with pytest.raises(CldistillError, match=re.escape(message)):
         command(pictures, *words)
 
 
