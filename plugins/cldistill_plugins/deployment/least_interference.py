@@ -26,7 +26,7 @@ class Grouping:
     interference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Effect -> another effect -> how much the two disturb each other in one LoRA: more is worse."""
     measured: str = ""
-    """What the interference is and how it was measured, for people."""
+    """The meaning of the interference and its measurement, for people."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """Figures of the measurement and of the split, such as its reliability."""
 

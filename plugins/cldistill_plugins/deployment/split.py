@@ -61,7 +61,7 @@ class Groups:
     measured: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
     folder: Path = Path()
-    """Where the file lies, from which its paths start."""
+    """The folder of the file, from which its paths start."""
 
     def group_of(self, effect: str) -> Group:
         """Return the group that holds an effect.

@@ -26,7 +26,7 @@ class InstructionMaker(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """How many instructions may be asked for at the same time, each in a thread of its own."""
+        """Number of instructions that may be asked for at the same time, each in a thread of its own."""
 
     @property
     def identity(self) -> str:

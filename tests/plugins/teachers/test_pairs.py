@@ -221,7 +221,7 @@ def test_a_training_that_diverged_says_so_and_leaves_nothing_to_be_found(tmp_pat
     assert base.calls == 13
     assert not job.file.exists()
     with pytest.raises(ValueError, match="no adapter slot"):
-        job.slots.rank("apprentice")
+        job.slots.rank("teacher-training")
     assert train_pairs(make_job(tmp_path, settings=settings)).modules
 
 
