@@ -57,7 +57,7 @@ class Groups:
     name: str
     groups: tuple[Group, ...]
     key: str = ""
-    """Hash of all that the split was made from: manifest, grouper, options and number."""
+    """Hash of all that the split was made from: manifest, rule, options and number."""
     measured: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
     folder: Path = Path()

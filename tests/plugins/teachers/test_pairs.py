@@ -249,7 +249,7 @@ class Stages:
 
 def test_only_a_real_training_is_announced(tmp_path: Path) -> None:
     request, stages = teacher_request(tmp_path), Stages()
-    request = replace(request, preparation=replace(request.preparation, stages=stages))
+    request = replace(request, stages=stages)
     source = FromPairs(FromPairsSettings(steps=2, rank=2, alpha=2.0))
     first, again = source.adapter(request), source.adapter(request)
     assert first is not None and again is not None
