@@ -14,7 +14,7 @@ from cldistill.component import Needs, Settings, loss_term, metric
 from cldistill.errors import PluginLoadError
 from cldistill.hookspecs import PluginHooks
 from cldistill.markers import hookimpl
-from cldistill.plugins import HOOK_KINDS, Owner, discover, register
+from cldistill.plugins import HOOK_KINDS, HOOKS, Owner, discover, register
 
 Install = Callable[..., EntryPoint]
 
@@ -106,7 +106,7 @@ def test_the_built_in_plugins_load() -> None:
 
 def test_hooks_and_kinds_agree_with_the_specs() -> None:
     specs = {name for name in vars(PluginHooks) if name.startswith("register_")}
-    assert set(HOOK_KINDS) == specs
+    assert set(HOOKS) == specs
 
 
 @pytest.mark.parametrize("hook", HOOK_KINDS)
