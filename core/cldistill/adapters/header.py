@@ -14,7 +14,6 @@ from typing import Any, BinaryIO, Literal
 from cldistill.adapters.header_alpha import Alphas
 from cldistill.adapters.keys import AdapterKey, parse_key, prefix_of, refused_kind, shorten
 from cldistill.errors import AdapterFormatError
-from cldistill.storage.files import file_digest
 from cldistill.storage.headers import NoHeaderError, TensorsHeader, read_tensors_header
 
 NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
@@ -52,7 +51,7 @@ class AdapterHeader:
 
     path: Path
     format: str
-    """AdapterKey format in words, e.g. ``transformer.*.lora_A/B``."""
+    """Key format in words, e.g. ``transformer.*.lora_A/B``."""
     modules: Mapping[str, ModuleHeader]
     """Module name without prefixes (flattened names stay flattened until fitted to a base) -> shapes."""
     metadata: Mapping[str, str]
@@ -67,11 +66,6 @@ class AdapterHeader:
     def scales(self) -> tuple[float, ...]:
         """The different scales, ascending."""
         return tuple(sorted({module.scale for module in self.modules.values()}))
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the whole file (reads all of it)."""
-        return file_digest(self.path)
 
 
 def find_file(path: Path) -> Path:
