@@ -34,31 +34,30 @@ class Settings(PydanticModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-def resolve_path(value: object, info: ValidationInfo) -> object:
-    """Resolve ``package:<package>/<path>`` and manifest-relative paths.
+def find_path(path: str | Path, root: Path | None) -> Path:
+    """Return where a path lies: ``package:<package>/<path>``, absolute, or below the folder in which it was written.
 
-    The validation context may hold ``root``: the folder of the manifest in which the value was written.
+    A text of a manifest knows that folder itself (`cldistill.manifest.yaml.Text`); any other path begins at ``root``.
     """
-    if not isinstance(value, (str, Path)):
-        return value
-    text = str(value)
+    text, folder = str(path), getattr(path, "folder", root)
     if text.startswith("package:"):
         package, _, inner = text.removeprefix("package:").partition("/")
         return Path(str(files(package).joinpath(inner)))
-    root = (info.context or {}).get("root")
-    path = Path(text).expanduser()
-    return Path(root) / path if root is not None and not path.is_absolute() else path
+    found = Path(text).expanduser()
+    return found if folder is None or found.is_absolute() else Path(folder) / found
+
+
+def resolve_path(value: object, info: ValidationInfo) -> object:
+    """Resolve a path as `find_path` does; the validation context may hold ``root``, the folder of the manifest."""
+    return find_path(value, (info.context or {}).get("root")) if isinstance(value, (str, Path)) else value
 
 
 def resolve_model(value: object, info: ValidationInfo) -> object:
     """Resolve a model reference: ``package:`` data, a folder (``./x``, absolute, or existing), else a hub id, unchanged."""
     if not isinstance(value, (str, Path)):
         return value
-    text = str(value)
-    path = resolve_path(text, info)
-    assert isinstance(path, Path)
-    local = text.startswith(("package:", ".", "/", "~")) or path.is_dir()
-    return str(path) if local else text
+    text, path = str(value), find_path(value, (info.context or {}).get("root"))
+    return str(path) if text.startswith(("package:", ".", "/", "~")) or path.is_dir() else text
 
 
 LocalPath = Annotated[Path, BeforeValidator(resolve_path)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -139,44 +140,28 @@ class TeacherSource(Protocol):
         """Return the frozen adapter of the effect, or None where the bare base is its own teacher."""
 
 
-class TeacherRequest(Protocol):
+@dataclass(frozen=True)
+class TeacherRequest:
     """All that a teacher source may use to find or to make the adapter of one effect; the engine makes it, one an effect."""
 
-    @property
-    def effect(self) -> EffectInfo:
-        """The effect that wants its teacher."""
-
-    @property
-    def items(self) -> Sequence[Item]:
-        """The effect's before/after pairs; none where the manifest names none."""
-
-    @property
-    def base(self) -> BaseModel:
-        """The loaded base model."""
-
-    @property
-    def slots(self) -> AdapterSlots:
-        """The base's adapter slots: a source that trains adds one of its own, and removes it again."""
-
-    @property
-    def encoder(self) -> Encoder:
-        """Encodings of pictures and prompts, each computed once and cached."""
-
-    @property
-    def cache(self) -> Path:
-        """Folder of the content-addressed cache."""
-
-    @property
-    def device(self) -> str:
-        """The device of all tensors."""
-
-    @property
-    def stages(self) -> Stages:
-        """Shows how far long work is."""
-
-    @property
-    def stop(self) -> Callable[[], bool]:
-        """Asked between two pieces of work: true asks for an end by `cldistill.errors.Stopped`, all done work saved."""
+    effect: EffectInfo
+    """The effect that wants its teacher."""
+    items: Sequence[Item]
+    """The effect's before/after pairs; none where the manifest names none."""
+    base: BaseModel
+    """The loaded base model."""
+    slots: AdapterSlots
+    """The base's adapter slots: a source that trains adds one of its own, and removes it again."""
+    encoder: Encoder
+    """Encodings of pictures and prompts, each computed once and cached."""
+    cache: Path
+    """Folder of the content-addressed cache."""
+    device: str
+    """Where tensors live."""
+    stages: Stages
+    """Shows how far long work is."""
+    stop: Callable[[], bool]
+    """Asked between two pieces of work: true asks for an end by `cldistill.errors.Stopped`, all done work saved."""
 
 
 class StreamRouter(Protocol):

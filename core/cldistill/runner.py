@@ -84,7 +84,7 @@ def _execute(
     if automatic:
         run.observers = (*run.observers, *automatic_observers(checked, preparation.context))
     if run.is_main:
-        atomic_write_text(output / "manifest.resolved.yaml", run.resolved_manifest)
+        atomic_write_text(output / "manifest.resolved.yaml", resolved_text(checked))
         for line in checked.teacher_lines():
             console.print(line, soft_wrap=True, markup=False, highlight=False)
     grids = sample_grids(checked, preparation.encoder)
@@ -99,7 +99,7 @@ def _execute(
     if not run.is_main:
         return Outcome(step, finished=True)
     stop.promise = OUTSIDE_LOOP
-    return finish(run, checked, console, StoppableStages(stages, lambda: bool(stop)), started)
+    return finish(run, checked, console, command, StoppableStages(stages, lambda: bool(stop)), started)
 
 
 def is_main() -> bool:
@@ -144,7 +144,9 @@ def sample_grids(checked: CheckedManifest, encoder: Encoder) -> SampleGrids | No
     return SampleGrids(encoder, list_pictures(samples.images), samples.every, samples.effects, steps)
 
 
-def finish(run: Run, checked: CheckedManifest, console: Console, stages: Stages, started: float) -> Outcome:
+def finish(
+    run: Run, checked: CheckedManifest, console: Console, command: str, stages: Stages, started: float
+) -> Outcome:
     """Export the collection, let the observers measure it, and print where everything lies."""
     weights, kind = final_weights(run, STUDENT)
     run.slots.load(STUDENT, weights)
@@ -152,10 +154,10 @@ def finish(run: Run, checked: CheckedManifest, console: Console, stages: Stages,
         collection = export_run(run, checked, weights, kind)
         advance(1)
     preparation = replace(prepared(run), stages=stages)
-    exported = ExportedRun(checked, preparation, collection, console, {}, [])
+    exported = ExportedRun(checked, preparation, collection, console, command, {}, [])
     Observers(run).run_exported(exported)
     path = run.output / "report.json"
-    atomic_write_text(path, json.dumps({**exported.report, "run": run_figures(run, started)}, indent=2) + "\n")
+    atomic_write_text(path, json.dumps({**exported.report, "run": run_figures(run, started)}, indent=1) + "\n")
     say_where(console, run, exported, path)
     return Outcome(run.total_steps, True, collection, path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,21 @@ def list_pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+
+
+def held_out_pictures(folder: Path, count: int | None = None) -> list[Path]:
+    """Return the first ``count`` pictures of a folder, by name.
+
+    Raises:
+        DataError: there are none, or two have one name: a report knows them by it.
+    """
+    pictures = list_pictures(folder)[:count]
+    if not pictures:
+        raise DataError(f"{folder}: holds no pictures")
+    for before, after in pairwise(pictures):
+        if before.stem == after.stem:
+            raise DataError(f"{after}: {before.name} has the same name; a report knows pictures by it, so rename one")
+    return pictures
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

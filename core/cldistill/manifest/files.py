@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cldistill.data.items import general_items, list_pictures, pairs_of
+from cldistill.data.items import general_items, held_out_pictures, list_pictures, pairs_of
 from cldistill.errors import AdapterFormatError, CheckpointError, CldistillError, DataError, ManifestError
 from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.rules import required_parts
@@ -61,7 +61,7 @@ def check_files(checked: CheckedManifest, *, measuring: bool = False) -> Checked
     for part in required_parts(checked, measuring):
         for path in part.needs.files:
             files.exists((*part.loc, "options"), path)
-    for name, slot in checked.manifest.slots.items() if not measuring else ():
+    for name, slot in checked.slots.items() if not measuring else ():
         if slot.checkpoint is not None:
             files.attempt(("slots", name, "checkpoint"), partial(_goes_on, checked, name, slot.checkpoint))
         elif isinstance(slot.init, Path):
@@ -101,16 +101,14 @@ def _without_after(checked: CheckedManifest, effect: str) -> None:
 
 def _pictures(files: _Files) -> None:
     manifest = files.checked.manifest
-    folders: list[tuple[Loc, Path]] = []
     if manifest.samples is not None:
-        folders.append((("samples", "images"), manifest.samples.images))
+        files.attempt(("samples", "images"), partial(_some_pictures, manifest.samples.images))
     if manifest.evaluate is not None:
-        folders.append((("evaluate", "images"), manifest.evaluate.images))
+        held_out = partial(held_out_pictures, manifest.evaluate.images, manifest.evaluate.pictures)
+        files.attempt(("evaluate", "images"), held_out)
         if manifest.evaluate.general is not None:
             listing = partial(general_items, manifest.evaluate.general.parent, manifest.evaluate.general)
             files.attempt(("evaluate", "general"), listing)
-    for loc, folder in folders:
-        files.attempt(loc, partial(_some_pictures, folder))
 
 
 def _some_pictures(folder: Path) -> None:
@@ -170,8 +168,8 @@ def _goes_on(checked: CheckedManifest, name: str, folder: Path) -> None:
     if missing := [group for group in (name, f"optimizer-{name}") if group not in found.groups]:
         raise CheckpointError(f"{folder} holds no {missing[0]!r}, only {', '.join(found.groups) or 'nothing'}")
     header = read_header(folder / f"{name}.safetensors")
-    modules, targets = set(fit(header, checked.description).names.values()), set(checked.slot_targets[name])
-    rank = checked.manifest.slots[name].rank
+    modules, targets = set(fit(header, checked.description).names.values()), set(checked.slots[name].targets)
+    rank = checked.slots[name].rank
     if modules != targets or header.ranks != (rank,):
         raise CheckpointError(
             f"{folder}: its slot {name!r} has rank {header.ranks[-1]} and {len(modules)} modules, and the slot here rank "
@@ -180,7 +178,7 @@ def _goes_on(checked: CheckedManifest, name: str, folder: Path) -> None:
 
 
 def _require_room(header: AdapterHeader, report: FitReport, checked: CheckedManifest, name: str) -> None:
-    rank, targets = checked.manifest.slots[name].rank, set(checked.slot_targets[name])
+    rank, targets = checked.slots[name].rank, set(checked.slots[name].targets)
     outside = [module for module in report.names.values() if module not in targets]
     if outside:
         raise AdapterFormatError(

@@ -25,9 +25,28 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safete
 """Whose versions may change the numbers of a run."""
 
 
+def resolve(checked: CheckedManifest) -> dict[str, Any]:
+    """Return a manifest with every default filled in and every path made absolute, as plain data.
+
+    It can be written as YAML and loaded again.
+    """
+    data: dict[str, Any] = checked.manifest.model_dump(mode="json", by_alias=True)
+    for part in checked.parts():
+        target: Any = data
+        for step in part.loc:
+            target = target[step]
+        target["options"] = part.settings.model_dump(mode="json", by_alias=True)
+    for written, loss in zip(data["losses"], checked.losses, strict=True):
+        written["slot"] = loss.slot
+        written["streams"] = sorted(loss.streams) if loss.streams is not None else None
+    for name, slot in checked.slots.items():
+        data["slots"][name]["alpha"] = slot.alpha
+    return data
+
+
 def manifest_digest(checked: CheckedManifest) -> str:
     """Hash all that decides what is trained: the manifest without its bookkeeping, teachers' files, and the pools."""
-    data = {key: value for key, value in checked.resolved().items() if key not in KEEP_FROM_DIGEST}
+    data = {key: value for key, value in resolve(checked).items() if key not in KEEP_FROM_DIGEST}
     data["train"] = {key: value for key, value in data["train"].items() if key not in BOOKKEEPING}
     inputs = {"files": dict(input_digests(checked)), "pools": dict(pool_digests(checked))}
     return hashlib.sha256(json.dumps([data, inputs], sort_keys=True, default=str).encode()).hexdigest()
@@ -78,12 +97,11 @@ def resolved_text(checked: CheckedManifest, *, portable: bool = False) -> str:
     ``portable``: for a published folder, where a path of this machine would say nothing and tell of it; only the name
     of a file or folder is left.
     """
-    data = checked.resolved()
+    data = resolve(checked)
     body = yaml.safe_dump(_portable(data) if portable else data, sort_keys=False, allow_unicode=True)
+    owners = sorted({(part.entry.owner.distribution, part.entry.owner.version) for part in checked.parts()})
     parts = [
-        _comment(
-            "Resolved by cldistill; plugins:", [f"{name} {number}" for name, number in checked.versions().items()]
-        ),
+        _comment("Resolved by cldistill; plugins:", [f"{name} {number}" for name, number in owners]),
         _comment("libraries:", [f"{name} {_version(name)}" for name in LIBRARIES]),
         _comment(
             "adapters that it starts from (hash of size and content):",

@@ -15,20 +15,19 @@ from cldistill.records import GENERAL
 
 def mutual_problems(checked: CheckedManifest, *, measuring: bool = False) -> list[str]:
     """Return one line for everything that does not fit together; ``measuring``: for ``cldistill eval``."""
-    problems = [
+    return [
         *_effects(checked),
         *_general(checked),
-        *(line for index, loss in enumerate(checked.losses) for line in _loss(checked, index, loss)),
-        *untaught_streams(checked),
+        *(line for index, term in enumerate(checked.losses) for line in _loss(checked, index, term)),
+        *_untaught_streams(checked),
         *_slots(checked),
         *_metrics(checked),
         *_packages(checked, measuring),
     ]
-    return problems
 
 
 def _names(losses: list[CheckedLoss]) -> str:
-    return ", ".join(dict.fromkeys(loss.part.name for loss in losses))
+    return ", ".join(dict.fromkeys(term.loss.name for term in losses))
 
 
 def uses_effects(checked: CheckedManifest) -> bool:
@@ -47,8 +46,8 @@ def _effects(checked: CheckedManifest) -> Iterator[str]:
         first.setdefault(effect.name, index)
         if effect.name == GENERAL:
             yield f"{where}: {GENERAL!r} is the name of the general pool; choose another"
-    asking = [loss for loss in checked.losses if loss.part.needs.teacher and _reaches_effects(loss)]
-    sampled = [loss for loss in checked.losses if loss.part.needs.targets and _reaches_effects(loss)]
+    asking = [term for term in checked.losses if term.loss.needs.teacher and _reaches_effects(term)]
+    sampled = [term for term in checked.losses if term.loss.needs.targets and _reaches_effects(term)]
     if manifest.targets is not None and manifest.targets.origin == "teacher":
         asking += sampled
     for index, effect in enumerate(manifest.effects):
@@ -70,8 +69,8 @@ def _effects(checked: CheckedManifest) -> Iterator[str]:
             yield f"{where}: there is no such effect ({show(name)}){nearest(name, first)}"
 
 
-def _reaches_effects(loss: CheckedLoss) -> bool:
-    return loss.streams is None or loss.streams != {GENERAL}
+def _reaches_effects(term: CheckedLoss) -> bool:
+    return term.streams is None or term.streams != {GENERAL}
 
 
 def _general(checked: CheckedManifest) -> Iterator[str]:
@@ -83,48 +82,49 @@ def _general(checked: CheckedManifest) -> Iterator[str]:
         )
 
 
-def _loss(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[str]:
-    file, manifest, needs = checked.file, checked.manifest, loss.part.needs
-    where, name = file.where("losses", index), loss.part.name
-    if loss.slot not in manifest.slots:
+def _loss(checked: CheckedManifest, index: int, term: CheckedLoss) -> Iterator[str]:
+    file, manifest, needs = checked.file, checked.manifest, term.loss.needs
+    where, name = file.where("losses", index), term.loss.name
+    if term.slot not in manifest.slots:
         place = file.where("losses", index, "slot")
-        yield f"{place}: {name} trains a slot that the manifest does not have ({show(loss.slot)})" + nearest(
-            loss.slot, manifest.slots
+        yield f"{place}: {name} trains a slot that the manifest does not have ({show(term.slot)})" + nearest(
+            term.slot, manifest.slots
         )
-    for other in sorted(needs.predicts - {loss.slot}):
+    for other in sorted(needs.predicts - {term.slot}):
         if other not in manifest.slots:
             yield f"{where}: {name} calls the slot {other!r}, which the manifest does not have" + nearest(
                 other, manifest.slots
             )
-        elif loss.from_step < manifest.slots[other].from_step:
+        elif term.from_step < manifest.slots[other].from_step:
             start = manifest.slots[other].from_step
-            yield f"{where}: {name} calls the slot {other!r} from step {loss.from_step}, but it starts at {start}"
-    yield from loss_streams(checked, index, loss)
-    yield from _low_steps(checked, index, loss)
+            yield f"{where}: {name} calls the slot {other!r} from step {term.from_step}, but it starts at {start}"
+    yield from _stream_names(checked, index, term)
+    yield from _mixed_streams(checked, index, term)
+    yield from _low_steps(checked, index, term)
     if needs.targets and manifest.targets is None:
         yield f"{where}: {name} needs a target, and there are none; add `targets: {{from: teacher, steps: 40}}`"
-    elif needs.targets and _only_pairs(checked) and loss.streams is not None and GENERAL in loss.streams:
+    elif needs.targets and _only_pairs(checked) and term.streams is not None and GENERAL in term.streams:
         place = file.where("targets", "from")
         yield f"{place}: {name} needs targets in the general stream, whose pictures have no pair ('pair')"
-    if loss.until_step is not None and loss.until_step <= loss.from_step:
+    if term.until_step is not None and term.until_step <= term.from_step:
         place = file.where("losses", index, "until_step")
-        yield f"{place}: must be greater than from_step, which is {loss.from_step} ({loss.until_step})"
-    if loss.from_step >= manifest.train.generator_steps:
+        yield f"{place}: must be greater than from_step, which is {term.from_step} ({term.until_step})"
+    if term.from_step >= manifest.train.generator_steps:
         place = file.where("losses", index, "from_step")
-        yield f"{place}: the run ends at step {manifest.train.generator_steps}, before this begins ({loss.from_step})"
+        yield f"{place}: the run ends at step {manifest.train.generator_steps}, before this begins ({term.from_step})"
 
 
 def _only_pairs(checked: CheckedManifest) -> bool:
     return checked.manifest.targets is not None and checked.manifest.targets.origin == "pair"
 
 
-def _low_steps(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[str]:
+def _low_steps(checked: CheckedManifest, index: int, term: CheckedLoss) -> Iterator[str]:
     """A loss may need low steps of the student's sampler (TS-DMD starts from targets noised to one of those)."""
-    bound, lowest = loss.part.needs.sampler_below, lowest_sigma(checked.manifest.sampler)
+    bound, lowest = term.loss.needs.sampler_below, lowest_sigma(checked.manifest.sampler)
     if bound is not None and lowest >= bound:
         sampler = checked.manifest.sampler
         yield (
-            f"{checked.file.where('sampler', 'steps')}: {loss.part.name} (losses.{index}) needs a step at a sigma below "
+            f"{checked.file.where('sampler', 'steps')}: {term.loss.name} (losses.{index}) needs a step at a sigma below "
             f"{bound:.4g}, and the lowest of {sampler.steps} steps at shift {sampler.shift:g} is {lowest:.4g}; "
             f"raise sampler.steps, or the loss's bound ({sampler.steps})"
         )
@@ -137,19 +137,19 @@ def lowest_sigma(sampler: Sampler) -> float:
 
 
 def _slots(checked: CheckedManifest) -> Iterator[str]:
-    file, slots = checked.file, checked.manifest.slots
+    file, slots = checked.file, checked.slots
     if STUDENT not in slots:
         yield f"{file.where('slots')}: there is no slot {STUDENT!r}, from which the collection is made" + nearest(
             STUDENT, slots
         )
-    trained = {loss.slot for loss in checked.losses}
+    trained = {term.slot for term in checked.losses}
     for name, slot in slots.items():
         if name not in trained:
             yield f"{file.where('slots', name)}: no loss trains this slot; give one `slot: {name}` or remove it"
         if slot.from_step >= checked.manifest.train.generator_steps:
             place = file.where("slots", name, "from_step")
             yield f"{place}: the run ends before this slot starts ({slot.from_step})"
-        steps = [phase.from_step for phase in slot.phases]
+        steps = [phase.from_step for phase in slot.lr]
         if steps != sorted(set(steps)) or steps[0] > slot.from_step:
             place = file.where("slots", name, "lr")
             yield f"{place}: phases must rise and begin by the slot's from_step, {slot.from_step} ({steps})"
@@ -162,11 +162,11 @@ def _slots(checked: CheckedManifest) -> Iterator[str]:
 
 def _copied(checked: CheckedManifest, name: str, init: str) -> Iterator[str]:
     """A slot that starts as a copy of another needs one of the same shape."""
-    file, slots = checked.file, checked.manifest.slots
+    file, slots = checked.file, checked.slots
     other, where = init.removeprefix("slot:"), file.where("slots", name, "init")
     if other not in slots or other == name:
         yield f"{where}: there is no other slot of that name ({show(init)}){nearest(other, set(slots) - {name})}"
-    elif (slots[other].rank, checked.slot_targets[other]) != (slots[name].rank, checked.slot_targets[name]):
+    elif (slots[other].rank, slots[other].targets) != (slots[name].rank, slots[name].targets):
         yield f"{where}: to be copied, {other!r} must have the same rank and targets as {name!r} ({show(init)})"
 
 
@@ -199,22 +199,16 @@ def _packages(checked: CheckedManifest, measuring: bool) -> Iterator[str]:
             yield f"{where}: needs {', '.join(missing)}, which is not installed; {how} ({show(part.name)})"
 
 
-def loss_streams(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[str]:
-    """Yield one line for every stream of a loss that the router or the loss itself does not know, or cannot teach."""
-    yield from _stream_names(checked, index, loss)
-    yield from _mixed_streams(checked, index, loss)
-
-
-def untaught_streams(checked: CheckedManifest) -> Iterator[str]:
+def _untaught_streams(checked: CheckedManifest) -> Iterator[str]:
     """A stream on which no loss ever trains the student makes updates that leave it as it is."""
     router, end = checked.router, checked.manifest.train.generator_steps
     for stream in sorted(router.needs.streams or ()):
         until = router.needs.mixed.get(stream)
         teaching = (
-            loss
-            for loss in checked.losses
-            if loss.slot == STUDENT and loss.weight > 0 and (loss.streams is None or stream in loss.streams)
-            if checked.meets(stream, loss.from_step, end if loss.until_step is None else loss.until_step)
+            term
+            for term in checked.losses
+            if term.slot == STUDENT and term.weight > 0 and (term.streams is None or stream in term.streams)
+            if checked.meets(stream, term.from_step, end if term.until_step is None else term.until_step)
         )
         if STUDENT in checked.manifest.slots and checked.meets(stream, 0, end) and next(teaching, None) is None:
             yield (
@@ -224,8 +218,8 @@ def untaught_streams(checked: CheckedManifest) -> Iterator[str]:
             )
 
 
-def _stream_names(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[str]:
-    file, routed, made_for = checked.file, checked.router.needs.streams, loss.part.needs.streams
+def _stream_names(checked: CheckedManifest, index: int, term: CheckedLoss) -> Iterator[str]:
+    file, routed, made_for = checked.file, checked.router.needs.streams, term.loss.needs.streams
     written = checked.manifest.losses[index].streams
     for position, stream in enumerate(written or ()):
         where = file.where("losses", index, "streams", position)
@@ -234,31 +228,31 @@ def _stream_names(checked: CheckedManifest, index: int, loss: CheckedLoss) -> It
                 stream, routed
             )
         elif made_for is not None and stream not in made_for:
-            yield f"{where}: {loss.part.name} is not made for this stream ({show(stream)})" + nearest(stream, made_for)
+            yield f"{where}: {term.loss.name} is not made for this stream ({show(stream)})" + nearest(stream, made_for)
     if not written and made_for is not None and routed is not None and not made_for & routed:
         yield (
-            f"{file.where('losses', index)}: {loss.part.name} is made for the streams {sorted(made_for)}, but the "
+            f"{file.where('losses', index)}: {term.loss.name} is made for the streams {sorted(made_for)}, but the "
             f"router {checked.router.name} yields {sorted(routed)}"
         )
 
 
-def _mixed_streams(checked: CheckedManifest, index: int, loss: CheckedLoss) -> Iterator[str]:
+def _mixed_streams(checked: CheckedManifest, index: int, term: CheckedLoss) -> Iterator[str]:
     """A batch that mixes pools has no teacher: a loss that asks for one must start later, or keep to other streams."""
     router, written = checked.router, checked.manifest.losses[index].streams
-    if not loss.part.needs.teacher:
+    if not term.loss.needs.teacher:
         return
     for stream, until in sorted(router.needs.mixed.items()):
-        meets = loss.streams is None or stream in loss.streams
-        if not meets or (until is not None and loss.from_step >= until):
+        meets = term.streams is None or stream in term.streams
+        if not meets or (until is not None and term.from_step >= until):
             continue
-        others = sorted((loss.streams or router.needs.streams or frozenset()) - router.needs.mixed.keys())
+        others = sorted((term.streams or router.needs.streams or frozenset()) - router.needs.mixed.keys())
         advice = [f"streams: [{', '.join(others)}]"] if others else []
         advice += (
             [f"from_step: {until}"] if until is not None and until < checked.manifest.train.generator_steps else []
         )
         where = checked.file.where("losses", index, *(() if written is None else ("streams", written.index(stream))))
         yield (
-            f"{where}: {loss.part.name} asks the teacher, and a batch of the stream {stream!r}, which {router.name} yields "
+            f"{where}: {term.loss.name} asks the teacher, and a batch of the stream {stream!r}, which {router.name} yields "
             f"{'always' if until is None else f'until step {until}'}, mixes several effects and has none"
             f"{'; give it ' if advice else ''}{' or '.join(f'`{text}`' for text in advice)}"
         )

@@ -76,10 +76,9 @@ def lora_parameters(description: BaseDescription, targets: Iterable[str], rank: 
 def adapter_sizes(checked: CheckedManifest) -> tuple[AdapterSize, ...]:
     """Return the size of every slot."""
     sizes = []
-    for name, slot in checked.manifest.slots.items():
-        targets = checked.slot_targets[name]
-        count = lora_parameters(checked.description, targets, slot.rank)
-        sizes.append(AdapterSize(name, slot.rank, len(targets), count, 4 * count, 2 * count, slot.ema is not None))
+    for name, slot in checked.slots.items():
+        count = lora_parameters(checked.description, slot.targets, slot.rank)
+        sizes.append(AdapterSize(name, slot.rank, len(slot.targets), count, 4 * count, 2 * count, slot.ema is not None))
     return tuple(sizes)
 
 
@@ -107,26 +106,26 @@ def _cycle(checked: CheckedManifest, stream: str, start: int, stop: int) -> Cycl
         if start < slot.from_step or not active:
             continue
         updates[name] = slot.updates
-        graded += slot.updates * sum(loss.part.needs.forwards.graded for loss in active)
+        graded += slot.updates * sum(loss.loss.needs.forwards.graded for loss in active)
         forwards += slot.updates * _update(checked, active)
         if slot.reuse_sample and sampled:
             forwards -= _shared(checked, active)
         if name == STUDENT:
             # A graded call at the rollout's step is the sample that a later slot may take over.
-            sampled = any(loss.part.needs.forwards.rollout and loss.part.needs.forwards.graded for loss in active)
+            sampled = any(loss.loss.needs.forwards.rollout and loss.loss.needs.forwards.graded for loss in active)
     return Cycle(stream, start, stop, forwards, graded, updates)
 
 
 def _shared(checked: CheckedManifest, active: list[CheckedLoss]) -> float:
     """Calls that the terms of one update share: the rollout, ``E[k] = (steps - 1) / 2``, and its sample."""
-    needs = [loss.part.needs.forwards for loss in active]
+    needs = [loss.loss.needs.forwards for loss in active]
     rollout = (checked.manifest.sampler.steps - 1) / 2 if any(need.rollout for need in needs) else 0.0
     return rollout + max(need.sample for need in needs)
 
 
 def _update(checked: CheckedManifest, active: list[CheckedLoss]) -> float:
     guidance = 1 if checked.description.guidance_scale == 1.0 else 2
-    needs = [loss.part.needs.forwards for loss in active]
+    needs = [loss.loss.needs.forwards for loss in active]
     return _shared(checked, active) + sum(need.graded + need.plain + guidance * need.teacher for need in needs)
 
 

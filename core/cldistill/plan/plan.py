@@ -8,6 +8,7 @@ from typing import Any
 
 from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.prompts import preview_prompts
+from cldistill.manifest.resolved import resolve
 from cldistill.manifest.yaml import dotted
 from cldistill.plan.costs import AdapterSize, Amount, Cycle, adapter_sizes, cycles, disk, memory
 from cldistill.records import Prompts
@@ -86,7 +87,7 @@ def make_plan(checked: CheckedManifest) -> Plan:
         preparing=preparing,
         training=training,
         disk=disk(checked),
-        resolved=checked.resolved(),
+        resolved=resolve(checked),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cldistill.protocols import BaseModel, LossTerm, StreamRouter
 from cldistill.records import EffectInfo, Prompts
@@ -35,7 +35,7 @@ class LrPhase:
 
 @dataclass(frozen=True)
 class SlotConfig:
-    """A trainable adapter and its optimiser."""
+    """A trainable adapter and its optimiser: `check` makes it of what the manifest and the base say."""
 
     name: str
     rank: int
@@ -55,25 +55,37 @@ class SlotConfig:
     """The first update of a step takes the batch and the sample of the student's update instead of new ones."""
 
 
+L = TypeVar("L")
+
+
 @dataclass(frozen=True)
-class Term:
-    """A loss term as the manifest placed it."""
+class PlacedLoss(Generic[L]):
+    """A loss with its place in a run: `check` makes it, its ``loss`` being the part that will build the loss; `assemble` makes
+    a `Term` of that, its ``loss`` being the built one, which the updates call."""
 
     name: str
-    loss: LossTerm
+    """Unique within the run: the component's name, with ``-2`` and so on where it is used again."""
+    loss: L
     slot: str
+    """The slot that it trains."""
     streams: frozenset[str] | None = None
+    """The streams in which it counts; None: all."""
     weight: float = 1.0
     from_step: int = 0
     until_step: int | None = None
     teacher: bool = False
+    """Whether it asks the mounted teacher."""
     targets: bool = False
+    """Whether it needs target latents."""
 
     def active(self, step: int, stream: str) -> bool:
         """Whether the term counts in a 0-based generator step on a stream."""
         if self.streams is not None and stream not in self.streams:
             return False
         return self.from_step <= step and (self.until_step is None or step < self.until_step)
+
+
+Term = PlacedLoss[LossTerm]
 
 
 @dataclass
@@ -103,7 +115,6 @@ class Run:
     keep: int = 3
     max_bad_steps: int = 10
     manifest_digest: str = ""
-    resolved_manifest: str = ""
     observers: Sequence[object] = ()
     forwards: int = 0
     """Calls of the backbone so far in this process."""
@@ -128,6 +139,8 @@ class ExportedRun:
     preparation: Preparation
     collection: Path
     console: Console
+    command: str
+    """The command that made the run, for the report."""
     report: dict[str, Any]
     """What becomes ``report.json``; observers add keys of their own."""
     results: list[tuple[str, Path]]

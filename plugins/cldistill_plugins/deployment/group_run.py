@@ -62,7 +62,7 @@ def measuring_manifest(checked: CheckedManifest) -> CheckedManifest:
         raise ManifestError(
             f"{file.where('slots')}: gradients are measured in the slot {STUDENT!r}, which is not there"
         )
-    losses = tuple(loss for loss in checked.losses if loss.slot == STUDENT and loss.part.needs.targets)
+    losses = tuple(loss for loss in checked.losses if loss.slot == STUDENT and loss.loss.needs.targets)
     if not losses:
         raise ManifestError(
             f"{file.where('losses')}: no loss of the student uses targets, so there is nothing that effects could "
@@ -78,6 +78,7 @@ def measuring_manifest(checked: CheckedManifest) -> CheckedManifest:
         checked,
         file=replace(file, manifest=reduced),
         losses=losses,
+        slots={STUDENT: checked.slots[STUDENT]},
         teachers={effect.name: None for effect in checked.effects},
         observers=(),
         metrics=(),

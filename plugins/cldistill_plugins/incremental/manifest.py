@@ -15,10 +15,11 @@ from typing import Any
 
 from cldistill.manifest.checked import STUDENT
 from cldistill.training.checkpoint import Checkpoint
+from cldistill_plugins.collectionlora.api import LORA_FILE
 from cldistill_plugins.incremental.effects import NewEffect
 from cldistill_plugins.incremental.folder import CollectionFolder
 from cldistill_plugins.incremental.names import COLLECTION, RECALL, ROUTER
-from cldistill_plugins.teachers.api import FROM_PAIRS, LORA_FILE
+from cldistill_plugins.teachers.api import FROM_PAIRS
 
 MIXED, REHEARSAL = "mixed", "rehearsal"
 """Streams of the growing run, beside those of the collection's."""

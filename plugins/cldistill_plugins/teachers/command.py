@@ -30,10 +30,10 @@ def teachers(
     from cldistill.errors import Stopped
     from cldistill.manifest.check import check_manifest
     from cldistill.manifest.checked import default_cache
-    from cldistill_plugins.teachers.workers import Order, to_be_trained, train_teachers
+    from cldistill_plugins.teachers.workers import Order, train_teachers
 
     checked, console = check_manifest(manifest, overrides or ()), Console()
-    names = to_be_trained(checked)
+    names = checked.trained_teachers
     if not names:
         console.print("No effect of this manifest has a teacher that is trained from pairs.")
         return

@@ -20,7 +20,6 @@ from cldistill.errors import CldistillError, Stopped
 from cldistill.progress.signals import graceful_stop
 
 if TYPE_CHECKING:
-    from cldistill.manifest.checked import CheckedManifest
     from cldistill.protocols import BaseModel
     from cldistill.weights import AdapterState
 
@@ -49,11 +48,6 @@ class News:
     total: int = 0
     finished: bool = False
     error: str | None = None
-
-
-def to_be_trained(checked: CheckedManifest) -> list[str]:
-    """List the effects whose teacher source trains, in the manifest's order."""
-    return [name for name, part in checked.teachers.items() if part is not None and part.needs.rank is not None]
 
 
 def train_teachers(order: Order, names: Sequence[str], processes: int, tell: Callable[[News], None]) -> None:
@@ -132,16 +126,13 @@ def _trainer(
     order: Order, tell: Callable[[str, int, int], None], stop: Callable[[], bool]
 ) -> Callable[[str], object]:  # fmt: skip
     """Load the base once and return what trains (or fetches) one effect's teacher."""
-    from cldistill.assemble import load_base, start
+    from cldistill.assemble import load_base, start, teacher_bank
     from cldistill.manifest.check import check_manifest
-    from cldistill.prepare import effect_pools, make_bank
 
     checked = check_manifest(order.manifest, order.overrides)
     stages = _Telling(tell)
     preparation = load_base(checked, *start(checked, order.cache, order.cache), stages, stop)
-    sources = {name: part.build(preparation.context) for name, part in checked.teachers.items() if part is not None}
-    effects = [effect for effect in checked.effects if effect.name in sources]
-    bank = make_bank(preparation, effects, sources, effect_pools(effects), ())
+    bank = teacher_bank(checked, preparation, ())
 
     def train(name: str) -> object:
         stages.effect = name

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from cldistill.errors import ManifestError
-from cldistill.manifest.load import load_manifest, recipes
-from cldistill.manifest.merge import merge
+from cldistill.manifest.load import load_manifest, merge, recipes
 from cldistill.manifest.yaml import Value, locate, parse
+from cldistill.training.run import LrPhase
 
 
 def read(text: str) -> Value:
@@ -232,13 +232,10 @@ def test_package_paths_and_slots_to_start_from(world: Any) -> None:
 
 
 def test_learning_rates_are_phases_whichever_way_they_are_written(world: Any) -> None:
-    world.write()
     settings = ("slots.student.warmup=10", "slots.critic.lr=[{lr: 1e-3, end_lr: 1e-4}, {from_step: 5, lr: 2e-4}]")
-    slots = load_manifest("manifest.yaml", settings).manifest.slots
-    assert [(p.from_step, p.lr, p.end_lr, p.warmup) for p in slots["student"].phases] == [(0, 1e-4, None, 10)]
-    assert [(p.from_step, p.lr, p.end_lr, p.warmup) for p in slots["critic"].phases] == [
-        (0, 1e-3, 1e-4, 0), (5, 2e-4, None, 0),
-    ]  # fmt: skip
+    slots = world.check(*settings).slots
+    assert slots["student"].lr == (LrPhase(0, 1e-4, None, 10),)
+    assert slots["critic"].lr == (LrPhase(0, 1e-3, 1e-4), LrPhase(5, 2e-4))
 
 
 def test_a_manifest_cannot_be_changed(world: Any) -> None:

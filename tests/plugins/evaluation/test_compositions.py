@@ -14,7 +14,15 @@ from cldistill import testing
 from cldistill.errors import DataError, ManifestError
 from cldistill.sampling.generator import ImageGenerator, Row, SamplingConfig
 from cldistill.testing.runs import tiny_manifest
-from cldistill_plugins.evaluation.compositions import IN_TURN, SUMMED, TOGETHER, Order, both, compose, draw_pairs
+from cldistill_plugins.evaluation.compositions import (
+    IN_TURN,
+    SUMMED,
+    TOGETHER,
+    CompositionOrder,
+    both,
+    compose,
+    draw_pairs,
+)
 
 torch.set_num_threads(1)
 
@@ -44,12 +52,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def order(folder: Path, **changes: object) -> Order:
+def order(folder: Path, **changes: object) -> CompositionOrder:
     given: dict[str, object] = {
         "manifest": str(folder / "manifest.yaml"), "collection": folder / "run/collection", "pairs": 1, "pictures": 2,
         "output": folder, "cache": folder / "cache", "teachers": True,
     }  # fmt: skip
-    return Order(**(given | changes))  # type: ignore[arg-type]
+    return CompositionOrder(**(given | changes))  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from cldistill.errors import AdapterFormatError
 from cldistill.protocols import BaseModel, TeacherRequest
 from cldistill.records import EffectInfo
 from cldistill.weights import LoraWeights
-from cldistill_plugins.teachers.lora_file import LoraFile, LoraFileSettings, describe_lora_file
+from cldistill_plugins.collectionlora.lora_file import LoraFile, LoraFileSettings, describe_lora_file
 
 
 @dataclass

@@ -16,7 +16,7 @@ from cldistill_plugins.evaluation.fingerprints import Fingerprints
 from cldistill_plugins.evaluation.metrics import BuiltMetric
 from cldistill_plugins.evaluation.picture_store import SUFFIX, PictureStore, place
 from cldistill_plugins.evaluation.pictures import Outputs
-from cldistill_plugins.evaluation.request import Request
+from cldistill_plugins.evaluation.request import EvaluationRequest
 
 SOURCE, TRUTH = "source", "truth"
 
@@ -45,7 +45,7 @@ def place_sources(folder: Path, outputs: Outputs, items: Mapping[str, Sequence[I
 
 
 def place_truths(
-    folder: Path, request: Request, metrics: Sequence[BuiltMetric], store: PictureStore, stages: Stages
+    folder: Path, request: EvaluationRequest, metrics: Sequence[BuiltMetric], store: PictureStore, stages: Stages
 ) -> None:
     """Let one true output of every effect lie at ``FOLDER/truth/<effect>/<picture>.webp``, where a metric knows it."""
     knowing = [built for built in metrics if built.truth is not None]
