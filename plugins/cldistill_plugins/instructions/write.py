@@ -16,12 +16,12 @@ from typing import Any
 
 from cldistill.data.items import list_pictures
 from cldistill.errors import DataError, EndpointError
-from cldistill.progress.parallel import in_parallel
 from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.progress.stages import Stages
 from cldistill.protocols import InstructionMaker
 from cldistill.records import CATEGORIES, InstructionRequest
 from cldistill.storage.files import atomic_write_text, sha256_file
+from cldistill_plugins.endpoint.api import in_parallel
 
 JOURNAL = ".journal"
 """Suffix of the file, beside the output, that takes each line as soon as it is made."""
