@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from cldistill.errors import nearest
+from cldistill.errors import OptionsError, nearest
 from cldistill.manifest.checked import STUDENT, CheckedLoss, CheckedManifest, Part
 from cldistill.manifest.messages import show
 from cldistill.manifest.models import Sampler
-from cldistill.records import GENERAL
+from cldistill.records import GENERAL, find_block
 
 
 def mutual_problems(checked: CheckedManifest, *, measuring: bool = False) -> list[str]:
@@ -98,6 +98,7 @@ def _loss(checked: CheckedManifest, index: int, term: CheckedLoss) -> Iterator[s
         elif term.from_step < manifest.slots[other].from_step:
             start = manifest.slots[other].from_step
             yield f"{where}: {name} calls the slot {other!r} from step {term.from_step}, but it starts at {start}"
+    yield from _features(checked, where, term)
     yield from _stream_names(checked, index, term)
     yield from _mixed_streams(checked, index, term)
     yield from _low_steps(checked, index, term)
@@ -112,6 +113,21 @@ def _loss(checked: CheckedManifest, index: int, term: CheckedLoss) -> Iterator[s
     if term.from_step >= manifest.train.generator_steps:
         place = file.where("losses", index, "from_step")
         yield f"{place}: the run ends at step {manifest.train.generator_steps}, before this begins ({term.from_step})"
+
+
+def _features(checked: CheckedManifest, where: str, loss: CheckedLoss) -> Iterator[str]:
+    """A loss may ask for features of certain blocks, and for the module of another loss."""
+    for at in loss.loss.needs.features:
+        try:
+            find_block(checked.description.blocks, at)
+        except OptionsError as error:
+            yield f"{where}: {loss.loss.name} asks {checked.base.name} for features ({show(at)}): {error}"
+    owners = [other.name for other in checked.losses if other.loss.needs.parameters]
+    for other in sorted(loss.loss.needs.modules - set(owners)):
+        yield (
+            f"{where}: {loss.loss.name} calls the module of the loss {other!r}, which the manifest does not have"
+            + nearest(other, owners)
+        )
 
 
 def _only_pairs(checked: CheckedManifest) -> bool:
