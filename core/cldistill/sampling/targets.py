@@ -67,7 +67,7 @@ class TeacherSampler:
             return euler(predict, self.schedule.sigmas(self.device), noise)
 
     def _noise(self, examples: Sequence[Example]) -> Noise:
-        """Noise of every step by the item's key, as `cldistill.samples.Studio` draws it for the student."""
+        """Noise of every step by the item's key, as `cldistill.samples.RunSampler` draws it for the student."""
 
         def draw(step: int) -> Tensor:
             keys = [("noise", example.item.key, step) for example in examples]

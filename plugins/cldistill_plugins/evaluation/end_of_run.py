@@ -20,7 +20,7 @@ from cldistill.progress.stages import Stages
 from cldistill.records import FLOOR, GENERAL, MetricValues
 from cldistill.samples import (
     PICTURES_OF_RESULT,
-    Studio,
+    RunSampler,
     System,
     general_rows,
     held_out_rows,
@@ -94,7 +94,7 @@ def evaluate(run: Run, encoder: Encoder, plan: EvaluationPlan, cache: Path, stag
     """Let every system edit the held-out pictures, and every metric measure what came out."""
     rows = evaluation_rows(run, plan)
     systems = systems_of(run, plan.teacher_steps)
-    studio, student = Studio(run, encoder), slot_digest(run.slots, STUDENT)
+    studio, student = RunSampler(run, encoder), slot_digest(run.slots, STUDENT)
     jobs = [
         Job(system.name, pool, rows[pool], partial(studio.way, system, pool, student))
         for system in systems
@@ -179,7 +179,7 @@ def mean_over(effects: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 def result_picture(run: Run, plan: EvaluationPlan, encoder: Encoder, path: Path) -> Path:
     """Draw the run's picture: each effect by its own teacher and by the one student, on two held-out pictures."""
-    studio = Studio(run, encoder)
+    studio = RunSampler(run, encoder)
     _, teacher, _, student = systems_of(run, plan.teacher_steps)
     pictures = list_pictures(plan.images)
     rows = []

@@ -31,7 +31,7 @@ TEXTURES: dict[Split, tuple[str, ...]] = {"train": ("grass.png", "gravel.png"), 
 
 
 @dataclass(frozen=True, slots=True)
-class Studio:
+class RunSampler:
     """What one split composes its pictures from."""
 
     split: Split
@@ -56,7 +56,7 @@ class Studio:
         return make(rng, self.textures if make is _textured else self.photos)
 
 
-def open_studio(sprites: list[Sprite], split: Split) -> Studio:
+def open_studio(sprites: list[Sprite], split: Split) -> RunSampler:
     """The studio of a split: its share of the sprites, and its photos from the scikit-image wheel."""
     import skimage
 
@@ -65,7 +65,7 @@ def open_studio(sprites: list[Sprite], split: Split) -> Studio:
         [Image.open(data / name).convert("RGB") for name in names[split]] for names in (PHOTOS, TEXTURES)
     )
     wanted = [sprite for sprite in sprites if is_held_out(sprite.code) == (split == "held-out")]
-    return Studio(split, wanted, photos, textures)
+    return RunSampler(split, wanted, photos, textures)
 
 
 def _colour(rng: np.random.Generator) -> NDArray[np.float64]:
