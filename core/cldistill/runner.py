@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a run ended."""
+    """The end of a run, at its last step or before: `execute` returns it."""
 
     step: int
     finished: bool

@@ -56,7 +56,7 @@ class RunSampler:
 
     @property
     def painter(self) -> Painter:
-        """What makes pictures with any adapters of the run's base."""
+        """The maker of the pictures, whatever the adapters."""
         return Painter(self.run.base, self.run.slots, self.encoder, str(self.run.accelerator.device), self.seed)
 
     def pictures(self, system: System, rows: Sequence[Row]) -> list[Image]:

@@ -1,4 +1,4 @@
-"""What a run costs, counted before anything is loaded: backbone calls per cycle, adapter sizes, memory and disk.
+"""The costs of a run, counted before anything is loaded: backbone calls per cycle, adapter sizes, memory and disk.
 
 Counts of calls and parameters are exact in expectation.  Memory of activations and size of the cache are estimates, and
 are marked as such.
@@ -13,7 +13,7 @@ from cldistill.manifest.checked import STUDENT, CheckedLoss, CheckedManifest
 from cldistill.records import BaseDescription
 
 CHECKPOINT_COST = 3
-"""A graded call in units of a plain one: forward, recomputed forward, and a backward counted as one (method.md)."""
+"""A graded call in units of a plain one: forward, recomputed forward, and a backward counted as one."""
 TRAINED_BYTES = 16
 """Per parameter of a slot, all fp32: weight, gradient, and Adam's two moments."""
 SAVED_BYTES = 12
@@ -131,9 +131,8 @@ def _update(checked: CheckedManifest, active: list[CheckedLoss]) -> float:
 
 def teacher_rank(checked: CheckedManifest) -> int:
     """Return the rank that the teacher slot must hold; the student's where no teacher file could be read."""
-    ranks = [rank for rank in checked.teacher_ranks.values()]
     wanted = any(part is not None and (part.needs.adapter or part.needs.rank) for part in checked.teachers.values())
-    return max(ranks, default=checked.manifest.slots[STUDENT].rank if wanted else 0)
+    return max(checked.teacher_ranks.values(), default=checked.manifest.slots[STUDENT].rank if wanted else 0)
 
 
 def memory(checked: CheckedManifest) -> tuple[tuple[Amount, ...], tuple[Amount, ...]]:
