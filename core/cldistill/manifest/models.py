@@ -276,7 +276,7 @@ class Evaluate(ManifestPart):
     """Use only so many of them, spread evenly over the file; by default all."""
     metrics: tuple[PartRef, ...] = ()
     systems: Annotated[tuple[EvaluatedSystem, ...], AfterValidator(_distinct)] = ()
-    """The systems that ``cldistill eval`` compares; by default the bare base, the teachers at their own and at the student's steps,
+    """Compared by ``cldistill eval``; by default the bare base, the teachers at their own and at the student's steps,
     and the student.  A run measures those at its end in any case."""
     compare: tuple[tuple[SystemName, SystemName], ...] = ()
     """Pairs of systems whose paired difference ``cldistill eval`` reports."""
