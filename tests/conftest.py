@@ -5,8 +5,12 @@ The fakes are torch-free, as in real plugins; a manifest folder uses all of them
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +43,91 @@ from cldistill.plugins import LoadedPlugin, Owner, PluginSet
 from cldistill.records import GENERAL, BaseDescription, EffectInfo, Prompts
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+SHARING = ("tests/browser", "tests/plugins/incremental/add")
+"""Folders whose files share something that takes seconds to make: a Chromium, a finished run."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give a file, or a folder of `SHARING`, to one worker, so that nothing is made twice; those with slow tests come first."""
+    root = Path(__file__).parents[1]
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        file = item.path.relative_to(root).as_posix()
+        group = next((folder for folder in SHARING if file.startswith(f"{folder}/")), file)
+        item.add_marker(pytest.mark.xdist_group(group))
+        groups.setdefault(group, []).append(item)
+    slow = {name: sum(item.get_closest_marker("slow") is not None for item in found) for name, found in groups.items()}
+    items[:] = [item for name in sorted(groups, key=lambda name: -slow[name]) for item in groups[name]]
+
+
+class Started:
+    """A command under way in a fork; what `subprocess.Popen` would be."""
+
+    def __init__(self, log: Path, arguments: Sequence[str]) -> None:
+        self.log = log
+        self.arguments = arguments
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+        path = Path(f"{self.log}.status")
+        if self.returncode is None and path.is_file():
+            self.returncode = int(path.read_text())
+        return self.returncode
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        """Wait for its end and return what it said."""
+        while self.poll() is None:
+            time.sleep(0.01)
+        out, err = (Path(f"{self.log}.{ending}").read_text() for ending in ("out", "err"))
+        return subprocess.CompletedProcess(self.arguments, self.poll() or 0, out, err)
+
+
+class Interpreter:
+    """Runs Python commands in processes of their own that have imported torch already: see `forkserver.py`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+        command = [sys.executable, str(Path(__file__).with_name("forkserver.py"))]
+        self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.server.stdout is not None
+        assert self.server.stdout.readline() == "ready\n"
+
+    def start(
+        self, *arguments: str | Path, environment: Mapping[str, str] | None = None, folder: Path | None = None,
+        seconds: int = 600,
+    ) -> Started:  # fmt: skip
+        """Start ``python ARGUMENTS``; it is killed after ``seconds``."""
+        self.count += 1
+        words, log = [str(word) for word in arguments], self.folder / str(self.count)
+        request = {
+            "arguments": words, "environment": dict(os.environ if environment is None else environment),
+            "folder": str(folder or Path.cwd()), "log": str(log), "seconds": seconds,
+        }  # fmt: skip
+        assert self.server.stdin is not None
+        self.server.stdin.write(json.dumps(request) + "\n")
+        self.server.stdin.flush()
+        return Started(log, words)
+
+    def run(self, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run ``python ARGUMENTS`` to its end."""
+        return self.start(*arguments, **options).wait()
+
+
+@pytest.fixture(scope="session")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
+    """Python for commands that must be processes of their own, without the seconds of importing torch."""
+    made = Interpreter(tmp_path_factory.mktemp("commands"))
+    try:
+        yield made
+    finally:
+        assert made.server.stdin is not None
+        made.server.stdin.close()
+        made.server.wait()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from typing import cast
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
-from cldistill.adapters.files import fit, load_adapter, read_header
+from cldistill.adapters.files import fit, load_adapter
+from cldistill.adapters.header import read_header
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
@@ -32,6 +33,7 @@ from cldistill.protocols import BaseModel, PromptIsolator, TeacherSource
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
 from cldistill.samples import later_rows
+from cldistill.sampling.generator import ImageGenerator
 from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
@@ -125,9 +127,9 @@ def load_base(
         advance(1)
     slots = AdapterSlots(base.backbone)
     schedule = Schedule((checked.manifest.targets or Targets()).steps, teacher_shift(checked))
-    random = KeyedRandom(context.seed, accelerator.process_index, context.device).child("targets")
-    sampler = TeacherSampler(base, slots, schedule, random, context.device)
     encoder = Encoder(base, TensorCache(context.cache / "encodings"))
+    generator = ImageGenerator(base, slots, encoder, context.device, context.seed, "targets")
+    sampler = TeacherSampler(generator, schedule)
     return Preparation(base, slots, encoder, sampler, accelerator, context, stages, stop)
 
 

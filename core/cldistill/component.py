@@ -1,4 +1,4 @@
-"""What a plugin registers: a name, typed settings, a torch-free description and a builder.
+"""A component, as a plugin registers it: a name, typed settings, a torch-free description and a builder.
 
 ``describe`` runs in ``cldistill check`` and ``plan``: it must not import torch.  ``build`` runs once, when the run is
 assembled, and may import anything.  The typed constructors at the end (`loss_term`, `base_model`, ...) tie ``build``'s
@@ -85,7 +85,7 @@ class Forwards:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a part needs of the others, and offers them."""
+    """The demands of a part on the others, and its offers to them, as its ``describe`` returns them."""
 
     slot: str | None = None
     """Loss term: the slot that it trains unless the manifest says otherwise."""
@@ -110,6 +110,8 @@ class Needs:
     """Teacher source: rank of the adapter that it will make."""
     packages: tuple[str, ...] = ()
     """Importable packages that it needs beyond cldistill's own, e.g. ``("tensorboard",)``."""
+    install: str | None = None
+    """The command that installs ``packages``, e.g. ``pip install "cldistill[tensorboard]"``."""
     mixed: Mapping[str, int | None] = field(default_factory=dict)
     """Router: streams whose batches mix several pools, which no teacher can teach -> the generator step at which each
     ends (None: never).  A loss that asks the teacher must keep out of them."""
@@ -131,7 +133,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What every builder may know; grows by fields, never by position."""
+    """The surroundings of a run that every builder may know; grows by fields, never by position."""
 
     root: Path
     """Folder of the manifest."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PluginHooks:
-    """What a plugin module may implement."""
+    """The hooks that a plugin module may implement, each called once, when the plugins are discovered."""
 
     @hookspec
     def register_base_models(self) -> Sequence[Component[Any, protocols.BaseModel]]:  # type: ignore[empty-body]
@@ -64,7 +64,7 @@ class PluginHooks:
 
 
 class RunHooks:
-    """What an observer may implement: called on the main process only, results are ignored."""
+    """The hooks that an observer may implement: called on the main process only, results are ignored."""
 
     @hookspec
     def run_started(self, run: Run, start_step: int) -> None:

@@ -12,11 +12,11 @@ from cldistill.data.dataset import Dataset, Example
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import pairs_of
 from cldistill.data.teachers import TeacherBank
-from cldistill.progress.signals import heed, never
+from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel, TeacherRequest
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
-from cldistill.sampling.targets import TeacherSampler, sample_missing, target_key, with_target
+from cldistill.sampling.targets import TeacherSampler
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -90,7 +90,7 @@ def encode(
     encoder, accelerator = preparation.encoder, preparation.accelerator
     with preparation.stages.stage("encoding pictures and prompts", len(rows)) as advance:
         for index, (item, prompts) in enumerate(rows):
-            heed(preparation.stop, "encoding pictures and prompts")
+            raise_if_stopped(preparation.stop, "encoding pictures and prompts")
             if index % accelerator.num_processes == accelerator.process_index:
                 encoder.encode(item, prompts)
                 if pair_targets and item.target is not None and index < len(trained):
@@ -109,11 +109,10 @@ def _with_samples(
     """Sample the pool's teacher on every source (the bare base in the general pool), each rank its share."""
     state = None if pool == GENERAL else bank.state(pool)
     digest = "base" if state is None else state.digest
-    encoder, sampler, accelerator = preparation.encoder, preparation.sampler, preparation.accelerator
-    work = [(example, target_key(encoder, sampler, example, prompts[example.item], digest)) for example in examples]
+    sampler, accelerator = preparation.sampler, preparation.accelerator
+    work = [(example, sampler.key(example, prompts[example.item], digest)) for example in examples]
     mine = work[accelerator.process_index :: accelerator.num_processes]
-    preparation.slots.mount(state)
     with preparation.stages.stage(f"sampling targets: {pool}", len(mine)) as advance:
-        sample_missing(encoder, sampler, mine, "teacher", advance, preparation.stop)
+        sampler.sample_missing(mine, state, advance, preparation.stop)
     accelerator.wait_for_everyone()
-    return [with_target(encoder, example, key) for example, key in work]
+    return [sampler.with_target(example, key) for example, key in work]

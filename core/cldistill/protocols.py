@@ -41,7 +41,7 @@ GuidanceMode = Literal["standard", "rescaled"]
 
 
 class Keyed(Protocol):
-    """Counter-based randomness: every draw is a function of its key alone (adapters.md), never of what ran before."""
+    """Counter-based randomness: every draw is a function of its key alone, never of what ran before."""
 
     def generator(self, *key: str | int, per_rank: bool = False) -> Generator:
         """Return a CPU generator for ``key``; with ``per_rank`` the rank is part of the key."""
@@ -134,7 +134,7 @@ class BaseModel(Protocol):
 
 
 class TeacherSource(Protocol):
-    """Where one effect's teacher comes from."""
+    """The source of one effect's teacher, named by the effect in the manifest."""
 
     def adapter(self, request: TeacherRequest) -> AdapterState | None:
         """Return the frozen adapter of the effect, or None where the bare base is its own teacher."""
@@ -206,7 +206,7 @@ class UpdateContext(Protocol):
 
     @property
     def device(self) -> str:
-        """Where the update's tensors live."""
+        """The device of the update's tensors."""
 
     def student(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Velocity of the student slot on the student's prompt; with grad if the term trains ``student``."""
@@ -335,7 +335,10 @@ class Grouper(Protocol):
 
 
 class GroupingRequest(Protocol):
-    """What a grouper may use.  Only ``run`` and ``update`` cost anything: they load the base, at their first call."""
+    """The request to split a bank, handed to a grouper by ``cldistill group``.
+
+    Only ``run`` and ``update`` cost anything: they load the base, at their first call.
+    """
 
     @property
     def effects(self) -> Sequence[EffectInfo]:
@@ -343,7 +346,7 @@ class GroupingRequest(Protocol):
 
     @property
     def groups(self) -> int:
-        """How many groups are wanted: at least 1, at most as many as there are effects."""
+        """The number of groups wanted: at least 1, at most as many as there are effects."""
 
     def run(self) -> Run:
         """Return a run of the manifest for measuring: slot ``student``, pairs encoded, the after-pictures as targets."""
@@ -360,7 +363,7 @@ class InstructionMaker(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """How many instructions may be asked for at the same time, each in a thread of its own."""
+        """The number of instructions that may be asked for at the same time, each in a thread of its own."""
 
     @property
     def identity(self) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Tensors = Mapping[str, "Tensor"]
-"""What a base encodes a picture or a prompt to: named tensors that only the base understands and the cache can store."""
+"""A picture or prompt as a base encodes it: named tensors that only the base understands and the cache can store."""
 
 GENERAL = "general"
 """Name of the pool, and of the stream, of unlabelled pictures with general instructions."""
@@ -33,7 +33,7 @@ FAILURE = "failure"
 UNTRIGGERED = "untriggered"
 WRONG_TRIGGER = "wrong-trigger"
 PROBES = (UNTRIGGERED, WRONG_TRIGGER)
-"""What a metric may ask for beyond the effects themselves (`cldistill.component.Needs.probes`): the effect's caption
+"""Pools that a metric may ask for beside the effects (`cldistill.component.Needs.probes`): the effect's caption
 without its trigger word, and a trigger that nobody knows before a caption that asks for nothing."""
 
 
@@ -55,7 +55,7 @@ class EffectInfo:
 
 
 CATEGORIES = ("add", "remove", "adjust", "style")
-"""What general instructions ask for (paper, implementation details): add or remove something, adjust the look, restyle."""
+"""Kinds of general instructions (paper, implementation details): add or remove something, adjust the look, restyle."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class InstructionRequest:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What each network is told for one item (AOP, paper section 3.2). ``trigger`` is ``""`` in the general stream."""
+    """The prompts of one item, one a network (AOP, paper section 3.2); ``trigger`` is ``""`` in the general stream."""
 
     student: str
     teacher: str
@@ -94,7 +94,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Route:
-    """Where one update takes its batch from: drawn once, the same on every rank.
+    """The pools from which one update takes its batch: drawn by the stream router, the same on every rank.
 
     ``pools`` maps a pool (an effect's name or ``general``) to the chance that an item comes from it.  With one pool the
     teacher of that pool is mounted (none for ``general``: the bare base); with several, the batch is mixed and has no teacher.
@@ -117,7 +117,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a network is conditioned on: the collated source picture(s) and one collated prompt, both with a batch axis."""
+    """The inputs of a network beside the latent: the collated source picture(s) and one collated prompt, with a batch axis."""
 
     source: Tensors
     prompt: Tensors
@@ -156,7 +156,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class LossOutput:
-    """What a loss term returns: a scalar with grad, and plain numbers for the log."""
+    """The result of a loss term: a scalar with grad, and plain numbers for the log."""
 
     loss: Tensor
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -164,7 +164,7 @@ class LossOutput:
 
 @dataclass(frozen=True)
 class Column:
-    """How a report shows one of a metric's figures (an optional ``columns`` of a metric: name -> `Column`)."""
+    """The heading of one of a metric's figures in a report (an optional ``columns`` of a metric: name -> `Column`)."""
 
     title: str
     better: Literal["lower", "higher"] | None = None
@@ -183,7 +183,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class MetricValues:
-    """What a metric found: one value per picture under each name, and figures of the whole set.
+    """The result of a metric: one value per picture under each name, and figures of the whole set.
 
     A value that could not be found for a picture (a judge refused) is ``nan``: it counts nowhere and is ``null`` in the report.
     """
@@ -206,7 +206,7 @@ class Grouping:
     interference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Effect -> another effect -> how much the two disturb each other in one LoRA: more is worse."""
     measured: str = ""
-    """What the interference is and how it was measured, for people."""
+    """The meaning of the interference and its measurement, for people."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """Figures of the measurement and of the split, such as its reliability."""
 
@@ -241,7 +241,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class BaseDescription:
-    """What a base model says of itself from its config alone."""
+    """The figures of a base model that ``check`` and ``plan`` need, read from its config alone."""
 
     parameters: int
     """Parameters of the backbone."""
@@ -261,3 +261,6 @@ class BaseDescription:
     """Teacher guidance in the losses: 1 costs one call, anything else two."""
     tokenizer: Path | None = None
     """A ``tokenizer.json`` by which ``check`` can see that triggers stay distinct, if there is one on disk."""
+    idle: tuple[str, ...] = ()
+    """Targets whose adapter cannot change a prediction (a last block's text output): adapted all the same where files for
+    the family hold them."""

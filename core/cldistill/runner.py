@@ -1,4 +1,4 @@
-"""A run from a checked manifest to its collection: assembled, trained, exported, measured, shown (``cldistill run``)."""
+"""The course of ``cldistill run``: assemble, train, export, measure, show."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a run, at its last step or before: `execute` returns it."""
+    """The end of a run: its step, and its collection and report where it finished."""
 
     step: int
     finished: bool
@@ -98,7 +98,7 @@ def _execute(
     if not run.is_main:
         return Outcome(step, finished=True)
     stop.promise = OUTSIDE_LOOP
-    return finish(run, checked, console, StoppableStages(stages, lambda: bool(stop)), started)
+    return finish(run, checked, console, command, StoppableStages(stages, lambda: bool(stop)), started)
 
 
 def is_main() -> bool:
@@ -129,7 +129,9 @@ def automatic_observers(checked: CheckedManifest, context: BuildContext) -> list
     return [part.build(part.settings(), context) for part in parts if part.name not in named]
 
 
-def finish(run: Run, checked: CheckedManifest, console: Console, stages: Stages, started: float) -> Outcome:
+def finish(
+    run: Run, checked: CheckedManifest, console: Console, command: str, stages: Stages, started: float
+) -> Outcome:
     """Export the collection, let the observers measure it, and print where everything lies."""
     weights, kind = final_weights(run, STUDENT)
     run.slots.load(STUDENT, weights)
@@ -137,23 +139,21 @@ def finish(run: Run, checked: CheckedManifest, console: Console, stages: Stages,
         collection = export_run(run, checked, weights, kind)
         advance(1)
     preparation = replace(prepared(run), stages=stages)
-    exported = ExportedRun(checked, preparation, collection, console, {}, [])
+    exported = ExportedRun(checked, preparation, collection, console, command, {}, [])
     Observers(run).run_exported(exported)
     path = run.output / "report.json"
-    atomic_write_text(path, json.dumps({**exported.report, "run": run_figures(run, started)}, indent=2) + "\n")
+    atomic_write_text(path, json.dumps({**exported.report, "run": run_figures(run, started)}, indent=1) + "\n")
     say_where(console, run, exported, path)
     return Outcome(run.total_steps, True, collection, path)
 
 
 def export_run(run: Run, checked: CheckedManifest, weights: Mapping[str, Any], kind: str) -> Path:
     """Write ``OUT/collection``."""
-    config = run.slot_config(STUDENT)
-    encoder = prepared(run).encoder
-    probe = fixed_probe(run.base, run.prompts[run.effects[0].name].student, encoder.cache)
+    probe = fixed_probe(run.base, run.prompts[run.effects[0].name].student, prepared(run).encoder.cache)
     run.base.drop_encoders()  # they came back only if the cache was emptied meanwhile
     return export_collection(
         run.output / "collection", base=run.base, slots=run.slots, slot=STUDENT, weights=weights,
-        rank=config.rank, alpha=config.alpha, weights_kind=kind, effects=run.effects, prompts=run.prompts,
+        weights_kind=kind, effects=run.effects, prompts=run.prompts,
         schedule=run.schedule, title=run.name, resolved_manifest=resolved_text(checked, portable=True),
         base_part=(checked.base.name, checked.base.settings.model_dump(mode="json")),
         teacher_digests={e.name: run.teachers.digest(e.name) or "base" for e in run.effects}, probe=probe,

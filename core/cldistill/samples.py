@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,8 @@ from cldistill.data.items import evenly, general_items, list_pictures, open_pict
 from cldistill.manifest.models import Evaluate, Manifest
 from cldistill.markers import hookimpl
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts, StepResult
-from cldistill.sampling.generator import Painter, Row, Way
-from cldistill.sampling.grids import Row as GridRow
-from cldistill.sampling.grids import save_grid
+from cldistill.sampling.generator import ImageGenerator, Row, SamplingConfig
+from cldistill.sampling.grids import GridRow, save_grid
 from cldistill.schedule import Schedule
 from cldistill.training.run import Run
 from cldistill.training.update import STUDENT, TEACHER
@@ -55,29 +54,26 @@ class RunSampler:
     seed: int = 1
 
     @property
-    def painter(self) -> Painter:
-        """The maker of the pictures, whatever the adapters."""
-        return Painter(self.run.base, self.run.slots, self.encoder, str(self.run.accelerator.device), self.seed)
+    def generator(self) -> ImageGenerator:
+        """Return the generator that does the work."""
+        return ImageGenerator(self.run.base, self.run.slots, self.encoder, str(self.run.accelerator.device), self.seed)
 
     def pictures(self, system: System, rows: Sequence[Row]) -> list[Image]:
         """Return one picture per item; items of one pool, so that one teacher serves them all."""
         self.encoder.ensure(rows)
         pictures: dict[int, Image] = {}
-        for batch in self.painter.paint(self.way(system, rows[0][0].pool), rows):
+        for batch in self.generator.pictures(self.config(system, rows[0][0].pool), rows):
             pictures |= batch
         return [pictures[index] for index in range(len(rows))]
 
-    def way(self, system: System, pool: str, digest: str = "") -> Way:
+    def config(self, system: System, pool: str, digest: str = "") -> SamplingConfig:
         """Return how a system edits a pool; ``digest``: of its trained slot, where keys of caches are made of it."""
         if system.few_step:
-            return Way(self.run.schedule, True, "student", slot=system.slot, slot_digest=digest)
+            return SamplingConfig(self.run.schedule, True, "student", slot=system.slot, slot_digest=digest)
         guided = 1 if self.run.base.target_guidance_scale == 1.0 else 2
         schedule = Schedule(system.evaluations // guided, self.run.teacher_shift or self.run.schedule.shift)
         state = self.run.teachers.state(pool) if system.slot == TEACHER and pool != GENERAL else None
-        way = Way(schedule, False, adapters=() if state is None else (state,))
-        if state is not None and state.few_step is not None:  # a frozen collection teaches by its own few steps
-            return replace(way, schedule=state.few_step, few_step=True)
-        return way
+        return SamplingConfig.of_teacher(state, schedule)
 
 
 Rows = list[tuple[Item, Prompts]]

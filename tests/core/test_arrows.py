@@ -39,7 +39,7 @@ TOP_FILES = 20
 LINES = 10_000
 TORCH_FREE = (
     "errors", "records", "protocols", "component", "markers", "hookspecs", "plugins", "catalogue", "weights", "manifest",
-    "plan", "progress", "cli", "collection.folder", "collection.index", "adapters.header",
+    "plan", "progress", "cli", "collection.index", "adapters.header",
 )  # fmt: skip
 """Modules, and packages with all that is in them, which load no torch: `check`, `plan` and ``--help`` answer at once."""
 PUBLIC = (
@@ -47,7 +47,7 @@ PUBLIC = (
     "precision", "prepare", "assemble", "samples", "runner", "data", "endpoint", "metrics", "progress", "storage",
     "adapters.files", "adapters.header", "adapters.inject", "adapters.save", "adapters.slots",
     "cli.launch", "cli.options", "cli.run",
-    "collection.card", "collection.collection", "collection.folder", "collection.index", "collection.split",
+    "collection.card", "collection.collection", "collection.index",
     "manifest.check", "manifest.checked", "manifest.evaluate", "manifest.load", "manifest.messages", "manifest.models",
     "manifest.prompts", "manifest.resolved", "manifest.yaml",
     "plan.costs", "sampling.generator", "sampling.grids", "sampling.targets",

@@ -20,7 +20,6 @@ from cldistill.prepare import Preparation, item_prompts
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Item, Prompts, Route
 from cldistill.samples import RunSampler, systems_of
-from cldistill.sampling.targets import target_key
 from cldistill.testing import catalogue_with, picture, run_manifest
 from cldistill.testing.pictures import write_general, write_pictures
 from cldistill.testing.runs import tiny_manifest
@@ -179,7 +178,7 @@ def test_the_key_of_a_target_has_all_that_it_depends_on(tmp_path: Path) -> None:
     example = run.dataset.pools["invert"][0]
 
     def key(prompts: Prompts, **sampler: Any) -> str:
-        return target_key(shop.encoder, replace(shop.sampler, **sampler), example, prompts, "digest")
+        return replace(shop.sampler, **sampler).key(example, prompts, "digest")
 
     plain, other = Prompts("s", "t", "blurry"), Prompts("s", "t", "ugly")
     assert key(plain) == key(other) == key(replace(plain, student="x"))

@@ -1,12 +1,10 @@
-"""What an adapter file is, read from its header alone: no torch, no numpy, a few milliseconds for gigabytes.
+"""An adapter file without its weights, read from its header alone: no torch, no numpy, a few milliseconds for gigabytes.
 
-A safetensors file is 8 bytes of length (little endian), so much JSON (tensor -> dtype, shape, byte range), then data.
 Only the alphas, scalars of 2 to 8 bytes, are read from the data.
 """
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,11 +12,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from cldistill.adapters.header_alpha import Alphas
-from cldistill.adapters.keys import Key, parse_key, prefix_of, refused_kind, shorten
+from cldistill.adapters.keys import AdapterKey, parse_key, prefix_of, refused_kind, shorten
 from cldistill.errors import AdapterFormatError
 from cldistill.storage.files import file_digest
+from cldistill.storage.headers import NoHeaderError, TensorsHeader, read_tensors_header
 
-MAX_HEADER_BYTES = 100_000_000
 NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """File names that stand for an adapter folder: diffusers' and peft's."""
 
@@ -54,7 +52,7 @@ class AdapterHeader:
 
     path: Path
     format: str
-    """Key format in words, e.g. ``transformer.*.lora_A/B``."""
+    """AdapterKey format in words, e.g. ``transformer.*.lora_A/B``."""
     modules: Mapping[str, ModuleHeader]
     """Module name without prefixes (flattened names stay flattened until fitted to a base) -> shapes."""
     metadata: Mapping[str, str]
@@ -100,14 +98,14 @@ def read_header(path: Path) -> AdapterHeader:
     """
     file = find_file(Path(path))
     with file.open("rb") as stream:
-        entries, metadata, start = _read_json(file, stream)
-        groups, keys = _group(file, entries)
+        header = _read(file, stream)
+        groups, keys = _group(file, header.tensors)
         scalars = {
-            module: _scalar(file, stream, start, entries[parts["alpha"]])
+            module: _scalar(file, stream, header.start, header.tensors[parts["alpha"]])
             for module, parts in groups.items()
             if "alpha" in parts
         }
-    alphas = Alphas.read(file, metadata)
+    alphas = Alphas.read(file, header.metadata)
     modules: dict[str, ModuleHeader] = {}
     for raw, parts in groups.items():
         name = shorten(raw)
@@ -115,11 +113,11 @@ def read_header(path: Path) -> AdapterHeader:
             raise AdapterFormatError(
                 f"{file}: module {name!r} appears twice, as {modules[name].raw!r} and as {raw!r}; save it once"
             )
-        modules[name] = _module(file, raw, parts, entries, scalars.get(raw), alphas)
-    return AdapterHeader(file, describe_format(groups, keys), modules, metadata)
+        modules[name] = _module(file, raw, parts, header.tensors, scalars.get(raw), alphas)
+    return AdapterHeader(file, describe_format(groups, keys), modules, header.metadata)
 
 
-def describe_format(modules: Iterable[str], keys: Iterable[Key]) -> str:
+def describe_format(modules: Iterable[str], keys: Iterable[AdapterKey]) -> str:
     """Put the key format in words: prefixes, spelling, and whether alphas are tensors."""
     keys = list(keys)
     prefixes = sorted({prefix_of(module) or "(bare) " for module in modules})
@@ -129,36 +127,23 @@ def describe_format(modules: Iterable[str], keys: Iterable[Key]) -> str:
     return f"{', '.join(prefixes)}*.{', '.join(spelled)}{', '.join(adapters)}{alpha}"
 
 
-def _read_json(file: Path, stream: BinaryIO) -> tuple[dict[str, dict[str, Any]], dict[str, str], int]:
-    """Return the tensors' entries, the metadata, and where the data starts."""
+def _read(file: Path, stream: BinaryIO) -> TensorsHeader:
+    """Read the header, and see that the file is as long as it says."""
     problem = f"{file}: not a safetensors file, or a damaged one"
-    head = stream.read(8)
-    size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-    if not 2 <= size <= MAX_HEADER_BYTES:
-        raise AdapterFormatError(f"{problem}; only .safetensors adapters are read (pickled ones can run code)")
     try:
-        entries = json.loads(stream.read(size))
-        metadata = entries.pop("__metadata__", {})
-        end = max((_entry_end(entry) for entry in entries.values()), default=0)
-    except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+        header = read_tensors_header(stream)
+    except NoHeaderError:
+        raise AdapterFormatError(
+            f"{problem}; only .safetensors adapters are read (pickled ones can run code)"
+        ) from None
+    except ValueError as error:
         raise AdapterFormatError(f"{problem} (its header cannot be read: {error}); download it again") from error
-    if file.stat().st_size < 8 + size + end:
-        raise AdapterFormatError(f"{problem}: {8 + size + end - file.stat().st_size} bytes short; download it again")
-    return entries, metadata, 8 + size
+    if (missing := header.size - file.stat().st_size) > 0:
+        raise AdapterFormatError(f"{problem}: {missing} bytes short; download it again")
+    return header
 
 
-def _entry_end(entry: Mapping[str, Any]) -> int:
-    """Return where a tensor's data ends; raises ValueError or TypeError unless the entry is a whole one."""
-    missing = {"dtype", "shape", "data_offsets"} - entry.keys()
-    if missing:
-        raise ValueError(f"a tensor has no {' and no '.join(sorted(missing))}")
-    begin, end = entry["data_offsets"]
-    if not (isinstance(entry["dtype"], str) and all(type(size) is int for size in (*entry["shape"], begin, end))):
-        raise ValueError(f"a tensor's entry is {entry}")
-    return int(end)
-
-
-def _group(file: Path, entries: Mapping[str, Any]) -> tuple[dict[str, dict[str, str]], list[Key]]:
+def _group(file: Path, entries: Mapping[str, Any]) -> tuple[dict[str, dict[str, str]], list[AdapterKey]]:
     """Sort the keys by module: raw module name -> part -> key."""
     refused = {kind for kind in map(refused_kind, entries) if kind}
     if refused:
@@ -167,7 +152,7 @@ def _group(file: Path, entries: Mapping[str, Any]) -> tuple[dict[str, dict[str, 
             "merge it to a plain LoRA with the tool that trained it, or train a LoRA or LoKr without it"
         )
     groups: dict[str, dict[str, str]] = {}
-    keys: list[Key] = []
+    keys: list[AdapterKey] = []
     for name in entries:
         key = parse_key(name)
         if key is None:

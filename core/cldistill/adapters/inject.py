@@ -23,17 +23,12 @@ _WRAP = "wrap"
 
 def linear_shapes(backbone: nn.Module) -> dict[str, tuple[int, int]]:
     """Return name -> (out_features, in_features) of every linear module, whether adapters are around them or not."""
-    shapes: dict[str, tuple[int, int]] = {}
-    inside: str | None = None
-    for name, module in backbone.named_modules():
-        if inside is not None and name.startswith(inside):
-            continue
-        inside = None
-        if isinstance(module, LoraLayer):
-            inside = f"{name}."
-        if isinstance(module, (nn.Linear, LoraLayer)):
-            shapes[name] = (int(module.out_features), int(module.in_features))
-    return shapes
+    inside = tuple(f"{name}." for name, module in backbone.named_modules() if isinstance(module, LoraLayer))
+    return {
+        name: (int(module.out_features), int(module.in_features))
+        for name, module in backbone.named_modules()
+        if isinstance(module, (nn.Linear, LoraLayer)) and not name.startswith(inside)
+    }
 
 
 class AdapterLayers:
@@ -72,7 +67,7 @@ class AdapterLayers:
             return
         # peft picks the layer class for the module's kind (8-bit, 4-bit, ...); as a string, its targets match exactly.
         config = LoraConfig(r=1, target_modules="|".join(map(re.escape, fresh)), init_lora_weights=False)
-        with _global_random_untouched(), _trainable_untouched(self._backbone):
+        with torch.random.fork_rng(devices=[]), _trainable_untouched(self._backbone):
             inject_adapter_in_model(config, self._backbone, _WRAP)
         for name in fresh:
             layer: Any = self._backbone.get_submodule(name)
@@ -106,12 +101,6 @@ def _linear(weight: torch.Tensor) -> nn.Linear:
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     linear.weight = nn.Parameter(weight)
     return linear
-
-
-@contextmanager
-def _global_random_untouched() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        yield
 
 
 @contextmanager

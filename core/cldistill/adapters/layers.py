@@ -58,33 +58,35 @@ def cover(layer: Any, key: str, weights: LoraWeights | LokrWeights, name: str) -
     def place(tensor: Tensor) -> Tensor:
         return tensor.detach().to(base.device, dtype)
 
+    require_shape(layer, weights, name)
+    inner: nn.Module
+    outer: nn.Module
     if isinstance(weights, LoraWeights):
-        shape = (weights.up.shape[0], weights.down.shape[1])
-        inner: nn.Module = FrozenLinear(place(weights.down))
-        outer: nn.Module = FrozenLinear(place(weights.up))
+        inner, outer = FrozenLinear(place(weights.down)), FrozenLinear(place(weights.up))
     else:
-        shape = (weights.w1.shape[0] * weights.w2.shape[0], weights.w1.shape[1] * weights.w2.shape[1])
         inner, outer = KroneckerLinear(place(weights.w1), place(weights.w2)), nn.Identity()
-    if shape != (layer.out_features, layer.in_features):
-        raise AdapterFormatError(
-            f"module {name!r}: the adapter is {shape[0]} x {shape[1]} (out x in), the base {layer.out_features} x "
-            f"{layer.in_features}; give an adapter that was trained on this base"
-        )
     layer.lora_A[key], layer.lora_B[key], layer.lora_dropout[key] = inner, outer, nn.Identity()
     layer.scaling[key] = weights.scale
     layer.r[key] = weights.rank
     layer.lora_alpha[key] = weights.scale * weights.rank
 
 
-def cover_padded(layer: Any, key: str, rank: int) -> None:
-    """Give a peft layer an empty ``key`` of fixed size, whose tensors `fill` writes: nothing that torch.compile guards
-    (modules, shapes, scale) changes from then on."""
-    base = layer.get_base_layer().weight
-    dtype = base.dtype if base.dtype.is_floating_point else torch.bfloat16
-    layer.lora_A[key] = FrozenLinear(torch.zeros(rank, layer.in_features, dtype=dtype, device=base.device))
-    layer.lora_B[key] = FrozenLinear(torch.zeros(layer.out_features, rank, dtype=dtype, device=base.device))
-    layer.lora_dropout[key] = nn.Identity()
-    layer.scaling[key], layer.r[key], layer.lora_alpha[key] = 1.0, rank, float(rank)
+def require_shape(layer: Any, weights: LoraWeights | LokrWeights, name: str) -> None:
+    """Raise AdapterFormatError unless the weights have the shape of the module."""
+    if weights.shape != (layer.out_features, layer.in_features):
+        raise AdapterFormatError(
+            f"module {name!r}: the adapter is {weights.shape[0]} x {weights.shape[1]} (out x in), the base "
+            f"{layer.out_features} x {layer.in_features}; give an adapter that was trained on this base"
+        )
+
+
+def require_room(layer: Any, rank: int, weights: LoraWeights | LokrWeights, name: str) -> None:
+    """Raise AdapterFormatError unless a padded layer of ``rank`` can hold the weights."""
+    if not isinstance(weights, LoraWeights):
+        raise AdapterFormatError(f"module {name!r}: a padded teacher slot holds LoRA alone, and this is a LoKr")
+    require_shape(layer, weights, name)
+    if weights.rank > rank:
+        raise AdapterFormatError(f"module {name!r}: rank {weights.rank} is more than the padded teacher slot's {rank}")
 
 
 @torch.no_grad()
@@ -96,17 +98,6 @@ def fill(layer: Any, key: str, weights: LoraWeights | None) -> None:
     if weights is not None:
         down[: weights.rank].copy_(weights.down)
         up[:, : weights.rank].copy_(weights.up.float() * weights.scale)
-
-
-def require_room(layer: Any, rank: int, weights: LoraWeights | LokrWeights, name: str) -> None:
-    """Raise AdapterFormatError unless a padded layer can hold the weights."""
-    if not isinstance(weights, LoraWeights):
-        raise AdapterFormatError(f"module {name!r}: a padded teacher slot holds LoRA alone, and this is a LoKr")
-    if (weights.up.shape[0], weights.down.shape[1]) != (layer.out_features, layer.in_features) or weights.rank > rank:
-        raise AdapterFormatError(
-            f"module {name!r}: the adapter is {weights.up.shape[0]} x {weights.down.shape[1]} (out x in) of rank "
-            f"{weights.rank}; the padded teacher slot holds {layer.out_features} x {layer.in_features} up to rank {rank}"
-        )
 
 
 def uncover(layer: Any, key: str) -> None:

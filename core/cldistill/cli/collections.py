@@ -71,8 +71,7 @@ def generate(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default a GPU where there is one.")] = None,
 ) -> None:
     """Edit a picture with one or more effects of a collection."""
-    from cldistill.collection.index import read_index
-    from cldistill.collection.split import routed
+    from cldistill.collection.index import read_index, routed
     from cldistill.data.items import open_picture
 
     # What can be wrong without the model is said before it is loaded.

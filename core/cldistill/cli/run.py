@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cldistill.cli.launch import command_words, start_missing_processes
+from cldistill.cli.launch import command_words, refuse_missing_processes
 from cldistill.cli.options import ManifestArgument, SetOption
 from cldistill.errors import CheckpointError
 from cldistill.manifest.checked import CheckedManifest
@@ -41,7 +41,7 @@ def run(
 
     checked = check_manifest(manifest, overrides or ())
     preview_prompts(checked)
-    start_missing_processes(sys.argv[1:])
+    refuse_missing_processes(sys.argv[1:])
     folder = output or Path("runs") / checked.manifest.name
     if resume is False:
         set_aside(folder)

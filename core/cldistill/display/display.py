@@ -13,22 +13,20 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from cldistill.display.panel import panel, plain_line
-from cldistill.display.statistics import Tally, View
+from cldistill.display.statistics import Statistics
 from cldistill.markers import hookimpl
-from cldistill.progress.live import LiveStages, duration
+from cldistill.progress.live import duration
 from cldistill.records import StepResult
 
 if TYPE_CHECKING:
     from cldistill.training.run import Run
-
-__all__ = ["Display", "LiveStages"]
 
 
 class Display:
     """Observer. ``every``: steps between two plain lines where the console is no terminal (first and last always).
 
     The panel is redrawn by rich's own thread, so that the clock runs during a long step.  That thread only ever reads
-    one immutable `View`: no lock is held that a signal handler, printing in the main thread, could wait for.
+    one snapshot, which nothing changes: no lock is held that a signal handler, printing in the main thread, could wait for.
     """
 
     def __init__(
@@ -37,8 +35,7 @@ class Display:
         self.console = console or Console(highlight=False)
         self.every = every
         self._clock = clock
-        self._tally = Tally(0, 0, clock)
-        self._view = View(0, 0)
+        self._statistics = self._shown = Statistics(0, 0, clock)
         self._started = 0.0
         self._title = ""
         self._subtitle = ""
@@ -47,8 +44,8 @@ class Display:
     @hookimpl
     def run_started(self, run: Run, start_step: int) -> None:
         """Open the panel, or print where the run stands."""
-        self._tally = Tally(run.total_steps, start_step, self._clock)
-        self._view = self._tally.view()
+        self._statistics = Statistics(run.total_steps, start_step, self._clock)
+        self._shown = self._statistics.snapshot()
         self._started = self._clock()
         self._title = f"[bold]cldistill[/] · {escape(run.name)}"
         self._subtitle = f"[dim]{escape(_short(run.output))}[/]"
@@ -62,17 +59,17 @@ class Display:
     @hookimpl
     def step_finished(self, run: Run, result: StepResult) -> None:
         """Take the numbers; in plain mode print them now and then."""
-        first = self._view.losses == ()
-        self._tally.add(result)
-        self._view = self._tally.view()
+        first = not self._statistics.losses
+        self._statistics.add(result)
+        self._shown = self._statistics.snapshot()
         if self._live is None and (first or result.step % self.every == 0 or result.step == run.total_steps):
-            self.console.print(plain_line(self._view, self._clock()), markup=False, soft_wrap=True)
+            self.console.print(plain_line(self._shown, self._clock()), markup=False, soft_wrap=True)
 
     @hookimpl
     def checkpoint_saved(self, run: Run, step: int, path: Path) -> None:
         """Show the last checkpoint."""
-        self._tally.saved(step, path)
-        self._view = self._tally.view()
+        self._statistics.checkpoint = step
+        self._shown = self._statistics.snapshot()
         if self._live is None:
             self.console.print(f"checkpoint of step {step}: {_short(path)}", markup=False, soft_wrap=True)
 
@@ -86,7 +83,7 @@ class Display:
     def run_failed(self, run: Run, error: BaseException) -> None:
         """Leave the last panel on the screen; the error itself is the command line's to tell."""
         name = type(error).__name__
-        self._end(f"[bold red]{name}[/]", f"{name} at step {self._view.step} after {duration(self._gone())}")
+        self._end(f"[bold red]{name}[/]", f"{name} at step {self._shown.step} after {duration(self._gone())}")
 
     def _end(self, title: str, line: str) -> None:
         if self._live is None:
@@ -100,7 +97,7 @@ class Display:
         return self._clock() - self._started
 
     def _draw(self) -> Panel:
-        return panel(self._view, self._title, self._subtitle, self._clock(), self._started, self.console.width)
+        return panel(self._shown, self._title, self._subtitle, self._clock(), self._started, self.console.width)
 
 
 def _short(path: Path) -> str:

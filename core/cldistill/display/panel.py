@@ -1,4 +1,4 @@
-"""Drawing a `cldistill.display.statistics.View`: a rich panel for a terminal, one line of text for everything else."""
+"""The drawing of `cldistill.display.statistics`: a rich panel for a terminal, one line of text for everything else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cldistill.display.statistics import LossView, View
+from cldistill.display.statistics import LossStatistics, Statistics
 from cldistill.progress.live import duration
 from cldistill.records import GENERAL
 
@@ -26,8 +26,6 @@ TREND_WIDTH = 24
 NARROW = 72
 MOST_POOLS = 8
 NOT_FINITE = "not finite"
-IDLE_STEPS = 25
-"""A loss that has not counted for so long (its phase is over, or has not begun) is drawn dim."""
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -56,64 +54,64 @@ def pace(seconds: float | None) -> str:
     return "–" if seconds is None else f"{seconds:.3g}"
 
 
-def stream_text(view: View) -> str:
+def stream_text(stats: Statistics) -> str:
     """Name the stream and where its batch came from."""
-    if not view.stream:
+    if not stats.stream:
         return "starting"
-    if len(view.pools) > 1:
-        return f"{view.stream} · {len(view.pools)} pools mixed"
-    pool = view.pools[0] if view.pools else ""
-    return view.stream if pool in ("", view.stream) else f"{view.stream} · {pool}"
+    if len(stats.pools) > 1:
+        return f"{stats.stream} · {len(stats.pools)} pools mixed"
+    pool = stats.pools[0] if stats.pools else ""
+    return stats.stream if pool in ("", stats.stream) else f"{stats.stream} · {pool}"
 
 
-def plain_line(view: View, now: float) -> str:
+def plain_line(stats: Statistics, now: float) -> str:
     """Return one line for logs: what a pipe, a file or a CI job shows instead of the panel."""
-    digits = len(str(view.total))
-    losses = [f"{loss.name} {number(loss.smooth)}" for loss in view.losses if loss.idle < IDLE_STEPS]
-    norms = [f"{slot} {number(value)}" for slot, value in view.grad_norms]
+    digits = len(str(stats.total))
+    losses = [f"{name} {number(loss.smooth.value)}" for (_, name), loss in stats.losses.items() if not stats.idle(loss)]
+    norms = [f"{slot} {number(norm.value)}" for slot, norm in stats.grad_norms.items()]
     parts = [
-        f"step {view.step:>{digits}}/{view.total}",
-        stream_text(view),
+        f"step {stats.step:>{digits}}/{stats.total}",
+        stream_text(stats),
         *losses,
         f"grad {', '.join(norms)}" if norms else "",
-        f"{pace(view.seconds_per_step)} s/step",
-        f"{view.memory_mb:,.0f} MB",
-        f"skipped {view.skipped}" if view.skipped else "",
-        f"ETA {duration(view.eta(now))}",
+        f"{pace(stats.seconds_per_step.value)} s/step",
+        f"{stats.memory_mb:,.0f} MB",
+        f"skipped {stats.skipped}" if stats.skipped else "",
+        f"ETA {duration(stats.eta(now))}",
     ]
     return " | ".join(part for part in parts if part)
 
 
-def panel(view: View, title: str, subtitle: str, now: float, started: float, width: int) -> Panel:
-    """Return the live panel; ``now`` and ``started`` are on the clock of the view."""
+def panel(stats: Statistics, title: str, subtitle: str, now: float, started: float, width: int) -> Panel:
+    """Return the live panel; ``now`` and ``started`` are on the clock of the stats."""
     width = min(width, WIDTH)
-    parts: list[RenderableType] = [_progress(view, now, started, width), Text()]
-    if view.losses:
-        parts += [_losses(view, width), Text()]
-    if view.recent:
-        parts += [_streams(view, width), Text()]
-    parts.append(_footer(view))
+    parts: list[RenderableType] = [_progress(stats, now, started, width), Text()]
+    if stats.losses:
+        parts += [_losses(stats, width), Text()]
+    if stats.recent:
+        parts += [_streams(stats, width), Text()]
+    parts.append(_footer(stats))
     return Panel(
         Group(*parts), title=title, subtitle=subtitle, title_align="left", subtitle_align="right",
         box=box.ROUNDED, border_style="cyan", padding=(1, 2), width=width,
     )  # fmt: skip
 
 
-def _progress(view: View, now: float, started: float, width: int) -> RenderableType:
+def _progress(stats: Statistics, now: float, started: float, width: int) -> RenderableType:
     grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
     grid.add_column(ratio=1)
     grid.add_column(justify="right", no_wrap=True)
-    bar = ProgressBar(total=view.total, completed=view.step, complete_style="cyan", finished_style="green")
-    share = 100 * view.step / view.total if view.total else 100.0
-    grid.add_row(bar, Text.assemble((f"{view.step:,}", "bold"), f" / {view.total:,}", (f"  {share:.0f} %", "cyan")))
-    left = Text.assemble(("stream  ", "dim"), (stream_text(view), "bold"))
-    eta = (duration(view.eta(now)), "bold")
+    bar = ProgressBar(total=stats.total, completed=stats.step, complete_style="cyan", finished_style="green")
+    share = 100 * stats.step / stats.total if stats.total else 100.0
+    grid.add_row(bar, Text.assemble((f"{stats.step:,}", "bold"), f" / {stats.total:,}", (f"  {share:.0f} %", "cyan")))
+    left = Text.assemble(("stream  ", "dim"), (stream_text(stats), "bold"))
+    eta = (duration(stats.eta(now)), "bold")
     times = Text.assemble(("elapsed ", "dim"), duration(now - started), ("   ETA ", "dim"), eta)
     grid.add_row(left, times)
     return grid
 
 
-def _losses(view: View, width: int) -> RenderableType:
+def _losses(stats: Statistics, width: int) -> RenderableType:
     table = Table(box=None, expand=True, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for heading in ("slot", "loss"):
         table.add_column(heading, no_wrap=True)
@@ -122,33 +120,34 @@ def _losses(view: View, width: int) -> RenderableType:
     if width >= NARROW:
         table.add_column("trend", no_wrap=True, ratio=1)
     table.add_column("grad norm", justify="right", no_wrap=True)
-    norms = dict(view.grad_norms)
-    for slot in dict.fromkeys(loss.slot for loss in view.losses):
-        for index, loss in enumerate(loss for loss in view.losses if loss.slot == slot):
-            cells = _loss_cells(loss, trend=width >= NARROW)
-            first = [Text(slot, style="bold"), Text(number(norms.get(slot)))] if index == 0 else [Text(), Text()]
-            table.add_row(first[0], *cells, first[1], style="dim" if loss.idle >= IDLE_STEPS else "")
+    for slot, norm in stats.grad_norms.items():
+        first = [Text(slot, style="bold"), Text(number(norm.value))]
+        for (owner, name), loss in stats.losses.items():
+            if owner == slot:
+                cells = _loss_cells(name, loss, trend=width >= NARROW)
+                table.add_row(first[0], *cells, first[1], style="dim" if stats.idle(loss) else "")
+                first = [Text(), Text()]
     return table
 
 
-def _loss_cells(loss: LossView, trend: bool) -> list[Text]:
+def _loss_cells(name: str, loss: LossStatistics, trend: bool) -> list[Text]:
     now = number(loss.last)
     cells = [
-        Text(loss.name),
+        Text(name),
         Text(now, style="bold red" if now == NOT_FINITE else ""),
-        Text(number(loss.smooth), style="bold"),
+        Text(number(loss.smooth.value), style="bold"),
     ]
-    return [*cells, Text(sparkline(loss.trend, TREND_WIDTH), style="cyan")] if trend else cells
+    return [*cells, Text(sparkline(loss.trend.values, TREND_WIDTH), style="cyan")] if trend else cells
 
 
-def _streams(view: View, width: int) -> RenderableType:
+def _streams(stats: Statistics, width: int) -> RenderableType:
     """Draw the last steps as dots in the colour of their pool, and count the pools under them."""
-    pools = [pool for pool, _ in view.counts if pool != GENERAL]
+    pools = [pool for pool in stats.counts if pool != GENERAL]
     colours = {pool: PALETTE[index % len(PALETTE)] for index, pool in enumerate(pools)}
     strip = Text()
-    for pool, skipped in view.recent[-(width - 16) :]:
+    for pool, skipped in list(stats.recent)[-(width - 16) :]:
         strip.append("✗" if skipped else "▪", style="bold red" if skipped else colours.get(pool, "white"))
-    shown = sorted(view.counts, key=lambda item: -item[1])
+    shown = stats.counts.most_common()
     counts = [
         Text.assemble((pool, colours.get(pool, "white")), f"\N{NO-BREAK SPACE}{count}")
         for pool, count in shown[:MOST_POOLS]
@@ -161,17 +160,17 @@ def _streams(view: View, width: int) -> RenderableType:
     return grid
 
 
-def _footer(view: View) -> RenderableType:
+def _footer(stats: Statistics) -> RenderableType:
     facts = [
-        (pace(view.seconds_per_step), "s/step", "bold"),
-        (str(view.forwards), "forwards", "bold"),
-        (f"{view.memory_mb:,.0f}", "MB peak", "bold"),
-        (str(view.skipped), "skipped", "bold red" if view.skipped else "bold"),
+        (pace(stats.seconds_per_step.value), "s/step", "bold"),
+        (str(stats.forwards), "forwards", "bold"),
+        (f"{stats.memory_mb:,.0f}", "MB peak", "bold"),
+        (str(stats.skipped), "skipped", "bold red" if stats.skipped else "bold"),
     ]
     line = Text()
     for value, unit, style in facts:
         line.append(value, style=style)
         line.append(f" {unit}   ", style="dim")
     line.append("last checkpoint ", style="dim")
-    saved = (f"step {view.checkpoint:,}", "green") if view.checkpoint else ("none yet", "dim")
+    saved = (f"step {stats.checkpoint:,}", "green") if stats.checkpoint else ("none yet", "dim")
     return line.append(*saved)

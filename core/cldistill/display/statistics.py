@@ -6,13 +6,15 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from cldistill.records import StepResult, UpdateResult
+from cldistill.records import StepResult
 
 RECENT = 48
 """Generator steps whose stream stays visible, and buckets of a trend."""
+IDLE_STEPS = 25
+"""Generator steps after which a loss that has not counted is drawn dim, and left out of plain lines."""
 MIXED = "mixed"
 """Stands for the pool of a batch whose items come from several."""
 
@@ -65,130 +67,79 @@ class Trend:
         return tuple(self._buckets)
 
 
-@dataclass(frozen=True)
-class LossView:
+@dataclass
+class LossStatistics:
     """One loss of one slot."""
 
-    slot: str
-    name: str
-    last: float
-    smooth: float | None
-    trend: tuple[float, ...]
-    idle: int
-    """Generator steps since it last counted."""
-
-
-@dataclass(frozen=True)
-class View:
-    """All that the display draws, in one immutable piece: the drawing thread never sees half an update."""
-
-    step: int
-    total: int
-    stream: str = ""
-    pools: tuple[str, ...] = ()
-    recent: tuple[tuple[str, bool], ...] = ()
-    """Pool (or ``mixed``) and whether it was skipped, of the last generator steps."""
-    counts: tuple[tuple[str, int], ...] = ()
-    """Generator steps of each pool in this session, in order of first appearance."""
-    losses: tuple[LossView, ...] = ()
-    grad_norms: tuple[tuple[str, float | None], ...] = ()
-    seconds_per_step: float | None = None
-    """Smoothed time of the step itself."""
-    wall_per_step: float | None = None
-    """Smoothed time between the ends of two steps: includes checkpoints and sample grids."""
-    finished_at: float = 0.0
-    """Clock when the last step ended."""
-    forwards: int = 0
-    memory_mb: float = 0.0
-    skipped: int = 0
-    """Steps in which an update was left out for non-finite numbers."""
-    checkpoint: int | None = None
-
-    def eta(self, now: float) -> float | None:
-        """Seconds to the end at the present pace, None before the first step."""
-        if self.wall_per_step is None:
-            return None
-        return max(0.0, (self.total - self.step) * self.wall_per_step - (now - self.finished_at))
-
-
-@dataclass
-class _Loss:
     last: float = math.nan
     step: int = 0
+    """Generator step in which it last counted."""
     smooth: Smooth = field(default_factory=Smooth)
     trend: Trend = field(default_factory=Trend)
 
 
-class Tally:
-    """Takes step results, gives a `View`."""
+class Statistics:
+    """All numbers that the display shows: taken in by `add` from each step's result, drawn from a `snapshot`."""
 
     def __init__(self, total: int, start_step: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
         self.total = total
         self.step = start_step
         self.checkpoint: int | None = start_step or None
+        self.stream = ""
+        self.pools: tuple[str, ...] = ()
+        self.recent: deque[tuple[str, bool]] = deque(maxlen=RECENT)
+        """Pool (or ``mixed``) and whether it was skipped, of the last generator steps."""
+        self.counts: Counter[str] = Counter()
+        """Generator steps of each pool in this session, in order of first appearance."""
+        self.losses: dict[tuple[str, str], LossStatistics] = {}
+        """(slot, loss) -> its numbers."""
+        self.grad_norms: dict[str, Smooth] = {}
+        self.seconds_per_step = Smooth(0.9)
+        """Time of the step itself."""
+        self.wall_per_step = Smooth(0.95)
+        """Time between the ends of two steps: includes checkpoints and sample grids."""
+        self.finished_at = clock()
+        """Clock when the last step ended."""
+        self.forwards = 0
+        self.memory_mb = 0.0
+        self.skipped = 0
+        """Steps in which an update was left out for non-finite numbers."""
         self._clock = clock
-        self._last_end = clock()
-        self._seconds, self._wall = Smooth(0.9), Smooth(0.95)
-        self._losses: dict[tuple[str, str], _Loss] = {}
-        self._norms: dict[str, Smooth] = {}
-        self._recent: deque[tuple[str, bool]] = deque(maxlen=RECENT)
-        self._counts: Counter[str] = Counter()
-        self._skipped = 0
-        self._last: StepResult | None = None
-        """The last step that had an update: one without shows what came before."""
 
     def add(self, result: StepResult) -> None:
-        """Take the result of one generator step."""
+        """Take the result of one generator step; one without an update leaves what came before."""
         now = self._clock()
-        self._wall.add(now - self._last_end)
-        self._last_end = now
-        self._seconds.add(result.seconds)
+        self.wall_per_step.add(now - self.finished_at)
+        self.finished_at = now
+        self.seconds_per_step.add(result.seconds)
         self.step = result.step
-        self._last = result if result.updates else self._last
+        if not result.updates:
+            return
+        first, skipped = result.updates[0], any(update.skipped for update in result.updates)
+        self.stream, self.pools = first.stream, first.pools
+        self.forwards, self.memory_mb = result.forwards, result.peak_memory_mb
+        self.skipped += skipped
+        pool = first.pools[0] if len(first.pools) == 1 else MIXED
+        self.recent.append((pool, skipped))
+        self.counts[pool] += 1
         for update in result.updates:
-            self._add_update(update, result.step)
-        skipped = any(update.skipped for update in result.updates)
-        self._skipped += skipped
-        if result.updates:
-            pools = result.updates[0].pools
-            pool = pools[0] if len(pools) == 1 else MIXED
-            self._recent.append((pool, skipped))
-            self._counts[pool] += 1
+            self.grad_norms.setdefault(update.slot, Smooth(0.9)).add(update.grad_norm)
+            for name, value in update.losses.items():
+                loss = self.losses.setdefault((update.slot, name), LossStatistics())
+                loss.last, loss.step = value, result.step
+                loss.smooth.add(value)
+                loss.trend.add(value)
 
-    def _add_update(self, update: UpdateResult, step: int) -> None:
-        self._norms.setdefault(update.slot, Smooth(0.9)).add(update.grad_norm)
-        for name, value in update.losses.items():
-            loss = self._losses.setdefault((update.slot, name), _Loss())
-            loss.last, loss.step = value, step
-            loss.smooth.add(value)
-            loss.trend.add(value)
+    def idle(self, loss: LossStatistics) -> bool:
+        """Whether a loss has not counted for long: its phase is over, or has not begun."""
+        return self.step - loss.step >= IDLE_STEPS
 
-    def saved(self, step: int, path: Path) -> None:
-        """Remember the last checkpoint."""
-        self.checkpoint = step
+    def eta(self, now: float) -> float | None:
+        """Seconds to the end at the present pace, None before the first step."""
+        if self.wall_per_step.value is None:
+            return None
+        return max(0.0, (self.total - self.step) * self.wall_per_step.value - (now - self.finished_at))
 
-    def view(self) -> View:
-        """Return everything as it stands."""
-        last = self._last
-        if last is None:
-            return View(self.step, self.total, finished_at=self._last_end, checkpoint=self.checkpoint)
-        return View(
-            step=self.step,
-            total=self.total,
-            stream=last.updates[0].stream,
-            pools=last.updates[0].pools,
-            recent=tuple(self._recent),
-            counts=tuple(self._counts.items()),
-            losses=tuple(
-                LossView(slot, name, loss.last, loss.smooth.value, loss.trend.values, self.step - loss.step)
-                for (slot, name), loss in self._losses.items()
-            ),
-            grad_norms=tuple((slot, norm.value) for slot, norm in self._norms.items()),
-            seconds_per_step=self._seconds.value,
-            wall_per_step=self._wall.value,
-            finished_at=self._last_end,
-            forwards=last.forwards,
-            memory_mb=last.peak_memory_mb,
-            skipped=self._skipped,
-            checkpoint=self.checkpoint,
-        )
+    def snapshot(self) -> Statistics:
+        """Return a copy that no later step changes: the thread that draws never sees half an update."""
+        return deepcopy(self)

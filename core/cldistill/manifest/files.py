@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cldistill.data.items import general_items, list_pictures, pairs_of
+from cldistill.data.items import general_items, held_out_pictures, list_pictures, pairs_of
 from cldistill.errors import AdapterFormatError, CheckpointError, CldistillError, DataError, ManifestError
 from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.rules import required_parts
@@ -16,7 +16,8 @@ from cldistill.manifest.yaml import Loc
 from cldistill.records import GENERAL, Item
 
 if TYPE_CHECKING:
-    from cldistill.adapters.files import AdapterHeader, FitReport
+    from cldistill.adapters.files import FitReport
+    from cldistill.adapters.header import AdapterHeader
 
 SHOWN = 10
 """Mistakes of this phase that are listed; fifty missing teachers are one mistake."""
@@ -100,16 +101,14 @@ def _without_after(checked: CheckedManifest, effect: str) -> None:
 
 def _pictures(files: _Files) -> None:
     manifest = files.checked.manifest
-    folders: list[tuple[Loc, Path]] = []
     if manifest.samples is not None:
-        folders.append((("samples", "images"), manifest.samples.images))
+        files.attempt(("samples", "images"), partial(_some_pictures, manifest.samples.images))
     if manifest.evaluate is not None:
-        folders.append((("evaluate", "images"), manifest.evaluate.images))
+        held_out = partial(held_out_pictures, manifest.evaluate.images, manifest.evaluate.pictures)
+        files.attempt(("evaluate", "images"), held_out)
         if manifest.evaluate.general is not None:
             listing = partial(general_items, manifest.evaluate.general.parent, manifest.evaluate.general)
             files.attempt(("evaluate", "general"), listing)
-    for loc, folder in folders:
-        files.attempt(loc, partial(_some_pictures, folder))
 
 
 def _some_pictures(folder: Path) -> None:
@@ -135,7 +134,8 @@ def _teacher_ranks(checked: CheckedManifest, fits: Mapping[str, FitReport]) -> d
 
 def _fit(files: _Files, loc: Loc, path: Path) -> tuple[AdapterHeader, FitReport] | None:
     """Return an adapter file's header and how it lies on the base, if it fits."""
-    from cldistill.adapters.files import fit, read_header
+    from cldistill.adapters.files import fit
+    from cldistill.adapters.header import read_header
 
     if not files.exists(loc, path):
         return None
@@ -148,7 +148,7 @@ def _fit(files: _Files, loc: Loc, path: Path) -> tuple[AdapterHeader, FitReport]
 
 
 def _start(files: _Files, name: str, path: Path) -> None:
-    """See that a slot can start from a file: what `cldistill.adapters.slots.overlay` refuses once the base is loaded."""
+    """See that a slot can start from a file, which `AdapterSlots.start_from` would refuse once the base is loaded."""
     loc: Loc = ("slots", name, "init")
     found = _fit(files, loc, path)
     if found is not None:
@@ -157,7 +157,8 @@ def _start(files: _Files, name: str, path: Path) -> None:
 
 def _goes_on(checked: CheckedManifest, name: str, folder: Path) -> None:
     """See that a checkpoint holds the slot and its optimiser, with the modules and the rank that the slot has here."""
-    from cldistill.adapters.files import fit, read_header
+    from cldistill.adapters.files import fit
+    from cldistill.adapters.header import read_header
     from cldistill.training.checkpoint import read
 
     try:

@@ -15,6 +15,7 @@ from cldistill.adapters.header import find_file
 from cldistill.errors import CldistillError
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.yaml import dotted
+from cldistill.storage.files import sampled_digest
 
 KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires")
 """Parts of a manifest that may change between a run and its resumption: they do not touch what is trained."""
@@ -22,9 +23,6 @@ BOOKKEEPING = ("checkpoint_every", "keep", "max_bad_steps", "device", "determini
 """The same of ``train:``."""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 """Whose versions may change the numbers of a run."""
-BLOCK = 256 * 1024
-BLOCKS = 64
-"""A large file is hashed by this many blocks, spread over it: fifty teachers of 2 GB are judged in a second."""
 
 
 def resolve(checked: CheckedManifest) -> dict[str, Any]:
@@ -57,7 +55,7 @@ def manifest_digest(checked: CheckedManifest) -> str:
 def input_digests(checked: CheckedManifest) -> Iterator[tuple[str, str]]:
     """Yield key path and hash of every adapter that a run starts from: teachers' files and the slots' ``init``."""
     for path, file in _adapters(checked):
-        yield path, file_digest(file)
+        yield path, adapter_digest(file)
 
 
 def _adapters(checked: CheckedManifest) -> Iterator[tuple[str, Path]]:
@@ -71,25 +69,12 @@ def _adapters(checked: CheckedManifest) -> Iterator[tuple[str, Path]]:
             yield f"slots.{name}.checkpoint", slot.checkpoint / f"{name}.safetensors"
 
 
-def file_digest(path: Path) -> str:
-    """Hash an adapter file (or that in a folder): its size, and all of it or `BLOCKS` blocks of it."""
+def adapter_digest(path: Path) -> str:
+    """Return `sampled_digest` of an adapter file (or of that in a folder), or that there is none."""
     try:
-        file = find_file(path)
-        size = file.stat().st_size
-        found = hashlib.sha256(str(size).encode())
-        with file.open("rb") as data:
-            for offset in _offsets(size):
-                data.seek(offset)
-                found.update(data.read(BLOCK))
+        return sampled_digest(find_file(path))
     except (OSError, CldistillError):
         return "absent"
-    return found.hexdigest()
-
-
-def _offsets(size: int) -> list[int]:
-    if size <= BLOCK * BLOCKS:
-        return list(range(0, size, BLOCK))
-    return [(size - BLOCK) * index // (BLOCKS - 1) for index in range(BLOCKS)]
 
 
 def pool_digests(checked: CheckedManifest) -> Iterator[tuple[str, str]]:
@@ -120,7 +105,7 @@ def resolved_text(checked: CheckedManifest, *, portable: bool = False) -> str:
         _comment("libraries:", [f"{name} {_version(name)}" for name in LIBRARIES]),
         _comment(
             "adapters that it starts from (hash of size and content):",
-            [f"{path} {file.name} {file_digest(file)}" for path, file in _adapters(checked)],
+            [f"{path} {file.name} {adapter_digest(file)}" for path, file in _adapters(checked)],
         ),
         _comment("pools (hash of the listing):", [f"{pool} {digest}" for pool, digest in pool_digests(checked)]),
     ]

@@ -234,7 +234,8 @@ def _metrics(checked: CheckedManifest) -> Problems:
 def _packages(checked: CheckedManifest, measuring: bool) -> Problems:
     for part in required_parts(checked, measuring):
         if missing := [package for package in part.needs.packages if find_spec(package) is None]:
-            text = f"needs {', '.join(missing)}, which is not installed; pip install it ({show(part.name)})"
+            how = part.needs.install or "pip install it"
+            text = f"needs {', '.join(missing)}, which is not installed; {how} ({show(part.name)})"
             yield (*part.loc, "use"), text
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from cldistill.sampling.lettering import Block, set_text
+from cldistill.sampling.lettering import TextBlock, set_text
 from cldistill.storage.files import atomic_write_bytes
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ LABEL = 132
 
 
 @dataclass(frozen=True)
-class Row:
+class GridRow:
     """One row: a label (what follows a newline is set small and wrapped) and its pictures, None for a gap."""
 
     label: str
@@ -33,11 +33,11 @@ class Row:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where everything goes, in pixels."""
+    """Places and sizes of a grid's cells, in pixels."""
 
     cell: int
-    heads: tuple[Block, ...]
-    labels: tuple[Block, ...]
+    heads: tuple[TextBlock, ...]
+    labels: tuple[TextBlock, ...]
 
     @property
     def gap(self) -> int:
@@ -66,7 +66,9 @@ class _Layout:
         return self.left + column * (self.cell + self.gap), self.top + row * (self.cell + self.gap)
 
 
-def labelled_grid(rows: Sequence[Row], columns: Sequence[str], caption: str | None = None, cell: int = 192) -> Image:
+def labelled_grid(
+    rows: Sequence[GridRow], columns: Sequence[str], caption: str | None = None, cell: int = 192
+) -> Image:
     """Return one picture of all rows; pictures of any size and mode keep their aspect inside ``cell`` x ``cell``.
 
     A heading may have a second line too.  Raises ValueError where a row does not have one picture (or None) for each
@@ -95,7 +97,7 @@ def labelled_grid(rows: Sequence[Row], columns: Sequence[str], caption: str | No
 
 
 def save_grid(
-    path: Path, rows: Sequence[Row], columns: Sequence[str], caption: str | None = None, cell: int = 192
+    path: Path, rows: Sequence[GridRow], columns: Sequence[str], caption: str | None = None, cell: int = 192
 ) -> Path:
     """Write the grid as a PNG in one step and return its path."""
     buffer = BytesIO()

@@ -32,7 +32,7 @@ SYSTEM_FONTS = (
 
 
 @dataclass(frozen=True)
-class Line:
+class TextLine:
     """One set line."""
 
     text: str
@@ -51,10 +51,10 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Block:
+class TextBlock:
     """Lines under one another."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[TextLine, ...]
 
     @property
     def width(self) -> int:
@@ -76,22 +76,22 @@ class Block:
             y += line.height
 
 
-def set_text(text: str, width: int, height: int | None = None) -> Block:
+def set_text(text: str, width: int, height: int | None = None) -> TextBlock:
     """Set a text into ``width`` pixels: its first line dark, shrunk to fit if it can; the rest pale, small and wrapped.
 
     Lines beyond ``height`` pixels are cut off.
     """
     title, _, rest = text.partition("\n")
     title, rest = _drawable(title), _drawable(rest)
-    lines: list[Line] = []
+    lines: list[TextLine] = []
     if title.strip():
         size = next((s for s in range(TITLE, SMALLEST, -1) if _length(title, s) <= width), SMALLEST)
-        lines += [Line(part, size, INK) for part in _wrap(title, size, width)]
+        lines += [TextLine(part, size, INK) for part in _wrap(title, size, width)]
     if rest.strip():
-        lines += [Line(part, SMALL_PRINT, PALE) for part in _wrap(rest, SMALL_PRINT, width)]
-    while height is not None and len(lines) > 1 and Block(tuple(lines)).height > height:
+        lines += [TextLine(part, SMALL_PRINT, PALE) for part in _wrap(rest, SMALL_PRINT, width)]
+    while height is not None and len(lines) > 1 and TextBlock(tuple(lines)).height > height:
         lines.pop()
-    return Block(tuple(lines))
+    return TextBlock(tuple(lines))
 
 
 def _wrap(text: str, size: int, width: int) -> Iterator[str]:

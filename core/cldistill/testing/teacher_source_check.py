@@ -14,8 +14,8 @@ from cldistill.data.encodings import Encoder
 from cldistill.prepare import Preparation
 from cldistill.progress.stages import SilentStages
 from cldistill.protocols import BaseModel, TeacherRequest, TeacherSource
-from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo
+from cldistill.sampling.generator import ImageGenerator
 from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
@@ -38,11 +38,12 @@ def teacher_request(
     slots = AdapterSlots(base.backbone)
     slots.add_teacher(base.adapter_targets)
     cache = folder / "cache"
+    encoder = Encoder(base, TensorCache(cache / "encodings"))
     preparation = Preparation(
         base=base,
         slots=slots,
-        encoder=Encoder(base, TensorCache(cache / "encodings")),
-        sampler=TeacherSampler(base, slots, Schedule(4), KeyedRandom(0)),
+        encoder=encoder,
+        sampler=TeacherSampler(ImageGenerator(base, slots, encoder, purpose="targets"), Schedule(4)),
         accelerator=cast("Accelerator", SoloAccelerator(torch.device("cpu"))),
         context=BuildContext(root=folder, cache=cache, output=folder / "output", effects=(effect,)),
         stages=SilentStages(),

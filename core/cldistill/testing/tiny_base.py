@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from PIL.Image import Image, Resampling, fromarray
 from torch import Tensor, nn
-from torchvision.transforms.functional import pil_to_tensor
 
 from cldistill.errors import DataError
 from cldistill.protocols import GuidanceMode
@@ -164,6 +164,6 @@ class TinyBase:
     @staticmethod
     def _tokens(picture: Image, rows: int, columns: int) -> Tensor:
         resized = picture.convert("RGB").resize((columns * PATCH, rows * PATCH), Resampling.BICUBIC)
-        pixels = pil_to_tensor(resized).float() / 127.5 - 1.0
-        squares: Tensor = pixels.reshape(3, rows, PATCH, columns, PATCH).permute(1, 3, 2, 4, 0)
+        pixels = torch.from_numpy(np.array(resized)).float() / 127.5 - 1.0
+        squares: Tensor = pixels.reshape(rows, PATCH, columns, PATCH, 3).permute(0, 2, 1, 3, 4)
         return squares.reshape(rows * columns, -1)

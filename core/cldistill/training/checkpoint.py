@@ -72,7 +72,8 @@ class Checkpoint:
         if then != processes:
             raise CheckpointError(
                 f"{self.path} was trained by {then} process{'es' if then != 1 else ''}, and this is a run of {processes}: "
-                f"go on with `accelerate launch --num_processes {then}`, choose another --output, or --fresh to start over"
+                f"go on with `accelerate launch --num_processes {then}` (on the CPU `torchrun --nproc_per_node {then}`), "
+                "choose another --output, or --fresh to start over"
             )
         if precision is not None and self.meta.get("mixed_precision", precision) != precision:
             raise CheckpointError(

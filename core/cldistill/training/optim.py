@@ -98,7 +98,7 @@ class SlotOptimizer:
             if state:
                 self.adamw.state[value] = state
 
-    def go_on(self, tensors: Mapping[str, Tensor], average: Mapping[str, Tensor] | None) -> None:
+    def warm_start(self, tensors: Mapping[str, Tensor], average: Mapping[str, Tensor] | None) -> None:
         """Take over the moments and the average of an earlier run; its weights are in the parameters already.
 
         The average's warm-up begins anew: at the end of a long run it moves by 0.001 an update, and after a hundred more

@@ -139,6 +139,8 @@ class ExportedRun:
     preparation: Preparation
     collection: Path
     console: Console
+    command: str
+    """The command that made the run, for the report."""
     report: dict[str, Any]
     """What becomes ``report.json``; observers add keys of their own."""
     results: list[tuple[str, Path]]

@@ -30,7 +30,7 @@ def train(run: Run, stop: StopRequest | None = None) -> int:
     observers = Observers(run)
     step = resume(run, optimizers, observers)
     if step == 0:
-        go_on(run, optimizers)
+        warm_start(run, optimizers)
     observers.run_started(step)
     try:
         with graceful_stop() if stop is None else nullcontext(stop) as asked:
@@ -121,7 +121,7 @@ def resume(run: Run, optimizers: Optimizers, observers: Observers) -> int:
     return int(found.step)
 
 
-def go_on(run: Run, optimizers: Optimizers) -> None:
+def warm_start(run: Run, optimizers: Optimizers) -> None:
     """Let the slots with a ``checkpoint`` of an earlier run begin as they ended there, moments and average included."""
     for config in run.slot_configs:
         if config.checkpoint is None:
@@ -130,7 +130,7 @@ def go_on(run: Run, optimizers: Optimizers) -> None:
         found.verify()
         run.slots.load(config.name, found.load(config.name))
         average = f"ema-{config.name}"
-        optimizers[config.name].go_on(
+        optimizers[config.name].warm_start(
             found.load(f"optimizer-{config.name}"), found.load(average) if average in found.groups else None
         )
 

@@ -43,11 +43,11 @@ def deployment(
     api_key_env: Annotated[str | None, typer.Option(help="NAME of the environment variable with the key.")] = None,
 ) -> None:
     """Route and serve 200 queries by a file an effect, by one collection, and by several; write what it cost."""
-    from cldistill.collection.split import read_groups
     from cldistill.storage.files import atomic_write_text
-    from cldistill.storage.provenance import provenance
     from cldistill_plugins.deployment.benchmark import Plan, query_facts, run_benchmark
     from cldistill_plugins.deployment.queries import read_bank
+    from cldistill_plugins.deployment.split import read_groups
+    from cldistill_plugins.evaluation.api import provenance
 
     plan = Plan(
         bank=read_bank(_resolve(bank)), collection=collection, sizes=_sizes(sizes), queries=queries, seed=seed,

@@ -10,9 +10,9 @@ from typing import Any
 
 from cldistill.collection.collection import build_base
 from cldistill.collection.index import read_index
-from cldistill.collection.split import Groups
 from cldistill.endpoint.client import Endpoint
 from cldistill.errors import DataError, NotMeasured
+from cldistill_plugins.deployment.split import Groups
 
 from .loads import Mounts, effect_files
 from .queries import TEMPLATES, BankEffect, Query, make_queries, read_phrases

@@ -11,7 +11,7 @@ import typer
 from cldistill.cli.options import ManifestArgument, SetOption
 
 if TYPE_CHECKING:
-    from cldistill.collection.split import Groups
+    from cldistill_plugins.deployment.split import Groups
 
 
 def group(

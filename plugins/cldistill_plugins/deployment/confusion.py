@@ -15,7 +15,7 @@ from PIL import Image
 
 from cldistill.data.items import open_picture
 from cldistill.errors import DataError, nearest
-from cldistill_plugins.evaluation.report.record import TRUTH, Evaluation, picture_path, read_evaluation
+from cldistill_plugins.evaluation.api import TRUTH, Evaluation, picture_path, read_evaluation
 
 SIDE = 32
 Floats = NDArray[np.float64]

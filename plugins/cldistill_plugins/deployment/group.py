@@ -14,7 +14,6 @@ import yaml
 from pydantic import ValidationError
 
 from cldistill.catalogue import Entry
-from cldistill.collection.split import FILE, INTERFERENCE, Group, Groups, read_groups, write_groups
 from cldistill.component import BuildContext, Settings
 from cldistill.errors import CollectionError, ManifestError, OptionsError, PluginError, Stopped
 from cldistill.manifest.checked import CheckedManifest
@@ -24,8 +23,9 @@ from cldistill.manifest.yaml import parse
 from cldistill.progress.stages import Stages
 from cldistill.records import Grouping
 from cldistill.storage.files import atomic_write_text, sha256_bytes
-from cldistill.storage.provenance import provenance
 from cldistill_plugins.deployment.group_manifests import write_manifests
+from cldistill_plugins.deployment.split import FILE, INTERFERENCE, Group, Groups, read_groups, write_groups
+from cldistill_plugins.evaluation.api import provenance
 
 PARTS = 1000
 """Parts in which the progress of a measurement is shown."""

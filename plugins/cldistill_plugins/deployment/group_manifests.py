@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
-from cldistill.collection.split import Group
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.load import recipes
 from cldistill.manifest.resolved import resolve
 from cldistill.storage.files import atomic_write_text
+from cldistill_plugins.deployment.split import Group
 
 BANK = "bank.yaml"
 PER_EFFECT = ("router", "prompts", "losses", "observers", "evaluate")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cldistill.metrics.bootstrap import mean_interval
+from cldistill_plugins.evaluation.api import mean_interval
 
 from .loads import Mounts
 from .queries import Query

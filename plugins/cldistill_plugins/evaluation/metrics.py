@@ -77,7 +77,7 @@ def missing(part: Part) -> str | None:
     """Return what a metric lacks on this machine: packages, or files that its options name."""
     packages = [package for package in part.needs.packages if find_spec(package) is None]
     if packages:
-        return f"needs {', '.join(packages)}, which is not installed"
+        return f"needs {', '.join(packages)}, which is not installed: {part.needs.install or 'pip install it'}"
     files = [str(path) for path in part.needs.files if not path.exists()]
     return f"needs {', '.join(files)}, which is not there" if files else None
 

@@ -16,7 +16,7 @@ from cldistill.protocols import Metric
 from cldistill.records import Column
 
 from .compared import Compared
-from .models import ModelSettings, find_model, fingerprint, unusable
+from .models import ModelSettings, find_model, fingerprint, need, unusable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,6 +58,7 @@ def describe_dino(settings: DinoSettings) -> Needs:
 
 def build_dino(settings: DinoSettings, context: BuildContext) -> Metric:
     """Find the weights; they are loaded when there is something to measure.  Raises `NotMeasured`."""
+    need("torchvision", "cldistill[eval]")  # without it transformers resizes in another way, and figures would differ
     folder = find_model(settings.model, download=settings.download, revision=settings.revision)
     names: dict[Against, str] = {against: NAMES[against] for against in settings.against}
     load = partial(load_dino, folder, context.device)

@@ -16,7 +16,7 @@ from cldistill.protocols import Metric, MetricRequest
 from cldistill.records import GENERAL, Column, MetricValues
 
 from .editreward_prompts import RewardPrompts, read_prompts
-from .models import ModelSettings, find_model, fingerprint
+from .models import ModelSettings, find_model, fingerprint, need
 
 if TYPE_CHECKING:
     from .editreward_network import Scorer
@@ -54,6 +54,7 @@ def build_editreward(settings: EditRewardSettings, context: BuildContext) -> Met
     if settings.repository is None:
         raise NotMeasured("give repository: a checkout of TIGER-AI-Lab/EditReward, whose prompts its weights know")
     prompts = read_prompts(settings.repository)
+    need("torchvision", "cldistill[eval]")  # transformers' processor of Qwen2.5-VL asks for it
     weights = find_model(settings.model, download=settings.download, revision=settings.revision)
     base = find_model(settings.base, download=settings.download, weights=False)
     return EditReward(Files(weights, base, settings.dtype), prompts, context.device)

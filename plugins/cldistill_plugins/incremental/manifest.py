@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cldistill.collection.folder import CollectionFolder
 from cldistill.manifest.checked import STUDENT
 from cldistill.training.checkpoint import Checkpoint
 from cldistill_plugins.collectionlora.api import LORA_FILE
 from cldistill_plugins.incremental.effects import NewEffect
+from cldistill_plugins.incremental.folder import CollectionFolder
 from cldistill_plugins.incremental.names import COLLECTION, RECALL, ROUTER
 from cldistill_plugins.teachers.api import FROM_PAIRS
 

@@ -11,8 +11,8 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from cldistill.metrics.bootstrap import resample
 from cldistill.records import GENERAL
+from cldistill_plugins.evaluation.api import resample
 from cldistill_plugins.incremental.manifest import BEFORE, TAUGHT
 
 AFTER = "after"

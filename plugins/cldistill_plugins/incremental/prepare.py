@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from cldistill.catalogue import load_catalogue
-from cldistill.collection.folder import CollectionFolder, RunBeside, read_folder, run_beside
 from cldistill.data.items import list_pictures
 from cldistill.errors import CheckpointError, CollectionError
 from cldistill.manifest.check import validate
@@ -20,6 +19,7 @@ from cldistill.manifest.prompts import preview_prompts
 from cldistill.records import Prompts
 from cldistill.training.checkpoint import Checkpoint, read
 from cldistill_plugins.incremental.effects import Given, read_effect, refuse_known
+from cldistill_plugins.incremental.folder import CollectionFolder, RunBeside, read_folder, run_beside
 from cldistill_plugins.incremental.manifest import (
     REHEARSED,
     STEPS,

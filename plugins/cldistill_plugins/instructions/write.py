@@ -17,7 +17,7 @@ from typing import Any
 from cldistill.data.items import list_pictures
 from cldistill.errors import DataError, EndpointError
 from cldistill.progress.parallel import in_parallel
-from cldistill.progress.signals import heed, never
+from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.progress.stages import Stages
 from cldistill.protocols import InstructionMaker
 from cldistill.records import CATEGORIES, InstructionRequest
@@ -87,7 +87,7 @@ def write_instructions(
                 file.write(_dump(lines[key]))
                 file.flush()
             advance(1)
-            heed(stop, "writing instructions")
+            raise_if_stopped(stop, "writing instructions")
     ordered = [lines[key] for key in wanted if key in lines]
     _write(plan.output, ordered)
     journal.unlink()

@@ -69,9 +69,8 @@ class Encoders:
         """Load text encoder, tokenizer and processor, if they are not."""
         if self._stock.text_encoder is not None:
             return
-        self.tokenizer()
         self._stock.register_modules(
-            processor=loading.load_processor(self._folder),
+            processor=loading.load_processor(self._folder, self.tokenizer()),
             text_encoder=loading.load_text_encoder(self._folder, self._settings).to(self._device),
         )
 

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
-from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLProcessor
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from cldistill.errors import OptionsError
+from cldistill.storage.headers import header_length
 from cldistill_plugins.qwen_image_edit import single_frame
 from cldistill_plugins.qwen_image_edit.layout import find_folder, transformer_config
+from cldistill_plugins.qwen_image_edit.processor import PromptProcessor, read_picture_config
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
 
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "processor")
@@ -112,10 +114,9 @@ def load_tokenizer(folder: Path) -> Qwen2Tokenizer:
     return Qwen2Tokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
 
 
-@quiet()
-def load_processor(folder: Path) -> Qwen2VLProcessor:
-    """Load the processor that lays out pictures and text for the text encoder."""
-    return Qwen2VLProcessor.from_pretrained(folder, subfolder="processor", local_files_only=True)
+def load_processor(folder: Path, tokenizer: Qwen2Tokenizer) -> PromptProcessor:
+    """Make the processor that lays out pictures and text for the text encoder."""
+    return PromptProcessor(tokenizer, read_picture_config(folder))
 
 
 def fingerprint(folder: Path, settings: QwenImageEditSettings) -> str:
@@ -141,8 +142,7 @@ def _update(digest: Any, path: Path) -> None:
         if size <= SMALL_FILE:
             digest.update(file.read())
             return
-        length = int.from_bytes(file.read(8), "little")
-        digest.update(file.read(min(length, SMALL_FILE)))
+        digest.update(file.read(min(header_length(file), SMALL_FILE)))
         for index in range(SAMPLES):
             file.seek(index * max(0, size - SAMPLE_BYTES) // (SAMPLES - 1))
             digest.update(file.read(SAMPLE_BYTES))

@@ -26,7 +26,7 @@ from cldistill.data.encodings import Encoder
 from cldistill.data.items import open_picture
 from cldistill.errors import NonFiniteError
 from cldistill.precision import precision_key
-from cldistill.progress.signals import heed, never
+from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.random import KeyedRandom
 from cldistill.records import Item, Prompts, Route
 from cldistill.schedule import add_noise, shift_sigma, velocity
@@ -140,7 +140,7 @@ def _loop(
         if stopping or step % settings.checkpoint_every == 0 or step == settings.steps:
             _save(job, optimizer, step)
         if stopping and step < settings.steps:
-            heed(lambda: True, f"training the teacher of {job.items[0].pool}")
+            raise_if_stopped(lambda: True, f"training the teacher of {job.items[0].pool}")
 
 
 def _diverged(job: PairsJob, what: str) -> str:

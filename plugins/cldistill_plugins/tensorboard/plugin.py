@@ -24,7 +24,7 @@ class TensorboardSettings(Settings):
 
 def describe(settings: TensorboardSettings) -> Needs:
     """It needs its package, which cldistill itself does not."""
-    return Needs(packages=(PACKAGE,))
+    return Needs(packages=(PACKAGE,), install="pip install 'cldistill[tensorboard]'")
 
 
 def build(settings: TensorboardSettings, context: BuildContext) -> object:

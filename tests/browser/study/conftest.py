@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cldistill_plugins.evaluation.study.key import PAGE, Key, StudySet
-from cldistill_plugins.evaluation.study.page import write_study
 from selenium.webdriver.common.keys import Keys
 
 from cldistill.testing.evaluation import write_evaluation
+from cldistill_plugins.evaluation.study.key import PAGE, Key, StudySet
+from cldistill_plugins.evaluation.study.page import write_study
 
 READY = "document.documentElement.dataset.ready"
 

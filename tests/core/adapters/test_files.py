@@ -14,7 +14,8 @@ from diffusers import QwenImageEditPlusPipeline, QwenImageTransformer2DModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cldistill.adapters.files import fit, load_adapter, match, read_header
+from cldistill.adapters.files import fit, load_adapter, match
+from cldistill.adapters.header import read_header
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.records import BaseDescription
 from cldistill.storage.files import file_digest
@@ -229,7 +230,7 @@ def test_headers_are_read_without_torch(lora: Callable[..., AdapterState], targe
     path = write(spelled("kohya", lora(targets, 4)))
     code = (
         "import sys, pathlib\n"
-        "from cldistill.adapters.files import match, read_header\n"
+        "from cldistill.adapters.files import match\nfrom cldistill.adapters.header import read_header\n"
         "from cldistill.collection.inspect import inspect_file\n"
         f"inspect_file(pathlib.Path({str(path)!r}))\n"
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"

@@ -12,12 +12,12 @@ import pluggy
 import pytest
 from rich.console import Console
 
-from cldistill.display.display import Display, LiveStages
+from cldistill.display.display import Display
 from cldistill.display.panel import BARS, number, panel, plain_line, sparkline
-from cldistill.display.statistics import Smooth, Tally, Trend
+from cldistill.display.statistics import Smooth, Statistics, Trend
 from cldistill.hookspecs import RunHooks
 from cldistill.markers import PROJECT
-from cldistill.progress.live import duration
+from cldistill.progress.live import LiveStages, duration
 from cldistill.records import StepResult, UpdateResult
 
 
@@ -82,25 +82,25 @@ def test_formats() -> None:
 
 def test_eta_follows_the_wall_clock() -> None:
     clock = Clock()
-    tally = Tally(10, clock=clock)
-    assert tally.view().eta(clock.now) is None
+    statistics = Statistics(10, clock=clock)
+    assert statistics.snapshot().eta(clock.now) is None
     for step in range(1, 5):
         clock.now += 3.0
-        tally.add(result(step))
-    view = tally.view()
+        statistics.add(result(step))
+    view = statistics.snapshot()
     assert view.eta(clock.now) == pytest.approx(18.0)
     assert view.eta(clock.now + 1.0) == pytest.approx(17.0)
-    assert view.seconds_per_step == pytest.approx(2.0)
+    assert view.seconds_per_step.value == pytest.approx(2.0)
 
 
 def test_the_panel_shows_everything() -> None:
-    tally = Tally(20, start_step=2)
-    tally.add(result(3))
-    tally.add(result(4, ("general",), math.nan, skipped=True))
-    tally.add(result(5, ("manga", "gold", "general")))
-    tally.saved(4, Path("x"))
+    statistics = Statistics(20, start_step=2)
+    statistics.add(result(3))
+    statistics.add(result(4, ("general",), math.nan, skipped=True))
+    statistics.add(result(5, ("manga", "gold", "general")))
+    statistics.checkpoint = 4
     out = console(terminal=False)
-    out.print(panel(tally.view(), "title", "below", tally.view().finished_at, 0.0, 100))
+    out.print(panel(statistics.snapshot(), "title", "below", statistics.snapshot().finished_at, 0.0, 100))
     shown = text(out)
     for part in ("title", "below", "5 / 20", "25 %", "effect · 3 pools mixed", "ta-fm", "fake-score", "critic"):
         assert part in shown, part
@@ -110,12 +110,12 @@ def test_the_panel_shows_everything() -> None:
 
 
 def test_the_panel_fits_narrow_terminals() -> None:
-    tally = Tally(20)
+    statistics = Statistics(20)
     for step in range(1, 10):
-        tally.add(result(step, (f"a-rather-long-effect-name-{step}",)))
+        statistics.add(result(step, (f"a-rather-long-effect-name-{step}",)))
     for width in (60, 80, 120):
         out = console(terminal=False, width=width)
-        out.print(panel(tally.view(), "title", "below", 0.0, 0.0, width))
+        out.print(panel(statistics.snapshot(), "title", "below", 0.0, 0.0, width))
         assert max(map(len, text(out).splitlines())) == min(width, 100)
 
 
@@ -138,9 +138,9 @@ def test_plain_lines_come_every_so_often_and_at_both_ends() -> None:
 
 
 def test_plain_line_counts_skipped_steps() -> None:
-    tally = Tally(2)
-    tally.add(result(1, loss=math.nan, skipped=True))
-    line = plain_line(tally.view(), 0.0)
+    statistics = Statistics(2)
+    statistics.add(result(1, loss=math.nan, skipped=True))
+    line = plain_line(statistics.snapshot(), 0.0)
     assert "skipped 1" in line and "ta-fm –" in line
 
 
@@ -204,12 +204,14 @@ def test_nested_stages_share_one_live_area() -> None:
 
 def test_a_step_without_an_update_leaves_the_panel_as_it_was() -> None:
     clock = Clock()
-    tally = Tally(10, 0, clock)
-    tally.add(StepResult(1, (), 1.0, 0, 10.0))
-    assert tally.view().losses == ()
-    tally.add(result(2))
-    before = tally.view()
-    tally.add(StepResult(3, (), 1.0, 0, 10.0))
-    after = tally.view()
+    statistics = Statistics(10, 0, clock)
+    statistics.add(StepResult(1, (), 1.0, 0, 10.0))
+    assert not statistics.snapshot().losses
+    statistics.add(result(2))
+    before = statistics.snapshot()
+    statistics.add(StepResult(3, (), 1.0, 0, 10.0))
+    after = statistics.snapshot()
     assert (after.step, after.stream, after.pools) == (3, before.stream, before.pools)
-    assert [(loss.name, loss.last) for loss in after.losses] == [(loss.name, loss.last) for loss in before.losses]
+    assert {name: loss.last for name, loss in after.losses.items()} == {
+        name: loss.last for name, loss in before.losses.items()
+    }

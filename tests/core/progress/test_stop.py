@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -107,8 +106,9 @@ def register_metrics() -> Sequence[Component[Any, Any]]:
 class Program:
     """``cldistill run`` on a manifest of the kit's parts and the plugin's."""
 
-    def __init__(self, root: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, root: Path, environment: Mapping[str, str], interpreter: Any) -> None:
         self.root = root
+        self.interpreter = interpreter
         self.environment = {**environment, "OMP_NUM_THREADS": "1", "CLDISTILL_CACHE": str(root / "cache")}
 
     def once(self, name: str, **options: Any) -> dict[str, Any]:
@@ -122,19 +122,20 @@ class Program:
         return path
 
     def run(self, manifest: Path, output: str, *more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "cldistill", "run", str(manifest), "--output", str(self.root / output), *more]
-        return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=300, check=False, cwd=self.root
+        command = ["-m", "cldistill", "run", str(manifest), "--output", str(self.root / output), *more]
+        done: subprocess.CompletedProcess[str] = self.interpreter.run(
+            *command, environment=self.environment, folder=self.root, seconds=300
         )
+        return done
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Iterator[Program]:
+def program(tmp_path: Path, interpreter: Any) -> Iterator[Program]:
     """The program with the plugin."""
     (tmp_path / "src").mkdir()
     (tmp_path / "src/stopping.py").write_text(PLUGIN)
     with plugin_environment({"stopping": "stopping"}, [tmp_path / "src"]) as environment:
-        yield Program(tmp_path, environment)
+        yield Program(tmp_path, environment, interpreter)
 
 
 def in_preparation(program: Program, number: str) -> dict[str, Any]:

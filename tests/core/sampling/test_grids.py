@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cldistill.sampling.grids import EMPTY, PAPER, Row, labelled_grid, save_grid
+from cldistill.sampling.grids import EMPTY, PAPER, GridRow, labelled_grid, save_grid
 from cldistill.sampling.lettering import set_text
 
 RED, BLUE = (200, 10, 10), (10, 10, 200)
@@ -24,7 +24,7 @@ def boxes(grid: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int, in
 
 
 def test_pictures_fill_their_cells_in_order() -> None:
-    grid = labelled_grid([Row("a", [flat(RED), flat(BLUE)])], ["one", "two"], cell=96)
+    grid = labelled_grid([GridRow("a", [flat(RED), flat(BLUE)])], ["one", "two"], cell=96)
     red, blue = boxes(grid, RED), boxes(grid, BLUE)
     assert red is not None and blue is not None
     assert (red[2] - red[0], red[3] - red[1]) == (96, 96)
@@ -33,8 +33,8 @@ def test_pictures_fill_their_cells_in_order() -> None:
 
 
 def test_headings_labels_and_caption_are_drawn_outside_the_cells() -> None:
-    bare = labelled_grid([Row("", [flat(RED)])], [""], cell=96)
-    full = labelled_grid([Row("manga\nturn it into manga", [flat(RED)])], ["student\n8 steps"], "step 100", cell=96)
+    bare = labelled_grid([GridRow("", [flat(RED)])], [""], cell=96)
+    full = labelled_grid([GridRow("manga\nturn it into manga", [flat(RED)])], ["student\n8 steps"], "step 100", cell=96)
     assert full.width > bare.width and full.height > bare.height
     inner, outer = boxes(full, RED), boxes(bare, RED)
     assert inner is not None and outer is not None
@@ -46,7 +46,7 @@ def test_headings_labels_and_caption_are_drawn_outside_the_cells() -> None:
 
 
 def test_aspect_is_kept_and_gaps_are_pale() -> None:
-    wide = labelled_grid([Row("", [flat(RED, (200, 100)), None])], ["", ""], cell=100)
+    wide = labelled_grid([GridRow("", [flat(RED, (200, 100)), None])], ["", ""], cell=100)
     box = boxes(wide, RED)
     assert box is not None and (box[2] - box[0], box[3] - box[1]) == (100, 50)
     assert wide.getpixel((box[2] + 54, box[1] + 25)) == EMPTY
@@ -54,23 +54,23 @@ def test_aspect_is_kept_and_gaps_are_pale() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
 def test_any_mode_works(mode: str) -> None:
-    grid = labelled_grid([Row("a", [flat(RED).convert(mode)])], ["x"], cell=64)
+    grid = labelled_grid([GridRow("a", [flat(RED).convert(mode)])], ["x"], cell=64)
     assert grid.mode == "RGB"
 
 
 def test_transparent_pictures_show_the_paper() -> None:
     clear = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
-    grid = labelled_grid([Row("", [clear])], [""], cell=64)
+    grid = labelled_grid([GridRow("", [clear])], [""], cell=64)
     assert grid.getpixel((grid.width // 2, grid.height // 2)) == PAPER
 
 
 def test_the_number_of_pictures_is_checked() -> None:
     with pytest.raises(ValueError, match="row 'a' has 1 pictures for 2 columns"):
-        labelled_grid([Row("a", [flat(RED)])], ["x", "y"])
+        labelled_grid([GridRow("a", [flat(RED)])], ["x", "y"])
 
 
 def test_save_is_whole_and_repeatable(tmp_path: Path) -> None:
-    rows = [Row("a", [flat(RED)])]
+    rows = [GridRow("a", [flat(RED)])]
     first = save_grid(tmp_path / "samples" / "step-000100.png", rows, ["x"], "caption")
     second = save_grid(tmp_path / "again.png", rows, ["x"], "caption")
     assert first.read_bytes() == second.read_bytes()

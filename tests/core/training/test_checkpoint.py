@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -186,8 +185,8 @@ checkpoint.save(root, 2, state, {}, 3)
 """
 
 
-def test_a_writer_killed_half_way_is_named_and_swept_up_by_the_next(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+def test_a_writer_killed_half_way_is_named_and_swept_up_by_the_next(tmp_path: Path, interpreter: Any) -> None:
+    done = interpreter.run("-c", KILLED, tmp_path)
     assert done.returncode == -signal.SIGKILL
     found, said = warnings_of(tmp_path)
     assert found is not None and found.step == 1

@@ -24,7 +24,7 @@ def test_phases_warm_up_hold_and_decay() -> None:
 def test_a_young_average_follows_and_an_old_one_holds() -> None:
     assert ema_decay(0.999, 1) == pytest.approx(2 / 11)
     assert ema_decay(0.999, 100_000) == 0.999
-    # With 0.999 from the start, 100 steps would keep 90 % of the first weights (architecture.md).
+    # With 0.999 from the start, 100 steps would keep 90 % of the first weights.
     held = 1.0
     for update in range(1, 101):
         held *= ema_decay(0.999, update)

@@ -13,7 +13,6 @@ import yaml
 
 from cldistill import testing
 from cldistill.catalogue import Catalogue
-from cldistill.collection.split import Group, Groups
 from cldistill.errors import DataError, NotMeasured
 from cldistill.testing import TinyBase
 from cldistill_plugins.deployment import __main__ as command
@@ -21,6 +20,7 @@ from cldistill_plugins.deployment import benchmark
 from cldistill_plugins.deployment.benchmark import Plan, grouped_files, run_benchmark
 from cldistill_plugins.deployment.loads import Mounts, effect_files
 from cldistill_plugins.deployment.queries import BankEffect, Query
+from cldistill_plugins.deployment.split import Group, Groups
 from cldistill_plugins.deployment.table import Layout, Routed, press_buttons, serve
 
 torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from cldistill import testing
 from cldistill.catalogue import Catalogue
 from cldistill.cli import main as cli
-from cldistill.collection.split import Group, Groups, read_groups, routed
+from cldistill.collection.index import routed
 from cldistill.component import Needs, Settings, grouper, stream_router
 from cldistill.errors import CollectionError, ManifestError, OptionsError, PluginError
 from cldistill.manifest.check import check_manifest
@@ -32,6 +32,7 @@ from cldistill.testing.runs import tiny_manifest
 from cldistill_plugins.deployment.group import Order, group_bank, how_many, read_grouper_options, train_groups
 from cldistill_plugins.deployment.group_manifests import only, write_manifests
 from cldistill_plugins.deployment.group_run import measuring_manifest
+from cldistill_plugins.deployment.split import Group, Groups, read_groups
 
 torch.set_num_threads(1)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from cldistill.errors import DataError
 from cldistill.protocols import UpdateContext
@@ -115,7 +115,8 @@ class Probe:
 
         def decode(context: UpdateContext, part: Tensor) -> Tensor:
             pictures = self.opened.run.base.decode(part, context.batch.student.source)
-            return luma(torch.stack([pil_to_tensor(picture) for picture in pictures]).double() / 127.5 - 1.0)
+            levels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).movedim(-1, 1)
+            return luma(levels.double() / 127.5 - 1.0)
 
         return self._chunked(x0, decode)
 

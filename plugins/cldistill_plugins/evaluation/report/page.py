@@ -6,18 +6,29 @@ import base64
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cldistill.errors import CldistillError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 VEGA_LITE = "6.1"
 """The version whose specifications Altair 6 writes."""
 
 
 REPORT = "cldistill_plugins.evaluation.report"
+LIBRARIES = ("altair", "itables", "jinja2", "vl_convert")
+"""What the extra ``report`` installs: the plots and tables that a page carries."""
+
+
+def lacking() -> str | None:
+    """Return the sentence that says why no page can be written on this machine; None where one can."""
+    absent = [name for name in LIBRARIES if find_spec(name) is None]
+    return f"no page without {', '.join(absent)}: pip install 'cldistill[report]'" if absent else None
 
 
 def render(template: str, package: str = REPORT, **values: Any) -> str:
@@ -31,6 +42,8 @@ def environment(package: str = REPORT) -> Environment:
 
     A name that nobody gave is an error and no empty place.
     """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
     made = Environment(
         loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, REPORT))]),
         autoescape=True,

@@ -15,11 +15,11 @@ FORMAT = 1
 PAGE, KEY = "study.html", "key.json"
 
 
-class _Part(BaseModel):
+class _StudyPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Question(_Part):
+class Question(_StudyPart):
     """One question asked of every set."""
 
     name: str
@@ -35,7 +35,7 @@ QUESTIONS = (
 """What the paper asked ten people about 50 sets (its user study): quality, consistency and style."""
 
 
-class StudySystem(_Part):
+class StudySystem(_StudyPart):
     """One of the compared systems."""
 
     name: str
@@ -47,7 +47,7 @@ class StudySystem(_Part):
         return self.title or self.name
 
 
-class StudySet(_Part):
+class StudySet(_StudyPart):
     """One source and effect with a candidate a system."""
 
     id: str
@@ -57,7 +57,7 @@ class StudySet(_Part):
     """``{token: system}``; a token is random and says nothing."""
 
 
-class Key(_Part):
+class Key(_StudyPart):
     """``key.json``."""
 
     format: Literal[1]

@@ -31,7 +31,7 @@ TEXTURES: dict[Split, tuple[str, ...]] = {"train": ("grass.png", "gravel.png"), 
 
 
 @dataclass(frozen=True, slots=True)
-class RunSampler:
+class Studio:
     """What one split composes its pictures from."""
 
     split: Split
@@ -56,7 +56,7 @@ class RunSampler:
         return make(rng, self.textures if make is _textured else self.photos)
 
 
-def open_studio(sprites: list[Sprite], split: Split) -> RunSampler:
+def open_studio(sprites: list[Sprite], split: Split) -> Studio:
     """The studio of a split: its share of the sprites, and its photos from the scikit-image wheel."""
     import skimage
 
@@ -65,7 +65,7 @@ def open_studio(sprites: list[Sprite], split: Split) -> RunSampler:
         [Image.open(data / name).convert("RGB") for name in names[split]] for names in (PHOTOS, TEXTURES)
     )
     wanted = [sprite for sprite in sprites if is_held_out(sprite.code) == (split == "held-out")]
-    return RunSampler(split, wanted, photos, textures)
+    return Studio(split, wanted, photos, textures)
 
 
 def _colour(rng: np.random.Generator) -> NDArray[np.float64]:

@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
-from cldistill_plugins.miniature.build.pictures import SIZE, Picture, RunSampler
+from cldistill_plugins.miniature.build.pictures import SIZE, Picture, Studio
 
 PROCESSED_SHARE = 0.25
 FIRST_INDEX = 1000
 """Pool pictures start here, after the ones that ship."""
 
 
-def vae_pool(studio: RunSampler, count: int, cache: Path) -> NDArray[np.uint8]:
+def vae_pool(studio: Studio, count: int, cache: Path) -> NDArray[np.uint8]:
     """`count` training pictures, uint8 (count, 128, 128, 3), composed once and kept in `cache` (an .npy file)."""
     if not cache.is_file():
         pool = np.empty((count, SIZE, SIZE, 3), dtype=np.uint8)

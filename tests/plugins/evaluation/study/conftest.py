@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cldistill_plugins.evaluation.study.key import QUESTIONS, Key, StudySet, StudySystem
 
 SYSTEMS = ("base", "lightning", "ours")

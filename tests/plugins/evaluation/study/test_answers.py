@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cldistill_plugins.evaluation.study.answers import read_answers
-from cldistill_plugins.evaluation.study.key import Key, read_key
 
 from cldistill.errors import DataError
+from cldistill_plugins.evaluation.study.answers import read_answers
+from cldistill_plugins.evaluation.study.key import Key, read_key
 
 OURS = ["ours"] * 6
 

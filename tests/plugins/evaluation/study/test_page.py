@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cldistill_plugins.evaluation.study.key import KEY, PAGE, Key, read_key
-from cldistill_plugins.evaluation.study.page import write_study
-from cldistill_plugins.evaluation.study.pictures import SIDE, display_size, encode_equally
 from PIL import Image, ImageFilter
 
 from cldistill.errors import DataError
 from cldistill.testing.evaluation import scene, write_evaluation
 from cldistill_plugins.evaluation.report.record import picture_path
+from cldistill_plugins.evaluation.study.key import KEY, PAGE, Key, read_key
+from cldistill_plugins.evaluation.study.page import write_study
+from cldistill_plugins.evaluation.study.pictures import SIDE, display_size, encode_equally
 
 SYSTEMS = ("quokka", "wombat", "numbat", "bilby")
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
+
+from cldistill.cli.main import app
 from cldistill_plugins.evaluation.study.agreement import fleiss_kappa, in_words
 from cldistill_plugins.evaluation.study.answers import read_answers
 from cldistill_plugins.evaluation.study.key import Key
 from cldistill_plugins.evaluation.study.preferences import prefer, tally, votes_of
 from cldistill_plugins.evaluation.study.show import markdown
-from typer.testing import CliRunner
-
-from cldistill.cli.main import app
 
 FLEISS_1971 = [
     [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],

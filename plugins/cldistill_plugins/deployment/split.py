@@ -80,24 +80,6 @@ class Groups:
         return self.folder / self.group_of(effect).file
 
 
-def routed(collection: Path, effects: Sequence[str]) -> Path:
-    """Return the collection that has the effects: that of a group where ``collection`` holds a split, else itself.
-
-    Raises:
-        CollectionError: no group holds an effect, or they lie in several: one LoRA is mounted at a time.
-    """
-    if not (collection / FILE).is_file():
-        return collection
-    groups = read_groups(collection)
-    found = {groups.group_of(effect).name: groups.file_of(effect).parent for effect in effects}
-    if len(found) > 1:
-        raise CollectionError(
-            f"{collection / FILE}: the effects {', '.join(effects)} lie in {len(found)} collections ({', '.join(found)}); "
-            "apply one, then the other on its picture"
-        )
-    return next(iter(found.values()), collection)
-
-
 def write_groups(groups: Groups) -> Path:
     """Write ``groups.json`` into its folder."""
     path = groups.folder / FILE

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from cldistill.metrics.bootstrap import mean_interval, resample
+from cldistill_plugins.evaluation.bootstrap import mean_interval, resample
 
 RANDOM = np.random.default_rng(0)
 VALUES = RANDOM.normal(size=(16, 5))

@@ -10,12 +10,13 @@ from PIL.Image import Resampling
 from cldistill.data.items import open_picture
 from cldistill.progress.stages import Stages
 from cldistill.records import GENERAL, Item
-from cldistill.storage.tensors import content_key, file_digest
+from cldistill.storage.files import file_digest
+from cldistill.storage.tensors import content_key
 from cldistill_plugins.evaluation.fingerprints import Fingerprints
 from cldistill_plugins.evaluation.metrics import BuiltMetric
 from cldistill_plugins.evaluation.picture_store import SUFFIX, PictureStore, place
 from cldistill_plugins.evaluation.pictures import Outputs
-from cldistill_plugins.evaluation.request import Request
+from cldistill_plugins.evaluation.request import EvaluationRequest
 
 SOURCE, TRUTH = "source", "truth"
 
@@ -44,7 +45,7 @@ def place_sources(folder: Path, outputs: Outputs, items: Mapping[str, Sequence[I
 
 
 def place_truths(
-    folder: Path, request: Request, metrics: Sequence[BuiltMetric], store: PictureStore, stages: Stages
+    folder: Path, request: EvaluationRequest, metrics: Sequence[BuiltMetric], store: PictureStore, stages: Stages
 ) -> None:
     """Let one true output of every effect lie at ``FOLDER/truth/<effect>/<picture>.webp``, where a metric knows it."""
     knowing = [built for built in metrics if built.truth is not None]

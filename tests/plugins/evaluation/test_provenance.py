@@ -7,7 +7,7 @@ import platform
 from datetime import datetime
 from importlib.metadata import version
 
-from cldistill.storage.provenance import provenance
+from cldistill_plugins.evaluation.provenance import provenance
 
 
 def test_a_result_says_what_made_it_and_not_where() -> None:

@@ -6,6 +6,7 @@ Pictures are the unit that is resampled: two systems on the same pictures are co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -117,8 +118,9 @@ def _matrix(values: ArrayLike) -> Matrix:
     return array.reshape(array.shape[0], -1)
 
 
+@lru_cache(maxsize=8)
 def _counts(pictures: int, resamples: int, seed: int) -> Matrix:
-    """How often each resample holds each picture, ``[resamples, pictures]``."""
+    """Count how often each resample holds each picture, ``[resamples, pictures]``; kept, and not to be written into."""
     picks = np.random.default_rng(seed).integers(0, pictures, size=(resamples, pictures))
     counts = np.zeros((resamples, pictures))
     np.add.at(counts, (np.arange(resamples)[:, None], picks), 1.0)

@@ -1,0 +1,127 @@
+"""Prompt and pictures to what the text encoder reads: token ids and patches.
+
+Transformers' own ``Qwen2VLProcessor`` cannot be loaded without torchvision, which it needs for videos; no prompt here has
+one.  This processor gives the same ids and the same patches, bit for bit, with torch alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from torch.nn import functional
+from transformers import BatchFeature, Qwen2Tokenizer
+
+from cldistill.errors import OptionsError
+
+IMAGE_TOKEN = "<|image_pad|>"
+CONFIGS = ("processor/processor_config.json", "processor/preprocessor_config.json")
+"""Where transformers 5 and 4 write how pictures are prepared."""
+
+
+@dataclass(frozen=True)
+class PictureConfig:
+    """How pictures become patches, as the model's folder says; the defaults are transformers' own."""
+
+    image_mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
+    image_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+    rescale_factor: float = 1 / 255
+    patch_size: int = 14
+    temporal_patch_size: int = 2
+    merge_size: int = 2
+    min_pixels: int = 56 * 56
+    max_pixels: int = 28 * 28 * 1280
+
+
+def read_picture_config(folder: Path) -> PictureConfig:
+    """Read the config of a pipeline folder.
+
+    Raises `OptionsError` where it has none.
+    """
+    path = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
+    if path is None:
+        raise OptionsError(f"base model: {folder} has no {CONFIGS[0]}; it must be a pipeline in the diffusers layout")
+    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    told = told.get("image_processor", told)
+    size = told.get("size") or {}
+    given: dict[str, Any] = {
+        "min_pixels": told.get("min_pixels") or size.get("shortest_edge"),
+        "max_pixels": told.get("max_pixels") or size.get("longest_edge"),
+        **{name: tuple(told[name]) for name in ("image_mean", "image_std") if told.get(name)},
+        **{
+            name: told.get(name)
+            for name in ("rescale_factor", "patch_size", "temporal_patch_size", "merge_size")
+        },
+    }  # fmt: skip
+    return PictureConfig(**{name: value for name, value in given.items() if value is not None})
+
+
+class PromptProcessor:
+    """Stands in for ``Qwen2VLProcessor`` in the stock pipeline, which calls it with one prompt and its pictures."""
+
+    def __init__(self, tokenizer: Qwen2Tokenizer, config: PictureConfig) -> None:
+        self.tokenizer = tokenizer
+        self.config = config
+
+    def __call__(self, text: Sequence[str], images: Sequence[Image] | None = None, **options: Any) -> BatchFeature:
+        """Return ``input_ids``, ``attention_mask`` ``[B, T]``, ``pixel_values`` ``[patches, D]`` and ``image_grid_thw``.
+
+        Args:
+            text: Prompts, with one `IMAGE_TOKEN` for each picture in the order of ``images``.
+            options: The tokenizer's own (``padding``, ``return_tensors``).
+        """
+        patches = [self._patches(picture) for picture in images or ()]
+        grids = [grid for _, grid in patches]
+        counts = iter([rows * columns // self.config.merge_size**2 for _, rows, columns in grids])
+        found: dict[str, Any] = dict(self.tokenizer([self._expand(one, counts) for one in text], **options))
+        if patches:
+            found["pixel_values"] = torch.cat([values for values, _ in patches])
+            found["image_grid_thw"] = torch.tensor(grids)
+        return BatchFeature(found)
+
+    @staticmethod
+    def _expand(text: str, counts: Any) -> str:
+        """Repeat each `IMAGE_TOKEN` as often as its picture has merged patches."""
+        first, *others = text.split(IMAGE_TOKEN)
+        return first + "".join(IMAGE_TOKEN * next(counts) + part for part in others)
+
+    def _patches(self, picture: Image) -> tuple[Tensor, list[int]]:
+        """Return a picture's patches ``[rows * columns, 3 * 2 * 14 * 14]``, and ``[1, rows, columns]``."""
+        config = self.config
+        pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous().unsqueeze(0)
+        size = _smart_size(pixels.shape[-2], pixels.shape[-1], config)
+        if size != tuple(pixels.shape[-2:]):  # in whole levels from 0 to 255, as torchvision resizes pictures
+            pixels = functional.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
+        mean, std = (torch.tensor(v) * (1.0 / config.rescale_factor) for v in (config.image_mean, config.image_std))
+        values = (pixels[0].float() - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+        rows, columns = (side // config.patch_size for side in size)
+        merge, patch = config.merge_size, config.patch_size
+        squares = values.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
+        ordered = squares.permute(1, 4, 2, 5, 0, 3, 6).unsqueeze(
+            5
+        )  # merged rows and columns, those inside, colour, patch
+        repeated = ordered.expand(-1, -1, -1, -1, -1, config.temporal_patch_size, -1, -1)
+        return repeated.reshape(rows * columns, -1), [1, rows, columns]
+
+
+def _smart_size(height: int, width: int, config: PictureConfig) -> tuple[int, int]:
+    """Return the nearest height and width in whole merged patches whose area lies within the config's bounds."""
+    if max(height, width) > 200 * min(height, width):
+        raise OptionsError(f"a picture of {width} x {height} is too long: at most 200 to 1")
+    factor = config.patch_size * config.merge_size
+    sides = [round(side / factor) * factor for side in (height, width)]
+    if sides[0] * sides[1] > config.max_pixels:
+        scale = math.sqrt(height * width / config.max_pixels)
+        sides = [max(factor, math.floor(side / scale / factor) * factor) for side in (height, width)]
+    elif sides[0] * sides[1] < config.min_pixels:
+        scale = math.sqrt(config.min_pixels / (height * width))
+        sides = [math.ceil(side * scale / factor) * factor for side in (height, width)]
+    return sides[0], sides[1]
