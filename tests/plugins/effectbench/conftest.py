@@ -24,7 +24,7 @@ Outputs = Mapping[str, Mapping[str, Sequence[Image.Image]]]
 
 
 @dataclass
-class RunSampler:
+class Studio:
     """Coloured blocks with a disc, and what effects make of them.  The VAE of its requests is perfect."""
 
     cache: Path
@@ -69,17 +69,17 @@ def write_sources(folder: Path, count: int) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> RunSampler:
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     """Two pictures; all metrics share one cache, as in an evaluation."""
     pytest.importorskip("gmic")
     folder = tmp_path_factory.mktemp("studio")
-    return RunSampler(folder / "cache", write_sources(folder, 2))
+    return Studio(folder / "cache", write_sources(folder, 2))
 
 
 @pytest.fixture
-def eight(studio: RunSampler, tmp_path: Path) -> RunSampler:
+def eight(studio: Studio, tmp_path: Path) -> Studio:
     """Eight pictures and the stochastic effect alone."""
-    return RunSampler(tmp_path / "cache", write_sources(tmp_path, 8), EFFECTS[-1:])
+    return Studio(tmp_path / "cache", write_sources(tmp_path, 8), EFFECTS[-1:])
 
 
 @pytest.fixture

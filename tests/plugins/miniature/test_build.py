@@ -65,11 +65,11 @@ def test_checkpoints_hold_tensors_only_and_leave_no_part_behind(tmp_path: Path) 
     assert [entry.name for entry in tmp_path.iterdir()] == ["state.pt"]
 
 
-def _studio(split: pictures.Split) -> pictures.RunSampler:
+def _studio(split: pictures.Split) -> pictures.Studio:
     pixels = np.zeros((160, 160, 4), dtype=np.uint8)
     pixels[40:120, 40:120] = (200, 40, 40, 255)
     plain = Image.new("RGB", (200, 160), (10, 120, 60))
-    return pictures.RunSampler(split, [art.Sprite("noto", "1f436", pixels)], [plain], [plain])
+    return pictures.Studio(split, [art.Sprite("noto", "1f436", pixels)], [plain], [plain])
 
 
 def test_pictures_follow_from_seed_split_and_index() -> None:
