@@ -20,16 +20,16 @@ from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import general_items, pairs_of
 from cldistill.data.teachers import TeacherBank
-from cldistill.errors import LaunchError
+from cldistill.errors import LaunchError, PluginError
 from cldistill.manifest.checked import CheckedManifest, default_cache
 from cldistill.manifest.models import Targets
 from cldistill.manifest.prompts import isolate
-from cldistill.manifest.resolved import manifest_digest
+from cldistill.manifest.resolved import manifest_digest, plugin_digests
 from cldistill.precision import run_under_autocast
 from cldistill.prepare import Preparation, item_prompts, prepare
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages, Stages
-from cldistill.protocols import BaseModel, PromptIsolator, TeacherSource
+from cldistill.protocols import BaseModel, OwnsModule, PromptIsolator, TeacherSource
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
 from cldistill.samples import later_rows
@@ -38,7 +38,7 @@ from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
 from cldistill.training.observers import check_observers
-from cldistill.training.run import Run, Term
+from cldistill.training.run import Run, Term, TermModule
 from cldistill.weights import AdapterState
 
 DATA_PARALLEL = "MULTI_"
@@ -89,10 +89,12 @@ def assemble(
         name=manifest.name, output=output, total_steps=train.generator_steps, base=base, slots=preparation.slots,
         slot_configs=tuple(checked.slots.values()), terms=terms, router=router, dataset=dataset, teachers=bank,
         schedule=Schedule(manifest.sampler.steps, manifest.sampler.shift, manifest.sampler.integer_timesteps),
-        random=random.child("train"), accelerator=accelerator, effects=checked.effects, prompts=prompts,
+        modules=make_modules(terms, random), random=random.child("train"), accelerator=accelerator,
+        effects=checked.effects, prompts=prompts,
         teacher_shift=teacher_shift(checked), batch_size=train.batch_size, grad_clip=train.grad_clip,
         checkpoint_every=train.checkpoint_every, keep=train.keep, max_bad_steps=train.max_bad_steps,
-        manifest_digest=manifest_digest(checked), observers=watching, preparation=preparation,
+        manifest_digest=manifest_digest(checked), plugins=plugin_digests(checked), observers=watching,
+        preparation=preparation,
     )  # fmt: skip
 
 
@@ -230,6 +232,25 @@ def teacher_bank(checked: CheckedManifest, preparation: Preparation, trained: Co
         bank.state(name)
     accelerator.wait_for_everyone()
     return bank
+
+
+def make_modules(terms: Sequence[Term], random: KeyedRandom) -> dict[str, TermModule]:
+    """Make the modules that loss terms own; ranks and runs of one seed make the same.
+
+    Raises:
+        PluginError: a module has buffers, which differ by rank and would not be saved.
+    """
+    modules = {}
+    for term in terms:
+        if not isinstance(term.loss, OwnsModule):
+            continue
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(random.generator("module", term.name).get_state())
+            module = term.loss.module().to(random.device, torch.float32)
+        if any(True for _ in module.buffers()):
+            raise PluginError(f"the module of loss {term.name!r} has buffers: use layers without them (no BatchNorm)")
+        modules[term.name] = TermModule(module, term.loss.optimizer)
+    return modules
 
 
 def _rows(checked: CheckedManifest, isolator: PromptIsolator, prompts: Mapping[str, Prompts]) -> Rows:

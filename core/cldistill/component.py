@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel as PydanticModel
 from pydantic import BeforeValidator, ConfigDict, ValidationInfo
 
-from cldistill.records import BaseDescription, EffectInfo, Prompts
+from cldistill.errors import OptionsError
+from cldistill.records import BaseDescription, EffectInfo, Prompts, find_block
 
 if TYPE_CHECKING:
     from cldistill import protocols
@@ -73,6 +75,8 @@ class Forwards:
 
     rollout: bool = False
     """Whether it needs the student's rollout (on average ``(steps - 1) / 2`` calls, shared within the update)."""
+    shared: int = 0
+    """Of the graded calls: those at ``rollout()``'s ``x`` and ``sigma``, made once for all terms of an update."""
     sample: int = 0
     """Calls, without grad, that turn the rollout into a sample; shared within the update, and saved when it is reused."""
     graded: int = 0
@@ -102,6 +106,12 @@ class Needs:
     pairs: bool = False
     """Teacher source: needs the effect's pairs."""
     forwards: Forwards = field(default_factory=Forwards)
+    features: tuple[str, ...] = ()
+    """Loss term: blocks of the base whose features it asks for, by name or as `cldistill.records.MIDDLE`."""
+    parameters: int = 0
+    """Loss term: numbers in the module that it owns (`cldistill.protocols.OwnsModule`)."""
+    modules: frozenset[str] = frozenset()
+    """Loss term: other terms of the run, by name, whose modules it calls."""
     files: tuple[Path, ...] = ()
     """Files or folders that must exist."""
     adapter: Path | None = None
@@ -132,6 +142,24 @@ class Needs:
 
 
 @dataclass(frozen=True)
+class RunOutline:
+    """The run around a part, as far as its ``describe`` and ``build`` may know it; grows by fields, never by position."""
+
+    steps: int = 0
+    """Generator steps of the run; 0 where nothing is trained."""
+    base: BaseDescription | None = None
+    """The run's base; None while a base alone is described or built."""
+
+    def width(self, at: str) -> int:
+        """Return the width of a block's features (`Needs.features`); 0 where the base has none, of which ``check`` tells."""
+        blocks = self.base.blocks if self.base is not None else {}
+        try:
+            return blocks[find_block(blocks, at)]
+        except OptionsError:
+            return 0
+
+
+@dataclass(frozen=True)
 class BuildContext:
     """The surroundings of a run that every builder may know; grows by fields, never by position."""
 
@@ -146,9 +174,12 @@ class BuildContext:
     effects: tuple[EffectInfo, ...] = ()
     weights: bool = True
     """False: build with the structure only (tests of assembly)."""
+    outline: RunOutline = RunOutline()
 
 
 S = TypeVar("S", bound=Settings)
+Describe = Callable[[S], Needs] | Callable[[S, RunOutline], Needs]
+"""Describes a part by its settings, or by these and the run around it."""
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -160,10 +191,17 @@ class Component(Generic[S, T_co]):
     name: str
     summary: str
     settings: type[S]
-    describe: Callable[[S], Needs]
+    describe: Describe[S]
     build: Callable[[S, BuildContext], T_co]
     automatic: bool = False
     """Observer: built for every run with its default settings, without being named in the manifest."""
+
+    def needs(self, settings: S, outline: RunOutline) -> Needs:
+        """Return what ``describe`` says; the outline is given to one that takes a second argument."""
+        describe: Any = self.describe
+        wanted = [name for name, given in signature(describe).parameters.items() if given.default is given.empty]
+        found: Needs = describe(settings, outline) if len(wanted) > 1 else describe(settings)
+        return found
 
 
 AnyComponent = Component[Any, Any]
@@ -186,7 +224,7 @@ def base_model(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.BaseModel],
 ) -> Component[S, protocols.BaseModel]:
     """Register a base model: ``describe`` must fill `Needs.base` from its config, without torch."""
@@ -197,7 +235,7 @@ def teacher_source(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.TeacherSource],
 ) -> Component[S, protocols.TeacherSource]:
     """Register a way to get an effect's teacher."""
@@ -208,7 +246,7 @@ def stream_router(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.StreamRouter],
 ) -> Component[S, protocols.StreamRouter]:
     """Register a rule that draws stream and pools for every update."""
@@ -219,7 +257,7 @@ def prompt_isolator(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.PromptIsolator],
 ) -> Component[S, protocols.PromptIsolator]:
     """Register a rule that gives student and teacher their prompts."""
@@ -230,7 +268,7 @@ def loss_term(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.LossTerm],
 ) -> Component[S, protocols.LossTerm]:
     """Register a loss term: a callable from a context to `cldistill.records.LossOutput`."""
@@ -241,7 +279,7 @@ def metric(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.Metric],
 ) -> Component[S, protocols.Metric]:
     """Register a metric over finished pictures."""
@@ -252,7 +290,7 @@ def observer(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], object],
     *,
     automatic: bool = False,
@@ -268,7 +306,7 @@ def grouper(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.Grouper],
 ) -> Component[S, protocols.Grouper]:
     """Register a rule that splits a bank of effects into several collections (``cldistill group``)."""
@@ -279,7 +317,7 @@ def instruction_maker(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.InstructionMaker],
 ) -> Component[S, protocols.InstructionMaker]:
     """Register somebody who writes general instructions for unlabelled pictures (``cldistill instructions``)."""

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from cldistill.records import (
+    MIDDLE,
+    AdamW,
     Batch,
     EffectInfo,
     Grouping,
@@ -22,6 +24,7 @@ from cldistill.records import (
     Prompts,
     Rollout,
     Route,
+    RouteRequest,
     Tensors,
 )
 
@@ -72,6 +75,8 @@ class BaseModel(Protocol):
     """The network that carries the adapters.  Frozen by the engine."""
     adapter_targets: tuple[str, ...]
     """Full names of the modules that a slot adapts by default."""
+    blocks: Mapping[str, int]
+    """Blocks whose features it gives, as described (`cldistill.records.BaseDescription`); empty if none."""
     guidance_scale: float
     """Teacher guidance inside the losses (1: none)."""
     guidance_mode: GuidanceMode
@@ -107,6 +112,13 @@ class BaseModel(Protocol):
 
     def predict(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors) -> Tensor:
         """Predict the velocity ``[B, L, C]`` (fp32) of ``x`` at ``sigma`` ``[B]`` under the active adapter."""
+
+    def features(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors, at: str) -> Tensor:
+        """Return what the block ``at`` gives for the tokens of ``x``: ``[B, L, D]`` (fp32), under the active adapter.
+
+        Called for names in ``blocks`` alone.  The blocks after it need not run; those before it are checkpointed as in
+        `predict`.
+        """
 
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float, mode: GuidanceMode) -> Tensor:
         """Combine two velocities by classifier-free guidance."""
@@ -167,8 +179,8 @@ class TeacherRequest:
 class StreamRouter(Protocol):
     """Draws where an update takes its batch from (PDSR, paper section 3.1)."""
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
-        """Return the route of one update; ``random`` is keyed to the update and shared by all ranks."""
+    def route(self, request: RouteRequest) -> Route:
+        """Return the route of one update: a function of the request alone, so that all ranks and a resumed run agree."""
 
 
 class PromptIsolator(Protocol):
@@ -188,6 +200,10 @@ class UpdateContext(Protocol):
     @property
     def step(self) -> int:
         """0-based generator step."""
+
+    @property
+    def trains(self) -> str:
+        """Name of the slot that this update trains: the one whose calls have a graph."""
 
     @property
     def batch(self) -> Batch:
@@ -214,6 +230,19 @@ class UpdateContext(Protocol):
     def slot(self, name: str, x: Tensor, sigma: Tensor) -> Tensor:
         """Velocity of any slot on the *student's* prompt (the critic is conditioned on it: paper section 3.2)."""
 
+    def features(self, slot: str, x: Tensor, sigma: Tensor, at: str = MIDDLE) -> Tensor:
+        """Activations ``[B, L, D]`` of the base's block ``at`` under a slot, on the student's prompt.
+
+        A graph as for `slot`: of the slot's weights if the update trains it, of ``x`` where ``x`` asks for one.  A head on
+        features of a frozen slot learns without either, since its own weights are in its graph.
+        """
+
+    def module(self, term: str | None = None) -> nn.Module:
+        """The module that this term owns, or that of another term of the run, by its name.
+
+        Only the terms of its owner's update train it: other terms' gradients pass through to what they train.
+        """
+
     def teacher(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Guided velocity of the mounted teacher on the teacher's prompt, no grad."""
 
@@ -232,6 +261,22 @@ class LossTerm(Protocol):
 
     def __call__(self, context: UpdateContext) -> LossOutput:
         """Return the scalar loss (mean over the batch) and metrics."""
+
+
+@runtime_checkable
+class OwnsModule(Protocol):
+    """A loss term with parameters of its own, such as a discriminator's head.
+
+    The engine asks for the module once, when the run is assembled.  Its optimiser moves whenever its term took part in an
+    update; its gradient is averaged over ranks and clipped by itself, and it is saved and resumed with the slots.
+    """
+
+    @property
+    def optimizer(self) -> AdamW:
+        """The optimiser of the module."""
+
+    def module(self) -> nn.Module:
+        """Return a new module, without buffers, on the CPU; torch's global generator is keyed to seed and term meanwhile."""
 
 
 class Metric(Protocol):

@@ -17,11 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cldistill.errors import OptionsError, nearest
+
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cldistill.protocols import Keyed
+
 Tensors = Mapping[str, "Tensor"]
 """A picture or prompt as a base encodes it: named tensors that only the base understands and the cache can store."""
+
+MIDDLE = "middle"
+"""Stands for the block in the middle of a base, whatever its name (`find_block`)."""
 
 GENERAL = "general"
 """Name of the pool, and of the stream, of unlabelled pictures with general instructions."""
@@ -116,6 +123,27 @@ class Route:
 
 
 @dataclass(frozen=True)
+class RouteRequest:
+    """One update that asks a router for its batch's pools (`cldistill.protocols.StreamRouter`): equal on every rank."""
+
+    step: int
+    """0-based generator step."""
+    steps: int
+    """Generator steps of the whole run."""
+    slot: str
+    """The slot that the update trains."""
+    update: int
+    """0-based, among the updates of the slot in this step."""
+    effects: Sequence[str]
+    """Names of the run's effects, in the manifest's order."""
+    random: Keyed
+    """Keyed to the update: two updates of one step draw differently."""
+    shared: Keyed
+    """Keyed to the run alone, so that updates draw alike where they give it one key: ``shared.uniform("stream", step)`` is
+    one draw for all updates of a step, ``shared.generator("order", epoch)`` one for all of an epoch."""
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """The inputs of a network beside the latent: the collated source picture(s) and one collated prompt, with a batch axis."""
 
@@ -160,6 +188,15 @@ class LossOutput:
 
     loss: Tensor
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """The optimiser of a module that belongs to a loss term: its rate, as for slots in fp32, the same in every step."""
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -259,8 +296,24 @@ class BaseDescription:
     """Text encoder and VAE together: resident only while latents and embeddings are computed."""
     guidance_scale: float = 1.0
     """Teacher guidance in the losses: 1 costs one call, anything else two."""
+    blocks: Mapping[str, int] = field(default_factory=dict)
+    """Blocks whose features can be asked for, in the order in which they run: name -> width ``D`` of ``[B, L, D]``."""
     tokenizer: Path | None = None
     """A ``tokenizer.json`` by which ``check`` can see that triggers stay distinct, if there is one on disk."""
     idle: tuple[str, ...] = ()
     """Targets whose adapter cannot change a prediction (a last block's text output): adapted all the same where files for
     the family hold them."""
+
+
+def find_block(blocks: Mapping[str, int], at: str) -> str:
+    """Return the full name of a block of a base; `MIDDLE` is the last of the first half.
+
+    Raises:
+        OptionsError: the base has no such block, or offers no features at all.
+    """
+    names = tuple(blocks)
+    if not names:
+        raise OptionsError("the base offers no features of its blocks")
+    if at != MIDDLE and at not in blocks:
+        raise OptionsError(f"the base has no block {at!r}{nearest(at, names)}")
+    return names[(len(names) - 1) // 2] if at == MIDDLE else at

@@ -52,15 +52,17 @@ class Outcome:
 
 
 def execute(
-    checked: CheckedManifest, output: Path, console: Console, command: str, *, automatic: bool = True
-) -> Outcome:
+    checked: CheckedManifest, output: Path, console: Console, command: str, *, automatic: bool = True,
+    changed_plugins: bool = False,
+) -> Outcome:  # fmt: skip
     """Run a checked manifest in ``output``; ``command`` is what resumes it.
 
     ``automatic=False`` leaves out the observers that no manifest names: whoever calls measures the collection himself.
+    ``changed_plugins``: go on from a checkpoint although plugins have changed since, and record it.
     """
     with graceful_stop() as stop:
         try:
-            return _execute(checked, output, console, command, stop, automatic)
+            return _execute(checked, output, console, command, stop, automatic, changed_plugins)
         except (Stopped, RuntimeError) as error:
             # Where one process has left, the others lose the connection at their next meeting.
             if not isinstance(error, Stopped) and not (stop and int(os.environ.get("WORLD_SIZE", "1")) > 1):
@@ -72,12 +74,14 @@ def execute(
 
 
 def _execute(
-    checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest, automatic: bool
-) -> Outcome:
+    checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest, automatic: bool,
+    changed_plugins: bool,
+) -> Outcome:  # fmt: skip
     started, stages = time.monotonic(), LiveStages(console)
     output.mkdir(parents=True, exist_ok=True)
     stop.promise = OUTSIDE_LOOP
     run = assemble(checked, output, stages=stages, observers=[MetricsLog(), Display(console)], stop=lambda: bool(stop))
+    run.changed_plugins = changed_plugins
     preparation = prepared(run)
     if automatic:
         run.observers = (*run.observers, *automatic_observers(checked, preparation.context))

@@ -132,19 +132,7 @@ class AdapterSlots:
         Raises:
             AdapterFormatError: unless names and shapes are exactly the slot's.
         """
-        own = self.parameters(name)
-        differ = sorted(own.keys() ^ state.keys())
-        if differ:
-            kind = "are missing" if differ[0] in own else "are not the slot's"
-            raise AdapterFormatError(f"weights for slot {name!r}: {len(differ)} names, {differ[0]!r} first, {kind}")
-        for key, tensor in own.items():
-            if tensor.shape != state[key].shape:
-                raise AdapterFormatError(
-                    f"weights for slot {name!r}: {key!r} is {tuple(state[key].shape)}, the slot's {tuple(tensor.shape)}; "
-                    "give the slot the rank of the weights"
-                )
-        for key, tensor in own.items():
-            tensor.copy_(state[key])
+        overwrite(self.parameters(name), state, name)
 
     def copy(self, source: str, target: str) -> None:
         """Make ``target`` compute what ``source`` computes: same targets and rank, the alphas may differ."""
@@ -293,3 +281,24 @@ class AdapterSlots:
         if name not in self._slots:
             raise ValueError(f"no adapter slot {name!r}{nearest(name, self._slots)}")
         return self._slots[name]
+
+
+@torch.no_grad()
+def overwrite(own: Mapping[str, Tensor], state: Mapping[str, Tensor], slot: str) -> None:
+    """Copy ``state`` into ``own``, in place; ``slot`` names them in messages.
+
+    Raises:
+        AdapterFormatError: unless names and shapes are the same.
+    """
+    differ = sorted(own.keys() ^ state.keys())
+    if differ:
+        kind = "are missing" if differ[0] in own else "are not the slot's"
+        raise AdapterFormatError(f"weights for slot {slot!r}: {len(differ)} names, {differ[0]!r} first, {kind}")
+    for key, tensor in own.items():
+        if tensor.shape != state[key].shape:
+            raise AdapterFormatError(
+                f"weights for slot {slot!r}: {key!r} is {tuple(state[key].shape)}, the slot's {tuple(tensor.shape)}; "
+                "give the slot the rank of the weights"
+            )
+    for key, tensor in own.items():
+        tensor.copy_(state[key])

@@ -40,6 +40,7 @@ def describe_model(model: str) -> BaseDescription:
         ManifestError: none can; with what each of them says.
     """
     from cldistill.catalogue import load_catalogue
+    from cldistill.component import RunOutline
 
     reasons = []
     for entry in load_catalogue():
@@ -48,7 +49,7 @@ def describe_model(model: str) -> BaseDescription:
             continue
         try:
             settings = component.settings.model_validate({"model": model}, context={"root": Path.cwd()})
-            described: BaseDescription | None = component.describe(settings).base
+            described: BaseDescription | None = component.needs(settings, RunOutline()).base
         except Exception as error:  # a plugin's own code on somebody else's model
             reasons.append(f"{component.name}: {error}")
             continue

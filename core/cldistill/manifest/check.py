@@ -14,7 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import ValidationError
 
 from cldistill.catalogue import Catalogue, Entry, load_catalogue
-from cldistill.component import Kind, Needs, Settings
+from cldistill.component import Kind, Needs, RunOutline, Settings
 from cldistill.errors import CldistillError, ManifestError, OptionsError, PluginLoadError, nearest
 from cldistill.manifest.checked import STUDENT, CheckedLoss, CheckedManifest, Part
 from cldistill.manifest.files import check_files
@@ -115,7 +115,9 @@ def _read_options(file: ManifestFile, entries: dict[Loc, tuple[PartRef, Entry]])
         model = entry.component.settings
         try:
             settings = model.model_validate(ref.options, context={"root": file.place(*loc, "options").root})
-            parts[loc] = Part(loc, entry, settings, _describe(file, loc, entry, settings))
+            base = parts.get(("base",))  # it comes first
+            outline = RunOutline(file.manifest.train.generator_steps, base.needs.base if base is not None else None)
+            parts[loc] = Part(loc, entry, settings, _describe(file, loc, entry, settings, outline))
         except ValidationError as error:
             problems.append(describe_errors(error, model, file.tree, (*loc, "options")))
         except ModuleNotFoundError as error:
@@ -126,9 +128,9 @@ def _read_options(file: ManifestFile, entries: dict[Loc, tuple[PartRef, Entry]])
     return parts
 
 
-def _describe(file: ManifestFile, loc: Loc, entry: Entry, settings: Settings) -> Needs:
+def _describe(file: ManifestFile, loc: Loc, entry: Entry, settings: Settings, outline: RunOutline) -> Needs:
     try:
-        return entry.component.describe(settings)
+        return entry.component.needs(settings, outline)
     except Exception as error:  # a plugin's own code, on a user's values: say whose and where
         cause = str(error) if isinstance(error, CldistillError) else f"{type(error).__name__}: {error}"
         where = file.where(*loc, "options" if entry.component.settings.model_fields else "use")
@@ -161,7 +163,7 @@ def _loss(refs: Sequence[LossRef], index: int, part: Part) -> CheckedLoss:
         slot=ref.slot or part.needs.slot or STUDENT,
         streams=part.needs.streams if ref.streams is None else frozenset(ref.streams),
         weight=ref.weight, from_step=ref.from_step, until_step=ref.until_step,
-        teacher=part.needs.teacher, targets=part.needs.targets,
+        teacher=part.needs.teacher, targets=part.needs.targets, shared=part.needs.forwards.shared > 0,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cldistill.catalogue import Catalogue, Entry
-from cldistill.component import AnyComponent, BuildContext, Needs, Settings
+from cldistill.component import AnyComponent, BuildContext, Needs, RunOutline, Settings
 from cldistill.manifest.load import ManifestFile
 from cldistill.manifest.models import Manifest
 from cldistill.manifest.yaml import Loc
@@ -87,6 +87,11 @@ class CheckedManifest:
         return self.file.manifest
 
     @property
+    def outline(self) -> RunOutline:
+        """Return what parts may know of the run."""
+        return RunOutline(self.manifest.train.generator_steps, self.description)
+
+    @property
     def settled_prompts(self) -> dict[str, Prompts]:
         """Return the prompts of the effects whose teacher brings its own: the isolator is not asked about those."""
         settled = {name: part.needs.prompts for name, part in self.teachers.items() if part is not None}
@@ -101,7 +106,7 @@ class CheckedManifest:
         """Return what every builder may know of the run."""
         return BuildContext(
             root=self.file.root, cache=cache, output=output, device=device, seed=self.manifest.train.seed,
-            effects=self.effects, weights=weights,
+            effects=self.effects, weights=weights, outline=self.outline,
         )  # fmt: skip
 
     @property

@@ -13,7 +13,7 @@ import yaml
 
 from cldistill.adapters.header import find_file
 from cldistill.errors import CldistillError
-from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.yaml import dotted
 from cldistill.storage.files import sampled_digest
 
@@ -45,11 +45,26 @@ def resolve(checked: CheckedManifest) -> dict[str, Any]:
 
 
 def manifest_digest(checked: CheckedManifest) -> str:
-    """Hash all that decides what is trained: the manifest without its bookkeeping, teachers' files, and the pools."""
+    """Hash all that decides what is trained: the manifest without its bookkeeping, teachers' files, and the pools.
+
+    Where the files lie is no part of it, only what they hold: a run, its data or its environment may be moved.
+    """
     data = {key: value for key, value in resolve(checked).items() if key not in KEEP_FROM_DIGEST}
     data["train"] = {key: value for key, value in data["train"].items() if key not in BOOKKEEPING}
+    data = {key: _pathless(value, key == "base") for key, value in data.items()}
     inputs = {"files": dict(input_digests(checked)), "pools": dict(pool_digests(checked))}
     return hashlib.sha256(json.dumps([data, inputs], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def plugin_digests(checked: CheckedManifest) -> dict[str, str]:
+    """Return plugin -> distribution, version and hash of its source, for all plugins that decide what is trained."""
+    owned = [part for part in checked.parts() if str(part.loc[0]) not in KEEP_FROM_DIGEST]
+    return {str(part.entry.owner.plugin): _plugin(part) for part in sorted(owned, key=lambda p: p.entry.owner.plugin)}
+
+
+def _plugin(part: Part) -> str:
+    owner = part.entry.owner
+    return f"{owner.distribution} {owner.version}, source {owner.source_digest()[:16]}"
 
 
 def input_digests(checked: CheckedManifest) -> Iterator[tuple[str, str]]:
@@ -110,6 +125,25 @@ def resolved_text(checked: CheckedManifest, *, portable: bool = False) -> str:
         _comment("pools (hash of the listing):", [f"{pool} {digest}" for pool, digest in pool_digests(checked)]),
     ]
     return "".join(parts) + body
+
+
+def _pathless(value: Any, listed: bool) -> Any:
+    """Put in place of each path of this machine what lies there: a file's digest; for a folder, if ``listed``, its listing.
+
+    (Folders of pictures are hashed as pools.)  Of what is not there the name is left.
+    """
+    if isinstance(value, dict):
+        return {key: _pathless(inner, listed) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_pathless(inner, listed) for inner in value]
+    if not isinstance(value, str) or not _is_local_path(value):
+        return value
+    path = Path(value)
+    if path.is_file():
+        return adapter_digest(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if listed else []
+    listing = [[file.relative_to(path).as_posix(), file.stat().st_size] for file in files]
+    return listing if path.is_dir() else path.name
 
 
 def _comment(title: str, lines: list[str]) -> str:

@@ -9,12 +9,12 @@ import math
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from cldistill.errors import nearest
+from cldistill.errors import OptionsError, nearest
 from cldistill.manifest.checked import STUDENT, CheckedLoss, CheckedManifest, Part
 from cldistill.manifest.messages import show
 from cldistill.manifest.models import Sampler
 from cldistill.manifest.yaml import Loc
-from cldistill.records import GENERAL
+from cldistill.records import GENERAL, find_block
 
 Problems = Iterator[tuple[Loc, str]]
 
@@ -52,13 +52,11 @@ def _effects(checked: CheckedManifest) -> Problems:
         teacher = checked.teachers[effect.name]
         if teacher is None and asking:
             names = ", ".join(dict.fromkeys(term.loss.name for term in asking))
-            yield (
-                ("effects", index, "teacher"),
-                (
-                    f"is missing, and {names} asks the effect's teacher ({show(effect.name)}); "
-                    "write `teacher: {use: base}` if the bare base is its teacher"
-                ),
+            text = (
+                f"is missing, and {names} asks the effect's teacher ({show(effect.name)}); "
+                "write `teacher: {use: base}` if the bare base is its teacher"
             )
+            yield ("effects", index, "teacher"), text
         if effect.pairs is None and teacher is not None and teacher.needs.pairs:
             text = f"is missing, and {teacher.name} trains the teacher on them ({show(effect.name)})"
             yield ("effects", index, "pairs"), text
@@ -74,13 +72,11 @@ def _effects(checked: CheckedManifest) -> Problems:
 
 def _general(checked: CheckedManifest) -> Problems:
     if checked.router.needs.general and checked.manifest.general is None:
-        yield (
-            ("router",),
-            (
-                f"{checked.router.name} draws from the general pool, which the manifest does not "
-                "have; add `general: {images: FOLDER, instructions: FILE.jsonl}`"
-            ),
+        text = (
+            f"{checked.router.name} draws from the general pool, which the manifest does not "
+            "have; add `general: {images: FOLDER, instructions: FILE.jsonl}`"
         )
+        yield ("router",), text
 
 
 def _loss(checked: CheckedManifest, index: int, term: CheckedLoss) -> Problems:
@@ -95,6 +91,7 @@ def _loss(checked: CheckedManifest, index: int, term: CheckedLoss) -> Problems:
         elif term.from_step < slots[other].from_step:
             start = slots[other].from_step
             yield loc, f"{name} calls the slot {other!r} from step {term.from_step}, but it starts at {start}"
+    yield from _features(checked, loc, term)
     yield from _stream_names(checked, index, term)
     yield from _mixed_streams(checked, index, term)
     yield from _low_steps(checked, index, term)
@@ -110,6 +107,22 @@ def _loss(checked: CheckedManifest, index: int, term: CheckedLoss) -> Problems:
         yield (*loc, "from_step"), f"the run ends at step {end}, before this begins ({term.from_step})"
 
 
+def _features(checked: CheckedManifest, loc: Loc, term: CheckedLoss) -> Problems:
+    """A loss may ask for features of certain blocks, and for the module of another loss."""
+    name = term.loss.name
+    for at in term.loss.needs.features:
+        try:
+            find_block(checked.description.blocks, at)
+        except OptionsError as error:
+            yield loc, f"{name} asks {checked.base.name} for features ({show(at)}): {error}"
+    owners = [other.name for other in checked.losses if other.loss.needs.parameters]
+    for other in sorted(term.loss.needs.modules - set(owners)):
+        text = (
+            f"{name} calls the module of the loss {other!r}, which the manifest does not have{nearest(other, owners)}"
+        )
+        yield loc, text
+
+
 def _stream_names(checked: CheckedManifest, index: int, term: CheckedLoss) -> Problems:
     routed, made_for, router = checked.router.needs.streams, term.loss.needs.streams, checked.router.name
     written = checked.manifest.losses[index].streams
@@ -120,12 +133,8 @@ def _stream_names(checked: CheckedManifest, index: int, term: CheckedLoss) -> Pr
         elif made_for is not None and stream not in made_for:
             yield loc, f"{term.loss.name} is not made for this stream ({show(stream)}){nearest(stream, made_for)}"
     if not written and made_for is not None and routed is not None and not made_for & routed:
-        yield (
-            ("losses", index),
-            (
-                f"{term.loss.name} is made for the streams {sorted(made_for)}, but the router {router} yields {sorted(routed)}"
-            ),
-        )
+        text = f"{term.loss.name} is made for the streams {sorted(made_for)}, but the router {router} yields {sorted(routed)}"
+        yield ("losses", index), text
 
 
 def _mixed_streams(checked: CheckedManifest, index: int, term: CheckedLoss) -> Problems:
@@ -139,28 +148,24 @@ def _mixed_streams(checked: CheckedManifest, index: int, term: CheckedLoss) -> P
         advice = [f"`streams: [{', '.join(others)}]`"] if others else []
         if until is not None and until < checked.manifest.train.generator_steps:
             advice.append(f"`from_step: {until}`")
-        yield (
-            ("losses", index, *(() if written is None else ("streams", written.index(stream)))),
-            (
-                f"{term.loss.name} asks the teacher, and a batch of the stream {stream!r}, which {router.name} yields "
-                f"{'always' if until is None else f'until step {until}'}, mixes several effects and has none"
-                f"{'; give it ' if advice else ''}{' or '.join(advice)}"
-            ),
+        text = (
+            f"{term.loss.name} asks the teacher, and a batch of the stream {stream!r}, which {router.name} yields "
+            f"{'always' if until is None else f'until step {until}'}, mixes several effects and has none"
+            f"{'; give it ' if advice else ''}{' or '.join(advice)}"
         )
+        yield ("losses", index, *(() if written is None else ("streams", written.index(stream)))), text
 
 
 def _low_steps(checked: CheckedManifest, index: int, term: CheckedLoss) -> Problems:
     """A loss may need low steps of the student's sampler (TS-DMD starts from targets noised to one of those)."""
     bound, sampler = term.loss.needs.sampler_below, checked.manifest.sampler
     if bound is not None and (lowest := lowest_sigma(sampler)) >= bound:
-        yield (
-            ("sampler", "steps"),
-            (
-                f"{term.loss.name} (losses.{index}) needs a step at a sigma below "
-                f"{bound:.4g}, and the lowest of {sampler.steps} steps at shift {sampler.shift:g} is {lowest:.4g}; "
-                f"raise sampler.steps, or the loss's bound ({sampler.steps})"
-            ),
+        text = (
+            f"{term.loss.name} (losses.{index}) needs a step at a sigma below "
+            f"{bound:.4g}, and the lowest of {sampler.steps} steps at shift {sampler.shift:g} is {lowest:.4g}; "
+            f"raise sampler.steps, or the loss's bound ({sampler.steps})"
         )
+        yield ("sampler", "steps"), text
 
 
 def lowest_sigma(sampler: Sampler) -> float:
@@ -180,14 +185,12 @@ def _untaught_streams(checked: CheckedManifest) -> Problems:
             for term in checked.losses
         )  # fmt: skip
         if not taught and checked.meets(stream, 0, end):
-            yield (
-                ("losses",),
-                (
-                    f"none trains the {STUDENT} on the stream {stream!r}, which the router "
-                    f"{router.name} yields{'' if until is None else f' until step {until}'}; add the stream to a loss, or give "
-                    "it no share in the router"
-                ),
+            text = (
+                f"none trains the {STUDENT} on the stream {stream!r}, which the router "
+                f"{router.name} yields{'' if until is None else f' until step {until}'}; add the stream to a loss, or give "
+                "it no share in the router"
             )
+            yield ("losses",), text
 
 
 def _slots(checked: CheckedManifest) -> Problems:

@@ -106,7 +106,7 @@ def _cycle(checked: CheckedManifest, stream: str, start: int, stop: int) -> Cycl
         if start < slot.from_step or not active:
             continue
         updates[name] = slot.updates
-        graded += slot.updates * sum(loss.loss.needs.forwards.graded for loss in active)
+        graded += slot.updates * (sum(loss.loss.needs.forwards.graded for loss in active) - _spared(active))
         forwards += slot.updates * _update(checked, active)
         if slot.reuse_sample and sampled:
             forwards -= _shared(checked, active)
@@ -123,10 +123,17 @@ def _shared(checked: CheckedManifest, active: list[CheckedLoss]) -> float:
     return rollout + max(need.sample for need in needs)
 
 
+def _spared(active: list[CheckedLoss]) -> int:
+    """Graded calls at the rollout that a term need not make, since an earlier one of the update has made them."""
+    shared = [loss.loss.needs.forwards.shared for loss in active]
+    return sum(shared) - max(shared, default=0)
+
+
 def _update(checked: CheckedManifest, active: list[CheckedLoss]) -> float:
     guidance = 1 if checked.description.guidance_scale == 1.0 else 2
     needs = [loss.loss.needs.forwards for loss in active]
-    return _shared(checked, active) + sum(need.graded + need.plain + guidance * need.teacher for need in needs)
+    calls = sum(need.graded + need.plain + guidance * need.teacher for need in needs)
+    return _shared(checked, active) - _spared(active) + calls
 
 
 def teacher_rank(checked: CheckedManifest) -> int:
@@ -143,12 +150,14 @@ def memory(checked: CheckedManifest) -> tuple[tuple[Amount, ...], tuple[Amount, 
     mounted = Amount("teacher slot", teacher * description.bytes_per_parameter)
     trained = [Amount(f"{size.slot}: weights, gradients, Adam (fp32)", TRAINED_BYTES * size.parameters)
                for size in adapter_sizes(checked)]  # fmt: skip
+    modules = [Amount(f"{loss.name}: module, gradients, Adam (fp32)", TRAINED_BYTES * loss.loss.needs.parameters)
+               for loss in checked.losses if loss.loss.needs.parameters]  # fmt: skip
     averages = [Amount(f"{size.slot}: EMA (fp32)", EMA_BYTES * size.parameters)
                 for size in adapter_sizes(checked) if size.ema]  # fmt: skip
     encoders = Amount("text encoder and VAE", description.encoder_bytes)
     slots = Amount("slots: weights (fp32)", 4 * sum(size.parameters for size in adapter_sizes(checked)))
     preparing = (weights, encoders, mounted, slots)
-    return preparing, (weights, mounted, *trained, *averages, activations(checked))
+    return preparing, (weights, mounted, *trained, *modules, *averages, activations(checked))
 
 
 def activations(checked: CheckedManifest) -> Amount:
@@ -168,6 +177,7 @@ def disk(checked: CheckedManifest) -> tuple[Amount, ...]:
     """Return what the run leaves on disk."""
     description, sizes = checked.description, adapter_sizes(checked)
     per_step = sum(size.parameters * (SAVED_BYTES + (EMA_BYTES if size.ema else 0)) for size in sizes)
+    per_step += sum(SAVED_BYTES * loss.loss.needs.parameters for loss in checked.losses)
     student = next(size for size in sizes if size.slot == STUDENT)
     items = sum(len(rows) for rows in checked.items.values())
     prompts = 3 * TEXT_TOKENS * description.hidden * description.bytes_per_parameter

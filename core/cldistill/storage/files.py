@@ -60,6 +60,15 @@ def _offsets(size: int) -> list[int]:
     return [(size - BLOCK) * index // (BLOCKS - 1) for index in range(BLOCKS)]
 
 
+@lru_cache
+def source_digest(folder: Path) -> str:
+    """Return a SHA-256 of the names and contents of all Python files in and below a folder, read once a process."""
+    found = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        found.update(file.relative_to(folder).as_posix().encode() + hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()
+
+
 def fsync_folder(folder: Path) -> None:
     """Flush a folder's entries to the disk (a no-op where the system cannot open folders, as on Windows)."""
     if os.name == "nt":

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cldistill.testing.pictures import picture, write_general, write_pairs, write_pictures
     from cldistill.testing.prompt_isolator_check import check_prompt_isolator
     from cldistill.testing.runs import FinishedRun, run_manifest
-    from cldistill.testing.stream_router_check import check_stream_router
+    from cldistill.testing.stream_router_check import check_stream_router, route_request
     from cldistill.testing.teacher_source_check import check_teacher_source, teacher_request
     from cldistill.testing.tiny_base import TinyBase
     from cldistill.testing.tiny_base_settings import TinyBaseSettings
@@ -63,6 +63,7 @@ __all__ = [
     "plugin_environment",
     "random_adapter",
     "randomise_slot",
+    "route_request",
     "run_manifest",
     "teacher_request",
     "tiny_batch",

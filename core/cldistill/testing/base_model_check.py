@@ -56,8 +56,8 @@ def check_base_model(
 
     The description is true of the backbone; encodings are deterministic and come back after `drop_encoders`; `predict`
     gives fp32 velocities that depend on all its arguments and on each adapted module, not on padding or on the rest of
-    the batch, at every sigma; no method writes into what it is given; sources of one `batch_key` can be collated; gradient
-    checkpointing changes no gradient; decoding and export work.
+    the batch, at every sigma; no method writes into what it is given; `features` gives each described block's own; sources of
+    one `batch_key` can be collated; gradient checkpointing changes no gradient; decoding and export work.
 
     Args:
         size: Width and height of the pictures that it is shown.
@@ -77,6 +77,7 @@ def check_base_model(
         _batch_keys(subject, size)
         _predictions(subject)
         _every_sigma(subject)
+        _features(subject)
         _guidance(subject)
         _decoding(subject)
         _adapters(subject, context)
@@ -104,6 +105,7 @@ def _attributes(s: _Subject, rebuild: Callable[[], BaseModel]) -> None:
     count = sum(parameter.numel() for parameter in base.backbone.parameters())
     require(said.parameters == count, f"describes {said.parameters:,} parameters, but the backbone has {count:,}")
     require(tuple(base.adapter_targets) == tuple(said.targets), "adapter_targets differ from the described targets")
+    require(dict(base.blocks) == dict(said.blocks), "its blocks differ from the described ones")
     require(base.guidance_scale == said.guidance_scale, "guidance_scale differs from the described one")
     require(bool(base.fingerprint), "its fingerprint is empty: every cache key needs it")
     require(
@@ -252,6 +254,30 @@ def _untouched(s: _Subject, method: str, read: Callable[[], Mapping[str, Tensor]
     s.checker.require(not changed, f"{method} changes {', '.join(changed)} in place; work on a copy")
 
 
+def _features(s: _Subject) -> None:
+    """Each block gives one row a token, and gives it from all arguments, whether the blocks behind it run or not."""
+    require, base = s.checker.require, s.base
+    velocity = s.predict()
+    found: list[Tensor] = []
+    for at, width in s.description.blocks.items():
+        with torch.no_grad():
+            features = base.features(s.noise, s.sigma, s.source, s.prompt, at)
+            moved = base.features(s.noise, s.sigma.flip(0), s.source, s.prompt, at)
+        shape = tuple(features.shape)
+        require(
+            features.ndim == 3 and shape[0] == 2 and shape[2] == width,
+            f"features at {at!r} have the shape {shape}; described are [2, L, {width}]",
+        )
+        require(features.dtype == torch.float32, f"features at {at!r} are {features.dtype}; return .float()")
+        require(bool(features.isfinite().all()), f"features at {at!r} are not finite")
+        require(not torch.equal(features, moved), f"features at {at!r} do not depend on sigma")
+        require(
+            not any(torch.equal(features, other) for other in found), f"features at {at!r} are those of another block"
+        )
+        found.append(features)
+    require(torch.equal(velocity, s.predict()), "asking for features changes what predict gives afterwards")
+
+
 def _guidance(s: _Subject) -> None:
     c, u = s.noise, s.noise.flip(0)
     for mode in ("standard", "rescaled"):
@@ -285,6 +311,9 @@ def _adapters(s: _Subject, context: BuildContext) -> None:
         require(not _close(shown[name], bare), f"the adapter in slot {name!r} changes nothing")
     plain = _gradients(s, slots)
     _effects_of_targets(s, plain)
+    shallow = {at: _gradients(s, slots, at) for at in s.description.blocks}
+    for at, grads in shallow.items():
+        require(any(bool((grad != 0).any()) for grad in grads.values()), f"features at {at!r} have no gradient")
     _export(s, slots, context.root / "adapter.safetensors")
     calls: list[object] = []
 
@@ -297,6 +326,9 @@ def _adapters(s: _Subject, context: BuildContext) -> None:
     require(bool(calls), "enable_gradient_checkpointing(run) must call each block through run(function, *args)")
     off = [name for name, grad in plain.items() if not _close(checkpointed[name], grad)]
     require(not off, f"gradient checkpointing changes the gradient, of {off[:1]} for one")
+    deep = {at: _gradients(s, slots, at) for at in s.description.blocks}
+    off = [at for at, grads in deep.items() if not all(_close(grads[name], grad) for name, grad in shallow[at].items())]
+    require(not off, f"gradient checkpointing changes the gradient of features, at {off[:1]} for one")
 
 
 def _effects_of_targets(s: _Subject, gradients: Mapping[str, Tensor]) -> None:
@@ -315,14 +347,16 @@ def _effects_of_targets(s: _Subject, gradients: Mapping[str, Tensor]) -> None:
     require(not busy, f"describes {busy[:1]} as idle, but adapting it changes what is predicted: take it out of idle")
 
 
-def _gradients(s: _Subject, slots: AdapterSlots) -> dict[str, Tensor]:
+def _gradients(s: _Subject, slots: AdapterSlots, at: str | None = None) -> dict[str, Tensor]:
+    """Return the gradients of every ``lora_B`` by what is predicted, or by the features of the block ``at``."""
     parameters = {name: p for name, p in slots.parameters("student").items() if name.endswith("lora_B.weight")}
     for parameter in parameters.values():
         parameter.grad = None
     with slots.scope("student"):
-        velocity = s.base.predict(s.noise, s.sigma, s.source, s.prompt)
+        given = (s.noise, s.sigma, s.source, s.prompt)
+        output = s.base.predict(*given) if at is None else s.base.features(*given, at)
     # Outside the scope: the recompute of a checkpoint must find its own adapter again.
-    velocity.square().mean().backward()  # type: ignore[no-untyped-call]
+    output.square().mean().backward()  # type: ignore[no-untyped-call]
     zero = torch.zeros(())
     return {name: zero if p.grad is None else p.grad.detach().clone() for name, p in parameters.items()}
 

@@ -15,8 +15,8 @@ import numpy as np
 import rich.style  # noqa: F401 (draws from the global generator when it is first imported, as httpx does)
 import torch
 
-from cldistill.component import AnyComponent, Kind, Needs, Settings
-from cldistill.testing.elsewhere import SALTED, other_process, reason
+from cldistill.component import AnyComponent, Kind, Needs, RunOutline, Settings
+from cldistill.testing.elsewhere import OUTLINE, SALTED, other_process, reason
 from cldistill.testing.elsewhere import scratch_context as scratch_context
 
 Ask = Callable[[Callable[..., Any], Any], list[Any]]
@@ -76,14 +76,16 @@ def read_settings(component: AnyComponent, options: Options) -> Settings:
 
 
 def check_component(
-    component: AnyComponent, kind: Kind, options: Options, *, fresh: bool = True, ask: Ask | None = None
-) -> tuple[Checker, Needs]:
+    component: AnyComponent, kind: Kind, options: Options, *, fresh: bool = True, ask: Ask | None = None,
+    outline: RunOutline | None = None,
+) -> tuple[Checker, Needs]:  # fmt: skip
     """Check what holds for every kind: strict frozen settings, and a pure ``describe`` that imports no torch.
 
     Args:
         fresh: False leaves out the interpreter of its own in which the latter is seen (for parts that a test file defines).
         ask: Asks a part of this kind something (a function of `cldistill.testing.elsewhere`) that it must answer alike in
             that interpreter, in one with another salt of ``hash()``, and in another environment.
+        outline: The run around it, by default `OUTLINE`.
     """
     checker = Checker(component)
     checker.require(component.kind == kind, f"is registered as a {component.kind}, not as a {kind}: use {kind}(...)")
@@ -94,9 +96,10 @@ def check_component(
         "its settings must keep Settings' model_config (extra='forbid', frozen=True): a misspelt option must be an error",
     )
     settings = read_settings(component, options)
-    needs = component.describe(settings)
+    outline = outline or OUTLINE
+    needs = component.needs(settings, outline)
     checker.require(isinstance(needs, Needs), f"describe must return Needs, not {type(needs).__name__}")
-    checker.require(component.describe(settings) == needs, "describe must give equal Needs for equal settings")
+    checker.require(component.needs(settings, outline) == needs, "describe must give equal Needs for equal settings")
     if ask is not None:
         changed = reason(lambda: ask(component.build, settings))
         checker.require(changed is None, str(changed))
@@ -120,7 +123,9 @@ def function(role):
         hook = getattr(sys.modules[module], job["hook"])
         return next(getattr(c, role) for c in hook() if c.name == job["name"])
     return reduce(getattr, name.split("."), sys.modules[module])
-function("describe")(settings)
+from cldistill.component import Component
+from cldistill.testing.elsewhere import OUTLINE
+Component(job["kind"], job["name"], "", type(settings), function("describe"), None).needs(settings, OUTLINE)
 heavy = [package for package in job["heavy"] if package in sys.modules]
 answer = None
 if job["ask"] is not None:
@@ -133,7 +138,7 @@ def _check_fresh(checker: Checker, component: AnyComponent, settings: Settings, 
     functions: tuple[Callable[..., Any], ...] = (component.describe, component.build)
     modules = [component.settings.__module__, *(function.__module__ for function in functions)]
     job = {
-        "path": sys.path, "modules": modules, "heavy": HEAVY, "name": component.name,
+        "path": sys.path, "modules": modules, "heavy": HEAVY, "name": component.name, "kind": component.kind,
         "settings": [component.settings.__module__, component.settings.__qualname__],
         "describe": [component.describe.__module__, getattr(component.describe, "__qualname__", "<object>")],
         "build": [component.build.__module__, getattr(component.build, "__qualname__", "<object>")],

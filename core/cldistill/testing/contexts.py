@@ -24,7 +24,7 @@ from cldistill.testing.adapters import random_adapter, randomise_slot
 from cldistill.testing.pictures import after, picture
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.testing.tiny_parts import TinyPrompts, TinyRouter, TinyRouterSettings
-from cldistill.training.run import LrPhase, Run, SlotConfig
+from cldistill.training.run import LrPhase, Run, SlotConfig, TermModule
 from cldistill.training.update import TermContext
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Call:
     """Who asked: ``term``, or the context's ``rollout`` or ``sample`` on its behalf."""
     sigma: tuple[float, ...] = ()
     """Sigma of each item."""
+    at: str | None = None
+    """Block whose features were asked for; None: the velocity."""
 
 
 @dataclass
@@ -55,9 +57,11 @@ class ObservedContext(TermContext):
     lent: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
     """What the engine lent to the term and uses again (its name, itself, a copy of it then): it must stay as it is."""
 
-    def _predict(self, name: str, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        self.calls.append(Call(name, torch.is_grad_enabled(), self.origin, tuple(sigma.detach().tolist())))
-        return super()._predict(name, x, sigma, conditioning)
+    def _predict(
+        self, name: str, x: Tensor, sigma: Tensor, conditioning: Conditioning, at: str | None = None
+    ) -> Tensor:
+        self.calls.append(Call(name, torch.is_grad_enabled(), self.origin, tuple(sigma.detach().tolist()), at))
+        return super()._predict(name, x, sigma, conditioning, at)
 
     def rollout(self) -> Rollout:
         """The student's trajectory, its calls noted as ``rollout``."""
@@ -124,7 +128,7 @@ def tensors_of(batch: Batch) -> dict[str, Tensor]:
 
 def tiny_run(
     base: BaseModel | None = None, *, slots: Sequence[str] = ("student", "critic"), rank: int = 2, seed: int = 0,
-    schedule: Schedule | None = None, output: Path | None = None,
+    schedule: Schedule | None = None, output: Path | None = None, modules: Mapping[str, TermModule] | None = None,
 ) -> Run:  # fmt: skip
     """Return a run with random slots and a random teacher for each of `EFFECTS`, but neither data nor loss terms."""
     base = base or TinyBase()
@@ -149,6 +153,7 @@ def tiny_run(
         accelerator=cast("Accelerator", SoloAccelerator(torch.device("cpu"))),
         effects=EFFECTS,
         prompts={effect.name: isolator.isolate(effect) for effect in EFFECTS},
+        modules=dict(modules or {}),
     )
 
 
@@ -193,7 +198,7 @@ def _example(base: BaseModel, pool: str, prompts: Prompts, index: int, targets: 
 def update_context(
     base: BaseModel | None = None, *, trains: str = "student", stream: str = "effect", size: int = 2, step: int = 0,
     seed: int = 0, targets: bool = True, slots: Sequence[str] = ("student", "critic"), schedule: Schedule | None = None,
-    run: Run | None = None, batch: Batch | None = None,
+    run: Run | None = None, batch: Batch | None = None, term: str = "under-test",
 ) -> ObservedContext:  # fmt: skip
     """Return the context of one update, its teacher mounted: call a loss term with it, then look at ``.calls``.
 
@@ -205,6 +210,7 @@ def update_context(
         seed: With ``step`` the key of everything that is drawn: the same two, the same bits.
         targets: Whether the batch has targets.
         slots: Trainable slots, each with random weights.
+        term: Name of the term in the run: part of its key, and of whatever module it owns.
         run: What `tiny_run` made, to be used again (instead of base, slots and schedule).
         batch: What `tiny_batch` made, to be used again (instead of stream, size and targets).
     """
@@ -212,4 +218,4 @@ def update_context(
     batch = batch or tiny_batch(run.base, stream, size, targets=targets)
     run.teachers.mount(run.slots, batch.route.effect)
     keyed = run.random.child("train", seed, step, trains, 0)
-    return ObservedContext(run, step, trains, batch, keyed, keyed.child("term", "under-test"))
+    return ObservedContext(run, step, trains, batch, keyed, keyed.child("term", term), term=term)

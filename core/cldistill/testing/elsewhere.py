@@ -12,8 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from cldistill.component import BuildContext
-from cldistill.records import EffectInfo, Prompts, Route
+from cldistill.component import BuildContext, RunOutline
+from cldistill.records import EffectInfo, Prompts, Route, RouteRequest
+from cldistill.testing.tiny_base_settings import TinyBaseSettings, describe_tiny_base
 
 if TYPE_CHECKING:
     from cldistill.protocols import Keyed, PromptIsolator, StreamRouter
@@ -21,21 +22,25 @@ if TYPE_CHECKING:
 Build = Callable[[Any, BuildContext], Any]
 EFFECTS = tuple(EffectInfo(name, f"turn it into {name}") for name in ("manga", "gold", "snow", "clay", "neon"))
 DRAWS = 60
+OUTLINE = RunOutline(steps=100_001, base=describe_tiny_base(TinyBaseSettings()).base)
+"""The run around a part under test: many generator steps on the tiny base."""
 
 
 @contextmanager
-def scratch_context(effects: tuple[EffectInfo, ...] = ()) -> Iterator[BuildContext]:
+def scratch_context(effects: tuple[EffectInfo, ...] = (), outline: RunOutline | None = None) -> Iterator[BuildContext]:
     """Yield a build context over a temporary folder."""
     with TemporaryDirectory() as name:
         root = Path(name)
         for part in ("cache", "output"):
             (root / part).mkdir()
-        yield BuildContext(root, root / "cache", root / "output", effects=effects)
+        yield BuildContext(root, root / "cache", root / "output", effects=effects, outline=outline or OUTLINE)
 
 
 def draw_route(router: StreamRouter, random: Keyed, step: int, effects: Sequence[str]) -> Route:
     """Draw the route of the student's first update in a step; ``random`` is the run's."""
-    return router.route(random.child(step, "student", 0, "route"), step, effects)
+    shared = random.child("train")
+    own = shared.child(step, "student", 0, "route")
+    return router.route(RouteRequest(step, OUTLINE.steps, "student", 0, effects, own, shared))
 
 
 def routes(build: Build, settings: Any) -> list[Any]:

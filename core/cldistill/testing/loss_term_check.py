@@ -8,17 +8,21 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from cldistill.component import AnyComponent, Needs
-from cldistill.protocols import LossTerm
+from cldistill.assemble import make_modules
+from cldistill.component import AnyComponent, Needs, RunOutline
+from cldistill.protocols import BaseModel, LossTerm
 from cldistill.random import KeyedRandom
-from cldistill.records import GENERAL, LossOutput
+from cldistill.records import GENERAL, LossOutput, find_block
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
 from cldistill.testing.contexts import ObservedContext, on_rank, tensors_of, tiny_batch, tiny_run, update_context
+from cldistill.testing.elsewhere import OUTLINE
 from cldistill.testing.extreme_random import TURNS, Draws, ExtremeRandom
 from cldistill.testing.held_state import changed_state, held_state
-from cldistill.testing.tiny_base import TinyBase
-from cldistill.testing.tiny_base_settings import TinyBaseSettings
+from cldistill.testing.tiny_plugin import register_base_models
+from cldistill.training.run import Run, Term
 from cldistill.training.update import STUDENT, TEACHER
+
+(TINY_BASE,) = register_base_models()
 
 SEEDS = (0, 1, 2)
 """Enough for rollouts of different depth."""
@@ -30,8 +34,9 @@ STEPS = (
 
 
 def check_loss_term(
-    component: AnyComponent, options: Options = None, *, through: Collection[str] = (), fresh: bool = True
-) -> None:
+    component: AnyComponent, options: Options = None, *, through: Collection[str] = (),
+    beside: Collection[AnyComponent] = (), base: AnyComponent = TINY_BASE, base_options: Options = None, fresh: bool = True,
+) -> None:  # fmt: skip
     """Assert all that the engine relies on.
 
     The loss is a finite fp32 scalar with a graph, at every sigma that is drawn; its gradient reaches the slot that the
@@ -41,45 +46,66 @@ def check_loss_term(
 
     Args:
         through: Slots through which gradient flows by design (a discriminator that judges the student's output).
+        beside: Terms whose modules it calls (`Needs.modules`), each with its default options.
+        base: Base model on which it is tried, with ``base_options``; by default the tiny one, in both of its layouts.
         fresh: See `cldistill.testing.check_component`.
     """
-    checker, needs = check_component(component, "loss_term", options, fresh=fresh)
-    settings = read_settings(component, options)
-    with scratch_context() as context:
-        loss: LossTerm = component.build(settings, context)
+    layouts: tuple[Options, ...] = (base_options, base_options)
+    if base is TINY_BASE and base_options is None:
+        layouts = tuple(
+            {"layout": layout, "guidance_scale": guidance, "layers": 1}
+            for layout, guidance in (("tokens", 1.0), ("image", 3.0))
+        )
     cases = []
-    for layout, guidance, size in (("tokens", 1.0, 2), ("image", 3.0, 1)):
-        base = TinyBaseSettings.model_validate({"layout": layout, "guidance_scale": guidance, "layers": 1})
-        for stream in sorted(needs.streams or {"effect", GENERAL}):
-            cases.append(_Case(checker, needs, loss, base, stream, size))
-            cases[-1].check(set(through))
+    for chosen, size in zip(layouts, (2, 1), strict=True):
+        shown = read_settings(base, chosen)
+        outline = RunOutline(OUTLINE.steps, base.needs(shown, RunOutline()).base)
+        checker, needs = check_component(component, "loss_term", options, fresh=fresh and size == 2, outline=outline)
+        with scratch_context(outline=outline) as context:
+            loss: LossTerm = component.build(read_settings(component, options), context)
+            named = [(component.name, loss), *((o.name, o.build(read_settings(o, None), context)) for o in beside)]
+            modules = make_modules([Term(name, term, STUDENT) for name, term in named], KeyedRandom(0))
+            for stream in sorted(needs.streams or {"effect", GENERAL}):
+                model: BaseModel = base.build(shown, context)
+                run = tiny_run(model, slots=_slots(needs), modules=modules)
+                cases.append(_Case(checker, needs, loss, run, stream, size, component.name))
+                cases[-1].check(set(through))
     for turn in range(TURNS):
         cases[turn % len(cases)].extreme(turn, set(through))
     for case in cases:
         case.stateless()
 
 
+def _slots(needs: Needs) -> tuple[str, ...]:
+    return tuple(sorted({STUDENT, needs.slot or STUDENT, *needs.predicts}))
+
+
 class _Case:
     """The term on one base and one stream, looked at from all sides."""
 
     def __init__(
-        self, checker: Checker, needs: Needs, loss: LossTerm, base: TinyBaseSettings, stream: str, size: int
+        self, checker: Checker, needs: Needs, loss: LossTerm, run: Run, stream: str, size: int, name: str
     ) -> None:
-        self.checker, self.needs, self.loss = checker, needs, loss
-        self.stream, self.size, self.guidance = stream, size, base.guidance_scale
-        self.trains = needs.slot or STUDENT
-        self.slots = tuple(sorted({STUDENT, self.trains, *needs.predicts}))
-        self.run = tiny_run(TinyBase(base), slots=self.slots)
-        self.run.total_steps = STEPS[-1] + 1
-        self.batch = tiny_batch(self.run.base, stream, size, targets=needs.targets)
+        self.checker, self.needs, self.loss, self.run, self.name = checker, needs, loss, run, name
+        self.stream, self.size, self.guidance = stream, size, run.base.guidance_scale
+        self.trains, self.slots = needs.slot or STUDENT, _slots(needs)
+        run.total_steps = STEPS[-1] + 1
+        self.batch = tiny_batch(run.base, stream, size, targets=needs.targets)
         self.first = torch.empty(())
+        owned = run.modules.get(name)
+        self.own = [] if owned is None else list(owned.module.parameters())
+        brought = sum(parameter.numel() for parameter in self.own)
+        checker.require(
+            brought == needs.parameters,
+            f"describe says parameters={needs.parameters}, but its module has {brought}: `plan` lists them",
+        )
 
     def context(self, seed: int, step: int = 0, random: KeyedRandom | None = None) -> ObservedContext:
-        for slot in self.slots:
-            for parameter in self.run.slots.parameters(slot).values():
-                parameter.grad = None
+        weights = [p for slot in self.slots for p in self.run.slots.parameters(slot).values()]
+        for parameter in (*weights, *self.own):
+            parameter.grad = None
         self.run.random = random or KeyedRandom(0)
-        return update_context(run=self.run, trains=self.trains, seed=seed, step=step, batch=self.batch)
+        return update_context(run=self.run, trains=self.trains, seed=seed, step=step, batch=self.batch, term=self.name)
 
     def check(self, through: set[str]) -> None:
         drawn: dict[str, int] = {}
@@ -167,6 +193,7 @@ class _Case:
         counts = {
             "rollout": context.memo.rollout is not None,
             "sample": sum(call.origin == "sample" for call in context.calls),
+            "shared": len(context.memo.graded),
             "graded": sum(call.graded and call.slot != TEACHER for call in own),
             "plain": sum(not call.graded and call.slot != TEACHER for call in own),
             "teacher": sum(call.slot == TEACHER for call in own) // (1 if self.guidance == 1.0 else 2),
@@ -184,6 +211,12 @@ class _Case:
             asked == needs.teacher,
             f"describe says teacher={needs.teacher}, but the teacher was{'' if asked else ' not'} called",
         )
+        asked_at = {call.at for call in own} - {None}
+        described = {find_block(self.run.base.blocks, at) for at in needs.features}
+        require(
+            asked_at == described,
+            f"describe says features={needs.features}, but an update asked for those of {sorted(map(str, asked_at))}",
+        )
         called = {call.slot for call in own} - {TEACHER, STUDENT, self.trains}
         unused = needs.predicts - {call.slot for call in own}
         require(not unused, f"describe says that it predicts {sorted(unused)}, which it never called")
@@ -200,7 +233,8 @@ class _Case:
                 f"its gradient in slot {slot!r} is not finite ({_where(context)}): guard divisions and roots with an eps",
             )
             if slot == self.trains:
-                require(reached, f"its gradient does not reach slot {slot!r}, which it trains")
+                learns = any(p.grad is not None and bool((p.grad != 0).any()) for p in self.own)
+                require(reached or learns, f"its gradient does not reach slot {slot!r}, which it trains")
             elif slot not in through:
                 require(
                     not reached,

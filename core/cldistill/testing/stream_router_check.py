@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cldistill.component import AnyComponent, Needs
 from cldistill.protocols import StreamRouter
 from cldistill.random import KeyedRandom
-from cldistill.records import GENERAL, Route
+from cldistill.records import GENERAL, Route, RouteRequest
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
 from cldistill.testing.elsewhere import EFFECTS, draw_route, routes
 from cldistill.testing.extreme_random import TURNS, ExtremeRandom
@@ -15,6 +15,7 @@ from cldistill.testing.held_state import changed_state, held_state
 
 LATE = (400, 499, 500, 999, 1000, 1999, 2000, 4999, 5000, 9999, 10_000, 49_999, 50_000, 100_000)
 """Steps beyond the first ones that are looked at as well."""
+NAMES = tuple(effect.name for effect in EFFECTS)
 
 
 def check_stream_router(
@@ -61,6 +62,15 @@ def check_stream_router(
             f"changes {kept} with each call: keep no state between calls (a resumed run would draw other routes); what "
             "depends on progress is a function of the step",
         )
+
+
+def route_request(
+    step: int = 0, *, steps: int = 1000, slot: str = "student", update: int = 0, effects: Sequence[str] = NAMES,
+    seed: int = 7, rank: int = 0,
+) -> RouteRequest:  # fmt: skip
+    """Return what a router is asked in one update; equal arguments, ``rank`` aside, must give equal routes."""
+    random = KeyedRandom(seed, rank)
+    return RouteRequest(step, steps, slot, update, effects, random.child("train", step, slot, update, "route"), random)
 
 
 def _route(router: StreamRouter, step: int, effects: Sequence[str], rank: int = 0) -> Route:

@@ -56,12 +56,14 @@ class Checkpoint:
             raise CheckpointError(f"{self.path} holds no {group!r}, only {held}: was it saved by another manifest?")
         return cast("dict[str, Tensor]", load_file(self.path / f"{group}{SUFFIX}"))
 
-    def must_belong_to(self, manifest: str, processes: int, precision: str | None = None) -> None:
-        """Compare with the run that wants to go on from here.
+    def must_belong_to(
+        self, manifest: str, processes: int, precision: str | None = None, plugins: Mapping[str, str] | None = None
+    ) -> None:
+        """Compare with the run that wants to go on from here; what is not given is not compared.
 
         Raises:
-            CheckpointError: another manifest, or another number of processes or mixed precision: the batches, noises
-                or roundings to come would not be those of the unbroken run.
+            CheckpointError: another manifest, another number of processes or mixed precision, or other ``plugins`` (see
+                `changed_plugins`): the batches, noises or roundings to come would not be those of the unbroken run.
         """
         if self.meta.get("manifest") != manifest:
             raise CheckpointError(
@@ -80,6 +82,23 @@ class Checkpoint:
                 f"{self.path} was trained in mixed precision {self.meta['mixed_precision']!r}, and this run is in "
                 f"{precision!r}: give the same --mixed_precision to accelerate launch, or set train.mixed_precision"
             )
+
+        changed = self.changed_plugins(plugins or {})
+        if changed:
+            listing = "\n  ".join(changed)
+            raise CheckpointError(
+                f"{self.path} was trained by other plugins:\n  {listing}\nput the old ones back, choose another --output, "
+                "--fresh to start over, or go on all the same by --changed-plugins, which the run will record"
+            )
+
+    def changed_plugins(self, plugins: Mapping[str, str]) -> list[str]:
+        """Return one line for every plugin (name -> version and hash of its source) that is not what it was here."""
+        then: Mapping[str, str] = self.meta.get("plugins", {})
+        return [
+            f"plugin {name!r} was {then[name]}, and is {found}"
+            for name, found in plugins.items()
+            if name in then and then[name] != found
+        ]
 
     def verify(self) -> None:
         """Compare every file with the size and hash in the index; CheckpointError at the first difference."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cldistill.protocols import BaseModel, LossTerm, StreamRouter
-from cldistill.records import EffectInfo, Prompts
+from cldistill.records import AdamW, EffectInfo, Prompts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from rich.console import Console
+    from torch import nn
 
     from cldistill.adapters.slots import AdapterSlots
     from cldistill.data.dataset import Dataset
@@ -77,6 +78,8 @@ class PlacedLoss(Generic[L]):
     """Whether it asks the mounted teacher."""
     targets: bool = False
     """Whether it needs target latents."""
+    shared: bool = False
+    """Whether it makes a graded call at the rollout, which is made once for all such terms of an update."""
 
     def active(self, step: int, stream: str) -> bool:
         """Whether the term counts in a 0-based generator step on a stream."""
@@ -86,6 +89,14 @@ class PlacedLoss(Generic[L]):
 
 
 Term = PlacedLoss[LossTerm]
+
+
+@dataclass(frozen=True)
+class TermModule:
+    """The trainable module of a loss term, and its optimiser's settings."""
+
+    module: nn.Module
+    optimizer: AdamW
 
 
 @dataclass
@@ -107,6 +118,8 @@ class Run:
     accelerator: Accelerator
     effects: tuple[EffectInfo, ...]
     prompts: Mapping[str, Prompts]
+    modules: Mapping[str, TermModule] = field(default_factory=dict)
+    """Name of a term -> the module that it owns, for those that own one."""
     teacher_shift: float | None = None
     """Shift of the schedule with which teachers are sampled; None: the student's."""
     batch_size: int = 1
@@ -115,6 +128,12 @@ class Run:
     keep: int = 3
     max_bad_steps: int = 10
     manifest_digest: str = ""
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    """Plugin -> version and hash of its source, for those that decide what is trained."""
+    changed_plugins: bool = False
+    """Whether to go on from a checkpoint that other versions of the plugins made."""
+    plugin_changes: tuple[str, ...] = ()
+    """One line for each change of a plugin since the run began, and the step after which it happened."""
     observers: Sequence[object] = ()
     forwards: int = 0
     """Calls of the backbone so far in this process."""

@@ -112,4 +112,5 @@ def describe_base(settings: QwenImageEditSettings) -> BaseDescription:
         guidance_scale=settings.guidance_scale,
         tokenizer=tokenizer_file(settings.model, settings.revision),
         idle=tuple(name for name in idle_modules(config) if name in targets),
+        blocks={f"transformer_blocks.{index}": hidden_size(config) for index in range(config["num_layers"])},
     )

@@ -21,11 +21,12 @@ from cldistill.records import MetricValues, Prompts
 from cldistill.samples import held_out_items, held_out_rows
 from cldistill.sampling.generator import ImageGenerator, SamplingConfig, slot_digest
 from cldistill.schedule import Schedule
+from cldistill.storage.files import source_digest
 from cldistill.storage.tensors import TensorCache
 from cldistill.testing.adapters import random_adapter, randomise_slot
 from cldistill.testing.contexts import tiny_run
 from cldistill.testing.pictures import write_pictures
-from cldistill_plugins.evaluation.metrics import code_digest, folder_digest
+from cldistill_plugins.evaluation.metrics import code_digest
 from cldistill_plugins.evaluation.picture_store import Pictures, PictureStore, place
 from cldistill_plugins.evaluation.pictures import Job, make_pictures
 
@@ -229,5 +230,5 @@ def test_values_are_forgotten_when_the_metrics_code_changes(tmp_path: Path) -> N
     assert code_digest(module.measure) == before
     (file.parent / "deep").mkdir()
     (file.parent / "deep" / "more.py").write_text("FACTOR = 2\n")
-    folder_digest.cache_clear()  # another process
+    source_digest.cache_clear()  # another process
     assert code_digest(module.measure) != before
