@@ -25,7 +25,7 @@ HERE: dict[Kind, dict[str, list[dict[str, Any]]]] = {
     },
     "prompt_isolator": {"aop": [{}, {"template": "{name}: {prompt}"}], "teacher-prompts": [{}]},
     "teacher_source": {"base": [{}], "from-pairs": [{"steps": 2, "rank": 2}]},
-    "observer": {"tensorboard": [{}]},
+    "observer": {"display": [{}], "evaluate": [{}], "sample-grids": [{}], "tensorboard": [{}]},
     "metric": {"retention": [{}]},
 }  # fmt: skip
 """The options with which each part is checked on the kit's own material."""
