@@ -113,7 +113,7 @@ class Slot(ManifestPart):
 RESERVED_SLOTS = {
     "teacher": "the engine mounts the effects' teachers under that name",
     "beside": "the engine mounts what works together with another adapter under that name",
-    "apprentice": "a teacher that is trained from pairs has that name while it is trained",
+    "teacher-training": "a teacher that is trained from pairs has that name while it is trained",
 }
 
 

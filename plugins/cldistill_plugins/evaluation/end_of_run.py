@@ -47,7 +47,8 @@ class EndOfRun:
         exported.report |= report
         write_pages(run.output, report, stages, PAGE_MEGABYTES)
         picture = result_picture(run, evaluate.images, evaluate.teacher_steps, exported)
-        exported.results += [("Page", run.output / "report.html"), ("Picture", picture)]
+        page = run.output / "report.html"
+        exported.results += [*([("Page", page)] if page.is_file() else []), ("Picture", picture)]
         for table in summary_tables(Evaluation.model_validate(report)):
             exported.console.print(table)
 

@@ -194,7 +194,7 @@ def test_set_says_what_is_wrong(world: Any, override: str, expected: str) -> Non
         ("train.mixed_precision=fp16", "train.mixed_precision: must be 'no' or 'bf16' ('fp16')"),
         ("train.device=cuda:1", "train.device: must be 'auto' or 'cpu' ('cuda:1')"),
         ("slots={student: {}, teacher: {}}", "no slot may be called so: the engine mounts the effects' teachers"),
-        ("slots={student: {}, apprentice: {}}", "no slot may be called so: a teacher that is trained from pairs"),
+        ("slots={student: {}, teacher-training: {}}", "no slot may be called so: a teacher that is trained from pairs"),
         (
             "slots={student: {ema: 0.9}, ema-student: {}}",
             "a checkpoint keeps a part of slot 'student' as 'ema-student'",
