@@ -104,7 +104,8 @@ class Needs:
     teacher: bool = False
     """Loss term: calls the mounted teacher."""
     general: bool = False
-    """Router: draws from the general pool, which the manifest must then have."""
+    """Router: draws from the general pool, which the manifest must then have: in the stream ``general``, and in those that
+    it names in ``mixed``."""
     pairs: bool = False
     """Teacher source: needs the effect's pairs."""
     forwards: Forwards = field(default_factory=Forwards)

@@ -25,7 +25,6 @@ from cldistill.testing.pictures import write_general, write_pictures
 from cldistill.testing.runs import tiny_manifest
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.training.run import Run
-from cldistill_plugins.samples import plugin as sample_grids
 
 WIDE, TALL = (40, 20), (20, 40)
 
@@ -87,7 +86,12 @@ def mixed_parts(folder: Path) -> dict[str, Any]:
 def test_a_run_takes_portrait_landscape_and_several_references(tmp_path: Path, size: int, base: dict[str, Any]) -> None:
     train = {"generator_steps": 6, "batch_size": size, "checkpoint_every": 6, "device": "cpu"}
     done = run_manifest(
-        tmp_path, catalogue_with(sample_grids), steps=6, train=train, base={"use": "tiny-base", "options": base}, **mixed_parts(tmp_path)
+        tmp_path,
+        catalogue_with(installed=True),
+        steps=6,
+        train=train,
+        base={"use": "tiny-base", "options": base},
+        **mixed_parts(tmp_path),
     )
     assert len(done.losses("tiny-flow")) == 6
     assert done.collection is not None

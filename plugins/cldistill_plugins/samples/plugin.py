@@ -19,12 +19,12 @@ def describe_sample_grids(settings: SampleGridsSettings) -> Needs:
 
 
 def build_sample_grids(settings: SampleGridsSettings, context: BuildContext) -> object:
-    """Return the observer; one that draws nothing where the manifest has no ``samples:``."""
-    manifest = context.manifest
-    if manifest is None or manifest.samples is None:
-        return object()
+    """Return the observer."""
     from cldistill_plugins.samples.sample_grids import SampleGrids
 
+    manifest = context.manifest
+    if manifest is None:
+        return SampleGrids(None)
     return SampleGrids(manifest.samples, manifest.targets.steps if manifest.targets else 40)
 
 

@@ -25,7 +25,8 @@ class SampleGrids:
     Teachers do not change, so their pictures are made once.
     """
 
-    samples: Samples
+    samples: Samples | None
+    """None: nothing is drawn."""
     teacher_steps: int = 40
     teacher: dict[str, Image] = field(default_factory=dict)
     """Effect -> its teacher's picture."""
@@ -33,18 +34,23 @@ class SampleGrids:
     @hookimpl
     def step_finished(self, run: Run, result: StepResult) -> None:
         """Draw the grid when it is due."""
-        if result.step % self.samples.every == 0:
-            self.draw(run, run.output / "samples" / f"step-{result.step:06d}.png", f"{run.name} · step {result.step}")
+        if self.samples is not None and result.step % self.samples.every == 0:
+            self.draw(
+                run,
+                self.samples,
+                run.output / "samples" / f"step-{result.step:06d}.png",
+                f"{run.name} · step {result.step}",
+            )
 
-    def draw(self, run: Run, path: Path, caption: str) -> None:
+    def draw(self, run: Run, samples: Samples, path: Path, caption: str) -> None:
         """Write the grid of the student as it stands."""
         assert run.preparation is not None
         sampler = RunSampler(run, run.preparation.encoder)
-        pictures = list_pictures(self.samples.images)
+        pictures = list_pictures(samples.images)
         _, teacher, _, student = systems_of(run, self.teacher_steps)
         rows = [
             self._row(sampler, effect, grid_picture(pictures, index), teacher, student)
-            for index, effect in enumerate(grid_effects(run.effects, self.samples.effects))
+            for index, effect in enumerate(grid_effects(run.effects, samples.effects))
         ]
         columns = ["source", f"teacher · {teacher.evaluations} evaluations", f"student · {student.evaluations}"]
         path.parent.mkdir(parents=True, exist_ok=True)
