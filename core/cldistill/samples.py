@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +11,7 @@ from cldistill.data.encodings import Encoder
 from cldistill.data.items import evenly, general_items, list_pictures, open_picture
 from cldistill.manifest.models import Evaluate, Manifest
 from cldistill.markers import hookimpl
-from cldistill.protocols import BaseModel
-from cldistill.records import GENERAL, EffectInfo, Item, Prompts, StepResult
+from cldistill.records import EffectInfo, Item, Prompts, StepResult
 from cldistill.sampling.generator import ImageGenerator, Row, SamplingConfig
 from cldistill.sampling.grids import GridRow, save_grid
 from cldistill.schedule import Schedule
@@ -24,66 +23,46 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class System:
-    """One way to make pictures. ``slot`` None is the bare backbone."""
+class SampledNetwork:
+    """A network whose pictures a run shows: the mounted teacher or the student."""
 
-    name: str
-    slot: str | None
+    slot: str
     evaluations: int
     """Calls of the backbone per picture."""
-    few_step: bool = False
 
 
-def systems_of(run: Run, teacher_steps: int) -> tuple[System, ...]:
-    """Return base, teacher and student as the report compares them: the teacher at its own steps and at the student's."""
-    few = run.schedule.steps
+def teacher_and_student(run: Run, teacher_steps: int) -> tuple[SampledNetwork, SampledNetwork]:
+    """Return what grids, card and ``result.png`` compare: the teacher at many steps and the student at its few."""
     guided = 1 if run.base.target_guidance_scale == 1.0 else 2
-    return (
-        System("base", None, few * guided),
-        System(f"teacher@{teacher_steps}", TEACHER, teacher_steps * guided),
-        System(f"teacher@{few}", TEACHER, few * guided),
-        System(f"student@{few}", STUDENT, few, few_step=True),
-    )
+    return SampledNetwork(TEACHER, teacher_steps * guided), SampledNetwork(STUDENT, run.schedule.steps)
 
 
 @dataclass(frozen=True)
-class Studio:
-    """Makes pictures of items with any system of a run."""
+class RunSampler:
+    """Makes pictures of held-out items with the teachers and the student of a run that is loaded."""
 
     run: Run
     encoder: Encoder
     seed: int = 1
 
-    @property
-    def base(self) -> BaseModel:
-        """The run's base model."""
-        return self.run.base
-
-    @property
-    def generator(self) -> ImageGenerator:
-        """Return the generator that does the work."""
-        return ImageGenerator(self.base, self.run.slots, self.encoder, str(self.run.accelerator.device), self.seed)
-
-    def pictures(
-        self, system: System, rows: Sequence[Row], advance: Callable[[int], None] = lambda done: None
-    ) -> list[Image]:
+    def pictures(self, network: SampledNetwork, rows: Sequence[Row]) -> list[Image]:
         """Return one picture per item; items of one pool, so that one teacher serves them all."""
+        run = self.run
+        generator = ImageGenerator(run.base, run.slots, self.encoder, str(run.accelerator.device), self.seed)
         self.encoder.ensure(rows)
         pictures: list[Image] = [None] * len(rows)  # type: ignore[list-item]
-        for batch in self.generator.pictures(self.config(system, rows[0][0].pool), rows):
+        for batch in generator.pictures(self._config(network, rows[0][0].pool), rows):
             for index, picture in batch:
                 pictures[index] = picture
-            advance(len(batch))
         return pictures
 
-    def config(self, system: System, pool: str, digest: str = "") -> SamplingConfig:
-        """Return how a system edits a pool; ``digest``: of its trained slot, where keys of caches are made of it."""
-        if system.few_step:
-            return SamplingConfig(self.run.schedule, True, "student", slot=system.slot, slot_digest=digest)
-        guided = 1 if self.base.target_guidance_scale == 1.0 else 2
-        schedule = Schedule(system.evaluations // guided, self.run.teacher_shift or self.run.schedule.shift)
-        state = self.run.teachers.state(pool) if system.slot == TEACHER and pool != GENERAL else None
-        return SamplingConfig.of_teacher(state, schedule)
+    def _config(self, network: SampledNetwork, effect: str) -> SamplingConfig:
+        run = self.run
+        if network.slot == STUDENT:
+            return SamplingConfig(run.schedule, True, "student", slot=STUDENT)
+        guided = 1 if run.base.target_guidance_scale == 1.0 else 2
+        schedule = Schedule(network.evaluations // guided, run.teacher_shift or run.schedule.shift)
+        return SamplingConfig.of_teacher(run.teachers.state(effect), schedule)
 
 
 Rows = list[tuple[Item, Prompts]]
@@ -187,21 +166,23 @@ class SampleGrids:
 
     def draw(self, run: Run, path: Path, caption: str) -> None:
         """Write the grid of the student as it stands."""
-        studio = Studio(run, self.encoder)
-        _, teacher, _, student = systems_of(run, self.teacher_steps)
+        sampler = RunSampler(run, self.encoder)
+        teacher, student = teacher_and_student(run, self.teacher_steps)
         rows = [
-            self._row(studio, effect, index, teacher, student)
+            self._row(sampler, effect, index, teacher, student)
             for index, effect in enumerate(grid_effects(run.effects, self.effects))
         ]
         columns = ["source", f"teacher · {teacher.evaluations} evaluations", f"student · {student.evaluations}"]
         path.parent.mkdir(parents=True, exist_ok=True)
         save_grid(path, rows, columns, caption)
 
-    def _row(self, studio: Studio, effect: EffectInfo, index: int, teacher: System, student: System) -> GridRow:
+    def _row(
+        self, sampler: RunSampler, effect: EffectInfo, index: int, teacher: SampledNetwork, student: SampledNetwork
+    ) -> GridRow:
         picture = grid_picture(self.pictures, index)
-        rows = held_out_rows([picture], effect, studio.run.prompts[effect.name])
+        rows = held_out_rows([picture], effect, sampler.run.prompts[effect.name])
         if effect.name not in self._teacher:
-            self._teacher[effect.name] = studio.pictures(teacher, rows)[0]
+            self._teacher[effect.name] = sampler.pictures(teacher, rows)[0]
         return GridRow(
-            effect.name, [open_picture(picture), self._teacher[effect.name], studio.pictures(student, rows)[0]]
+            effect.name, [open_picture(picture), self._teacher[effect.name], sampler.pictures(student, rows)[0]]
         )
