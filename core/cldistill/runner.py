@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,7 @@ from cldistill.collection.export import export_collection
 from cldistill.collection.index import read_index
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
-from cldistill.data.encodings import Encoder
 from cldistill.data.items import list_pictures
-from cldistill.display.display import Display
 from cldistill.errors import Stopped
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import resolved_text
@@ -28,7 +26,7 @@ from cldistill.prepare import Preparation
 from cldistill.progress.live import LiveStages
 from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
-from cldistill.samples import RunSampler, SampleGrids, grid_picture, held_out_rows, teacher_and_student
+from cldistill.samples import RunSampler, grid_picture, held_out_rows, teacher_and_student
 from cldistill.storage.files import atomic_write_text
 from cldistill.training.metrics_log import FILE, MetricsLog, read_metrics
 from cldistill.training.observers import Observers
@@ -52,20 +50,20 @@ class Outcome:
 
 
 def execute(
-    checked: CheckedManifest, output: Path, console: Console, command: str, *, automatic: bool = True,
+    checked: CheckedManifest, output: Path, console: Console, command: str, *, leave_out: Collection[str] = (),
     changed_plugins: bool = False,
 ) -> Outcome:  # fmt: skip
     """Run a checked manifest in ``output``; ``command`` is what resumes it.
 
-    ``automatic=False`` leaves out the observers that no manifest names: whoever calls measures the collection himself.
+    ``leave_out``: automatic observers that the caller does not want, because it measures the collection itself, say.
     ``changed_plugins``: go on from a checkpoint although plugins have changed since, and record it.
     """
     with graceful_stop() as stop:
         try:
-            return _execute(checked, output, console, command, stop, automatic, changed_plugins)
+            return _execute(checked, output, console, command, stop, leave_out, changed_plugins)
         except (Stopped, RuntimeError) as error:
             # Where one process has left, the others lose the connection at their next meeting.
-            if not isinstance(error, Stopped) and not (stop and processes() > 1):
+            if not isinstance(error, Stopped) and not (stop and int(os.environ.get("WORLD_SIZE", "1")) > 1):
                 raise
             if is_main():
                 why = str(error) if isinstance(error, Stopped) else "stopped while waiting for another process"
@@ -74,26 +72,21 @@ def execute(
 
 
 def _execute(
-    checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest, automatic: bool,
+    checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest, leave_out: Collection[str],
     changed_plugins: bool,
 ) -> Outcome:  # fmt: skip
-    started = time.monotonic()
+    started, stages = time.monotonic(), LiveStages(console)
     output.mkdir(parents=True, exist_ok=True)
-    stages = LiveStages(console)
     stop.promise = OUTSIDE_LOOP
-    observers = [MetricsLog(), Display(console)]
-    run = assemble(checked, output, stages=stages, observers=observers, stop=lambda: bool(stop))
+    run = assemble(checked, output, stages=stages, observers=[MetricsLog()], stop=lambda: bool(stop))
     run.changed_plugins = changed_plugins
     preparation = prepared(run)
-    if automatic:
-        run.observers = (*run.observers, *automatic_observers(checked, preparation.context))
+    context = replace(preparation.context, console=console, manifest=checked.manifest)
+    run.observers = (*run.observers, *automatic_observers(checked, context, leave_out))
     if run.is_main:
         atomic_write_text(output / "manifest.resolved.yaml", resolved_text(checked))
         for line in checked.teacher_lines():
             console.print(line, soft_wrap=True, markup=False, highlight=False)
-    grids = sample_grids(checked, preparation.encoder)
-    if grids is not None:
-        run.observers = (*run.observers, grids)
     stop.promise = IN_LOOP
     step = train(run, stop)
     if step < run.total_steps:
@@ -109,11 +102,6 @@ def _execute(
 def is_main() -> bool:
     """Whether this is the process that speaks; also known where the run was left before it was assembled."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-def processes() -> int:
-    """Return the number of processes of the run, known in the same way."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def saved_step(output: Path) -> int:
@@ -132,20 +120,11 @@ def prepared(run: Run) -> Preparation:
     return run.preparation
 
 
-def automatic_observers(checked: CheckedManifest, context: BuildContext) -> list[object]:
+def automatic_observers(checked: CheckedManifest, context: BuildContext, leave_out: Collection[str]) -> list[object]:
     """Build the observers that every run gets, unless its manifest names them with options of its own."""
-    named = {part.name for part in checked.observers}
+    named = {part.name for part in checked.observers} | set(leave_out)
     parts = [entry.component for entry in checked.catalogue if entry.component.automatic]
     return [part.build(part.settings(), context) for part in parts if part.name not in named]
-
-
-def sample_grids(checked: CheckedManifest, encoder: Encoder) -> SampleGrids | None:
-    """Return the observer that draws grids, where the manifest asks for them."""
-    samples = checked.manifest.samples
-    if samples is None:
-        return None
-    steps = checked.manifest.targets.steps if checked.manifest.targets else 40
-    return SampleGrids(encoder, list_pictures(samples.images), samples.every, samples.effects, steps)
 
 
 def finish(

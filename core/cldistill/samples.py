@@ -1,19 +1,17 @@
-"""Samples of a run: its systems (a teacher at many steps, the student at few, the bare base) on held-out pictures."""
+"""Samples of a run: its teachers at many steps and its student at few, on held-out pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cldistill.data.encodings import Encoder
-from cldistill.data.items import evenly, general_items, list_pictures, open_picture
+from cldistill.data.items import evenly, general_items, list_pictures
 from cldistill.manifest.models import Evaluate, Manifest
-from cldistill.markers import hookimpl
-from cldistill.records import EffectInfo, Item, Prompts, StepResult
+from cldistill.records import EffectInfo, Item, Prompts
 from cldistill.sampling.generator import ImageGenerator, Row, SamplingConfig
-from cldistill.sampling.grids import GridRow, save_grid
 from cldistill.schedule import Schedule
 from cldistill.training.run import Run
 from cldistill.training.update import STUDENT, TEACHER
@@ -50,11 +48,10 @@ class RunSampler:
         run = self.run
         generator = ImageGenerator(run.base, run.slots, self.encoder, str(run.accelerator.device), self.seed)
         self.encoder.ensure(rows)
-        pictures: list[Image] = [None] * len(rows)  # type: ignore[list-item]
+        pictures: dict[int, Image] = {}
         for batch in generator.pictures(self._config(network, rows[0][0].pool), rows):
-            for index, picture in batch:
-                pictures[index] = picture
-        return pictures
+            pictures |= batch
+        return [pictures[index] for index in range(len(rows))]
 
     def _config(self, network: SampledNetwork, effect: str) -> SamplingConfig:
         run = self.run
@@ -71,12 +68,9 @@ PICTURES_OF_RESULT = 2
 """Pictures an effect in ``result.png``."""
 
 
-def held_out_rows(
-    pictures: Sequence[Path], effect: EffectInfo, prompts: Prompts, limit: int | None = None
-) -> list[tuple[Item, Prompts]]:
+def held_out_rows(pictures: Sequence[Path], effect: EffectInfo, prompts: Prompts) -> Rows:
     """Pair held-out pictures with an effect's prompts."""
-    chosen = pictures if limit is None else pictures[:limit]
-    return [(item, prompts) for item in held_out_items(chosen, effect)]
+    return [(item, prompts) for item in held_out_items(pictures, effect)]
 
 
 def held_out_items(pictures: Sequence[Path], effect: EffectInfo) -> list[Item]:
@@ -99,7 +93,7 @@ def result_pictures(pictures: Sequence[Path], index: int) -> list[Path]:
     return [pictures[(PICTURES_OF_RESULT * index + offset) % len(pictures)] for offset in range(PICTURES_OF_RESULT)]
 
 
-def general_rows(evaluate: Evaluate) -> list[tuple[Item, Prompts]]:
+def general_rows(evaluate: Evaluate) -> Rows:
     """List held-out general instructions, as many as ``evaluate`` wants; none where it names no file."""
     if evaluate.general is None:
         return []
@@ -109,80 +103,15 @@ def general_rows(evaluate: Evaluate) -> list[tuple[Item, Prompts]]:
 
 def later_rows(manifest: Manifest, effects: Sequence[EffectInfo], prompts: Mapping[str, Prompts]) -> Rows:
     """List everything that ``samples:`` and ``evaluate:`` will ask for, each once."""
-    rows = [*_grid_rows(manifest, effects, prompts), *_evaluation_rows(manifest, effects, prompts)]
+    samples, evaluate, rows = manifest.samples, manifest.evaluate, Rows()
+    if samples is not None:
+        pictures = list_pictures(samples.images)
+        for index, effect in enumerate(grid_effects(effects, samples.effects)):
+            rows += held_out_rows([grid_picture(pictures, index)], effect, prompts[effect.name])
+    if evaluate is not None:
+        pictures = list_pictures(evaluate.images)
+        for index, effect in enumerate(effects):
+            shown = [*pictures[: evaluate.pictures], *result_pictures(pictures, index)]
+            rows += held_out_rows(shown, effect, prompts[effect.name])
+        rows += general_rows(evaluate)
     return list(dict.fromkeys(rows))
-
-
-def _grid_rows(
-    manifest: Manifest, effects: Sequence[EffectInfo], prompts: Mapping[str, Prompts]
-) -> Iterable[tuple[Item, Prompts]]:
-    samples = manifest.samples
-    if samples is None:
-        return
-    pictures = list_pictures(samples.images)
-    for index, effect in enumerate(grid_effects(effects, samples.effects)):
-        yield from held_out_rows([grid_picture(pictures, index)], effect, prompts[effect.name])
-
-
-def _evaluation_rows(
-    manifest: Manifest, effects: Sequence[EffectInfo], prompts: Mapping[str, Prompts]
-) -> Iterable[tuple[Item, Prompts]]:
-    wanted = manifest.evaluate
-    if wanted is None:
-        return
-    pictures = list_pictures(wanted.images)
-    for index, effect in enumerate(effects):
-        shown = [*pictures[: wanted.pictures], *result_pictures(pictures, index)]
-        yield from held_out_rows(shown, effect, prompts[effect.name])
-    yield from general_rows(wanted)
-
-
-class SampleGrids:
-    """Observer: every ``every`` steps a grid ``samples/step-000100.png``, a row an effect: source, teacher, student.
-
-    Teachers do not change, so their pictures are made once.
-    """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        pictures: Sequence[Path],
-        every: int,
-        effects: Sequence[str] | None,
-        teacher_steps: int = 40,
-    ) -> None:
-        self.encoder = encoder
-        self.pictures = pictures
-        self.every = every
-        self.effects = effects
-        self.teacher_steps = teacher_steps
-        self._teacher: dict[str, Image] = {}
-
-    @hookimpl
-    def step_finished(self, run: Run, result: StepResult) -> None:
-        """Draw the grid when it is due."""
-        if result.step % self.every == 0:
-            self.draw(run, run.output / "samples" / f"step-{result.step:06d}.png", f"{run.name} · step {result.step}")
-
-    def draw(self, run: Run, path: Path, caption: str) -> None:
-        """Write the grid of the student as it stands."""
-        sampler = RunSampler(run, self.encoder)
-        teacher, student = teacher_and_student(run, self.teacher_steps)
-        rows = [
-            self._row(sampler, effect, index, teacher, student)
-            for index, effect in enumerate(grid_effects(run.effects, self.effects))
-        ]
-        columns = ["source", f"teacher · {teacher.evaluations} evaluations", f"student · {student.evaluations}"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_grid(path, rows, columns, caption)
-
-    def _row(
-        self, sampler: RunSampler, effect: EffectInfo, index: int, teacher: SampledNetwork, student: SampledNetwork
-    ) -> GridRow:
-        picture = grid_picture(self.pictures, index)
-        rows = held_out_rows([picture], effect, sampler.run.prompts[effect.name])
-        if effect.name not in self._teacher:
-            self._teacher[effect.name] = sampler.pictures(teacher, rows)[0]
-        return GridRow(
-            effect.name, [open_picture(picture), self._teacher[effect.name], sampler.pictures(student, rows)[0]]
-        )

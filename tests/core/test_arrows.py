@@ -24,7 +24,7 @@ REGISTRY = Path(cldistill_registry.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "markers", "precision", "random", "records", "schedule", "storage", "weights"),
     ("component", "progress", "protocols"),
-    ("adapters", "data", "display", "endpoint", "hookspecs", "metrics"),
+    ("adapters", "data", "display", "hookspecs", "metrics"),
     ("plugins", "sampling", "training"),
     ("catalogue", "prepare"),
     ("manifest",),
@@ -44,7 +44,7 @@ TORCH_FREE = (
 """Modules, and packages with all that is in them, which load no torch: `check`, `plan` and ``--help`` answer at once."""
 PUBLIC = (
     "errors", "records", "weights", "protocols", "component", "markers", "hookspecs", "catalogue", "schedule", "random",
-    "precision", "prepare", "assemble", "samples", "runner", "data", "endpoint", "metrics", "progress", "storage",
+    "precision", "prepare", "assemble", "samples", "runner", "data", "metrics", "progress", "storage",
     "adapters.files", "adapters.header", "adapters.inject", "adapters.save", "adapters.slots",
     "cli.launch", "cli.options", "cli.run",
     "collection.card", "collection.collection", "collection.index",

@@ -55,7 +55,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 def test_an_installed_plugin_is_found_with_its_owner(install: Install) -> None:
     install("wobble", "wobble_plugin", GOOD.format(name="wobble"))
     found = next(plugin for plugin in discover().loaded if plugin.owner.plugin == "wobble")
-    assert found.owner == Owner("wobble", "some-dist", "1.2")
+    assert found.owner == Owner("wobble", "some-dist", "1.2", "wobble_plugin")
     assert [(c.kind, c.name) for c in found.components] == [("loss_term", "wobble")]
 
 

@@ -110,9 +110,9 @@ def test_a_run_of_the_real_family_takes_both_orientations(tiny_manifest: Any, tm
         drawn.add(tuple(shapes[0].flatten().tolist()))
     assert len(drawn) >= 3
     runner.train(run)
-    sampler, shop = RunSampler(run, run.preparation.encoder), run.prompts["darker"]
+    studio, shop = RunSampler(run, run.preparation.encoder), run.prompts["darker"]
     rows = [(Item(p.stem, "darker", (p,), "darker"), shop) for p in sorted(held_out.iterdir())]
-    sizes = {sampler.pictures(system, rows)[i].size for system in teacher_and_student(run, 2) for i in range(2)}
+    sizes = {studio.pictures(system, rows)[i].size for system in teacher_and_student(run, 2) for i in range(2)}
     assert sizes == {(96, 32), (32, 96)}
 
 
@@ -201,12 +201,12 @@ def test_teachers_may_have_a_shift_of_their_own(tmp_path: Path) -> None:
     run = build(
         tmp_path / "own", targets={"from": "teacher", "steps": 2, "shift": 1.5}, sampler={"steps": 4, "shift": 5.0}
     )
-    sampler = RunSampler(run, run.preparation.encoder)
+    studio = RunSampler(run, run.preparation.encoder)
     rows = [(example.item, run.prompts["invert"]) for example in run.dataset.pools["invert"]]
     teacher, student = teacher_and_student(run, 3)
-    before = [sampler.pictures(system, rows[:1])[0].tobytes() for system in (teacher, student)]
+    before = [studio.pictures(system, rows[:1])[0].tobytes() for system in (teacher, student)]
     run.teacher_shift = 5.0
-    after = [sampler.pictures(system, rows[:1])[0].tobytes() for system in (teacher, student)]
+    after = [studio.pictures(system, rows[:1])[0].tobytes() for system in (teacher, student)]
     assert before[0] != after[0] and before[1] == after[1]
 
 

@@ -15,6 +15,7 @@ from cldistill.adapters.header import AdapterHeader, ModuleHeader, read_header
 from cldistill.adapters.keys import ModuleNames
 from cldistill.errors import AdapterFormatError, nearest
 from cldistill.records import BaseDescription
+from cldistill.storage.files import file_digest
 from cldistill.weights import AdapterState, LokrWeights, LoraWeights
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def load_adapter(path: Path, shapes: Shapes) -> AdapterState:
             for name, module in header.modules.items()
         }
     assert len(modules) == report.total, "two modules of the file were fitted to one of the base"
-    return AdapterState(modules, str(header.path), header.digest)
+    return AdapterState(modules, str(header.path), file_digest(header.path))
 
 
 def _weights(module: ModuleHeader, tensors: Mapping[str, Tensor]) -> LoraWeights | LokrWeights:

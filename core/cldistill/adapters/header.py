@@ -5,20 +5,24 @@ Only the alphas, scalars of 2 to 8 bytes, are read from the data.
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from cldistill.adapters.header_alpha import Alphas
 from cldistill.adapters.keys import AdapterKey, parse_key, prefix_of, refused_kind, shorten
 from cldistill.errors import AdapterFormatError
-from cldistill.storage.files import file_digest
 from cldistill.storage.headers import NoHeaderError, TensorsHeader, read_tensors_header
 
 NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """File names that stand for an adapter folder: diffusers' and peft's."""
+DIFFUSERS = "lora_adapter_metadata"
+"""diffusers' header entry: JSON of peft's LoraConfig, its keys prefixed ``transformer.``."""
+PEFT_CONFIG = "adapter_config.json"
 
 Shape = tuple[int, ...]
 
@@ -52,7 +56,7 @@ class AdapterHeader:
 
     path: Path
     format: str
-    """AdapterKey format in words, e.g. ``transformer.*.lora_A/B``."""
+    """Key format in words, e.g. ``transformer.*.lora_A/B``."""
     modules: Mapping[str, ModuleHeader]
     """Module name without prefixes (flattened names stay flattened until fitted to a base) -> shapes."""
     metadata: Mapping[str, str]
@@ -67,11 +71,6 @@ class AdapterHeader:
     def scales(self) -> tuple[float, ...]:
         """The different scales, ascending."""
         return tuple(sorted({module.scale for module in self.modules.values()}))
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the whole file (reads all of it)."""
-        return file_digest(self.path)
 
 
 def find_file(path: Path) -> Path:
@@ -224,3 +223,75 @@ def _factor(shapes: Mapping[str, Shape], name: str) -> tuple[int, int, int] | No
     if a is None or b is None or a[1] != b[0]:
         return None
     return a[0], b[1], a[1]
+
+
+@dataclass(frozen=True)
+class Alphas:
+    """Alpha of each module; a file that says nothing means ``alpha = rank``, as in diffusers and ComfyUI."""
+
+    config: Mapping[str, Any]
+    """peft's LoraConfig, as far as the file tells it."""
+
+    @classmethod
+    def read(cls, file: Path, metadata: Mapping[str, str]) -> Alphas:
+        """Read the header's config or, for peft's own files, the ``adapter_config.json`` beside them.
+
+        Raises:
+            AdapterFormatError: if a config cannot be read, or says DoRA.
+        """
+        beside, config = file.parent / PEFT_CONFIG, {}
+        if DIFFUSERS in metadata:
+            config = _transformer(_config(file, DIFFUSERS, metadata[DIFFUSERS]))
+        elif file.name == "adapter_model.safetensors" and beside.is_file():
+            config = _config(beside, "it", beside.read_text())
+        if config.get("use_dora"):
+            raise AdapterFormatError(
+                f"{file}: its config says use_dora; DoRA is not supported: merge it to a plain LoRA"
+            )
+        return cls(config)
+
+    def lora(self, module: str, rank: int, scalar: float | None) -> float:
+        """Return the alpha for which ``alpha / rank`` is the module's scale (rsLoRA's ``alpha / sqrt(rank)`` too)."""
+        if scalar is not None:
+            return scalar
+        alpha = self._alpha(module)
+        if alpha is None:
+            return float(rank)
+        return alpha * math.sqrt(rank) if self.config.get("use_rslora") else alpha
+
+    def lokr(self, module: str, decomposed: int, scalar: float | None) -> float:
+        """Return a LoKr's scale.
+
+        LyCORIS, ComfyUI and ai-toolkit: ``alpha / rank`` where a factor is decomposed, else 1 whatever alpha says
+        (trainers write 1e10 there).  peft always divides by its own ``r``.
+        """
+        if scalar is not None:
+            return scalar / decomposed if decomposed else 1.0
+        alpha, rank = self._alpha(module), self._of("rank_pattern", module, self.config.get("r"))
+        return 1.0 if alpha is None or not rank else alpha / rank
+
+    def _alpha(self, module: str) -> float | None:
+        return self._of("alpha_pattern", module, self.config.get("lora_alpha", self.config.get("alpha")))
+
+    def _of(self, pattern: str, module: str, default: float | None) -> float | None:
+        """Find a module in a rank or alpha pattern by peft's rule: the key is a regular expression for the name's end."""
+        for key, value in (self.config.get(pattern) or {}).items():
+            if re.match(rf"(.*\.)?({key})$", module):
+                return float(value)
+        return None if default is None else float(default)
+
+
+def _config(file: Path, name: str, text: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise AdapterFormatError(f"{file}: {name} is not JSON ({error}); save the adapter again") from error
+    if not isinstance(config, dict):
+        raise AdapterFormatError(f"{file}: {name} is not a JSON object; save the adapter again")
+    return config
+
+
+def _transformer(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Strip diffusers' component prefix; the transformer's entries win over a text encoder's."""
+    own = {key.removeprefix("transformer."): value for key, value in config.items() if key.startswith("transformer.")}
+    return own or {key: value for key, value in config.items() if "." not in key}

@@ -86,7 +86,9 @@ def require_room(layer: Any, rank: int, weights: LoraWeights | LokrWeights, name
         raise AdapterFormatError(f"module {name!r}: a padded teacher slot holds LoRA alone, and this is a LoKr")
     require_shape(layer, weights, name)
     if weights.rank > rank:
-        raise AdapterFormatError(f"module {name!r}: rank {weights.rank} is more than the padded teacher slot's {rank}")
+        raise AdapterFormatError(
+            f"module {name!r}: rank {weights.rank}; the padded teacher slot holds up to rank {rank}"
+        )
 
 
 @torch.no_grad()

@@ -17,13 +17,13 @@ from cldistill.storage.files import atomic_write_bytes
 from cldistill.storage.headers import read_tensors_header
 
 
-def adapter_metadata(modules: list[str], rank: int, alpha: float, prefix: str = "transformer") -> str:
+def adapter_metadata(modules: list[str], rank: int, alpha: float) -> str:
     """Return diffusers' ``lora_adapter_metadata``: without it an r = 4, alpha = 16 file reloads at scale 1 instead of 4."""
     config: dict[str, Any] = {
         "r": rank, "lora_alpha": alpha, "target_modules": sorted(modules), "lora_dropout": 0.0, "bias": "none",
         "use_rslora": False, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {},
     }  # fmt: skip
-    return json.dumps({f"{prefix}.{key}": value for key, value in config.items()}, sort_keys=True)
+    return json.dumps({f"transformer.{key}": value for key, value in config.items()}, sort_keys=True)
 
 
 def save_adapter(

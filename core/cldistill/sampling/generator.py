@@ -124,8 +124,8 @@ class ImageGenerator:
             self.slots.mount(state, name)
 
         def noise(*step: int) -> Tensor:
-            keys: list[tuple[str | int, ...]] = [("noise", item.key, *step) for item in batch.items]
-            return torch.cat([self.random.normal((1, *batch.latent_shape), *key, per_rank=False) for key in keys])
+            shape = (1, *batch.latent_shape)
+            return torch.cat([self.random.normal(shape, "noise", i.key, *step, per_rank=False) for i in batch.items])
 
         with self.slots.scope(config.slot, *names):
             if config.few_step:

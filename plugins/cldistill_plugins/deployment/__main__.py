@@ -83,8 +83,7 @@ def _endpoint(url: str | None, model: str | None, api_key_env: str | None) -> An
         return None
     from pydantic import ValidationError
 
-    from cldistill.endpoint.client import Endpoint
-    from cldistill.endpoint.settings import EndpointSettings
+    from cldistill_plugins.endpoint.api import Endpoint, EndpointSettings
 
     try:
         settings = EndpointSettings.model_validate({"endpoint": url, "model": model, "api_key_env": api_key_env})

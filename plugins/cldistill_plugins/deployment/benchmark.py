@@ -10,9 +10,9 @@ from typing import Any
 
 from cldistill.collection.collection import build_base
 from cldistill.collection.index import read_index
-from cldistill.endpoint.client import Endpoint
 from cldistill.errors import DataError, NotMeasured
 from cldistill_plugins.deployment.split import Groups
+from cldistill_plugins.endpoint.api import Endpoint
 
 from .loads import Mounts, effect_files
 from .queries import TEMPLATES, BankEffect, Query, make_queries, read_phrases
@@ -82,7 +82,9 @@ def run_benchmark(plan: BenchmarkPlan, advance: Callable[[int], None] = lambda d
     return result
 
 
-def _layouts(plan: BenchmarkPlan, effects: Sequence[BankEffect], own: dict[str, Path], scratch: Path) -> Iterator[Layout]:
+def _layouts(
+    plan: BenchmarkPlan, effects: Sequence[BankEffect], own: dict[str, Path], scratch: Path
+) -> Iterator[Layout]:
     names = [effect.name for effect in effects]
     weights = read_index(plan.collection).file
     yield Layout("one-per-effect", own, {path: path.stat().st_size for path in own.values()})
@@ -117,7 +119,11 @@ def grouped_files(
 
 
 def _routed(
-    plan: BenchmarkPlan, effects: Sequence[BankEffect], queries: Sequence[Query], result: Result, advance: Callable[[int], None]
+    plan: BenchmarkPlan,
+    effects: Sequence[BankEffect],
+    queries: Sequence[Query],
+    result: Result,
+    advance: Callable[[int], None],
 ) -> Iterator[Routed]:
     yield press_buttons(queries)
     makers: dict[str, Callable[[], Router]] = {

@@ -126,9 +126,7 @@ def _cosines(rows: Tensor) -> Tensor:
     return unit @ unit.T
 
 
-def _warm_up(
-    request: GroupRequest, names: Sequence[str], steps: int, lr: float, advance: Callable[[], None]
-) -> None:
+def _warm_up(request: GroupRequest, names: Sequence[str], steps: int, lr: float, advance: Callable[[], None]) -> None:
     run = request.run()
     parameters = list(run.slots.parameters(STUDENT).values())
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)

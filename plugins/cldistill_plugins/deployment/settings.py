@@ -26,4 +26,3 @@ class LeastInterferenceSettings(Settings):
     )
     starts: int = Field(32, ge=1, description="local searches for the split; the best is kept")
     seed: int = Field(0, description="of the sketch and the searches")
-

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from cldistill_plugins.evaluation.provenance import LIBRARIES, provenance
     from cldistill_plugins.evaluation.report.record import TRUTH, Evaluation, picture_path, read_evaluation
 
+END_OF_RUN = "evaluate"
+"""Name of the automatic observer that measures a run at its end."""
 __all__ = [
+    "END_OF_RUN",
     "IN_TURN",
     "LIBRARIES",
     "SUMMED",

@@ -14,7 +14,6 @@ from cldistill.markers import hookimpl
 from cldistill.records import GENERAL
 from cldistill.samples import PICTURES_OF_RESULT, RunSampler, held_out_rows, result_pictures, teacher_and_student
 from cldistill.sampling.generator import slot_digest
-from cldistill.sampling.grids import GridRow, save_grid
 from cldistill.training.run import ExportedRun, Run
 from cldistill.training.update import STUDENT
 from cldistill_plugins.evaluation.check import EvaluationPlan, systems_of_run
@@ -23,6 +22,7 @@ from cldistill_plugins.evaluation.report.figures import ARROWS, text_of
 from cldistill_plugins.evaluation.report.record import Evaluation, IntervalEntry, MetricRow
 from cldistill_plugins.evaluation.setup import EvaluationSetup, setup_of_run
 from cldistill_plugins.evaluation.systems import OpenedSystem, open_systems
+from cldistill_plugins.samples.api import GridRow, save_grid
 
 PAGE_MEGABYTES = 2.0
 """Pictures in the page that a run writes, which nobody should have to wait for; ``cldistill report RUN`` puts in more."""
@@ -71,14 +71,14 @@ def open_run_systems(setup: EvaluationSetup, plan: EvaluationPlan) -> list[Opene
 
 def result_picture(run: Run, images: Path, teacher_steps: int, exported: ExportedRun) -> Path:
     """Draw ``result.png``: each effect by its own teacher and by the one student, on two held-out pictures."""
-    sampler = RunSampler(run, exported.preparation.encoder)
+    studio = RunSampler(run, exported.preparation.encoder)
     teacher, student = teacher_and_student(run, teacher_steps)
     pictures = list_pictures(images)
     rows = []
     for index, effect in enumerate(run.effects):
         chosen = result_pictures(pictures, index)
         items = held_out_rows(chosen, effect, run.prompts[effect.name])
-        by_teacher, by_student = sampler.pictures(teacher, items), sampler.pictures(student, items)
+        by_teacher, by_student = studio.pictures(teacher, items), studio.pictures(student, items)
         cells = [x for i, p in enumerate(chosen) for x in (open_picture(p), by_teacher[i], by_student[i])]
         rows.append(GridRow(effect.name, cells))
     columns = [

@@ -14,11 +14,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from cldistill.data.items import open_picture
-from cldistill.endpoint.answers import read_json
-from cldistill.endpoint.client import Endpoint, NoUsableAnswerError
-from cldistill.endpoint.question import Question
-from cldistill.endpoint.settings import EndpointSettings
 from cldistill.storage.values import ValueStore
+from cldistill_plugins.endpoint.api import ChatQuestion, Endpoint, EndpointSettings, NoUsableAnswerError, read_json
 from cldistill_plugins.instructions.request import InstructionRequest
 
 LONGEST = 400
@@ -76,12 +73,12 @@ class MllmMaker:
     @property
     def identity(self) -> str:
         """Model, temperature and wordings; the address is no part of it, the same model may move."""
-        return Question(INSTRUCTIONS, [*KINDS.values(), *HINTS]).key(self.endpoint.model, self.endpoint.temperature)
+        return ChatQuestion(INSTRUCTIONS, [*KINDS.values(), *HINTS]).key(self.endpoint.model, self.endpoint.temperature)
 
     def instruction(self, request: InstructionRequest) -> str | None:
         """Return what the model writes, None where it refuses or its answers cannot be read.  Raises `EndpointError`."""
         hint = random.Random(request.seed).choice(HINTS)
-        question = Question(INSTRUCTIONS, [f"{KINDS[request.category]} {hint}", open_picture(request.picture)])
+        question = ChatQuestion(INSTRUCTIONS, [f"{KINDS[request.category]} {hint}", open_picture(request.picture)])
         key = question.key("instruction", self.endpoint.model, self.endpoint.temperature)
         known = self.answers.find(key)
         if known is not None:

@@ -16,10 +16,10 @@ from typing import Any
 
 from cldistill.data.items import list_pictures
 from cldistill.errors import DataError, EndpointError
-from cldistill.progress.parallel import in_parallel
 from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.progress.stages import Stages
 from cldistill.storage.files import atomic_write_text, sha256_file
+from cldistill_plugins.endpoint.api import in_parallel
 from cldistill_plugins.instructions.request import CATEGORIES, InstructionMaker, InstructionRequest
 
 JOURNAL = ".journal"

@@ -218,7 +218,7 @@ def test_names_are_looked_up_in_the_base_not_guessed(write: Write) -> None:
 def test_scaled_and_digest(lora: Callable[..., AdapterState], targets: list[str], shapes: Shapes, write: Write) -> None:
     path = write(spelled("diffusers", lora(targets, 4)))
     state = load_adapter(path, shapes)
-    assert state.digest == file_digest(path) == read_header(path).digest
+    assert state.digest == file_digest(path)
     half = state.scaled(0.5)
     assert half.digest != state.digest
     assert state.scaled(1.0) is state

@@ -49,9 +49,9 @@ class Made:
             "weights_kind": "ema", "effects": EFFECTS, "prompts": PROMPTS,
             "schedule": Schedule(8, 3.0), "title": "two effects", "resolved_manifest": "cldistill: 1\n",
             "base_part": ("qwen-image-edit", {}), "teacher_digests": {"manga-tone": "a1", "gold-frame": "b2"},
-            "manifest_digest": "c3", "steps": 12, "probe": self.probe(),
+            "manifest_digest": "c3", "steps": 12,
         }  # fmt: skip
-        return export_collection(folder, **(given | changes))
+        return export_collection(folder, **({"probe": changes.get("probe") or self.probe()} | given | changes))
 
 
 @pytest.fixture(scope="session")

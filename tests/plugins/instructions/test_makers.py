@@ -52,7 +52,9 @@ def check_maker(name: str, pictures: Path, tmp_path: Path, **options: Any) -> No
     maker = made(name, tmp_path, **options)
     assert maker.concurrency >= 1
     assert maker.identity == made(name, tmp_path, **options).identity != ""
-    asked = [InstructionRequest(p, c, seed) for p in sorted(pictures.iterdir()) for c in CATEGORIES for seed in range(3)]
+    asked = [
+        InstructionRequest(p, c, seed) for p in sorted(pictures.iterdir()) for c in CATEGORIES for seed in range(3)
+    ]
     before, state = [request.picture.read_bytes() for request in asked], random.getstate()
     written = [maker.instruction(request) for request in asked]
     assert random.getstate() == state and [request.picture.read_bytes() for request in asked] == before

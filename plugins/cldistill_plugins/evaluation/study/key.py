@@ -29,7 +29,9 @@ class StudyQuestion(_StudyPart):
 
 QUESTIONS = (
     StudyQuestion(name="quality", title="Quality", text="Which picture looks best: clean, sharp, without artefacts?"),
-    StudyQuestion(name="consistency", title="Consistency", text="Which one keeps the people and things of the source best?"),
+    StudyQuestion(
+        name="consistency", title="Consistency", text="Which one keeps the people and things of the source best?"
+    ),
     StudyQuestion(name="style", title="Style", text="Which one shows the wanted effect best?"),
 )
 """The questions that the paper put to ten people about 50 sets (its user study)."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from cldistill.sampling.lettering import TextBlock, set_text
 from cldistill.storage.files import atomic_write_bytes
+from cldistill_plugins.samples.lettering import set_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,41 +31,6 @@ class GridRow:
     pictures: Sequence[Image | None]
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Places and sizes of a grid's cells, in pixels."""
-
-    cell: int
-    heads: tuple[TextBlock, ...]
-    labels: tuple[TextBlock, ...]
-
-    @property
-    def gap(self) -> int:
-        return max(4, self.cell // 24)
-
-    @property
-    def margin(self) -> int:
-        return self.gap * 2
-
-    @property
-    def left(self) -> int:
-        widest = max((block.width for block in self.labels), default=0)
-        return self.margin + (widest + 2 * self.gap if widest else 0)
-
-    @property
-    def top(self) -> int:
-        highest = max((block.height for block in self.heads), default=0)
-        return self.margin + (highest + self.gap if highest else 0)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        right, bottom = self.corner(len(self.labels), len(self.heads))
-        return right - self.gap + self.margin, bottom - self.gap + self.margin
-
-    def corner(self, row: int, column: int) -> tuple[int, int]:
-        return self.left + column * (self.cell + self.gap), self.top + row * (self.cell + self.gap)
-
-
 def labelled_grid(
     rows: Sequence[GridRow], columns: Sequence[str], caption: str | None = None, cell: int = 192
 ) -> Image:
@@ -77,31 +42,32 @@ def labelled_grid(
     for row in rows:
         if len(row.pictures) != len(columns):
             raise ValueError(f"row {row.label!r} has {len(row.pictures)} pictures for {len(columns)} columns")
-    heads = tuple(set_text(heading, cell) for heading in columns)
-    labels = tuple(set_text(row.label, max(cell, LABEL), cell) for row in rows)
-    layout = _Layout(cell, heads, labels)
-    width, height = layout.size
-    foot = set_text(f"\n{caption or ''}", width - 2 * layout.margin)
-    sheet = Pillow.new("RGB", (width, height + (foot.height + layout.gap if caption else 0)), PAPER)
+    heads = [set_text(heading, cell) for heading in columns]
+    labels = [set_text(row.label, max(cell, LABEL), cell) for row in rows]
+    gap = max(4, cell // 24)
+    margin, pitch = 2 * gap, cell + gap
+    widest = max((block.width for block in labels), default=0)
+    highest = max((block.height for block in heads), default=0)
+    left, top = margin + (widest + 2 * gap if widest else 0), margin + (highest + gap if highest else 0)
+    width, height = left + len(columns) * pitch - gap + margin, top + len(rows) * pitch - gap + margin
+    foot = set_text(f"\n{caption or ''}", width - 2 * margin)
+    sheet = Pillow.new("RGB", (width, height + (foot.height + gap if caption else 0)), PAPER)
     for index, head in enumerate(heads):
-        x, y = layout.corner(0, index)
-        head.draw(sheet, x + (cell - head.width) // 2, y - layout.gap - head.height, "middle")
+        head.draw(sheet, left + index * pitch + (cell - head.width) // 2, top - gap - head.height, "middle")
     for number, (row, label) in enumerate(zip(rows, labels, strict=True)):
-        x, y = layout.corner(number, 0)
-        label.draw(sheet, x - layout.gap * 3 // 2 - label.width, y + (cell - label.height) // 2, "right")
+        y = top + number * pitch
+        label.draw(sheet, left - gap * 3 // 2 - label.width, y + (cell - label.height) // 2, "right")
         for index, picture in enumerate(row.pictures):
-            _place(sheet, picture, layout.corner(number, index), cell)
+            _place(sheet, picture, (left + index * pitch, y), cell)
     if caption:
-        foot.draw(sheet, layout.margin, height - layout.gap // 2, "left")
+        foot.draw(sheet, margin, height - gap // 2, "left")
     return sheet
 
 
-def save_grid(
-    path: Path, rows: Sequence[GridRow], columns: Sequence[str], caption: str | None = None, cell: int = 192
-) -> Path:
+def save_grid(path: Path, rows: Sequence[GridRow], columns: Sequence[str], caption: str | None = None) -> Path:
     """Write the grid as a PNG in one step and return its path."""
     buffer = BytesIO()
-    labelled_grid(rows, columns, caption, cell).save(buffer, format="PNG", optimize=True)
+    labelled_grid(rows, columns, caption).save(buffer, format="PNG", optimize=True)
     atomic_write_bytes(path, buffer.getvalue())
     return path
 

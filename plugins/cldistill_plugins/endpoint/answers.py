@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible server answered: its text, a refusal, or nothing that can be used."""
+"""The answer of an OpenAI-compatible server: its text, a refusal, or nothing that can be used."""
 
 from __future__ import annotations
 

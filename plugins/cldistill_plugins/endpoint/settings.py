@@ -26,7 +26,7 @@ VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class EndpointSettings(Settings):
-    """Where and how to ask; the key itself is never an option."""
+    """Options of an `Endpoint`: server, model, patience; the key itself is never one."""
 
     endpoint: Address = Field(description="base address of an OpenAI-compatible API, e.g. http://localhost:8000/v1")
     model: str = Field(min_length=1, description="name of the model there")

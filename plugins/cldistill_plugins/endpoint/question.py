@@ -18,8 +18,8 @@ SIDE = 512
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked: instructions, then texts and pictures in their order."""
+class ChatQuestion:
+    """A question to the model, written by a judge, captioner or router: instructions, then texts and pictures in order."""
 
     system: str
     parts: Sequence[str | Image]

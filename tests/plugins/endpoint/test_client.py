@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from cldistill.endpoint.answers import MalformedAnswerError, read_json
-from cldistill.endpoint.client import Endpoint, NoUsableAnswerError
-from cldistill.endpoint.question import Question, digest
-from cldistill.endpoint.settings import EndpointSettings
 from cldistill.errors import EndpointError
 from cldistill.testing import ChatServer, completion
+from cldistill_plugins.endpoint.answers import MalformedAnswerError, read_json
+from cldistill_plugins.endpoint.client import Endpoint, NoUsableAnswerError
+from cldistill_plugins.endpoint.question import ChatQuestion, digest
+from cldistill_plugins.endpoint.settings import EndpointSettings
 
 ASK = [{"role": "user", "content": "?"}]
 
@@ -123,7 +123,7 @@ def test_nothing_else_is_guessed(answer: str, reason: str) -> None:
 
 def test_a_question_is_texts_and_small_pictures() -> None:
     large = Image.new("RGB", (100, 50), (1, 2, 3))
-    system, user = Question("do", ["look:", large], side=20).messages()
+    system, user = ChatQuestion("do", ["look:", large], side=20).messages()
     assert system == {"role": "system", "content": "do"}
     text, shown = user["content"]
     assert text == {"type": "text", "text": "look:"}
@@ -133,14 +133,14 @@ def test_a_question_is_texts_and_small_pictures() -> None:
 
 def test_a_key_hashes_the_content_of_a_question() -> None:
     first, second = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
-    question = Question("do", ["a", first])
-    assert question.key("m", 0.0) == Question("do", ["a", first.copy()]).key("m", 0.0)
+    question = ChatQuestion("do", ["a", first])
+    assert question.key("m", 0.0) == ChatQuestion("do", ["a", first.copy()]).key("m", 0.0)
     others = [
-        Question("other", ["a", first]).key("m", 0.0),
-        Question("do", ["a", second]).key("m", 0.0),
-        Question("do", [first, "a"]).key("m", 0.0),
-        Question("do", ["a", digest(first)]).key("m", 0.0),
-        Question("do", ["a", first], side=9).key("m", 0.0),
+        ChatQuestion("other", ["a", first]).key("m", 0.0),
+        ChatQuestion("do", ["a", second]).key("m", 0.0),
+        ChatQuestion("do", [first, "a"]).key("m", 0.0),
+        ChatQuestion("do", ["a", digest(first)]).key("m", 0.0),
+        ChatQuestion("do", ["a", first], side=9).key("m", 0.0),
         question.key("n", 0.0),
         question.key("m", None),
     ]

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cldistill.endpoint.answers import MalformedAnswerError, RefusedAnswerError, is_refusal, text_of
 from cldistill.errors import EndpointError
+from cldistill_plugins.endpoint.answers import MalformedAnswerError, RefusedAnswerError, is_refusal, text_of
 
 if TYPE_CHECKING:
     import httpx
 
-    from cldistill.endpoint.settings import EndpointSettings
+    from cldistill_plugins.endpoint.settings import EndpointSettings
 
 T = TypeVar("T")
 LARGEST_ANSWER = 1 << 20
@@ -50,7 +50,7 @@ class _TryAgainError(Exception):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where and how to ask.  ``sleep`` and ``clock`` are seams for tests."""
+    """A server and model that can be asked, made from a part's options.  ``sleep`` is a seam for tests."""
 
     url: str
     """Base address, e.g. ``http://localhost:8000/v1``."""
@@ -63,11 +63,10 @@ class Endpoint:
     temperature: float | None = 0.0
     """None leaves it to the server (some models take no other)."""
     help: str = "check the options of the part that asks"
-    """What an error advises."""
+    """Advice at the end of an error."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further members of every request, e.g. ``{"response_format": {"type": "json_object"}}``."""
     sleep: Callable[[float], None] = time.sleep
-    clock: Callable[[], float] = time.monotonic
 
     @staticmethod
     def of(settings: EndpointSettings, help: str) -> Endpoint:
@@ -137,13 +136,13 @@ class Endpoint:
 
     def _body(self, response: httpx.Response) -> bytes:
         """Read an answer with a bound on its size and on the whole time: httpx's time-out counts from byte to byte."""
-        end = self.clock() + self.timeout
+        end = time.monotonic() + self.timeout
         body = b""
         for chunk in response.iter_bytes():
             body += chunk
             if len(body) > LARGEST_ANSWER:
                 raise _TryAgainError(f"the answer has more than {LARGEST_ANSWER} bytes")
-            if self.clock() > end:
+            if time.monotonic() > end:
                 raise _TryAgainError(f"no whole answer within {self.timeout:g} s")
         return body
 

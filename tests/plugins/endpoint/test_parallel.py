@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cldistill.progress.parallel import in_parallel
+from cldistill_plugins.endpoint.parallel import in_parallel
 
 
 def test_every_entry_comes_back_with_its_result_and_few_run_at_a_time() -> None:
