@@ -25,6 +25,8 @@ from cldistill.testing.pictures import write_general, write_pictures
 from cldistill.testing.runs import tiny_manifest
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.training.run import Run
+from cldistill_plugins.evaluation import plugin as evaluation
+from cldistill_plugins.samples import plugin as samples
 
 WIDE, TALL = (40, 20), (20, 40)
 
@@ -85,9 +87,8 @@ def mixed_parts(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("base", [{}, {"layout": "image"}])
 def test_a_run_takes_portrait_landscape_and_several_references(tmp_path: Path, size: int, base: dict[str, Any]) -> None:
     train = {"generator_steps": 6, "batch_size": size, "checkpoint_every": 6, "device": "cpu"}
-    done = run_manifest(
-        tmp_path, steps=6, train=train, base={"use": "tiny-base", "options": base}, **mixed_parts(tmp_path)
-    )
+    whole = {"train": train, "base": {"use": "tiny-base", "options": base}, **mixed_parts(tmp_path)}
+    done = run_manifest(tmp_path, catalogue_with(evaluation, samples), steps=6, **whole)
     assert len(done.losses("tiny-flow")) == 6
     assert done.collection is not None
     assert {"step-000003.png", "step-000006.png"} == {p.name for p in (tmp_path / "run/samples").iterdir()}
@@ -146,7 +147,7 @@ def test_no_encoder_comes_back_once_the_run_is_assembled(tmp_path: Path, monkeyp
     monkeypatch.setattr(TinyBase, "_text_encoder", watched)
     monkeypatch.setattr(runner, "assemble", then)
     base = {"use": "tiny-base", "options": {"target_guidance_scale": 2.0}}
-    done = run_manifest(tmp_path, steps=6, base=base, **mixed_parts(tmp_path))
+    done = run_manifest(tmp_path, catalogue_with(evaluation, samples), steps=6, base=base, **mixed_parts(tmp_path))
     assert done.collection is not None and (tmp_path / "run/report.json").is_file()
     assert loads and not any(loads)
 
