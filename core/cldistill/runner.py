@@ -26,7 +26,7 @@ from cldistill.prepare import Preparation
 from cldistill.progress.live import LiveStages
 from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
-from cldistill.samples import RunSampler, grid_picture, held_out_rows, systems_of
+from cldistill.samples import RunSampler, grid_picture, held_out_rows, teacher_and_student
 from cldistill.storage.files import atomic_write_text
 from cldistill.training.metrics_log import FILE, MetricsLog, read_metrics
 from cldistill.training.observers import Observers
@@ -164,7 +164,7 @@ def card_samples(run: Run, checked: CheckedManifest) -> dict[str, Image]:
     shown = checked.manifest.samples or checked.manifest.evaluate
     if shown is None:
         return {}
-    sampler, student = RunSampler(run, prepared(run).encoder), systems_of(run, 1)[-1]
+    sampler, student = RunSampler(run, prepared(run).encoder), teacher_and_student(run, 1)[1]
     pictures = list_pictures(shown.images)
     return {
         effect.name: sampler.pictures(

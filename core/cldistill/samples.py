@@ -1,4 +1,4 @@
-"""Samples of a run: its systems (a teacher at many steps, the student at few, the bare base) on held-out pictures."""
+"""Samples of a run: its teachers at many steps and its student at few, on held-out pictures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import evenly, general_items, list_pictures
 from cldistill.manifest.models import Evaluate, Manifest
-from cldistill.records import GENERAL, EffectInfo, Item, Prompts
+from cldistill.records import EffectInfo, Item, Prompts
 from cldistill.sampling.generator import ImageGenerator, Row, SamplingConfig
 from cldistill.schedule import Schedule
 from cldistill.training.run import Run
@@ -21,57 +21,45 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class System:
-    """One way to make pictures. ``slot`` None is the bare backbone."""
+class SampledNetwork:
+    """A network whose pictures a run shows: the mounted teacher or the student."""
 
-    name: str
-    slot: str | None
+    slot: str
     evaluations: int
     """Calls of the backbone per picture."""
-    few_step: bool = False
 
 
-def systems_of(run: Run, teacher_steps: int) -> tuple[System, ...]:
-    """Return base, teacher and student as the report compares them: the teacher at its own steps and at the student's."""
-    few = run.schedule.steps
+def teacher_and_student(run: Run, teacher_steps: int) -> tuple[SampledNetwork, SampledNetwork]:
+    """Return what grids, card and ``result.png`` compare: the teacher at many steps and the student at its few."""
     guided = 1 if run.base.target_guidance_scale == 1.0 else 2
-    return (
-        System("base", None, few * guided),
-        System(f"teacher@{teacher_steps}", TEACHER, teacher_steps * guided),
-        System(f"teacher@{few}", TEACHER, few * guided),
-        System(f"student@{few}", STUDENT, few, few_step=True),
-    )
+    return SampledNetwork(TEACHER, teacher_steps * guided), SampledNetwork(STUDENT, run.schedule.steps)
 
 
 @dataclass(frozen=True)
 class RunSampler:
-    """Makes pictures of items with any system of a run: for the grids of ``samples:``, the card, and the evaluation."""
+    """Makes pictures of held-out items with the teachers and the student of a run that is loaded."""
 
     run: Run
     encoder: Encoder
     seed: int = 1
 
-    @property
-    def generator(self) -> ImageGenerator:
-        """Return the generator that does the work."""
-        return ImageGenerator(self.run.base, self.run.slots, self.encoder, str(self.run.accelerator.device), self.seed)
-
-    def pictures(self, system: System, rows: Sequence[Row]) -> list[Image]:
+    def pictures(self, network: SampledNetwork, rows: Sequence[Row]) -> list[Image]:
         """Return one picture per item; items of one pool, so that one teacher serves them all."""
+        run = self.run
+        generator = ImageGenerator(run.base, run.slots, self.encoder, str(run.accelerator.device), self.seed)
         self.encoder.ensure(rows)
         pictures: dict[int, Image] = {}
-        for batch in self.generator.pictures(self.config(system, rows[0][0].pool), rows):
+        for batch in generator.pictures(self._config(network, rows[0][0].pool), rows):
             pictures |= batch
         return [pictures[index] for index in range(len(rows))]
 
-    def config(self, system: System, pool: str, digest: str = "") -> SamplingConfig:
-        """Return how a system edits a pool; ``digest``: of its trained slot, where keys of caches are made of it."""
-        if system.few_step:
-            return SamplingConfig(self.run.schedule, True, "student", slot=system.slot, slot_digest=digest)
-        guided = 1 if self.run.base.target_guidance_scale == 1.0 else 2
-        schedule = Schedule(system.evaluations // guided, self.run.teacher_shift or self.run.schedule.shift)
-        state = self.run.teachers.state(pool) if system.slot == TEACHER and pool != GENERAL else None
-        return SamplingConfig.of_teacher(state, schedule)
+    def _config(self, network: SampledNetwork, effect: str) -> SamplingConfig:
+        run = self.run
+        if network.slot == STUDENT:
+            return SamplingConfig(run.schedule, True, "student", slot=STUDENT)
+        guided = 1 if run.base.target_guidance_scale == 1.0 else 2
+        schedule = Schedule(network.evaluations // guided, run.teacher_shift or run.schedule.shift)
+        return SamplingConfig.of_teacher(run.teachers.state(effect), schedule)
 
 
 Rows = list[tuple[Item, Prompts]]

@@ -12,7 +12,7 @@ from rich.table import Table
 from cldistill.data.items import list_pictures, open_picture
 from cldistill.markers import hookimpl
 from cldistill.records import GENERAL
-from cldistill.samples import PICTURES_OF_RESULT, RunSampler, held_out_rows, result_pictures, systems_of
+from cldistill.samples import PICTURES_OF_RESULT, RunSampler, held_out_rows, result_pictures, teacher_and_student
 from cldistill.sampling.generator import slot_digest
 from cldistill.training.run import ExportedRun, Run
 from cldistill.training.update import STUDENT
@@ -72,7 +72,7 @@ def open_run_systems(setup: EvaluationSetup, plan: EvaluationPlan) -> list[Opene
 def result_picture(run: Run, images: Path, teacher_steps: int, exported: ExportedRun) -> Path:
     """Draw ``result.png``: each effect by its own teacher and by the one student, on two held-out pictures."""
     studio = RunSampler(run, exported.preparation.encoder)
-    _, teacher, _, student = systems_of(run, teacher_steps)
+    teacher, student = teacher_and_student(run, teacher_steps)
     pictures = list_pictures(images)
     rows = []
     for index, effect in enumerate(run.effects):

@@ -10,7 +10,7 @@ from cldistill.data.items import list_pictures, open_picture
 from cldistill.manifest.models import Samples
 from cldistill.markers import hookimpl
 from cldistill.records import EffectInfo, StepResult
-from cldistill.samples import RunSampler, System, grid_effects, grid_picture, held_out_rows, systems_of
+from cldistill.samples import RunSampler, SampledNetwork, grid_effects, grid_picture, held_out_rows, teacher_and_student
 from cldistill.training.run import Run
 from cldistill_plugins.samples.grids import GridRow, save_grid
 
@@ -47,7 +47,7 @@ class SampleGrids:
         assert run.preparation is not None
         sampler = RunSampler(run, run.preparation.encoder)
         pictures = list_pictures(samples.images)
-        _, teacher, _, student = systems_of(run, self.teacher_steps)
+        teacher, student = teacher_and_student(run, self.teacher_steps)
         rows = [
             self._row(sampler, effect, grid_picture(pictures, index), teacher, student)
             for index, effect in enumerate(grid_effects(run.effects, samples.effects))
@@ -56,7 +56,9 @@ class SampleGrids:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_grid(path, rows, columns, caption)
 
-    def _row(self, sampler: RunSampler, effect: EffectInfo, picture: Path, teacher: System, student: System) -> GridRow:
+    def _row(
+        self, sampler: RunSampler, effect: EffectInfo, picture: Path, teacher: SampledNetwork, student: SampledNetwork
+    ) -> GridRow:
         rows = held_out_rows([picture], effect, sampler.run.prompts[effect.name])
         if effect.name not in self.teacher:
             (self.teacher[effect.name],) = sampler.pictures(teacher, rows)
