@@ -42,7 +42,7 @@ from cldistill.training.run import Run, Term, TermModule
 from cldistill.weights import AdapterState
 
 DATA_PARALLEL = "MULTI_"
-"""How accelerate's names of plain data parallelism begin: MULTI_CPU, MULTI_GPU, MULTI_XPU and so on."""
+"""The beginning of accelerate's names of plain data parallelism: MULTI_CPU, MULTI_GPU, MULTI_XPU and so on."""
 SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "TP")
 """Ends of the variables ``ACCELERATE_USE_...`` by which a launcher asks for more than that."""
 PRECISIONS = ("no", "bf16")

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from cldistill import protocols
 
 Kind = Literal[
-    "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer", "grouper",
-    "instruction_maker",
+    "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -300,25 +299,3 @@ def observer(
     ``automatic``: every run gets it, with its default settings, without naming it.
     """
     return Component("observer", name, summary, settings, describe, build, automatic)
-
-
-def grouper(
-    name: str,
-    summary: str,
-    settings: type[S],
-    describe: Describe[S],
-    build: Callable[[S, BuildContext], protocols.Grouper],
-) -> Component[S, protocols.Grouper]:
-    """Register a rule that splits a bank of effects into several collections (``cldistill group``)."""
-    return Component("grouper", name, summary, settings, describe, build)
-
-
-def instruction_maker(
-    name: str,
-    summary: str,
-    settings: type[S],
-    describe: Describe[S],
-    build: Callable[[S, BuildContext], protocols.InstructionMaker],
-) -> Component[S, protocols.InstructionMaker]:
-    """Register somebody who writes general instructions for unlabelled pictures (``cldistill instructions``)."""
-    return Component("instruction_maker", name, summary, settings, describe, build)

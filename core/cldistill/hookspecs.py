@@ -51,14 +51,6 @@ class PluginHooks:
         """Return observers (trackers, displays): objects that implement some of `RunHooks`."""
 
     @hookspec
-    def register_groupers(self) -> Sequence[Component[Any, protocols.Grouper]]:  # type: ignore[empty-body]
-        """Return rules that split a bank of effects into several collections."""
-
-    @hookspec
-    def register_instruction_makers(self) -> Sequence[Component[Any, protocols.InstructionMaker]]:  # type: ignore[empty-body]
-        """Return makers of general instructions for unlabelled pictures."""
-
-    @hookspec
     def register_commands(self) -> Sequence[Command]:  # type: ignore[empty-body]
         """Return commands of the command line."""
 

@@ -16,8 +16,6 @@ from cldistill.records import (
     AdamW,
     Batch,
     EffectInfo,
-    Grouping,
-    InstructionRequest,
     Item,
     LossOutput,
     MetricValues,
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from cldistill.data.encodings import Encoder
     from cldistill.progress.stages import Stages
     from cldistill.schedule import Schedule
-    from cldistill.training.run import Run
     from cldistill.weights import AdapterState
 
 Purpose = str
@@ -370,55 +367,6 @@ class MetricRequest(Protocol):
 
     def advance(self, share: float) -> None:
         """Say that a share (0 to 1) of this metric's work is done, for the progress bar."""
-
-
-class Grouper(Protocol):
-    """Splits a bank of effects into several collections, where one cannot hold them all (paper: beyond 50 effects)."""
-
-    def group(self, request: GroupingRequest) -> Grouping:
-        """Return ``request.groups`` groups; the same request gives the same groups."""
-
-
-class GroupingRequest(Protocol):
-    """The request to split a bank, handed to a grouper by ``cldistill group``.
-
-    Only ``run`` and ``update`` cost anything: they load the base, at their first call.
-    """
-
-    @property
-    def effects(self) -> Sequence[EffectInfo]:
-        """The effects to split, in the manifest's order."""
-
-    @property
-    def groups(self) -> int:
-        """The number of groups wanted: at least 1, at most as many as there are effects."""
-
-    def run(self) -> Run:
-        """Return a run of the manifest for measuring: slot ``student``, pairs encoded, the after-pictures as targets."""
-
-    def update(self, effect: str, draw: int) -> UpdateContext:
-        """Return the context of an update that trains the student on a batch of one effect; ``draw`` keys batch and noise."""
-
-    def advance(self, share: float) -> None:
-        """Say that a share (0 to 1) of the measuring is done, for the progress bar."""
-
-
-class InstructionMaker(Protocol):
-    """Writes the general stream's instructions for unlabelled pictures (paper: 20 K pictures, instructions by an MLLM)."""
-
-    @property
-    def concurrency(self) -> int:
-        """The number of instructions that may be asked for at the same time, each in a thread of its own."""
-
-    @property
-    def identity(self) -> str:
-        """All that an instruction depends on beside its request (a model, a wording's version): part of its key."""
-
-    def instruction(self, request: InstructionRequest) -> str | None:
-        """Return one line of text, the same for the same request, or None where a model refuses this picture.
-
-        Raises `cldistill.errors.EndpointError` where nothing can be made for any picture.
-        """
 
 
 class Scope(Protocol):

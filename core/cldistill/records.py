@@ -61,21 +61,6 @@ class EffectInfo:
     """Use only so many of the pairs, spread evenly over them; None: all."""
 
 
-CATEGORIES = ("add", "remove", "adjust", "style")
-"""Kinds of general instructions (paper, implementation details): add or remove something, adjust the look, restyle."""
-
-
-@dataclass(frozen=True)
-class InstructionRequest:
-    """One general instruction that is to be written (`cldistill.protocols.InstructionMaker`)."""
-
-    picture: Path
-    category: str
-    """One of `CATEGORIES`."""
-    seed: int
-    """Draw from ``random.Random(seed)``: a function of the run's seed, the picture's name and the instruction's number."""
-
-
 @dataclass(frozen=True)
 class Prompts:
     """The prompts of one item, one a network (AOP, paper section 3.2); ``trigger`` is ``""`` in the general stream."""
@@ -232,20 +217,6 @@ class MetricValues:
     """Words about single pictures, None where there is nothing to say; ``failure`` (`FAILURE`) is shown in reports."""
     ratios: Mapping[str, Ratio] = field(default_factory=dict)
     """Like ``summary``, with what it was made from, so that it gets an interval: give a figure in one of the two."""
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """A bank of effects split into collections, and what the split was made from."""
-
-    groups: tuple[tuple[str, ...], ...]
-    """Names of effects: each in exactly one group, no group larger than ``ceil(effects / groups)``."""
-    interference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Effect -> another effect -> how much the two disturb each other in one LoRA: more is worse."""
-    measured: str = ""
-    """The meaning of the interference and its measurement, for people."""
-    figures: Mapping[str, float] = field(default_factory=dict)
-    """Figures of the measurement and of the split, such as its reliability."""
 
 
 @dataclass(frozen=True)

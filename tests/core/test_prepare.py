@@ -19,7 +19,7 @@ from cldistill.manifest.check import check_manifest
 from cldistill.prepare import Preparation, item_prompts
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Item, Prompts, Route
-from cldistill.samples import Studio, systems_of
+from cldistill.samples import RunSampler, systems_of
 from cldistill.testing import catalogue_with, picture, run_manifest
 from cldistill.testing.pictures import write_general, write_pictures
 from cldistill.testing.runs import tiny_manifest
@@ -110,7 +110,7 @@ def test_a_run_of_the_real_family_takes_both_orientations(tiny_manifest: Any, tm
         drawn.add(tuple(shapes[0].flatten().tolist()))
     assert len(drawn) >= 3
     runner.train(run)
-    studio, shop = Studio(run, run.preparation.encoder), run.prompts["darker"]
+    studio, shop = RunSampler(run, run.preparation.encoder), run.prompts["darker"]
     rows = [(Item(p.stem, "darker", (p,), "darker"), shop) for p in sorted(held_out.iterdir())]
     sizes = {studio.pictures(system, rows)[i].size for system in systems_of(run, 2)[1:] for i in range(2)}
     assert sizes == {(96, 32), (32, 96)}
@@ -201,7 +201,7 @@ def test_teachers_may_have_a_shift_of_their_own(tmp_path: Path) -> None:
     run = build(
         tmp_path / "own", targets={"from": "teacher", "steps": 2, "shift": 1.5}, sampler={"steps": 4, "shift": 5.0}
     )
-    studio = Studio(run, run.preparation.encoder)
+    studio = RunSampler(run, run.preparation.encoder)
     rows = [(example.item, run.prompts["invert"]) for example in run.dataset.pools["invert"]]
     _, teacher, _, student = systems_of(run, 3)
     before = [studio.pictures(system, rows[:1])[0].tobytes() for system in (teacher, student)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,14 +110,25 @@ def test_what_aop_does_is_also_told_of_colliding_prompts_and_of_effects_that_bas
     assert [interval.mean for interval in found.values()] == [4.0, 2.0]
 
 
-def test_the_whole_chain_runs_on_three_effects(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_whole_chain_runs_on_three_effects(
+    tmp_path: Path, interpreter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bank, teachers, students, ablations, evaluations, growth, deployment, figures, page: minutes on a laptop's core."""
-    command = [sys.executable, str(HERE / "run.py"), str(tmp_path / "work"), "--size", "smoke"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    logs = "\n".join(f"== {p.name}\n{p.read_text()[-1500:]}" for p in sorted((tmp_path / "work/logs").glob("*.log")))
-    assert done.returncode == 0, f"{done.stdout}\n{logs}"
-    page = [sys.executable, str(HERE / "render.py"), str(tmp_path / "work"), "--into", str(tmp_path / "page")]
-    assert subprocess.run(page, capture_output=True, text=True, check=False).returncode == 0
+    started: dict[str, Any] = {}
+
+    def start(work: Path, step: Any, jobs: int) -> Any:
+        started[step.name] = interpreter.start(*step.command[1:], folder=work)
+        return started[step.name]
+
+    run = module("run")
+    monkeypatch.setattr(run, "_start", start)
+    monkeypatch.setattr(run, "POLL_SECONDS", 0.05)
+    code = run.main([str(tmp_path / "work"), "--size", "smoke", "--jobs", "2"])
+    ended = {name: one.wait() for name, one in started.items()}
+    assert code == 0, "\n".join(f"== {name}\n{one.stderr[-1500:]}" for name, one in ended.items() if one.returncode)
+    done = interpreter.run(HERE / "render.py", tmp_path / "work", "--into", tmp_path / "page")
+    assert done.returncode == 0, done.stderr
     text = (tmp_path / "page/README.md").read_text()
     assert "All-in-1 FM + Lightning" in text
     assert "<!--" not in text

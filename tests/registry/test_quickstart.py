@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -50,11 +51,25 @@ def test_no_held_out_picture_is_trained_on() -> None:
     assert not any(path.read_bytes() in held_out for path in trained)
 
 
+def first_lines(name: str, count: int, folder: Path) -> Path:
+    """Write the first entries of one of the miniature's lists to ``folder``, their files named in full."""
+    shipped = Path(str(files("cldistill_plugins.miniature"))) / "general"
+    entries = [json.loads(line) for line in (shipped / name).read_text().splitlines()[:count]]
+    for entry in entries:
+        entry |= {key: str((shipped / entry[key]).resolve()) for key in ("image", "target") if key in entry}
+    (folder / name).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return folder / name
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A quickstart of four steps, and what it printed."""
+    """A quickstart of four steps on a few of its general instructions, and what it printed."""
     output = tmp_path_factory.mktemp("quickstart") / "out"
-    settings = [word for key, value in CUT.items() for word in ("--set", f"{key}={value}")]
+    cut = CUT | {
+        "general.instructions": first_lines("general.jsonl", 8, output.parent),
+        "evaluate.general": first_lines("general-held-out.jsonl", 4, output.parent),
+    }
+    settings = [word for key, value in cut.items() for word in ("--set", f"{key}={value}")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLDISTILL_CACHE", str(output.parent / "cache"))
         patch.setenv("COLUMNS", "200")
@@ -63,6 +78,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return output, result.output
 
 
+@pytest.mark.slow
 def test_the_report_holds_every_figure(finished: tuple[Path, str]) -> None:
     report = json.loads((finished[0] / "report.json").read_text())
     figures = {"seconds", "peak_memory_mb", "generator_steps", "forwards"}
@@ -79,6 +95,7 @@ def test_the_report_holds_every_figure(finished: tuple[Path, str]) -> None:
     assert report["summary"]["base"]["retention"]["mean"] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_the_run_leaves_what_it_promises(finished: tuple[Path, str]) -> None:
     output, printed = finished
     for name in (
@@ -93,6 +110,7 @@ def test_the_run_leaves_what_it_promises(finished: tuple[Path, str]) -> None:
         assert text in printed.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_the_collection_edits_a_picture_of_any_size(finished: tuple[Path, str], tmp_path: Path) -> None:
     Image.new("RGBA", (150, 90), (200, 80, 40, 128)).save(tmp_path / "cat.png")
     command = ["generate", str(finished[0] / "collection"), "--image", str(tmp_path / "cat.png")]

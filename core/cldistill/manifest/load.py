@@ -30,14 +30,13 @@ class ManifestFile:
     root: Path
     """Folder of that file; for a recipe the current folder."""
 
-    def place(self, *loc: str | int, key: bool = False) -> Place:
-        """Return where a value (or its key) stands, or the nearest map around it if it was never written."""
-        value, found = locate(self.tree, loc)
-        return value.key_at if key and found == loc and value.key_at is not None else value.at
+    def place(self, *loc: str | int) -> Place:
+        """Return where a value stands, or the nearest map around it if it was never written."""
+        return locate(self.tree, loc)[0].at
 
-    def where(self, *loc: str | int, key: bool = False) -> str:
+    def where(self, *loc: str | int) -> str:
         """Return ``file:line: key.path``, the beginning of every error."""
-        return f"{self.place(*loc, key=key)}: {dotted(loc)}"
+        return f"{self.place(*loc)}: {dotted(loc)}"
 
 
 def recipes() -> tuple[str, ...]:

@@ -113,7 +113,7 @@ class Slot(ManifestPart):
 RESERVED_SLOTS = {
     "teacher": "the engine mounts the effects' teachers under that name",
     "beside": "the engine mounts what works together with another adapter under that name",
-    "apprentice": "a teacher that is trained from pairs has that name while it is trained",
+    "teacher-training": "a teacher that is trained from pairs has that name while it is trained",
 }
 
 
@@ -144,7 +144,7 @@ class Sampler(ManifestPart):
 
 
 class Targets(ManifestPart):
-    """What the target-based losses aim at: the teacher's own output, or the pair's after-picture."""
+    """The aim of the losses that need targets: the teacher's own output, or the pair's after-picture."""
 
     origin: Literal["teacher", "pair"] = Field(default="teacher", alias="from")
     steps: Count = 40
@@ -230,7 +230,7 @@ class EvaluatedSystem(ManifestPart):
     """``few-step``: the student's consistency sampling; ``euler``: a teacher's, guided as ``base:`` says.  By default
     ``euler`` where nothing distilled is mounted: for a teacher or the bare base, without ``with``."""
     prompts: Literal["student", "teacher"] | None = None
-    """What the system is told.  ``student`` (the default for collections): the prompt that the collection's index has for
+    """The prompts it hears.  ``student`` (the default for collections): the prompt that the collection's index has for
     the effect; effects that it lacks are left out.  ``teacher`` (the default for all else): the manifest's."""
     effects: tuple[Name, ...] | None = None
     """The only effects that it is asked for; by default all."""
@@ -264,7 +264,7 @@ def _distinct(systems: Sequence[EvaluatedSystem]) -> Sequence[EvaluatedSystem]:
 
 
 class Evaluate(ManifestPart):
-    """What is measured: at the end of a run, and by ``cldistill eval``."""
+    """The measurement on held-out pictures: at the end of a run, and by ``cldistill eval``."""
 
     images: ManifestPath
     """Held-out pictures."""
@@ -276,7 +276,7 @@ class Evaluate(ManifestPart):
     """Use only so many of them, spread evenly over the file; by default all."""
     metrics: tuple[PartRef, ...] = ()
     systems: Annotated[tuple[EvaluatedSystem, ...], AfterValidator(_distinct)] = ()
-    """What ``cldistill eval`` compares; by default the bare base, the teachers at their own and at the student's steps,
+    """Compared by ``cldistill eval``; by default the bare base, the teachers at their own and at the student's steps,
     and the student.  A run measures those at its end in any case."""
     compare: tuple[tuple[SystemName, SystemName], ...] = ()
     """Pairs of systems whose paired difference ``cldistill eval`` reports."""

@@ -1,4 +1,4 @@
-"""What the networks will be told: prompts and triggers, found out without torch, a model or a network connection."""
+"""The prompts of every effect: given by the isolator, and previewed without torch, a model or a network connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run was made of: its resolved manifest as text, library versions, hashes of its inputs; no torch in here."""
+"""The record of a run's making: its resolved manifest as text, library versions, hashes of its inputs; no torch in here."""
 
 from __future__ import annotations
 

@@ -22,12 +22,11 @@ Loc = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Place:
-    """Where something was written. ``root`` is the folder that relative paths written there start from."""
+    """The place at which something was written. ``root`` is the folder that relative paths written there start from."""
 
     file: str
     line: int
     """1-based; 0 where there are no lines (``--set``)."""
-    column: int
     root: Path
 
     def __str__(self) -> str:
@@ -104,17 +103,17 @@ def parse(text: str, file: str, root: Path, *, lined: bool = True) -> Value:
     except yaml.YAMLError as error:
         raise ManifestError(f"{file}: not valid YAML: {error}") from error
 
-    def place(line: int, column: int) -> Place:
-        return Place(file, line + 1, column + 1, root) if lined else Place(file, 0, 0, root)
+    def place(line: int) -> Place:
+        return Place(file, line + 1 if lined else 0, root)
 
-    return Value({}, place(0, 0)) if node is None else _convert(node, place, ())
+    return Value({}, place(0)) if node is None else _convert(node, place, ())
 
 
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
-def _convert(node: yaml.Node, place: Callable[[int, int], Place], above: tuple[int, ...]) -> Value:
-    at = place(node.start_mark.line, node.start_mark.column)
+def _convert(node: yaml.Node, place: Callable[[int], Place], above: tuple[int, ...]) -> Value:
+    at = place(node.start_mark.line)
     if id(node) in above:
         raise ManifestError(f"{at}: this alias contains itself")
     if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
@@ -123,7 +122,7 @@ def _convert(node: yaml.Node, place: Callable[[int, int], Place], above: tuple[i
     if isinstance(node, yaml.MappingNode):
         members: dict[str, Value] = {}
         for key_node, value_node in node.value:
-            key_at = place(key_node.start_mark.line, key_node.start_mark.column)
+            key_at = place(key_node.start_mark.line)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ManifestError(f"{key_at}: a key must be a word")
             key = key_node.value

@@ -1,4 +1,4 @@
-"""What a run costs, counted before anything is loaded: backbone calls per cycle, adapter sizes, memory and disk.
+"""The costs of a run, counted before anything is loaded: backbone calls per cycle, adapter sizes, memory and disk.
 
 Counts of calls and parameters are exact in expectation.  Memory of activations and size of the cache are estimates, and
 are marked as such.
@@ -138,9 +138,8 @@ def _update(checked: CheckedManifest, active: list[CheckedLoss]) -> float:
 
 def teacher_rank(checked: CheckedManifest) -> int:
     """Return the rank that the teacher slot must hold; the student's where no teacher file could be read."""
-    ranks = [rank for rank in checked.teacher_ranks.values()]
     wanted = any(part is not None and (part.needs.adapter or part.needs.rank) for part in checked.teachers.values())
-    return max(ranks, default=checked.manifest.slots[STUDENT].rank if wanted else 0)
+    return max(checked.teacher_ranks.values(), default=checked.manifest.slots[STUDENT].rank if wanted else 0)
 
 
 def memory(checked: CheckedManifest) -> tuple[tuple[Amount, ...], tuple[Amount, ...]]:

@@ -33,7 +33,7 @@ class PlannedEffect:
     teacher: str | None
     teacher_rank: int | None
     teacher_fit: str | None
-    """How the teacher's file lies on the base: ``840/840 modules, scale 1.0``."""
+    """The coverage of the base by the teacher's file: ``840/840 modules, scale 1.0``."""
     pairs: int | None
     """Number of pairs; None where files were not looked at."""
     prompts: Prompts

@@ -1,4 +1,4 @@
-"""What a base model promises."""
+"""The check of a base model: all that the engine relies on, asserted on small material for its author's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a loss term promises."""
+"""The check of a loss term: all that the engine relies on, asserted on small material for its author's tests."""
 
 from __future__ import annotations
 

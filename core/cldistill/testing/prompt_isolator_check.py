@@ -1,4 +1,4 @@
-"""What a prompt isolator promises."""
+"""The check of a prompt isolator: all that the engine relies on, asserted on small material for its author's tests."""
 
 from __future__ import annotations
 

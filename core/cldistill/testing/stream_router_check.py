@@ -1,4 +1,4 @@
-"""What a stream router promises."""
+"""The check of a stream router: all that the engine relies on, asserted on small material for its author's tests."""
 
 from __future__ import annotations
 
@@ -54,14 +54,18 @@ def check_stream_router(
             drawn == backwards[::-1],
             "another rank, or another order of calls, gets another route: use only the key (no per_rank=True, no state)",
         )
-        before = held_state(router)
-        _route(router, 0, effects)
-        kept = changed_state(before, held_state(router))
-        checker.require(
-            kept is None,
-            f"changes {kept} with each call: keep no state between calls (a resumed run would draw other routes); what "
-            "depends on progress is a function of the step",
-        )
+        _keeps_nothing(checker, router, effects)
+
+
+def _keeps_nothing(checker: Checker, router: StreamRouter, effects: Sequence[str]) -> None:
+    before = held_state(router)
+    _route(router, 0, effects)
+    kept = changed_state(before, held_state(router))
+    checker.require(
+        kept is None,
+        f"changes {kept} with each call: keep no state between calls (a resumed run would draw other routes); what depends "
+        "on progress is a function of the step",
+    )
 
 
 def route_request(

@@ -1,4 +1,4 @@
-"""What a teacher source promises."""
+"""The check of a teacher source: all that the engine relies on, asserted on small material for its author's tests."""
 
 from __future__ import annotations
 

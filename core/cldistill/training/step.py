@@ -11,7 +11,7 @@ import sys
 import time
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from cldistill.errors import PluginError
@@ -104,11 +104,7 @@ def run_update(run: Run, optimizers: Optimizers, context: TermContext, terms: li
     losses: dict[str, float] = {}
     metrics: dict[str, float] = {}
     for group in sharing_groups(terms):
-        weighed = [_evaluate(context.for_term(term.name), term, losses, metrics) * term.weight for term in group]
-        with run.slots.scope(context.trains):
-            if all(math.isfinite(losses[term.name]) for term in group):
-                torch.autograd.backward(weighed, inputs=weights)
-        context.memo.graded.clear()
+        _backward(context, group, weights, losses, metrics)
     gradients = [gradient for optimizer in trained for gradient in optimizer.gradients()]
     bad = average_gradients(gradients, not all(map(math.isfinite, losses.values())), run.accelerator)
     norms = [float(clip_grad_norm_(list(o.parameters.values()), run.grad_clip)) for o in trained]
@@ -128,6 +124,18 @@ def sharing_groups(terms: list[Term]) -> list[list[Term]]:
     """Return the terms that share a graded call as one group, in the place of the first, and every other by itself."""
     together = [term for term in terms if term.shared]
     return [together if term.shared else [term] for term in terms if not term.shared or term is together[0]]
+
+
+def _backward(
+    context: TermContext, group: list[Term], weights: list[nn.Parameter], losses: dict[str, float],
+    metrics: dict[str, float],
+) -> None:  # fmt: skip
+    """Evaluate one group and free its graph at once: the peak is that of the largest group, not of their sum."""
+    weighed = [_evaluate(context.for_term(term.name), term, losses, metrics) * term.weight for term in group]
+    context.memo.graded.clear()
+    if all(math.isfinite(losses[term.name]) for term in group):
+        with context.run.slots.scope(context.trains):
+            torch.autograd.backward(weighed, inputs=weights)
 
 
 def _evaluate(context: TermContext, term: Term, losses: dict[str, float], metrics: dict[str, float]) -> Tensor:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from feature_gan import plugin
 from safetensors.torch import load_file
 
 from cldistill.errors import ManifestError
+from cldistill.manifest.check import check_manifest
+from cldistill.plan.plan import make_plan
 from cldistill.testing import catalogue_with, check_loss_term, run_manifest
+from cldistill.testing.runs import tiny_manifest
 
 GAN, HEAD = plugin.register_loss_terms()
 SLOTS = {"student": {"rank": 2, "lr": 1e-2}, "critic": {"rank": 2, "lr": 1e-2, "updates": 2}}
@@ -50,3 +54,14 @@ def test_a_missing_head_and_a_block_that_is_not_there_are_said_by_the_check(tmp_
         ManifestError, match=r"(?s)losses.1.*no block 'blocks.7'.*losses.1.*module of the loss 'gan-head'"
     ):
         run_manifest(tmp_path, catalogue_with(plugin), losses=losses, slots=SLOTS)
+
+
+def test_the_plan_lists_the_head_and_counts_a_shared_call_once(tmp_path: Path) -> None:
+    losses = [{"use": "gan"}, {"use": "gan", "weight": 0.5}, *LOSSES[2:]]
+    file = tmp_path / "manifest.yaml"
+    file.write_text(yaml.safe_dump(tiny_manifest(tmp_path, losses=losses, slots=SLOTS)))
+    plan = make_plan(check_manifest(str(file), catalogue=catalogue_with(plugin)))
+    (head,) = [amount for amount in plan.training if amount.name.startswith("gan-head")]
+    assert head.bytes == 16 * (64 * (32 + 2) + 1), "fp32 weights, gradients and Adam's moments of an MLP 32 -> 64 -> 1"
+    student, critic = 2 * 2 - 1, 2 * (1 + 2)
+    assert {cycle.graded for cycle in plan.cycles} == {student + critic}

@@ -1,4 +1,4 @@
-"""Which effects a trained student confuses, from the pictures of an evaluation: nothing is loaded or run again.
+"""The effects that a trained student confuses, from the pictures of an evaluation: nothing is loaded or run again.
 
 An output belongs to the effect whose truth on the same picture is nearest.  The distance is plain: mean squared difference
 of the two pictures at 32 x 32 pixels, where a shift of a stroke does not count but tone, colour and layout do.

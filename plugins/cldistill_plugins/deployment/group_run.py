@@ -1,4 +1,4 @@
-"""What a grouper is given: the effects, and a run of the manifest in which their interference can be measured."""
+"""The run of a manifest in which the interference of its effects is measured."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def _nowhere(share: float) -> None:
 
 @dataclass
 class GroupRequest:
-    """Implements `cldistill.protocols.GroupingRequest`; ``assemble`` is called once, by the first who needs the run."""
+    """Effects to split and the run to measure them in: made by `cldistill group`, used by `LeastInterference`.
+
+    ``assemble`` loads the base: it is called once, by the first who needs the run.
+    """
 
     effects: Sequence[EffectInfo]
     groups: int

@@ -57,11 +57,11 @@ class Groups:
     name: str
     groups: tuple[Group, ...]
     key: str = ""
-    """Hash of all that the split was made from: manifest, grouper, options and number."""
+    """Hash of all that the split was made from: manifest, rule, options and number."""
     measured: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
     folder: Path = Path()
-    """Where the file lies, from which its paths start."""
+    """The folder of the file, from which its paths start."""
 
     def group_of(self, effect: str) -> Group:
         """Return the group that holds an effect.

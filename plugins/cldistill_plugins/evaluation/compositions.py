@@ -39,7 +39,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Composed:
-    """What was made of the held-out pictures."""
+    """Pictures with two effects, made by `compose`: a benchmark measures them."""
 
     sources: Sequence[Path]
     pairs: Sequence[Pair]
@@ -56,13 +56,13 @@ class Composed:
 
 @dataclass(frozen=True)
 class CompositionOrder:
-    """What is to be made."""
+    """The compositions that are wanted: made by a benchmark, carried out by `compose`."""
 
     manifest: str
     collection: Path
     """Folder of the collection, or its weights file; its base must be the manifest's."""
     pairs: int
-    """How many times two effects: each is made in both orders."""
+    """Number of times two effects: each is made in both orders."""
     pictures: int
     output: Path
     cache: Path | None = None
@@ -150,7 +150,7 @@ class _Maker:
         return self._make(SUMMED, pairs, lambda pair: self.teacher_config((pair.first, pair.second)), rows)
 
     def teacher_config(self, effects: Sequence[str]) -> SamplingConfig:
-        """How teachers make pictures: their own steps, guided as the base says."""
+        """Return the teachers' sampling: their own steps, guided as the base says."""
         states = tuple(state for name in effects if (state := self.setup.teachers.state(name)) is not None)
         return SamplingConfig(Schedule(self.teacher_steps, self.setup.teacher_shift), False, adapters=states)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from cldistill.data.items import list_pictures, open_picture
 from cldistill.markers import hookimpl
 from cldistill.records import GENERAL
-from cldistill.samples import PICTURES_OF_RESULT, Studio, held_out_rows, result_pictures, systems_of
+from cldistill.samples import PICTURES_OF_RESULT, RunSampler, held_out_rows, result_pictures, systems_of
 from cldistill.sampling.generator import slot_digest
 from cldistill.sampling.grids import GridRow, save_grid
 from cldistill.training.run import ExportedRun, Run
@@ -47,7 +47,8 @@ class EndOfRun:
         exported.report |= report
         write_pages(run.output, report, stages, PAGE_MEGABYTES)
         picture = result_picture(run, evaluate.images, evaluate.teacher_steps, exported)
-        exported.results += [("Page", run.output / "report.html"), ("Picture", picture)]
+        page = run.output / "report.html"
+        exported.results += [*([("Page", page)] if page.is_file() else []), ("Picture", picture)]
         for table in summary_tables(Evaluation.model_validate(report)):
             exported.console.print(table)
 
@@ -70,7 +71,7 @@ def open_run_systems(setup: EvaluationSetup, plan: EvaluationPlan) -> list[Opene
 
 def result_picture(run: Run, images: Path, teacher_steps: int, exported: ExportedRun) -> Path:
     """Draw ``result.png``: each effect by its own teacher and by the one student, on two held-out pictures."""
-    studio = Studio(run, exported.preparation.encoder)
+    studio = RunSampler(run, exported.preparation.encoder)
     _, teacher, _, student = systems_of(run, teacher_steps)
     pictures = list_pictures(images)
     rows = []

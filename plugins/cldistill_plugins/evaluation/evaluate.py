@@ -45,7 +45,7 @@ REPORT = "report.json"
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Where an evaluation ended: returned by `evaluate_manifest` to the commands that evaluate."""
+    """The end of an evaluation, finished or stopped: returned by `evaluate_manifest` to the commands that evaluate."""
 
     finished: bool
     report: Path | None = None

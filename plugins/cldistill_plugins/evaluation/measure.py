@@ -21,7 +21,7 @@ Answer = dict[str, dict[str, MetricValues]]
 
 @dataclass(frozen=True)
 class Measured:
-    """What all metrics found."""
+    """The answers of all metrics, collected by `measure` for the report."""
 
     answers: Mapping[str, Answer]
     """Component -> its answer, in the manifest's order."""

@@ -30,7 +30,7 @@ class BuiltMetric:
 
     @property
     def cached_by(self) -> Literal["effect", "effects", "itself"] | None:
-        """What the metric promises that its values depend on, see `cldistill.protocols.Metric`."""
+        """All that the metric promises that its values depend on, see `cldistill.protocols.Metric`."""
         promise: Literal["effect", "effects", "itself"] | None = getattr(self.metric, "cached_by", None)
         return promise
 

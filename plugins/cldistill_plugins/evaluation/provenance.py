@@ -1,4 +1,4 @@
-"""What made a result: command, date, versions and machine, in the shape in which results are committed."""
+"""The provenance of a result: command, date, versions and machine, in the shape in which results are committed."""
 
 from __future__ import annotations
 

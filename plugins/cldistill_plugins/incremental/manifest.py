@@ -37,7 +37,7 @@ RECALL_WEIGHT = 10.0
 
 @dataclass(frozen=True)
 class Growth:
-    """What a growing run is to be made of."""
+    """The parts of a growing run, collected by `prepare_growth`: `growing_manifest` makes the manifest of them."""
 
     collection: CollectionFolder
     known: Mapping[str, Any]

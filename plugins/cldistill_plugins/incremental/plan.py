@@ -1,4 +1,4 @@
-"""What a growing run will do, said before it starts (torch-free)."""
+"""The plan of a growing run, printed before it starts (torch-free)."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from cldistill_plugins.incremental.manifest import (
 
 @dataclass(frozen=True)
 class AddRequest:
-    """What the command line asks for."""
+    """The growth that the command ``add`` asks for, judged by `prepare_growth`."""
 
     collection: Path
     effects: Sequence[Given]
@@ -50,7 +50,7 @@ class AddRequest:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A growing run, judged."""
+    """A growing run, judged by `prepare_growth`: printed by `print_growth`, carried out by `grow`."""
 
     growth: Growth
     beside: RunBeside | None
@@ -58,7 +58,7 @@ class Prepared:
     """Its manifest as YAML, with absolute paths."""
     checked: CheckedManifest
     notes: Sequence[str]
-    """What cannot be as one might expect, and why."""
+    """Sentences about whatever cannot be as one might expect, and why."""
 
 
 def prepare_growth(request: AddRequest) -> Prepared:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from cldistill.adapters.slots import AdapterSlots
     from cldistill.protocols import BaseModel
 
-SLOT = "apprentice"
+SLOT = "teacher-training"
 MAX_BAD_STEPS = 10
 """Steps in a row with a non-finite loss or gradient after which the training has diverged."""
 
@@ -56,7 +56,7 @@ class PairsJob:
     encoder: Encoder
     items: Sequence[Item]
     prompt: str
-    """What items without a prompt of their own are told."""
+    """The prompt of items without one of their own."""
     settings: FromPairsSettings
     folder: Path
     """Folder in the cache; the job has a subfolder named by its content."""
@@ -80,7 +80,7 @@ class PairsJob:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the training saves itself; gone once it is finished."""
+        """Folder in which the training saves itself; gone once it is finished."""
         return self.file.parent / "checkpoints"
 
 

@@ -78,6 +78,7 @@ def two_ranks(tmp_path: Path) -> Iterator[tuple[Path, Mapping[str, str]]]:
         yield manifest, {**clean, "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 def test_the_documented_command_trains_two_ranks_to_the_same_weights(
     two_ranks: tuple[Path, Mapping[str, str]], tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def test_the_resolved_manifest_tells_libraries_and_inputs(world: Any) -> None:
     assert yaml.safe_load(text)["name"] == "two-effects"
 
 
+@pytest.mark.slow
 def test_the_published_manifest_names_no_folder_of_this_machine(tmp_path: Path) -> None:
     effect = {"name": "invert", "prompt": "/imagine the picture inverted", "teacher": {"use": "tiny-teacher"}}
     run_manifest(tmp_path / "first")  # writes the pictures

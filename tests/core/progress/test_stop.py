@@ -64,7 +64,7 @@ class Flow(TinyFlow):
         return super().__call__(context)
 
     def within_a_checkpoint(self):
-        from cldistill import checkpoint
+        from cldistill.training import checkpoint
 
         write, written = checkpoint._write_group, []
 
@@ -148,6 +148,7 @@ def in_evaluation(program: Program, number: str) -> dict[str, Any]:
     return {"evaluate": {"images": images, "pictures": 1, "teacher_steps": 2, "metrics": metrics}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "number"), [(in_preparation, "SIGINT"), (in_evaluation, "SIGTERM")])
 def test_a_signal_outside_the_loop_ends_as_in_it(program: Program, where: Any, number: str) -> None:
     manifest = program.write(**where(program, number))
@@ -163,6 +164,7 @@ def test_a_signal_outside_the_loop_ends_as_in_it(program: Program, where: Any, n
     assert (program.root / "out/collection").is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("within", ["loss", "checkpoint"])
 def test_a_run_killed_outright_ends_byte_for_byte_like_an_unbroken_one(program: Program, within: str) -> None:
     step = 5 if within == "loss" else 4

@@ -60,7 +60,7 @@ def test_a_metric_and_an_observer_conform() -> None:
     nothing: AnyComponent = metric("brightness", "mean", Nothing, lambda s: Needs(), lambda s, c: brightness)
     testing.check_metric(nothing, fresh=False)
     testing.check_observer(observer("w", "watches", Nothing, lambda s: Needs(), lambda s, c: Watcher()), fresh=False)
-    assert {name for name in vars(RunHooks) if name.startswith("run_")} == {"run_started", "run_finished", "run_failed"}
+    assert {"run_started", "run_finished", "run_failed"} <= set(vars(RunHooks))
 
 
 def test_the_tiny_base_is_a_base_model_whose_vae_is_exact() -> None:

@@ -172,7 +172,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from cldistill import checkpoint
+from cldistill.training import checkpoint
 root = Path(sys.argv[1])
 state = {"student": {"w": torch.ones(3)}}
 checkpoint.save(root, 1, state, {}, 3)
@@ -185,6 +185,7 @@ checkpoint.save(root, 2, state, {}, 3)
 """
 
 
+@pytest.mark.slow
 def test_a_writer_killed_half_way_is_named_and_swept_up_by_the_next(tmp_path: Path, interpreter: Any) -> None:
     done = interpreter.run("-c", KILLED, tmp_path)
     assert done.returncode == -signal.SIGKILL

@@ -1,13 +1,14 @@
-"""Two CPU ranks under accelerate train, and end with the same weights."""
+"""Two CPU ranks, as a launcher starts them, train and end with the same weights."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -32,18 +33,29 @@ save_file(whole, output / f"rank-{run.accelerator.process_index}.safetensors")
 """
 
 
+@pytest.mark.slow
 def test_two_ranks_end_with_the_same_weights_and_made_the_same_number_of_forwards(
-    tiny_manifest: Callable[..., Path], tmp_path: Path
+    tiny_manifest: Callable[..., Path], tmp_path: Path, interpreter: Any
 ) -> None:
     train = {"generator_steps": 4, "batch_size": 1, "checkpoint_every": 2, "seed": 1, "device": "cpu"}
     manifest = tiny_manifest(train=train)
     script, output = tmp_path / "train.py", tmp_path / "out"
     script.write_text(SCRIPT)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(script), str(manifest), str(output)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }  # fmt: skip
+    ranks = [
+        interpreter.start(
+            script, manifest, output, environment=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank}
+        )
+        for rank in ("0", "1")
+    ]
+    for done in [rank.wait() for rank in ranks]:
+        assert done.returncode == 0, done.stderr[-3000:]
 
     zero, one = (load_file(output / f"rank-{rank}.safetensors") for rank in (0, 1))
     assert any(value.any() for name, value in zero.items() if "lora_B" in name)

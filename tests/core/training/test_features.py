@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from typing import Any, cast
 
@@ -136,6 +137,27 @@ def test_terms_that_share_a_graded_call_pay_for_it_once_and_their_gradients_add_
 def test_terms_that_share_go_backward_together_in_the_place_of_the_first() -> None:
     a, b, c, d = (Term(name, AtRollout(1.0), "student", shared=name in "bd") for name in "abcd")
     assert sharing_groups([a, b, c, d]) == [[a], [b, d], [c]]
+
+
+class Witness:
+    """Keeps a weak eye on the graph of its call, and says which of the others' are still alive."""
+
+    def __init__(self, graphs: list[weakref.ref[Tensor]], alive: list[int]) -> None:
+        self.graphs, self.alive = graphs, alive
+
+    def __call__(self, context: UpdateContext) -> LossOutput:
+        self.alive.append(sum(graph() is not None for graph in self.graphs))
+        velocity = context.student(torch.ones(2, *context.batch.latent_shape), torch.full((2,), 0.5))
+        self.graphs.append(weakref.ref(velocity))
+        return LossOutput(velocity.square().mean())
+
+
+def test_the_graph_of_a_term_that_shares_nothing_is_gone_when_the_next_is_asked() -> None:
+    alive: list[int] = []
+    witness = Witness([], alive)
+    run = run_of(*(Term(name, witness, "student") for name in "abc"))
+    run_step(run, make_optimizers(run), 0)
+    assert alive == [0, 0, 0]
 
 
 def test_a_module_is_made_from_its_key_alone_and_moves_by_its_owners_updates_alone() -> None:

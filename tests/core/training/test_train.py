@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,6 +35,25 @@ def build(manifest: Path, output: Path) -> Run:
     return assemble(check_manifest(str(manifest)), output, observers=[MetricsLog()])
 
 
+@pytest.fixture(scope="module")
+def finished_run() -> dict[str, Path]:
+    """Where the finished run of `trained` lies, once it was made."""
+    return {}
+
+
+@pytest.fixture
+def trained(
+    tiny_manifest: Write, tmp_path: Path, finished_run: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A copy of one finished run of the manifest as it comes."""
+    if not finished_run:
+        made = tmp_path_factory.mktemp("trained") / "out"
+        assert train(build(tiny_manifest(), made)) == 6
+        finished_run["folder"] = made
+    shutil.copytree(finished_run["folder"], tmp_path / "trained")
+    return tmp_path / "trained"
+
+
 def files(folder: Path) -> dict[str, bytes]:
     """All files of a folder by relative name."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
@@ -51,11 +71,11 @@ class Killer:
         return run_step(run, optimizers, step)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_ends_byte_for_byte_like_an_unbroken_one(
-    tiny_manifest: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_manifest: Write, tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = tiny_manifest()
-    assert train(build(manifest, tmp_path / "unbroken")) == 6
     with monkeypatch.context() as patch:
         patch.setattr("cldistill.training.train.run_step", Killer(after=5))
         with pytest.raises(SystemExit):
@@ -63,12 +83,12 @@ def test_a_killed_and_resumed_run_ends_byte_for_byte_like_an_unbroken_one(
     assert (tmp_path / "broken/checkpoints/step-000004").is_dir()
     assert train(build(manifest, tmp_path / "broken")) == 6
 
-    whole, mended = files(tmp_path / "unbroken/checkpoints"), files(tmp_path / "broken/checkpoints")
+    whole, mended = files(trained / "checkpoints"), files(tmp_path / "broken/checkpoints")
     assert whole.keys() == mended.keys()
     assert any("optimizer-critic" in name for name in whole)
     assert any("ema-student" in name for name in whole)
     assert all(whole[name] == mended[name] for name in whole)
-    assert metrics(tmp_path / "unbroken") == metrics(tmp_path / "broken")
+    assert metrics(trained) == metrics(tmp_path / "broken")
 
 
 def metrics(output: Path) -> list[dict[str, object]]:
@@ -77,16 +97,14 @@ def metrics(output: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in row.items() if k not in ("seconds", "peak_memory_mb")} for row in rows]
 
 
-def test_another_manifest_does_not_go_on_with_this_run(tiny_manifest: Write, tmp_path: Path) -> None:
-    train(build(tiny_manifest(), tmp_path / "out"))
+def test_another_manifest_does_not_go_on_with_this_run(tiny_manifest: Write, trained: Path) -> None:
     changed = tiny_manifest("other.yaml", sampler={"steps": 4, "shift": 2.0})
     with pytest.raises(CheckpointError, match=r"another manifest.*--fresh"):
-        train(build(changed, tmp_path / "out"))
+        train(build(changed, trained))
 
 
-def test_renaming_a_run_is_no_other_manifest(tiny_manifest: Write, tmp_path: Path) -> None:
-    train(build(tiny_manifest(), tmp_path / "out"))
-    assert train(build(tiny_manifest("other.yaml", name="renamed"), tmp_path / "out")) == 6
+def test_renaming_a_run_is_no_other_manifest(tiny_manifest: Write, trained: Path) -> None:
+    assert train(build(tiny_manifest("other.yaml", name="renamed"), trained)) == 6
 
 
 def test_an_update_moves_its_own_slot_and_nothing_else(tiny_manifest: Write, tmp_path: Path) -> None:
@@ -124,6 +142,7 @@ def test_the_critic_starts_as_a_copy_of_the_student(tiny_manifest: Write, tmp_pa
     assert all(torch.equal(run.slots.state("critic")[name], value) for name, value in student.items())
 
 
+@pytest.mark.slow
 def test_the_first_critic_update_reuses_the_students_sample(tiny_manifest: Write, tmp_path: Path) -> None:
     run = build(tiny_manifest(), tmp_path / "out")
     results = [run_step(run, make_optimizers(run), step) for step in range(2, 12)]
@@ -193,16 +212,14 @@ def test_a_signal_saves_after_the_step_and_the_run_goes_on_later(
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
-    tiny_manifest: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_manifest: Write, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifest = tiny_manifest()
-    train(build(manifest, tmp_path / "out"))
-    before = files(tmp_path / "out/checkpoints/step-000006")
-    damaged = tmp_path / "out/checkpoints/step-000006/student.safetensors"
+    before = files(trained / "checkpoints/step-000006")
+    damaged = trained / "checkpoints/step-000006/student.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-4] + b"oops")
-    assert train(build(manifest, tmp_path / "out")) == 6
+    assert train(build(tiny_manifest(), trained)) == 6
     assert "step-000006" in capsys.readouterr().err
-    assert files(tmp_path / "out/checkpoints/step-000006") == before
+    assert files(trained / "checkpoints/step-000006") == before
 
 
 @pytest.mark.parametrize("every", [2, 4])
@@ -244,6 +261,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing(tiny_manifest: Write, tmp_p
     assert all(torch.equal(value, state[name]) for name, value in optimizers["student"].state().items())
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_memory_and_not_the_weights(tiny_manifest: Write, tmp_path: Path) -> None:
     results = {}
     for checkpointing in (False, True):
@@ -281,11 +299,10 @@ def test_a_loss_without_a_graph_is_named_instead_of_skipped(tiny_manifest: Write
 
 
 def test_damage_found_at_the_export_is_told(
-    tiny_manifest: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_manifest: Write, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = build(tiny_manifest(), tmp_path / "out")
-    train(run)
-    damaged = tmp_path / "out/checkpoints/step-000006/student.safetensors"
+    run = build(tiny_manifest(), trained)
+    damaged = trained / "checkpoints/step-000006/student.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-4] + b"oops")
     final_weights(run, "student")
     assert "step-000006 is damaged" in capsys.readouterr().err
@@ -309,10 +326,9 @@ def test_a_checkpoint_takes_the_live_tensors_and_no_copies_of_all(
         assert given["optimizer-student"][f"{name}.exp_avg"].data_ptr() == moments[value]["exp_avg"].data_ptr()
 
 
-def test_another_number_of_processes_does_not_go_on_with_this_run(tiny_manifest: Write, tmp_path: Path) -> None:
-    run = build(tiny_manifest(), tmp_path / "out")
-    train(run)
-    found = checkpoint.latest(tmp_path / "out/checkpoints", warn=lambda text: None)
+def test_another_number_of_processes_does_not_go_on_with_this_run(tiny_manifest: Write, trained: Path) -> None:
+    run = build(tiny_manifest(), trained)
+    found = checkpoint.latest(trained / "checkpoints", warn=lambda text: None)
     assert found is not None and found.meta["processes"] == 1
     with pytest.raises(CheckpointError, match=r"trained by 1 process, .* run of 2: .*--num_processes 1"):
         found.must_belong_to(run.manifest_digest, 2)

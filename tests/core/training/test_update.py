@@ -25,6 +25,7 @@ STEPS = 4
 # --- the rollout
 
 
+@pytest.mark.slow
 def test_the_depth_is_uniform_over_the_samplers_steps_and_its_calls_stop_there() -> None:
     run, depths = tiny_run(schedule=Schedule(STEPS)), Counter[int]()
     draws = 400

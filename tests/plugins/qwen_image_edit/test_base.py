@@ -253,6 +253,32 @@ def test_gradient_checkpointing_goes_through_the_given_function(base: QwenImageE
     assert len(calls) == 2 and torch.allclose(plain, pinned, atol=1e-6)
 
 
+def test_features_are_the_noised_tokens_after_a_block_and_leave_out_those_behind_it(base: QwenImageEdit) -> None:
+    source = base.collate([base.encode_source([picture()])])
+    prompt = base.collate([base.encode_prompt(PROMPT, [picture()])])
+    x = torch.randn(1, *base.latent_shape({name: value[0] for name, value in source.items()}), requires_grad=True)
+    given, (first, last) = (x, torch.tensor([0.5]), source, prompt), base.blocks
+    backbone: Any = base.backbone
+    blocks, ran = list(backbone.transformer_blocks), []
+    handles = [
+        block.register_forward_hook(lambda module, args, output: ran.append(output[1].detach())) for block in blocks
+    ]
+    base.predict(*given)
+    for at, output in zip((first, last), list(ran), strict=True):
+        ran.clear()
+        features = base.features(*given, at)
+        assert features.shape == (1, x.shape[1], base.blocks[at]) and torch.equal(features, output[:, : x.shape[1]])
+        assert len(ran) == 1 + (at == last) and list(backbone.transformer_blocks) == blocks
+    for handle in handles:
+        handle.remove()
+    plain = torch.autograd.grad(base.features(*given, first).square().sum(), x)[0]
+    base.enable_gradient_checkpointing(
+        lambda f, *args: torch.utils.checkpoint.checkpoint(f, *args, use_reentrant=False)
+    )
+    pinned = torch.autograd.grad(base.features(*given, first).square().sum(), x)[0]
+    assert torch.allclose(plain, pinned, atol=1e-6)
+
+
 def test_bfloat16_predicts_in_autocast_and_rounds_like_stock(settings: QwenImageEditSettings, folder: Path) -> None:
     base = QwenImageEdit(settings.model_copy(update={"dtype": "bfloat16"}))
     pipeline = stock(folder, torch.bfloat16)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
+from typing import Any, Protocol
 
+import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -27,10 +28,21 @@ def manifest(folder: Path, **options: object) -> Path:
     return path
 
 
-def teachers(folder: Path, path: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "CLDISTILL_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "cldistill", "teachers", str(path), "--processes", "2", *more]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+class Teachers(Protocol):
+    def __call__(self, path: Path, *more: str | Path) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def teachers(tmp_path: Path, interpreter: Any) -> Teachers:
+    """Run ``cldistill teachers MANIFEST``, which starts two interpreters of its own."""
+
+    def run(path: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"CLDISTILL_CACHE": str(tmp_path / "cache")}
+        command = ("-m", "cldistill", "teachers", path, "--processes", "2", *more)
+        done: subprocess.CompletedProcess[str] = interpreter.run(*command, environment=environment)
+        return done
+
+    return run
 
 
 def finished(folder: Path) -> dict[str, int]:
@@ -42,21 +54,25 @@ def same(first: Path, second: Path) -> bool:
     return tensors.keys() == others.keys() and all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
-def test_two_processes_train_every_teacher_once_and_a_second_call_trains_none(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_train_every_teacher_once_and_a_second_call_trains_none(
+    tmp_path: Path, teachers: Teachers
+) -> None:
     path = manifest(tmp_path)
-    first = teachers(tmp_path, path)
+    first = teachers(path)
     assert first.returncode == 0, first.stderr
     made = finished(tmp_path)
     assert len(made) == 2
     assert "2 teachers are in the cache" in first.stdout
-    assert teachers(tmp_path, path, "--export", str(tmp_path / "files")).returncode == 0
+    assert teachers(path, "--export", tmp_path / "files").returncode == 0
     assert finished(tmp_path) == made
     for name in ("mosaic", "halftone"):
         assert any(same(tmp_path / "files" / f"{name}.safetensors", Path(path)) for path in made)
 
 
-def test_a_teacher_that_diverges_is_named_and_nothing_of_it_is_kept(tmp_path: Path) -> None:
-    done = teachers(tmp_path, manifest(tmp_path, lr=1e30, steps=12))
+@pytest.mark.slow
+def test_a_teacher_that_diverges_is_named_and_nothing_of_it_is_kept(tmp_path: Path, teachers: Teachers) -> None:
+    done = teachers(manifest(tmp_path, lr=1e30, steps=12))
     assert done.returncode == 2
     assert "teacher of " in done.stderr
     assert "lr" in done.stderr

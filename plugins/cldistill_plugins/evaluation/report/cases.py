@@ -18,9 +18,9 @@ class ReportCase:
     effect: str
     key: str
     place: int
-    """Where the picture stands in the lists of values."""
+    """The picture's index in the lists of values."""
     failing: int
-    """How many systems failed."""
+    """Number of systems that failed."""
     badness: tuple[float, ...]
     """Means over the systems of every metric that has a better direction, in the report's order; higher is worse."""
 

@@ -33,7 +33,7 @@ class Embedded:
     cases: list[ReportCase] = field(default_factory=list)
     """The cases whose pictures are here, in the order in which they were given."""
     left_out: int = 0
-    """How many cases did not fit."""
+    """Number of cases that did not fit."""
 
     def place(self, column: str, effect: str, key: str) -> int | None:
         """Return the index of a picture's text, or ``None`` where it is not here."""

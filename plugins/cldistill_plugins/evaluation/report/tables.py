@@ -22,7 +22,7 @@ class Cell:
     """One figure of a table."""
 
     value: float | None
-    """What the column sorts by."""
+    """The figure that the column sorts by."""
     text: str
     interval: str = ""
     best: bool = False

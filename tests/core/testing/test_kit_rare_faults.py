@@ -28,8 +28,8 @@ from cldistill.component import (
     prompt_isolator,
     stream_router,
 )
-from cldistill.protocols import GuidanceMode, Keyed, UpdateContext
-from cldistill.records import EffectInfo, LossOutput, Prompts, Route, Tensors
+from cldistill.protocols import GuidanceMode, UpdateContext
+from cldistill.records import EffectInfo, LossOutput, Prompts, Route, RouteRequest, Tensors
 from cldistill.schedule import add_noise
 from cldistill.testing import ConformanceError, TinyBase, TinyBaseSettings
 from cldistill.testing.tiny_base_settings import describe_tiny_base
@@ -227,15 +227,15 @@ def one_of(effects: Sequence[str], number: int) -> Route:
 class Salted:
     """Draws by the salted hash of text."""
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
-        return one_of(effects, hash(f"{effects[0]}/{step}"))
+    def route(self, request: RouteRequest) -> Route:
+        return one_of(request.effects, hash(f"{request.effects[0]}/{request.step}"))
 
 
 class SaltedTuple:
     """Draws by the salted hash of a tuple."""
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
-        return one_of(effects, hash((effects[0], step)))
+    def route(self, request: RouteRequest) -> Route:
+        return one_of(request.effects, hash((request.effects[0], request.step)))
 
 
 class Environmental:
@@ -244,36 +244,36 @@ class Environmental:
     def __init__(self) -> None:
         self.share = float(os.environ.get("ROUTER_SHARE", "0.5"))
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
-        return one_of(effects, int(random.uniform("effect") > self.share))
+    def route(self, request: RouteRequest) -> Route:
+        return one_of(request.effects, int(request.random.uniform("effect") > self.share))
 
 
 class RankOfTheLauncher:
     """Gives each process its own effect."""
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
-        return one_of(effects, int(os.getenv("LOCAL_RANK", "0")) + step)
+    def route(self, request: RouteRequest) -> Route:
+        return one_of(request.effects, int(os.getenv("LOCAL_RANK", "0")) + request.step)
 
 
 class Timed:
     """Draws by the clock."""
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
-        return one_of(effects, time.perf_counter_ns())
+    def route(self, request: RouteRequest) -> Route:
+        return one_of(request.effects, time.perf_counter_ns())
 
 
 class Rare:
     """Yields a stream that it does not describe, once in 5,000 updates."""
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
-        return Route("bonus" if random.uniform("bonus") < 2e-4 else "effect", {effects[0]: 1.0})
+    def route(self, request: RouteRequest) -> Route:
+        return Route("bonus" if request.random.uniform("bonus") < 2e-4 else "effect", {request.effects[0]: 1.0})
 
 
 class Eventual:
     """Yields a stream that it does not describe from step 2,000 on."""
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
-        return Route("effect" if step < 2000 else "fine", {effects[0]: 1.0})
+    def route(self, request: RouteRequest) -> Route:
+        return Route("effect" if request.step < 2000 else "fine", {request.effects[0]: 1.0})
 
 
 class LateTurns:
@@ -282,9 +282,9 @@ class LateTurns:
     def __init__(self) -> None:
         self.turn = 0
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+    def route(self, request: RouteRequest) -> Route:
         self.turn += 1
-        return one_of(effects, step if self.turn < 5000 else self.turn)
+        return one_of(request.effects, request.step if self.turn < 5000 else self.turn)
 
 
 EFFECT_STREAM = Needs(streams=frozenset({"effect"}))
@@ -315,8 +315,8 @@ from cldistill.component import Needs, Settings, stream_router
 from cldistill.records import Route
 class Options(Settings): pass
 class Router:
-    def route(self, random, step, effects):
-        return Route("effect", {list(set(effects))[random.integer(len(effects), "effect")]: 1.0})
+    def route(self, request):
+        return Route("effect", {list(set(request.effects))[request.random.integer(len(request.effects), "effect")]: 1.0})
 def describe(settings): return Needs(streams=frozenset({"effect"}))
 def build(settings, context): return Router()
 component = stream_router("faulty", "draws from a set", Options, describe, build)
