@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cldistill_plugins.evaluation.evaluate import evaluate_manifest
     from cldistill_plugins.evaluation.provenance import LIBRARIES, provenance
     from cldistill_plugins.evaluation.report.record import TRUTH, Evaluation, picture_path, read_evaluation
+    from cldistill_plugins.evaluation.values import ValueStore
 
 __all__ = [
     "IN_TURN",
@@ -39,6 +40,7 @@ __all__ = [
     "Interval",
     "Pair",
     "Resampled",
+    "ValueStore",
     "compose",
     "evaluate_manifest",
     "mean_interval",
@@ -49,7 +51,7 @@ __all__ = [
     "resample",
 ]
 
-_MODULES = ("bootstrap", "provenance", "report.record", "check", "compositions", "evaluate")
+_MODULES = ("values", "provenance", "bootstrap", "report.record", "check", "compositions", "evaluate")
 
 
 def __getattr__(name: str) -> Any:
