@@ -21,7 +21,10 @@ from cldistill.errors import OptionsError
 from cldistill.records import BaseDescription, EffectInfo, Prompts, find_block
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cldistill import protocols
+    from cldistill.manifest.models import Manifest
 
 Kind = Literal[
     "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer",
@@ -171,6 +174,10 @@ class BuildContext:
     device: str = "cpu"
     seed: int = 0
     effects: tuple[EffectInfo, ...] = ()
+    manifest: Manifest | None = None
+    """Observers: the whole manifest of the run that they watch."""
+    console: Console | None = None
+    """Observers: where the run prints."""
     weights: bool = True
     """False: build with the structure only (tests of assembly)."""
     outline: RunOutline = RunOutline()

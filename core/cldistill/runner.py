@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +19,14 @@ from cldistill.collection.index import read_index
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
 from cldistill.data.items import list_pictures
-from cldistill.display.display import Display
 from cldistill.errors import Stopped
 from cldistill.manifest.checked import CheckedManifest
-from cldistill.manifest.models import Targets
 from cldistill.manifest.resolved import resolved_text
 from cldistill.prepare import Preparation
 from cldistill.progress.live import LiveStages
 from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
-from cldistill.samples import RunSampler, SampleGrids, grid_picture, held_out_rows, systems_of
+from cldistill.samples import RunSampler, grid_picture, held_out_rows, systems_of
 from cldistill.storage.files import atomic_write_text
 from cldistill.training.metrics_log import FILE, MetricsLog, read_metrics
 from cldistill.training.observers import Observers
@@ -52,17 +50,17 @@ class Outcome:
 
 
 def execute(
-    checked: CheckedManifest, output: Path, console: Console, command: str, *, automatic: bool = True,
+    checked: CheckedManifest, output: Path, console: Console, command: str, *, leave_out: Collection[str] = (),
     changed_plugins: bool = False,
 ) -> Outcome:  # fmt: skip
     """Run a checked manifest in ``output``; ``command`` is what resumes it.
 
-    ``automatic=False`` leaves out the observers that no manifest names: whoever calls measures the collection himself.
+    ``leave_out``: automatic observers that the caller does not want, because it measures the collection itself, say.
     ``changed_plugins``: go on from a checkpoint although plugins have changed since, and record it.
     """
     with graceful_stop() as stop:
         try:
-            return _execute(checked, output, console, command, stop, automatic, changed_plugins)
+            return _execute(checked, output, console, command, stop, leave_out, changed_plugins)
         except (Stopped, RuntimeError) as error:
             # Where one process has left, the others lose the connection at their next meeting.
             if not isinstance(error, Stopped) and not (stop and int(os.environ.get("WORLD_SIZE", "1")) > 1):
@@ -74,21 +72,17 @@ def execute(
 
 
 def _execute(
-    checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest, automatic: bool,
+    checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest, leave_out: Collection[str],
     changed_plugins: bool,
 ) -> Outcome:  # fmt: skip
     started, stages = time.monotonic(), LiveStages(console)
     output.mkdir(parents=True, exist_ok=True)
     stop.promise = OUTSIDE_LOOP
-    run = assemble(checked, output, stages=stages, observers=[MetricsLog(), Display(console)], stop=lambda: bool(stop))
+    run = assemble(checked, output, stages=stages, observers=[MetricsLog()], stop=lambda: bool(stop))
     run.changed_plugins = changed_plugins
     preparation = prepared(run)
-    if automatic:
-        run.observers = (*run.observers, *automatic_observers(checked, preparation.context))
-    if (samples := checked.manifest.samples) is not None:
-        steps = (checked.manifest.targets or Targets()).steps
-        grids = SampleGrids(preparation.encoder, list_pictures(samples.images), samples.every, samples.effects, steps)
-        run.observers = (*run.observers, grids)
+    context = replace(preparation.context, console=console, manifest=checked.manifest)
+    run.observers = (*run.observers, *automatic_observers(checked, context, leave_out))
     if run.is_main:
         atomic_write_text(output / "manifest.resolved.yaml", resolved_text(checked))
         for line in checked.teacher_lines():
@@ -126,9 +120,9 @@ def prepared(run: Run) -> Preparation:
     return run.preparation
 
 
-def automatic_observers(checked: CheckedManifest, context: BuildContext) -> list[object]:
+def automatic_observers(checked: CheckedManifest, context: BuildContext, leave_out: Collection[str]) -> list[object]:
     """Build the observers that every run gets, unless its manifest names them with options of its own."""
-    named = {part.name for part in checked.observers}
+    named = {part.name for part in checked.observers} | set(leave_out)
     parts = [entry.component for entry in checked.catalogue if entry.component.automatic]
     return [part.build(part.settings(), context) for part in parts if part.name not in named]
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cldistill.data.encodings import Encoder
-from cldistill.data.items import evenly, general_items, list_pictures, open_picture
+from cldistill.data.items import evenly, general_items, list_pictures
 from cldistill.manifest.models import Evaluate, Manifest
-from cldistill.markers import hookimpl
-from cldistill.records import GENERAL, EffectInfo, Item, Prompts, StepResult
+from cldistill.records import GENERAL, EffectInfo, Item, Prompts
 from cldistill.sampling.generator import ImageGenerator, Row, SamplingConfig
-from cldistill.sampling.grids import GridRow, save_grid
 from cldistill.schedule import Schedule
 from cldistill.training.run import Run
 from cldistill.training.update import STUDENT, TEACHER
@@ -129,46 +127,3 @@ def later_rows(manifest: Manifest, effects: Sequence[EffectInfo], prompts: Mappi
             rows += held_out_rows(shown, effect, prompts[effect.name])
         rows += general_rows(evaluate)
     return list(dict.fromkeys(rows))
-
-
-@dataclass
-class SampleGrids:
-    """Observer: every ``every`` steps a grid ``samples/step-000100.png``, a row an effect: source, teacher, student.
-
-    Teachers do not change, so their pictures are made once.
-    """
-
-    encoder: Encoder
-    pictures: Sequence[Path]
-    every: int
-    effects: Sequence[str] | None
-    teacher_steps: int = 40
-    teacher: dict[str, Image] = field(default_factory=dict)
-    """Effect -> its teacher's picture."""
-
-    @hookimpl
-    def step_finished(self, run: Run, result: StepResult) -> None:
-        """Draw the grid when it is due."""
-        if result.step % self.every == 0:
-            self.draw(run, run.output / "samples" / f"step-{result.step:06d}.png", f"{run.name} · step {result.step}")
-
-    def draw(self, run: Run, path: Path, caption: str) -> None:
-        """Write the grid of the student as it stands."""
-        sampler = RunSampler(run, self.encoder)
-        _, teacher, _, student = systems_of(run, self.teacher_steps)
-        rows = [
-            self._row(sampler, effect, index, teacher, student)
-            for index, effect in enumerate(grid_effects(run.effects, self.effects))
-        ]
-        columns = ["source", f"teacher · {teacher.evaluations} evaluations", f"student · {student.evaluations}"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_grid(path, rows, columns, caption)
-
-    def _row(self, sampler: RunSampler, effect: EffectInfo, index: int, teacher: System, student: System) -> GridRow:
-        picture = grid_picture(self.pictures, index)
-        rows = held_out_rows([picture], effect, sampler.run.prompts[effect.name])
-        if effect.name not in self.teacher:
-            (self.teacher[effect.name],) = sampler.pictures(teacher, rows)
-        return GridRow(
-            effect.name, [open_picture(picture), self.teacher[effect.name], *sampler.pictures(student, rows)]
-        )

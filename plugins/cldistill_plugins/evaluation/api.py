@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from cldistill_plugins.evaluation.report.record import TRUTH, Evaluation, picture_path, read_evaluation
     from cldistill_plugins.evaluation.values import ValueStore
 
+END_OF_RUN = "evaluate"
+"""Name of the automatic observer that measures a run at its end."""
 __all__ = [
+    "END_OF_RUN",
     "IN_TURN",
     "LIBRARIES",
     "SUMMED",

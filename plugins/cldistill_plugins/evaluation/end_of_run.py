@@ -14,7 +14,6 @@ from cldistill.markers import hookimpl
 from cldistill.records import GENERAL
 from cldistill.samples import PICTURES_OF_RESULT, RunSampler, held_out_rows, result_pictures, systems_of
 from cldistill.sampling.generator import slot_digest
-from cldistill.sampling.grids import GridRow, save_grid
 from cldistill.training.run import ExportedRun, Run
 from cldistill.training.update import STUDENT
 from cldistill_plugins.evaluation.check import EvaluationPlan, systems_of_run
@@ -23,6 +22,7 @@ from cldistill_plugins.evaluation.report.figures import ARROWS, text_of
 from cldistill_plugins.evaluation.report.record import Evaluation, IntervalEntry, MetricRow
 from cldistill_plugins.evaluation.setup import EvaluationSetup, setup_of_run
 from cldistill_plugins.evaluation.systems import OpenedSystem, open_systems
+from cldistill_plugins.samples.api import GridRow, save_grid
 
 PAGE_MEGABYTES = 2.0
 """Pictures in the page that a run writes, which nobody should have to wait for; ``cldistill report RUN`` puts in more."""

@@ -10,7 +10,7 @@ from rich.console import Console
 from cldistill.manifest.models import Evaluate, EvaluatedSystem
 from cldistill.runner import execute, is_main
 from cldistill.storage.files import atomic_write_text
-from cldistill_plugins.evaluation.api import EvaluationPlan, evaluate_manifest
+from cldistill_plugins.evaluation.api import END_OF_RUN, EvaluationPlan, evaluate_manifest
 from cldistill_plugins.incremental.edit import keep_removed
 from cldistill_plugins.incremental.manifest import BEFORE
 from cldistill_plugins.incremental.outcome import AFTER, outcome, table
@@ -25,7 +25,7 @@ def grow(prepared: Prepared, output: Path, console: Console, command: str, *, me
 
     Returns whether it is finished: False after a stop.
     """
-    done = execute(prepared.checked, output, console, command, automatic=False)
+    done = execute(prepared.checked, output, console, command, leave_out=[END_OF_RUN])
     if not done.finished or not is_main() or done.collection is None:
         return done.finished
     keep_removed(done.collection, prepared.growth.collection.index.removed)

@@ -12,11 +12,11 @@ from rich.live import Live
 from rich.markup import escape
 from rich.panel import Panel
 
-from cldistill.display.panel import panel, plain_line
-from cldistill.display.statistics import Statistics
 from cldistill.markers import hookimpl
 from cldistill.progress.live import duration
 from cldistill.records import StepResult
+from cldistill_plugins.display.panel import panel, plain_line
+from cldistill_plugins.display.statistics import Statistics
 
 if TYPE_CHECKING:
     from cldistill.training.run import Run

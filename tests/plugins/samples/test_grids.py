@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cldistill.sampling.grids import EMPTY, PAPER, GridRow, labelled_grid, save_grid
-from cldistill.sampling.lettering import set_text
+from cldistill_plugins.samples.grids import EMPTY, PAPER, GridRow, labelled_grid, save_grid
+from cldistill_plugins.samples.lettering import set_text
 
 RED, BLUE = (200, 10, 10), (10, 10, 200)
 

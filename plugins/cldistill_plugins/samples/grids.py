@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from cldistill.sampling.lettering import set_text
 from cldistill.storage.files import atomic_write_bytes
+from cldistill_plugins.samples.lettering import set_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image

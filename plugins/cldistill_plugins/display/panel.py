@@ -1,4 +1,4 @@
-"""The drawing of `cldistill.display.statistics`: a rich panel for a terminal, one line of text for everything else."""
+"""The drawing of `cldistill_plugins.display.statistics`: a rich panel for a terminal, one line of text for everything else."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cldistill.display.statistics import LossStatistics, Statistics
 from cldistill.progress.live import duration
 from cldistill.records import GENERAL
+from cldistill_plugins.display.statistics import LossStatistics, Statistics
 
 BARS = "▁▂▃▄▅▆▇█"
 PALETTE = (

@@ -12,13 +12,13 @@ import pluggy
 import pytest
 from rich.console import Console
 
-from cldistill.display.display import Display
-from cldistill.display.panel import BARS, number, panel, plain_line, sparkline
-from cldistill.display.statistics import Smooth, Statistics, Trend
 from cldistill.hookspecs import RunHooks
 from cldistill.markers import PROJECT
 from cldistill.progress.live import LiveStages, duration
 from cldistill.records import StepResult, UpdateResult
+from cldistill_plugins.display.display import Display
+from cldistill_plugins.display.panel import BARS, number, panel, plain_line, sparkline
+from cldistill_plugins.display.statistics import Smooth, Statistics, Trend
 
 
 class Clock:
