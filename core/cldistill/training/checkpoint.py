@@ -93,11 +93,11 @@ class Checkpoint:
 
     def changed_plugins(self, plugins: Mapping[str, str]) -> list[str]:
         """Return one line for every plugin (name -> version and hash of its source) that is not what it was here."""
-        then: Mapping[str, str] = self.meta.get("plugins", {})
+        then: Mapping[str, str] = self.meta.get("plugins", plugins)  # older checkpoints do not say
         return [
-            f"plugin {name!r} was {then[name]}, and is {found}"
+            f"plugin {name!r} was {then.get(name, 'no part of it')}, and is {found}"
             for name, found in plugins.items()
-            if name in then and then[name] != found
+            if then.get(name) != found
         ]
 
     def verify(self) -> None:
