@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cldistill.adapters.inject import AdapterLayers
-from cldistill.adapters.layers import cover, fill, require_room, uncover
+from cldistill.adapters.inject import AdapterLayers, cover, fill, require_room, uncover
 from cldistill.errors import AdapterFormatError, nearest
 from cldistill.weights import AdapterState, LoraWeights
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -61,14 +60,6 @@ class SamplingConfig:
     def evaluations(self, base: BaseModel) -> int:
         """Return the backbone's calls for one picture."""
         return self.schedule.steps * (1 if self.few_step or base.target_guidance_scale == 1.0 else 2)
-
-
-def slot_digest(slots: AdapterSlots, name: str) -> str:
-    """Hash the weights of a trained slot as they stand, and its alpha."""
-    found = hashlib.sha256(repr(slots.alpha(name)).encode())
-    for key, value in sorted(slots.state(name).items()):
-        found.update(key.encode() + value.float().cpu().numpy().tobytes())
-    return found.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cldistill_plugins.evaluation.evaluate import evaluate_manifest
     from cldistill_plugins.evaluation.provenance import LIBRARIES, provenance
     from cldistill_plugins.evaluation.report.record import TRUTH, Evaluation, picture_path, read_evaluation
+    from cldistill_plugins.evaluation.values import ValueStore
 
 END_OF_RUN = "evaluate"
 """Name of the automatic observer that measures a run at its end."""
@@ -42,6 +43,7 @@ __all__ = [
     "Interval",
     "Pair",
     "Resampled",
+    "ValueStore",
     "compose",
     "evaluate_manifest",
     "mean_interval",
@@ -52,7 +54,7 @@ __all__ = [
     "resample",
 ]
 
-_MODULES = ("bootstrap", "provenance", "report.record", "check", "compositions", "evaluate")
+_MODULES = ("values", "provenance", "bootstrap", "report.record", "check", "compositions", "evaluate")
 
 
 def __getattr__(name: str) -> Any:

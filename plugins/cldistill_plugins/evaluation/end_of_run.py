@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,11 @@ from pathlib import Path
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.data.items import list_pictures, open_picture
 from cldistill.markers import hookimpl
 from cldistill.records import GENERAL
 from cldistill.samples import PICTURES_OF_RESULT, RunSampler, held_out_rows, result_pictures, teacher_and_student
-from cldistill.sampling.generator import slot_digest
 from cldistill.training.run import ExportedRun, Run
 from cldistill.training.update import STUDENT
 from cldistill_plugins.evaluation.check import EvaluationPlan, systems_of_run
@@ -123,3 +124,11 @@ def _title(metric: MetricRow) -> str:
 def _cell(found: IntervalEntry | None, metric: MetricRow) -> str:
     """Return the mean with its interval below."""
     return text_of(found, metric).replace(" [", "\n[")
+
+
+def slot_digest(slots: AdapterSlots, name: str) -> str:
+    """Hash the weights of a trained slot as they stand, and its alpha."""
+    found = hashlib.sha256(repr(slots.alpha(name)).encode())
+    for key, value in sorted(slots.state(name).items()):
+        found.update(key.encode() + value.float().cpu().numpy().tobytes())
+    return found.hexdigest()

@@ -21,7 +21,6 @@ from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
 from cldistill.protocols import PromptIsolator
 from cldistill.storage.files import atomic_write_text
-from cldistill.storage.values import ValueStore
 from cldistill_plugins.evaluation.check import EvaluationPlan, needs_teachers
 from cldistill_plugins.evaluation.markdown import markdown
 from cldistill_plugins.evaluation.measure import measure
@@ -38,6 +37,7 @@ from cldistill_plugins.evaluation.report_json import Findings, report_json
 from cldistill_plugins.evaluation.request import EvaluationRequest, VaeReconstruction
 from cldistill_plugins.evaluation.setup import EvaluationSetup, load_setup
 from cldistill_plugins.evaluation.systems import OpenedSystem, open_systems
+from cldistill_plugins.evaluation.values import ValueStore
 
 PICTURES = "pictures"
 REPORT = "report.json"

@@ -16,8 +16,8 @@ from cldistill.protocols import BaseModel
 from cldistill.records import EffectInfo, Item, Prompts
 from cldistill.sampling.generator import SAMPLE_BATCH
 from cldistill.storage.tensors import content_key
-from cldistill.storage.values import ValueStore
 from cldistill_plugins.evaluation.picture_store import Pictures
+from cldistill_plugins.evaluation.values import ValueStore
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -18,7 +18,6 @@ from cldistill.data.items import open_picture
 from cldistill.errors import EndpointError, NotMeasured, OptionsError, nearest
 from cldistill.protocols import Metric, MetricRequest
 from cldistill.records import Column, EffectInfo, MetricValues
-from cldistill.storage.values import ValueStore
 from cldistill_plugins.endpoint.api import (
     SIDE,
     Address,
@@ -29,6 +28,7 @@ from cldistill_plugins.endpoint.api import (
     in_parallel,
     read_json,
 )
+from cldistill_plugins.evaluation.api import ValueStore
 
 from .judge_prompts import CRITERIA, BadCase, Identity, ask_bad_case, ask_identity
 from .references import reference_pairs

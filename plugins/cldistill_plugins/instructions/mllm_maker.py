@@ -14,8 +14,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from cldistill.data.items import open_picture
-from cldistill.storage.values import ValueStore
 from cldistill_plugins.endpoint.api import ChatQuestion, Endpoint, EndpointSettings, NoUsableAnswerError, read_json
+from cldistill_plugins.evaluation.api import ValueStore
 from cldistill_plugins.instructions.request import InstructionRequest
 
 LONGEST = 400

@@ -19,13 +19,14 @@ from cldistill.progress.stages import SilentStages, StoppableStages
 from cldistill.protocols import MetricRequest
 from cldistill.records import MetricValues, Prompts
 from cldistill.samples import held_out_items, held_out_rows
-from cldistill.sampling.generator import ImageGenerator, SamplingConfig, slot_digest
+from cldistill.sampling.generator import ImageGenerator, SamplingConfig
 from cldistill.schedule import Schedule
 from cldistill.storage.files import source_digest
 from cldistill.storage.tensors import TensorCache
 from cldistill.testing.adapters import random_adapter, randomise_slot
 from cldistill.testing.contexts import tiny_run
 from cldistill.testing.pictures import write_pictures
+from cldistill_plugins.evaluation.end_of_run import slot_digest
 from cldistill_plugins.evaluation.metrics import code_digest
 from cldistill_plugins.evaluation.picture_store import Pictures, PictureStore, place
 from cldistill_plugins.evaluation.pictures import Job, make_pictures

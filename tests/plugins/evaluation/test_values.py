@@ -6,7 +6,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cldistill.storage.values import ValueStore
+from cldistill_plugins.evaluation.values import ValueStore
 
 
 def test_a_value_is_made_once_and_comes_back_alike(tmp_path: Path) -> None:
