@@ -1,9 +1,8 @@
-"""Commands that look and change nothing: check, plan, schema.  No torch."""
+"""Commands that look and change nothing: check and plan.  No torch."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -59,19 +58,3 @@ def plan(
     from cldistill.plan.print import print_plan
 
     print_plan(planned, Console())
-
-
-def schema(
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write it there instead of printing it.")
-    ] = None,
-) -> None:
-    """Print the manifest's JSON schema for editors, with the options of every installed component."""
-    from cldistill.catalogue import load_catalogue
-    from cldistill.manifest.json_schema import schema_text
-
-    text = schema_text(load_catalogue())
-    if output is None:
-        typer.echo(text, nl=False)
-    else:
-        output.write_text(text, encoding="utf-8")

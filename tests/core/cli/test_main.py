@@ -18,9 +18,9 @@ from cldistill.cli import plugins as cli_plugins
 from cldistill.cli import run as cli_run
 from cldistill.component import Needs, Settings, base_model, loss_term
 from cldistill.errors import CheckpointError, ManifestError
-from cldistill.manifest.json_schema import manifest_schema
 from cldistill.plugins import PluginFailure, PluginSet
 from cldistill.records import BaseDescription
+from cldistill_plugins.schema.json_schema import manifest_schema
 
 MEASURED = """
 import json, sys, time

@@ -10,9 +10,9 @@ import pytest
 from jsonschema import Draft202012Validator as Validator
 
 from cldistill.catalogue import load_catalogue
-from cldistill.manifest.json_schema import manifest_schema
 from cldistill.manifest.load import recipes
 from cldistill.manifest.yaml import parse
+from cldistill_plugins.schema.json_schema import manifest_schema
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,20 @@
+"""The command ``schema``, registered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cldistill.component import Command
+from cldistill.markers import hookimpl
+
+
+@hookimpl
+def register_commands() -> Sequence[Command]:
+    """``schema``."""
+    return [
+        Command(
+            "schema",
+            "Print the manifest's JSON schema for editors, with the options of every installed component.",
+            "cldistill_plugins.schema.command:schema",
+        )
+    ]
