@@ -6,7 +6,6 @@ Shapes: see the legend at the top of `cldistill.records`.  No torch is imported 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from cldistill.schedule import Schedule
     from cldistill.weights import AdapterState
 
-Purpose = str
 GuidanceMode = Literal["standard", "rescaled"]
 
 
@@ -367,10 +365,3 @@ class MetricRequest(Protocol):
 
     def advance(self, share: float) -> None:
         """Say that a share (0 to 1) of this metric's work is done, for the progress bar."""
-
-
-class Scope(Protocol):
-    """Enters one adapter slot for the forwards inside (None: the bare backbone)."""
-
-    def __call__(self, name: str | None) -> AbstractContextManager[None]:
-        """Activate exactly this slot, restore the one before on leaving; never touches ``requires_grad``."""

@@ -30,6 +30,8 @@ Tensors = Mapping[str, "Tensor"]
 MIDDLE = "middle"
 """Stands for the block in the middle of a base, whatever its name (`find_block`)."""
 
+STUDENT = "student"
+"""The slot that a run is about: what is sampled from, measured and exported."""
 GENERAL = "general"
 """Name of the pool, and of the stream, of unlabelled pictures with general instructions."""
 

@@ -26,6 +26,7 @@ from cldistill.prepare import Preparation
 from cldistill.progress.live import LiveStages
 from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
+from cldistill.records import STUDENT
 from cldistill.samples import RunSampler, grid_picture, held_out_rows, teacher_and_student
 from cldistill.storage.files import atomic_write_text
 from cldistill.training.metrics_log import FILE, MetricsLog, read_metrics
@@ -33,7 +34,6 @@ from cldistill.training.observers import Observers
 from cldistill.training.run import ExportedRun, Run
 from cldistill.training.step import peak_memory_mb
 from cldistill.training.train import final_weights, train
-from cldistill.training.update import STUDENT
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import evenly, general_items, list_pictures
 from cldistill.manifest.models import Evaluate, Manifest
-from cldistill.records import EffectInfo, Item, Prompts
+from cldistill.records import STUDENT, EffectInfo, Item, Prompts
 from cldistill.sampling.generator import ImageGenerator, Row, SamplingConfig
 from cldistill.schedule import Schedule
 from cldistill.training.run import Run
-from cldistill.training.update import STUDENT, TEACHER
+from cldistill.training.update import TEACHER
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -16,14 +16,14 @@ from pydantic import ValidationError
 from cldistill.catalogue import Catalogue, Entry, load_catalogue
 from cldistill.component import Kind, Needs, RunOutline, Settings
 from cldistill.errors import CldistillError, ManifestError, OptionsError, PluginLoadError, nearest
-from cldistill.manifest.checked import STUDENT, CheckedLoss, CheckedManifest, Part
+from cldistill.manifest.checked import CheckedLoss, CheckedManifest, Part
 from cldistill.manifest.files import check_files
 from cldistill.manifest.load import ManifestFile, load_manifest
 from cldistill.manifest.messages import describe_errors, show
 from cldistill.manifest.models import LossRef, Manifest, PartRef, Slot
 from cldistill.manifest.rules import mutual_problems
 from cldistill.manifest.yaml import Loc
-from cldistill.records import BaseDescription, EffectInfo
+from cldistill.records import STUDENT, BaseDescription, EffectInfo
 from cldistill.training.run import LrPhase, SlotConfig
 
 E = TypeVar("E", bound=CldistillError)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from cldistill.adapters.files import FitReport
 
 CACHE_VARIABLE = "CLDISTILL_CACHE"
-STUDENT = "student"
-"""The slot that a run is about: what is sampled from, measured and exported."""
 
 
 def default_cache() -> Path:

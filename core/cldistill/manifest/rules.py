@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from cldistill.errors import OptionsError, nearest
-from cldistill.manifest.checked import STUDENT, CheckedLoss, CheckedManifest, Part
+from cldistill.manifest.checked import CheckedLoss, CheckedManifest, Part
 from cldistill.manifest.messages import show
 from cldistill.manifest.models import Sampler
 from cldistill.manifest.yaml import Loc
-from cldistill.records import GENERAL, find_block
+from cldistill.records import GENERAL, STUDENT, find_block
 
 Problems = Iterator[tuple[Loc, str]]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from cldistill.manifest.checked import STUDENT, CheckedLoss, CheckedManifest
-from cldistill.records import BaseDescription
+from cldistill.manifest.checked import CheckedLoss, CheckedManifest
+from cldistill.records import STUDENT, BaseDescription
 
 CHECKPOINT_COST = 3
 """A graded call in units of a plain one: forward, recomputed forward, and a backward counted as one."""

@@ -12,7 +12,7 @@ from cldistill.assemble import make_modules
 from cldistill.component import AnyComponent, Needs, RunOutline
 from cldistill.protocols import BaseModel, LossTerm
 from cldistill.random import KeyedRandom
-from cldistill.records import GENERAL, LossOutput, find_block
+from cldistill.records import GENERAL, STUDENT, LossOutput, find_block
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
 from cldistill.testing.contexts import ObservedContext, on_rank, tensors_of, tiny_batch, tiny_run, update_context
 from cldistill.testing.elsewhere import OUTLINE
@@ -20,7 +20,7 @@ from cldistill.testing.extreme_random import TURNS, Draws, ExtremeRandom
 from cldistill.testing.held_state import changed_state, held_state
 from cldistill.testing.tiny_plugin import register_base_models
 from cldistill.training.run import Run, Term
-from cldistill.training.update import STUDENT, TEACHER
+from cldistill.training.update import TEACHER
 
 (TINY_BASE,) = register_base_models()
 

@@ -16,10 +16,10 @@ from torch.nn.utils import clip_grad_norm_
 
 from cldistill.errors import PluginError
 from cldistill.random import KeyedRandom
-from cldistill.records import RouteRequest, StepResult, UpdateResult
+from cldistill.records import STUDENT, RouteRequest, StepResult, UpdateResult
 from cldistill.training.optim import Optimizer, average_gradients, learning_rate
 from cldistill.training.run import Run, SlotConfig, Term
-from cldistill.training.update import STUDENT, TermContext, UpdateMemo
+from cldistill.training.update import TermContext, UpdateMemo
 
 
 class Optimizers(dict[str, Optimizer]):

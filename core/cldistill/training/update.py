@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from cldistill.errors import ManifestError
 from cldistill.protocols import Keyed
-from cldistill.records import MIDDLE, Batch, Conditioning, Rollout, find_block
+from cldistill.records import MIDDLE, STUDENT, Batch, Conditioning, Rollout, find_block
 from cldistill.schedule import Schedule, to_x0
 from cldistill.training.run import Run
 
-STUDENT = "student"
 TEACHER = "teacher"
 
 

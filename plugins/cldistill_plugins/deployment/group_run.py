@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cldistill.errors import ManifestError
-from cldistill.manifest.checked import STUDENT, CheckedManifest
+from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.models import Targets
 from cldistill.progress.stages import Stages
-from cldistill.records import EffectInfo, Route
+from cldistill.records import STUDENT, EffectInfo, Route
 from cldistill.training.run import Run
 from cldistill.training.update import TermContext, UpdateMemo
 

@@ -13,10 +13,9 @@ from rich.table import Table
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.data.items import list_pictures, open_picture
 from cldistill.markers import hookimpl
-from cldistill.records import GENERAL
+from cldistill.records import GENERAL, STUDENT
 from cldistill.samples import PICTURES_OF_RESULT, RunSampler, held_out_rows, result_pictures, teacher_and_student
 from cldistill.training.run import ExportedRun, Run
-from cldistill.training.update import STUDENT
 from cldistill_plugins.evaluation.check import EvaluationPlan, systems_of_run
 from cldistill_plugins.evaluation.evaluate import evaluate_systems, picture_store, write_pages
 from cldistill_plugins.evaluation.report.figures import ARROWS, text_of

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cldistill.manifest.checked import STUDENT
+from cldistill.records import STUDENT
 from cldistill.training.checkpoint import Checkpoint
 from cldistill_plugins.collectionlora.api import LORA_FILE
 from cldistill_plugins.incremental.effects import NewEffect

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cldistill.manifest.checked import STUDENT, CheckedManifest
+from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.prompts import preview_prompts
 from cldistill.plan.costs import cycles
 from cldistill.progress.live import duration
-from cldistill.records import GENERAL
+from cldistill.records import GENERAL, STUDENT
 from cldistill.training.metrics_log import FILE, read_metrics
 from cldistill_plugins.incremental.prepare import Prepared
 

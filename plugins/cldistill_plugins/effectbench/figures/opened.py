@@ -12,11 +12,11 @@ from cldistill.errors import CheckpointError, DataError, nearest
 from cldistill.manifest.check import check_manifest
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.progress.stages import Stages
-from cldistill.records import Route
+from cldistill.records import STUDENT, Route
 from cldistill.training import checkpoint
 from cldistill.training.checkpoint import Checkpoint
 from cldistill.training.run import Run
-from cldistill.training.update import STUDENT, TermContext, UpdateMemo
+from cldistill.training.update import TermContext, UpdateMemo
 
 MANIFEST = "manifest.resolved.yaml"
 STREAM = "effect"
