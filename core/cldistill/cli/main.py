@@ -31,7 +31,3 @@ def main() -> None:
     except CldistillError as error:
         print(f"cldistill: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()
