@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cldistill_plugins.effectbench.bank import SIX
-from cldistill_plugins.effectbench.metrics.bootstrap import mean_interval, paired_difference
+from cldistill_plugins.effectbench.api import SIX
+from cldistill_plugins.evaluation.api import mean_interval, paired_difference
 
 STOCHASTIC = tuple(name for name, effect in SIX.items() if effect.stochastic)
 FULL, ALONE = "quickstart-long", "quickstart-ta-fm"
@@ -74,7 +74,7 @@ def equal_time_steps(full: Path, mixed_until: int) -> int:
 
 def values(out: Path, system: str, metric: str, effects: tuple[str, ...]) -> NDArray[np.float64]:
     """Return a metric's values of a system, ``[pictures, effects]``."""
-    found = json.loads((out / "per_picture.json").read_text())["values"][system]
+    found = json.loads((out / "report.json").read_text())["values"][system]
     return np.array([found[effect][metric] for effect in effects], dtype=np.float64).T
 
 
@@ -88,6 +88,11 @@ def compare(full: Path, alone: Path) -> dict[str, Any]:
             "gain": vars_of(paired_difference(theirs, ours)),
         }  # fmt: skip
     return result
+
+
+def means(report: dict[str, Any]) -> dict[str, Any]:
+    """Return the mean of every metric of every system."""
+    return {s: {name: found["mean"] for name, found in own.items()} for s, own in report["summary"].items()}
 
 
 def vars_of(interval: Any) -> dict[str, float]:
@@ -113,7 +118,7 @@ def main() -> None:
         "versions": {name: version(name) for name in ("cldistill", "torch", "diffusers")},
         "machine": platform.machine(),
         "hf_distance": compare(full, alone),
-        "mean": {run: {s: e["mean"] for s, e in report["systems"].items()} for run, report in reports.items()},
+        "mean": {run: means(report) for run, report in reports.items()},
         "run": {name: report["run"] for name, report in reports.items()},
     }
     (given.out / "benchmark.json").write_text(json.dumps(result, indent=2) + "\n")

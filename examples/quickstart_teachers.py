@@ -25,9 +25,8 @@ from cldistill.manifest.checked import default_cache
 from cldistill.protocols import BaseModel
 from cldistill.storage.tensors import TensorCache
 from cldistill.weights import LoraWeights
-from cldistill_plugins.effectbench.bank import SIX
-from cldistill_plugins.teachers.from_pairs import FromPairsSettings
-from cldistill_plugins.teachers.pairs import PairsJob, train_pairs
+from cldistill_plugins.effectbench.api import SIX
+from cldistill_plugins.teachers.api import FromPairsSettings, PairsJob, train_pairs
 
 BASE_OPTIONS = {
     "model": "package:cldistill_plugins.miniature/pipeline",

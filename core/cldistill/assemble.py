@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
-from cldistill.adapters.files import fit, load_adapter, read_header
+from cldistill.adapters.files import fit, load_adapter
+from cldistill.adapters.header import read_header
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
-from cldistill.data.triggers import check_triggers
-from cldistill.errors import LaunchError
+from cldistill.data.items import general_items, pairs_of
+from cldistill.data.teachers import TeacherBank
+from cldistill.errors import LaunchError, PluginError
 from cldistill.manifest.checked import CheckedManifest, default_cache
-from cldistill.manifest.models import Slot
-from cldistill.manifest.resolved import manifest_digest, resolved_text
+from cldistill.manifest.models import Targets
+from cldistill.manifest.prompts import isolate
+from cldistill.manifest.resolved import manifest_digest, plugin_digests
 from cldistill.precision import run_under_autocast
-from cldistill.prepare import Preparation, effect_pools, general_pool, item_prompts, make_bank, prepare
+from cldistill.prepare import Preparation, item_prompts, prepare
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages, Stages
-from cldistill.protocols import BaseModel, PromptIsolator
+from cldistill.protocols import BaseModel, OwnsModule, PromptIsolator, TeacherSource
 from cldistill.random import KeyedRandom
-from cldistill.records import GENERAL, Item, Prompts
+from cldistill.records import GENERAL, EffectInfo, Item, Prompts
 from cldistill.samples import later_rows
+from cldistill.sampling.generator import ImageGenerator
 from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
 from cldistill.training.observers import check_observers
-from cldistill.training.run import LrPhase, Run, SlotConfig, Term
+from cldistill.training.run import Run, Term, TermModule
+from cldistill.weights import AdapterState
 
 DATA_PARALLEL = "MULTI_"
-"""How accelerate's names of plain data parallelism begin: MULTI_CPU, MULTI_GPU, MULTI_XPU and so on."""
+"""The beginning of accelerate's names of plain data parallelism: MULTI_CPU, MULTI_GPU, MULTI_XPU and so on."""
 SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "TP")
 """Ends of the variables ``ACCELERATE_USE_...`` by which a launcher asks for more than that."""
 PRECISIONS = ("no", "bf16")
@@ -56,26 +62,23 @@ def assemble(
     Raises:
         Stopped: ``stop`` said so while teachers were trained, or pictures, prompts and targets prepared.
     """
-    manifest = checked.manifest
+    manifest, train = checked.manifest, checked.manifest.train
     accelerator, context = start(checked, output, cache)
     watching = (*observers, *(part.build(context) for part in checked.observers))
     check_observers(watching)  # before hours of preparation, not after them
     router = checked.router.build(context)  # before anything slow: it may refuse its options
-    random = KeyedRandom(manifest.train.seed, accelerator.process_index, context.device)
+    random = KeyedRandom(train.seed, accelerator.process_index, context.device)
     preparation = load_base(checked, accelerator, context, stages, stop)
-    base, slots = preparation.base, preparation.slots
-    configs = tuple(slot_config(name, slot, checked) for name, slot in manifest.slots.items())
-    add_slots(base, slots, configs, checked, random)
+    base = preparation.base
+    add_slots(preparation, checked, random)
     isolator: PromptIsolator = checked.prompts.build(context)
-    prompts = isolate_all(isolator, base, checked)
-    terms = make_terms(checked, context)
-    pools = effect_pools(checked.effects)
-    rows, targeted = _rows(checked, isolator, prompts, pools), _target_pools(checked)
-    trained = [name for name, part in checked.teachers.items() if part is not None and part.needs.rank is not None]
+    prompts = isolate(checked, isolator, base.tokenize)
+    terms = tuple(cast(Term, replace(loss, loss=loss.loss.build(context))) for loss in checked.losses)
+    rows, targeted, trained = _rows(checked, isolator, prompts), _target_pools(checked), checked.trained_teachers
     if choose is not None:
         rows = choose(rows)
         targeted, trained = list(rows), [name for name in trained if name in rows]
-    bank = make_bank(preparation, checked.effects, teacher_sources(checked, context), pools, trained)
+    bank = teacher_bank(checked, preparation, trained)
     if accelerator.is_main_process:  # the exported file will be compared on it
         fixed_probe(base, prompts[checked.effects[0].name].student, preparation.encoder.cache)
     dataset = prepare(
@@ -83,15 +86,14 @@ def assemble(
         later_rows(manifest, checked.effects, prompts),
     )  # fmt: skip
     return Run(
-        name=manifest.name, output=output, total_steps=manifest.train.generator_steps, base=base, slots=slots,
-        slot_configs=configs, terms=terms, router=router, dataset=dataset, teachers=bank,
+        name=manifest.name, output=output, total_steps=train.generator_steps, base=base, slots=preparation.slots,
+        slot_configs=tuple(checked.slots.values()), terms=terms, router=router, dataset=dataset, teachers=bank,
         schedule=Schedule(manifest.sampler.steps, manifest.sampler.shift, manifest.sampler.integer_timesteps),
-        random=random.child("train"), accelerator=accelerator, effects=checked.effects, prompts=prompts,
-        teacher_shift=teacher_shift(checked),
-        batch_size=manifest.train.batch_size, grad_clip=manifest.train.grad_clip,
-        checkpoint_every=manifest.train.checkpoint_every, keep=manifest.train.keep,
-        max_bad_steps=manifest.train.max_bad_steps, manifest_digest=manifest_digest(checked),
-        resolved_manifest=resolved_text(checked), observers=watching,
+        modules=make_modules(terms, random), random=random.child("train"), accelerator=accelerator,
+        effects=checked.effects, prompts=prompts,
+        teacher_shift=teacher_shift(checked), batch_size=train.batch_size, grad_clip=train.grad_clip,
+        checkpoint_every=train.checkpoint_every, keep=train.keep, max_bad_steps=train.max_bad_steps,
+        manifest_digest=manifest_digest(checked), plugins=plugin_digests(checked), observers=watching,
         preparation=preparation,
     )  # fmt: skip
 
@@ -108,13 +110,9 @@ def start(checked: CheckedManifest, output: Path, cache: Path | None = None) -> 
     Raises:
         LaunchError: see `make_accelerator`.
     """
-    train, accelerator = checked.manifest.train, make_accelerator(checked)
-    make_deterministic(train.deterministic)
-    context = BuildContext(
-        root=checked.file.root, cache=cache or default_cache(), output=output,
-        device=str(accelerator.device), seed=train.seed, effects=checked.effects,
-    )  # fmt: skip
-    return accelerator, context
+    accelerator = make_accelerator(checked)
+    make_deterministic(checked.manifest.train.deterministic)
+    return accelerator, checked.context(output, cache or default_cache(), device=str(accelerator.device))
 
 
 def load_base(
@@ -129,11 +127,11 @@ def load_base(
         base.to(context.device)
         run_under_autocast(base, accelerator)
         advance(1)
-    slots, targets = AdapterSlots(base.backbone), checked.manifest.targets
-    schedule = Schedule(targets.steps if targets else 40, teacher_shift(checked))
-    random = KeyedRandom(context.seed, accelerator.process_index, context.device).child("targets")
-    sampler = TeacherSampler(base, slots, schedule, random, context.device)
+    slots = AdapterSlots(base.backbone)
+    schedule = Schedule((checked.manifest.targets or Targets()).steps, teacher_shift(checked))
     encoder = Encoder(base, TensorCache(context.cache / "encodings"))
+    generator = ImageGenerator(base, slots, encoder, context.device, context.seed, "targets")
+    sampler = TeacherSampler(generator, schedule)
     return Preparation(base, slots, encoder, sampler, accelerator, context, stages, stop)
 
 
@@ -193,25 +191,13 @@ def make_deterministic(wanted: bool) -> None:
         torch.backends.cudnn.benchmark = False
 
 
-def slot_config(name: str, slot: Slot, checked: CheckedManifest) -> SlotConfig:
-    """Turn a manifest's slot into the engine's record."""
-    return SlotConfig(
-        name=name, rank=slot.rank, alpha=slot.scale_alpha,
-        lr=tuple(LrPhase(p.from_step, p.lr, p.end_lr, p.warmup) for p in slot.phases),
-        betas=slot.betas, weight_decay=slot.weight_decay, updates=slot.updates, from_step=slot.from_step,
-        init=slot.init, checkpoint=slot.checkpoint, ema=slot.ema, targets=checked.slot_targets[name],
-        reuse_sample=slot.reuse_sample,
-    )  # fmt: skip
-
-
-def add_slots(
-    base: BaseModel, slots: AdapterSlots, configs: Sequence[SlotConfig], checked: CheckedManifest, random: KeyedRandom
-) -> None:
+def add_slots(preparation: Preparation, checked: CheckedManifest, random: KeyedRandom) -> None:
     """Give the frozen backbone the slots of a run; a slot with a file to start from is loaded."""
-    for config in configs:
+    base, slots = preparation.base, preparation.slots
+    for config in checked.slots.values():
         slots.add(config.name, config.targets, config.rank, config.alpha, random.generator("init", config.name))
     slots.add_teacher(teacher_modules(checked))
-    for config in configs:
+    for config in checked.slots.values():
         if isinstance(config.init, Path) and config.checkpoint is None:
             slots.start_from(config.name, load_adapter(config.init, checked.description.modules))
     if checked.manifest.train.gradient_checkpointing:
@@ -227,74 +213,72 @@ def teacher_modules(checked: CheckedManifest) -> tuple[str, ...]:
     return tuple(sorted(covered))
 
 
-def isolate_all(isolator: PromptIsolator, base: BaseModel, checked: CheckedManifest) -> dict[str, Prompts]:
-    """Give every effect its prompts, and see that the triggers differ after tokenisation."""
-    settled = checked.settled_prompts
-    prompts = {effect.name: settled.get(effect.name) or isolator.isolate(effect) for effect in checked.effects}
-    check_triggers({name: p.trigger for name, p in prompts.items() if p.trigger}, base.tokenize)
-    return prompts
+def teacher_bank(checked: CheckedManifest, preparation: Preparation, trained: Collection[str]) -> TeacherBank:
+    """Return the run's teachers; those that must be ``trained`` first are trained here, each rank its share.
+
+    The others are read when they are first mounted: fifty files of 2 GB do not fit in host memory at once.
+    """
+    accelerator = preparation.accelerator
+
+    def fetch(effect: EffectInfo) -> Callable[[], AdapterState | None]:
+        part = checked.teachers[effect.name]
+        if part is None:  # nothing asks for it
+            return lambda: None
+        source: TeacherSource = part.build(preparation.context)
+        return lambda: source.adapter(preparation.request(effect))
+
+    bank = TeacherBank({effect.name: fetch(effect) for effect in checked.effects})
+    for name in list(trained)[accelerator.process_index :: accelerator.num_processes]:
+        bank.state(name)
+    accelerator.wait_for_everyone()
+    return bank
 
 
-def make_terms(checked: CheckedManifest, context: BuildContext) -> tuple[Term, ...]:
-    """Build the loss terms in the manifest's order."""
-    names: dict[str, int] = {}
-    terms = []
-    for loss in checked.losses:
-        count = names[loss.part.name] = names.get(loss.part.name, 0) + 1
-        name = loss.part.name if count == 1 else f"{loss.part.name}-{count}"
-        needs = loss.part.needs
-        term = Term(
-            name=name,
-            loss=loss.part.build(context),
-            slot=loss.slot,
-            streams=loss.streams,
-            weight=loss.weight,
-            from_step=loss.from_step,
-            until_step=loss.until_step,
-            teacher=needs.teacher,
-            targets=needs.targets,
-        )
-        terms.append(term)
-    return tuple(terms)
+def make_modules(terms: Sequence[Term], random: KeyedRandom) -> dict[str, TermModule]:
+    """Make the modules that loss terms own; ranks and runs of one seed make the same.
+
+    Raises:
+        PluginError: a module has buffers, which differ by rank and would not be saved.
+    """
+    modules = {}
+    for term in terms:
+        if not isinstance(term.loss, OwnsModule):
+            continue
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(random.generator("module", term.name).get_state())
+            module = term.loss.module().to(random.device, torch.float32)
+        if any(True for _ in module.buffers()):
+            raise PluginError(f"the module of loss {term.name!r} has buffers: use layers without them (no BatchNorm)")
+        modules[term.name] = TermModule(module, term.loss.optimizer)
+    return modules
 
 
-def teacher_sources(checked: CheckedManifest, context: BuildContext) -> dict[str, Any]:
-    """Build every effect's teacher source; where the manifest names none, nothing may ask for it."""
-    return {name: _NoTeacher() if part is None else part.build(context) for name, part in checked.teachers.items()}
-
-
-class _NoTeacher:
-    """Stands for an effect whose manifest names no teacher, in a run whose losses ask for none."""
-
-    def adapter(self, request: object) -> None:
-        """Return no adapter."""
-
-
-def _rows(
-    checked: CheckedManifest,
-    isolator: PromptIsolator,
-    prompts: Mapping[str, Prompts],
-    pools: Mapping[str, Sequence[Item]],
-) -> Rows:
-    effects, settled = {effect.name: effect for effect in checked.effects}, checked.settled_prompts
+def _rows(checked: CheckedManifest, isolator: PromptIsolator, prompts: Mapping[str, Prompts]) -> Rows:
+    """Return every pool that a run draws from, each item with its prompts."""
+    settled, general = checked.settled_prompts, checked.manifest.general
     rows = {
-        name: [(item, settled.get(name) or item_prompts(item, effects[name], prompts[name])) for item in items]
-        for name, items in pools.items()
+        effect.name: [
+            (item, settled.get(effect.name) or item_prompts(item, effect, prompts[effect.name]))
+            for item in pairs_of(effect)
+        ]
+        for effect in checked.effects
+        if effect.pairs is not None
     }
-    general = checked.manifest.general
     if general is not None and (checked.router.needs.general or GENERAL in checked.streams):
-        rows[GENERAL] = general_pool(general.images, general.instructions, isolator.general)
+        items = general_items(general.images, general.instructions)
+        rows[GENERAL] = [(item, isolator.general(item.prompt)) for item in items]
     return rows
 
 
 def _target_pools(checked: CheckedManifest) -> list[str]:
     """Pools whose items need targets: the effects', and the general one where a loss with targets meets it."""
-    needing = [loss for loss in checked.losses if loss.part.needs.targets]
+    needing, router = [loss for loss in checked.losses if loss.targets], checked.router.needs
     if not needing:
         return []
     pools = [effect.name for effect in checked.effects]
-    # A stream that is neither one effect's nor the general one mixes both pools.
-    meets_general = any(stream != "effect" for loss in needing for stream in (loss.streams or checked.streams))
-    if meets_general and checked.manifest.general is not None and checked.router.needs.general:
-        pools.append(GENERAL)
+    if checked.manifest.general is not None and router.general:
+        with_general = {GENERAL, *router.mixed}
+        # A router that does not name its streams may draw the general pool in any.
+        if router.streams is None or any(with_general & set(loss.streams or checked.streams) for loss in needing):
+            pools.append(GENERAL)
     return pools

@@ -1,4 +1,4 @@
-"""What a plugin registers: a name, typed settings, a torch-free description and a builder.
+"""A component, as a plugin registers it: a name, typed settings, a torch-free description and a builder.
 
 ``describe`` runs in ``cldistill check`` and ``plan``: it must not import torch.  ``build`` runs once, when the run is
 assembled, and may import anything.  The typed constructors at the end (`loss_term`, `base_model`, ...) tie ``build``'s
@@ -10,20 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel as PydanticModel
 from pydantic import BeforeValidator, ConfigDict, ValidationInfo
 
-from cldistill.records import BaseDescription, EffectInfo, Prompts
+from cldistill.errors import OptionsError
+from cldistill.records import BaseDescription, EffectInfo, Prompts, find_block
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cldistill import protocols
+    from cldistill.manifest.models import Manifest
 
 Kind = Literal[
-    "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer", "grouper",
-    "instruction_maker",
+    "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -34,31 +38,30 @@ class Settings(PydanticModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-def resolve_path(value: object, info: ValidationInfo) -> object:
-    """Resolve ``package:<package>/<path>`` and manifest-relative paths.
+def find_path(path: str | Path, root: Path | None) -> Path:
+    """Return where a path lies: ``package:<package>/<path>``, absolute, or below the folder in which it was written.
 
-    The validation context may hold ``root``: the folder of the manifest in which the value was written.
+    A text of a manifest knows that folder itself (`cldistill.manifest.yaml.Text`); any other path begins at ``root``.
     """
-    if not isinstance(value, (str, Path)):
-        return value
-    text = str(value)
+    text, folder = str(path), getattr(path, "folder", root)
     if text.startswith("package:"):
         package, _, inner = text.removeprefix("package:").partition("/")
         return Path(str(files(package).joinpath(inner)))
-    root = (info.context or {}).get("root")
-    path = Path(text).expanduser()
-    return Path(root) / path if root is not None and not path.is_absolute() else path
+    found = Path(text).expanduser()
+    return found if folder is None or found.is_absolute() else Path(folder) / found
+
+
+def resolve_path(value: object, info: ValidationInfo) -> object:
+    """Resolve a path as `find_path` does; the validation context may hold ``root``, the folder of the manifest."""
+    return find_path(value, (info.context or {}).get("root")) if isinstance(value, (str, Path)) else value
 
 
 def resolve_model(value: object, info: ValidationInfo) -> object:
     """Resolve a model reference: ``package:`` data, a folder (``./x``, absolute, or existing), else a hub id, unchanged."""
     if not isinstance(value, (str, Path)):
         return value
-    text = str(value)
-    path = resolve_path(text, info)
-    assert isinstance(path, Path)
-    local = text.startswith(("package:", ".", "/", "~")) or path.is_dir()
-    return str(path) if local else text
+    text, path = str(value), find_path(value, (info.context or {}).get("root"))
+    return str(path) if text.startswith(("package:", ".", "/", "~")) or path.is_dir() else text
 
 
 LocalPath = Annotated[Path, BeforeValidator(resolve_path)]
@@ -74,6 +77,8 @@ class Forwards:
 
     rollout: bool = False
     """Whether it needs the student's rollout (on average ``(steps - 1) / 2`` calls, shared within the update)."""
+    shared: int = 0
+    """Of the graded calls: those at ``rollout()``'s ``x`` and ``sigma``, made once for all terms of an update."""
     sample: int = 0
     """Calls, without grad, that turn the rollout into a sample; shared within the update, and saved when it is reused."""
     graded: int = 0
@@ -86,7 +91,7 @@ class Forwards:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a part needs of the others, and offers them."""
+    """The demands of a part on the others, and its offers to them, as its ``describe`` returns them."""
 
     slot: str | None = None
     """Loss term: the slot that it trains unless the manifest says otherwise."""
@@ -99,10 +104,17 @@ class Needs:
     teacher: bool = False
     """Loss term: calls the mounted teacher."""
     general: bool = False
-    """Router: draws from the general pool, which the manifest must then have."""
+    """Router: draws from the general pool, which the manifest must then have: in the stream ``general``, and in those that
+    it names in ``mixed``."""
     pairs: bool = False
     """Teacher source: needs the effect's pairs."""
     forwards: Forwards = field(default_factory=Forwards)
+    features: tuple[str, ...] = ()
+    """Loss term: blocks of the base whose features it asks for, by name or as `cldistill.records.MIDDLE`."""
+    parameters: int = 0
+    """Loss term: numbers in the module that it owns (`cldistill.protocols.OwnsModule`)."""
+    modules: frozenset[str] = frozenset()
+    """Loss term: other terms of the run, by name, whose modules it calls."""
     files: tuple[Path, ...] = ()
     """Files or folders that must exist."""
     adapter: Path | None = None
@@ -133,8 +145,26 @@ class Needs:
 
 
 @dataclass(frozen=True)
+class RunOutline:
+    """The run around a part, as far as its ``describe`` and ``build`` may know it; grows by fields, never by position."""
+
+    steps: int = 0
+    """Generator steps of the run; 0 where nothing is trained."""
+    base: BaseDescription | None = None
+    """The run's base; None while a base alone is described or built."""
+
+    def width(self, at: str) -> int:
+        """Return the width of a block's features (`Needs.features`); 0 where the base has none, of which ``check`` tells."""
+        blocks = self.base.blocks if self.base is not None else {}
+        try:
+            return blocks[find_block(blocks, at)]
+        except OptionsError:
+            return 0
+
+
+@dataclass(frozen=True)
 class BuildContext:
-    """What every builder may know; grows by fields, never by position."""
+    """The surroundings of a run that every builder may know; grows by fields, never by position."""
 
     root: Path
     """Folder of the manifest."""
@@ -145,11 +175,18 @@ class BuildContext:
     device: str = "cpu"
     seed: int = 0
     effects: tuple[EffectInfo, ...] = ()
+    manifest: Manifest | None = None
+    """Observers: the whole manifest of the run that they watch."""
+    console: Console | None = None
+    """Observers: where the run prints."""
     weights: bool = True
     """False: build with the structure only (tests of assembly)."""
+    outline: RunOutline = RunOutline()
 
 
 S = TypeVar("S", bound=Settings)
+Describe = Callable[[S], Needs] | Callable[[S, RunOutline], Needs]
+"""Describes a part by its settings, or by these and the run around it."""
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -161,10 +198,17 @@ class Component(Generic[S, T_co]):
     name: str
     summary: str
     settings: type[S]
-    describe: Callable[[S], Needs]
+    describe: Describe[S]
     build: Callable[[S, BuildContext], T_co]
     automatic: bool = False
     """Observer: built for every run with its default settings, without being named in the manifest."""
+
+    def needs(self, settings: S, outline: RunOutline) -> Needs:
+        """Return what ``describe`` says; the outline is given to one that takes a second argument."""
+        describe: Any = self.describe
+        wanted = [name for name, given in signature(describe).parameters.items() if given.default is given.empty]
+        found: Needs = describe(settings, outline) if len(wanted) > 1 else describe(settings)
+        return found
 
 
 AnyComponent = Component[Any, Any]
@@ -187,7 +231,7 @@ def base_model(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.BaseModel],
 ) -> Component[S, protocols.BaseModel]:
     """Register a base model: ``describe`` must fill `Needs.base` from its config, without torch."""
@@ -198,7 +242,7 @@ def teacher_source(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.TeacherSource],
 ) -> Component[S, protocols.TeacherSource]:
     """Register a way to get an effect's teacher."""
@@ -209,7 +253,7 @@ def stream_router(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.StreamRouter],
 ) -> Component[S, protocols.StreamRouter]:
     """Register a rule that draws stream and pools for every update."""
@@ -220,7 +264,7 @@ def prompt_isolator(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.PromptIsolator],
 ) -> Component[S, protocols.PromptIsolator]:
     """Register a rule that gives student and teacher their prompts."""
@@ -231,7 +275,7 @@ def loss_term(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.LossTerm],
 ) -> Component[S, protocols.LossTerm]:
     """Register a loss term: a callable from a context to `cldistill.records.LossOutput`."""
@@ -242,7 +286,7 @@ def metric(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.Metric],
 ) -> Component[S, protocols.Metric]:
     """Register a metric over finished pictures."""
@@ -253,7 +297,7 @@ def observer(
     name: str,
     summary: str,
     settings: type[S],
-    describe: Callable[[S], Needs],
+    describe: Describe[S],
     build: Callable[[S, BuildContext], object],
     *,
     automatic: bool = False,
@@ -263,25 +307,3 @@ def observer(
     ``automatic``: every run gets it, with its default settings, without naming it.
     """
     return Component("observer", name, summary, settings, describe, build, automatic)
-
-
-def grouper(
-    name: str,
-    summary: str,
-    settings: type[S],
-    describe: Callable[[S], Needs],
-    build: Callable[[S, BuildContext], protocols.Grouper],
-) -> Component[S, protocols.Grouper]:
-    """Register a rule that splits a bank of effects into several collections (``cldistill group``)."""
-    return Component("grouper", name, summary, settings, describe, build)
-
-
-def instruction_maker(
-    name: str,
-    summary: str,
-    settings: type[S],
-    describe: Callable[[S], Needs],
-    build: Callable[[S, BuildContext], protocols.InstructionMaker],
-) -> Component[S, protocols.InstructionMaker]:
-    """Register somebody who writes general instructions for unlabelled pictures (``cldistill instructions``)."""
-    return Component("instruction_maker", name, summary, settings, describe, build)

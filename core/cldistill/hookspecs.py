@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PluginHooks:
-    """What a plugin module may implement."""
+    """The hooks that a plugin module may implement, each called once, when the plugins are discovered."""
 
     @hookspec
     def register_base_models(self) -> Sequence[Component[Any, protocols.BaseModel]]:  # type: ignore[empty-body]
@@ -51,20 +51,12 @@ class PluginHooks:
         """Return observers (trackers, displays): objects that implement some of `RunHooks`."""
 
     @hookspec
-    def register_groupers(self) -> Sequence[Component[Any, protocols.Grouper]]:  # type: ignore[empty-body]
-        """Return rules that split a bank of effects into several collections."""
-
-    @hookspec
-    def register_instruction_makers(self) -> Sequence[Component[Any, protocols.InstructionMaker]]:  # type: ignore[empty-body]
-        """Return makers of general instructions for unlabelled pictures."""
-
-    @hookspec
     def register_commands(self) -> Sequence[Command]:  # type: ignore[empty-body]
         """Return commands of the command line."""
 
 
 class RunHooks:
-    """What an observer may implement: called on the main process only, results are ignored."""
+    """The hooks that an observer may implement: called on the main process only, results are ignored."""
 
     @hookspec
     def run_started(self, run: Run, start_step: int) -> None:

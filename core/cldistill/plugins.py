@@ -12,6 +12,8 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -20,6 +22,7 @@ from cldistill.component import KINDS, AnyComponent, Command, Component, Kind, S
 from cldistill.errors import PluginLoadError
 from cldistill.hookspecs import PluginHooks
 from cldistill.markers import PROJECT
+from cldistill.storage.files import sha256_file, source_digest
 
 GROUP = "cldistill"
 DISABLE_VARIABLE = "CLDISTILL_DISABLE_PLUGINS"
@@ -37,9 +40,19 @@ class Owner:
     plugin: str
     distribution: str
     version: str
+    module: str = ""
+    """The module that its entry point names."""
 
     def __str__(self) -> str:
         return f"plugin {self.plugin!r} of {self.distribution} {self.version}"
+
+    def source_digest(self) -> str:
+        """Hash the Python files of the package in which its module lies, or the module alone; ``""`` where there is no file."""
+        spec = find_spec(self.module) if self.module else None
+        if spec is None or spec.origin is None:
+            return ""
+        file = Path(spec.origin)
+        return source_digest(file.parent) if "." in self.module or file.name == "__init__.py" else sha256_file(file)
 
 
 NOBODY = Owner("unnamed", "unknown", "unknown")
@@ -172,7 +185,8 @@ def _commands(manager: pluggy.PluginManager) -> Iterable[Command]:
 
 def _owner(point: EntryPoint) -> Owner:
     dist = point.dist
-    return Owner(point.name, dist.name, dist.version) if dist is not None else Owner(point.name, "unknown", "unknown")
+    name, version = (dist.name, dist.version) if dist is not None else ("unknown", "unknown")
+    return Owner(point.name, name, version, point.module)
 
 
 def _order(point: EntryPoint) -> tuple[str, str, str]:

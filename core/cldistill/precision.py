@@ -1,14 +1,16 @@
 """Mixed precision: every call of the backbone runs under the run's autocast, whoever makes it.
 
-Losses, the training of teachers, samplers and the export's check all call ``base.predict``, so that one is wrapped.  LoRA
+Losses, the training of teachers, samplers and the export's check all call ``base.predict``, so that one is
+wrapped, and ``base.features`` with it.  LoRA
 weights, losses and optimisers stay in fp32; autocast casts copies.  (A recompute of gradient checkpointing re-enters the
 autocast of its forward by itself.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 from torch import Tensor
 
@@ -16,25 +18,28 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from cldistill.protocols import BaseModel
-    from cldistill.records import Tensors
 
+P = ParamSpec("P")
 NONE = "no"
 """accelerate's word for full precision."""
 
 
 def run_under_autocast(base: BaseModel, accelerator: Accelerator) -> None:
-    """Let ``base.predict`` run under the mixed precision that accelerate chose; it still returns fp32."""
+    """Let ``predict`` and ``features`` run under the mixed precision that accelerate chose; they still return fp32."""
     if accelerator.mixed_precision == NONE:
         return
-    predict = base.predict
 
-    @wraps(predict)
-    def under_autocast(x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors) -> Tensor:
-        with accelerator.autocast():
-            return predict(x, sigma, source, prompt).float()
+    def under_autocast(call: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        @wraps(call)
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+            with accelerator.autocast():
+                return call(*args, **kwargs).float()
 
-    under_autocast.mixed_precision = accelerator.mixed_precision  # type: ignore[attr-defined]
-    base.predict = under_autocast  # type: ignore[method-assign]
+        wrapped.mixed_precision = accelerator.mixed_precision  # type: ignore[attr-defined]
+        return wrapped
+
+    base.predict = under_autocast(base.predict)  # type: ignore[method-assign]
+    base.features = under_autocast(base.features)  # type: ignore[method-assign]
 
 
 def precision_of(base: BaseModel) -> str:

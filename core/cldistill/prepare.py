@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cldistill.component import BuildContext
 from cldistill.data.dataset import Dataset, Example
 from cldistill.data.encodings import Encoder
-from cldistill.data.items import general_items, pairs_of
+from cldistill.data.items import pairs_of
 from cldistill.data.teachers import TeacherBank
-from cldistill.progress.signals import heed, never
+from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.progress.stages import Stages
-from cldistill.protocols import BaseModel, TeacherSource
+from cldistill.protocols import BaseModel, TeacherRequest
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
-from cldistill.sampling.targets import TeacherSampler, sample_missing, target_key, with_target
+from cldistill.sampling.targets import TeacherSampler
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,78 +44,18 @@ class Preparation:
         """Folder of the content-addressed cache."""
         return self.context.cache
 
-
-@dataclass(frozen=True)
-class Request:
-    """Implements `cldistill.protocols.TeacherRequest`."""
-
-    effect: EffectInfo
-    preparation: Preparation
-    items: Sequence[Item]
-
-    @property
-    def base(self) -> BaseModel:
-        """The loaded base model."""
-        return self.preparation.base
-
-    @property
-    def cache(self) -> Path:
-        """Folder of the content-addressed cache."""
-        return self.preparation.cache
-
-    @property
-    def slots(self) -> AdapterSlots:
-        """The base's adapter slots."""
-        return self.preparation.slots
-
-    @property
-    def encoder(self) -> Encoder:
-        """The cached encodings."""
-        return self.preparation.encoder
-
-    @property
-    def device(self) -> str:
-        """Where tensors live."""
-        return str(self.preparation.accelerator.device)
-
-    @property
-    def stages(self) -> Stages:
-        """The display of the preparation."""
-        return self.preparation.stages
-
-    @property
-    def stop(self) -> Callable[[], bool]:
-        """Whether somebody asked for a stop."""
-        return self.preparation.stop
-
-
-def effect_pools(effects: Sequence[EffectInfo]) -> dict[str, list[Item]]:
-    """List the pairs of every effect that has some."""
-    return {e.name: pairs_of(e) for e in effects if e.pairs is not None}
+    def request(self, effect: EffectInfo) -> TeacherRequest:
+        """Return what the teacher source of an effect may use."""
+        return TeacherRequest(
+            effect=effect, items=pairs_of(effect) if effect.pairs is not None else (), base=self.base, slots=self.slots,
+            encoder=self.encoder, cache=self.cache, device=str(self.accelerator.device), stages=self.stages,
+            stop=self.stop,
+        )  # fmt: skip
 
 
 def item_prompts(item: Item, effect: EffectInfo, prompts: Prompts) -> Prompts:
     """Return an effect's prompts for one of its items: a pair with a prompt of its own has it told to the teacher."""
     return prompts if item.prompt == effect.prompt else replace(prompts, teacher=item.prompt)
-
-
-def make_bank(
-    preparation: Preparation,
-    effects: Sequence[EffectInfo],
-    sources: Mapping[str, TeacherSource],
-    items: Mapping[str, list[Item]],
-    trained: Collection[str],
-) -> TeacherBank:
-    """Return the run's teachers; those that must be ``trained`` first are trained here, each rank its share.
-
-    The others are read when they are first mounted: fifty files of 2 GB do not fit in host memory at once.
-    """
-    requests = {effect.name: Request(effect, preparation, items.get(effect.name, ())) for effect in effects}
-    bank = TeacherBank({name: partial(sources[name].adapter, request) for name, request in requests.items()})
-    for name in list(trained)[preparation.accelerator.process_index :: preparation.accelerator.num_processes]:
-        bank.state(name)
-    preparation.accelerator.wait_for_everyone()
-    return bank
 
 
 def prepare(
@@ -148,20 +87,16 @@ def encode(
     """Compute what the cache lacks, each rank its share."""
     trained = [row for name in sorted(pools) for row in pools[name]]
     rows = [*trained, *later]
-    encoder, rank, world = (
-        preparation.encoder,
-        preparation.accelerator.process_index,
-        preparation.accelerator.num_processes,
-    )
+    encoder, accelerator = preparation.encoder, preparation.accelerator
     with preparation.stages.stage("encoding pictures and prompts", len(rows)) as advance:
         for index, (item, prompts) in enumerate(rows):
-            heed(preparation.stop, "encoding pictures and prompts")
-            if index % world == rank:
+            raise_if_stopped(preparation.stop, "encoding pictures and prompts")
+            if index % accelerator.num_processes == accelerator.process_index:
                 encoder.encode(item, prompts)
                 if pair_targets and item.target is not None and index < len(trained):
                     encoder.pair_target(item)
             advance(1)
-    preparation.accelerator.wait_for_everyone()
+    accelerator.wait_for_everyone()
 
 
 def _with_pair(encoder: Encoder, example: Example) -> Example:
@@ -174,19 +109,10 @@ def _with_samples(
     """Sample the pool's teacher on every source (the bare base in the general pool), each rank its share."""
     state = None if pool == GENERAL else bank.state(pool)
     digest = "base" if state is None else state.digest
-    keys = [
-        target_key(preparation.encoder, preparation.sampler, example, prompts[example.item], digest)
-        for example in examples
-    ]
-    work = list(zip(examples, keys, strict=True))
-    mine = work[preparation.accelerator.process_index :: preparation.accelerator.num_processes]
-    preparation.slots.mount(state)
+    sampler, accelerator = preparation.sampler, preparation.accelerator
+    work = [(example, sampler.key(example, prompts[example.item], digest)) for example in examples]
+    mine = work[accelerator.process_index :: accelerator.num_processes]
     with preparation.stages.stage(f"sampling targets: {pool}", len(mine)) as advance:
-        sample_missing(preparation.encoder, preparation.sampler, mine, "teacher", advance, preparation.stop)
-    preparation.accelerator.wait_for_everyone()
-    return [with_target(preparation.encoder, example, key) for example, key in work]
-
-
-def general_pool(images: Path, instructions: Path, isolate: Callable[[str], Prompts]) -> list[tuple[Item, Prompts]]:
-    """List the general stream with its prompts."""
-    return [(item, isolate(item.prompt)) for item in general_items(images, instructions)]
+        sampler.sample_missing(mine, state, advance, preparation.stop)
+    accelerator.wait_for_everyone()
+    return [sampler.with_target(example, key) for example, key in work]

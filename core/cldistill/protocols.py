@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from cldistill.records import (
+    MIDDLE,
+    AdamW,
     Batch,
     EffectInfo,
-    Grouping,
-    InstructionRequest,
     Item,
     LossOutput,
     MetricValues,
     Prompts,
     Rollout,
     Route,
+    RouteRequest,
     Tensors,
 )
 
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from cldistill.data.encodings import Encoder
     from cldistill.progress.stages import Stages
     from cldistill.schedule import Schedule
-    from cldistill.training.run import Run
     from cldistill.weights import AdapterState
 
 Purpose = str
@@ -40,7 +41,7 @@ GuidanceMode = Literal["standard", "rescaled"]
 
 
 class Keyed(Protocol):
-    """Counter-based randomness: every draw is a function of its key alone (adapters.md), never of what ran before."""
+    """Counter-based randomness: every draw is a function of its key alone, never of what ran before."""
 
     def generator(self, *key: str | int, per_rank: bool = False) -> Generator:
         """Return a CPU generator for ``key``; with ``per_rank`` the rank is part of the key."""
@@ -71,6 +72,8 @@ class BaseModel(Protocol):
     """The network that carries the adapters.  Frozen by the engine."""
     adapter_targets: tuple[str, ...]
     """Full names of the modules that a slot adapts by default."""
+    blocks: Mapping[str, int]
+    """Blocks whose features it gives, as described (`cldistill.records.BaseDescription`); empty if none."""
     guidance_scale: float
     """Teacher guidance inside the losses (1: none)."""
     guidance_mode: GuidanceMode
@@ -107,6 +110,13 @@ class BaseModel(Protocol):
     def predict(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors) -> Tensor:
         """Predict the velocity ``[B, L, C]`` (fp32) of ``x`` at ``sigma`` ``[B]`` under the active adapter."""
 
+    def features(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors, at: str) -> Tensor:
+        """Return what the block ``at`` gives for the tokens of ``x``: ``[B, L, D]`` (fp32), under the active adapter.
+
+        Called for names in ``blocks`` alone.  The blocks after it need not run; those before it are checkpointed as in
+        `predict`.
+        """
+
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float, mode: GuidanceMode) -> Tensor:
         """Combine two velocities by classifier-free guidance."""
 
@@ -133,57 +143,41 @@ class BaseModel(Protocol):
 
 
 class TeacherSource(Protocol):
-    """Where one effect's teacher comes from."""
+    """The source of one effect's teacher, named by the effect in the manifest."""
 
     def adapter(self, request: TeacherRequest) -> AdapterState | None:
         """Return the frozen adapter of the effect, or None where the bare base is its own teacher."""
 
 
-class TeacherRequest(Protocol):
+@dataclass(frozen=True)
+class TeacherRequest:
     """All that a teacher source may use to find or to make the adapter of one effect; the engine makes it, one an effect."""
 
-    @property
-    def effect(self) -> EffectInfo:
-        """The effect that wants its teacher."""
-
-    @property
-    def items(self) -> Sequence[Item]:
-        """The effect's before/after pairs; none where the manifest names none."""
-
-    @property
-    def base(self) -> BaseModel:
-        """The loaded base model."""
-
-    @property
-    def slots(self) -> AdapterSlots:
-        """The base's adapter slots: a source that trains adds one of its own, and removes it again."""
-
-    @property
-    def encoder(self) -> Encoder:
-        """Encodings of pictures and prompts, each computed once and cached."""
-
-    @property
-    def cache(self) -> Path:
-        """Folder of the content-addressed cache."""
-
-    @property
-    def device(self) -> str:
-        """Where tensors live."""
-
-    @property
-    def stages(self) -> Stages:
-        """Shows how far long work is."""
-
-    @property
-    def stop(self) -> Callable[[], bool]:
-        """Asked between two pieces of work: true asks for an end by `cldistill.errors.Stopped`, all done work saved."""
+    effect: EffectInfo
+    """The effect that wants its teacher."""
+    items: Sequence[Item]
+    """The effect's before/after pairs; none where the manifest names none."""
+    base: BaseModel
+    """The loaded base model."""
+    slots: AdapterSlots
+    """The base's adapter slots: a source that trains adds one of its own, and removes it again."""
+    encoder: Encoder
+    """Encodings of pictures and prompts, each computed once and cached."""
+    cache: Path
+    """Folder of the content-addressed cache."""
+    device: str
+    """Where tensors live."""
+    stages: Stages
+    """Shows how far long work is."""
+    stop: Callable[[], bool]
+    """Asked between two pieces of work: true asks for an end by `cldistill.errors.Stopped`, all done work saved."""
 
 
 class StreamRouter(Protocol):
     """Draws where an update takes its batch from (PDSR, paper section 3.1)."""
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
-        """Return the route of one update; ``random`` is keyed to the update and shared by all ranks."""
+    def route(self, request: RouteRequest) -> Route:
+        """Return the route of one update: a function of the request alone, so that all ranks and a resumed run agree."""
 
 
 class PromptIsolator(Protocol):
@@ -205,6 +199,10 @@ class UpdateContext(Protocol):
         """0-based generator step."""
 
     @property
+    def trains(self) -> str:
+        """Name of the slot that this update trains: the one whose calls have a graph."""
+
+    @property
     def batch(self) -> Batch:
         """The update's data."""
 
@@ -221,13 +219,26 @@ class UpdateContext(Protocol):
 
     @property
     def device(self) -> str:
-        """Where the update's tensors live."""
+        """The device of the update's tensors."""
 
     def student(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Velocity of the student slot on the student's prompt; with grad if the term trains ``student``."""
 
     def slot(self, name: str, x: Tensor, sigma: Tensor) -> Tensor:
         """Velocity of any slot on the *student's* prompt (the critic is conditioned on it: paper section 3.2)."""
+
+    def features(self, slot: str, x: Tensor, sigma: Tensor, at: str = MIDDLE) -> Tensor:
+        """Activations ``[B, L, D]`` of the base's block ``at`` under a slot, on the student's prompt.
+
+        A graph as for `slot`: of the slot's weights if the update trains it, of ``x`` where ``x`` asks for one.  A head on
+        features of a frozen slot learns without either, since its own weights are in its graph.
+        """
+
+    def module(self, term: str | None = None) -> nn.Module:
+        """The module that this term owns, or that of another term of the run, by its name.
+
+        Only the terms of its owner's update train it: other terms' gradients pass through to what they train.
+        """
 
     def teacher(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Guided velocity of the mounted teacher on the teacher's prompt, no grad."""
@@ -247,6 +258,22 @@ class LossTerm(Protocol):
 
     def __call__(self, context: UpdateContext) -> LossOutput:
         """Return the scalar loss (mean over the batch) and metrics."""
+
+
+@runtime_checkable
+class OwnsModule(Protocol):
+    """A loss term with parameters of its own, such as a discriminator's head.
+
+    The engine asks for the module once, when the run is assembled.  Its optimiser moves whenever its term took part in an
+    update; its gradient is averaged over ranks and clipped by itself, and it is saved and resumed with the slots.
+    """
+
+    @property
+    def optimizer(self) -> AdamW:
+        """The optimiser of the module."""
+
+    def module(self) -> nn.Module:
+        """Return a new module, without buffers, on the CPU; torch's global generator is keyed to seed and term meanwhile."""
 
 
 class Metric(Protocol):
@@ -340,52 +367,6 @@ class MetricRequest(Protocol):
 
     def advance(self, share: float) -> None:
         """Say that a share (0 to 1) of this metric's work is done, for the progress bar."""
-
-
-class Grouper(Protocol):
-    """Splits a bank of effects into several collections, where one cannot hold them all (paper: beyond 50 effects)."""
-
-    def group(self, request: GroupingRequest) -> Grouping:
-        """Return ``request.groups`` groups; the same request gives the same groups."""
-
-
-class GroupingRequest(Protocol):
-    """What a grouper may use.  Only ``run`` and ``update`` cost anything: they load the base, at their first call."""
-
-    @property
-    def effects(self) -> Sequence[EffectInfo]:
-        """The effects to split, in the manifest's order."""
-
-    @property
-    def groups(self) -> int:
-        """How many groups are wanted: at least 1, at most as many as there are effects."""
-
-    def run(self) -> Run:
-        """Return a run of the manifest for measuring: slot ``student``, pairs encoded, the after-pictures as targets."""
-
-    def update(self, effect: str, draw: int) -> UpdateContext:
-        """Return the context of an update that trains the student on a batch of one effect; ``draw`` keys batch and noise."""
-
-    def advance(self, share: float) -> None:
-        """Say that a share (0 to 1) of the measuring is done, for the progress bar."""
-
-
-class InstructionMaker(Protocol):
-    """Writes the general stream's instructions for unlabelled pictures (paper: 20 K pictures, instructions by an MLLM)."""
-
-    @property
-    def concurrency(self) -> int:
-        """How many instructions may be asked for at the same time, each in a thread of its own."""
-
-    @property
-    def identity(self) -> str:
-        """All that an instruction depends on beside its request (a model, a wording's version): part of its key."""
-
-    def instruction(self, request: InstructionRequest) -> str | None:
-        """Return one line of text, the same for the same request, or None where a model refuses this picture.
-
-        Raises `cldistill.errors.EndpointError` where nothing can be made for any picture.
-        """
 
 
 class Scope(Protocol):

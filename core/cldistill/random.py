@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # a router draws its routes without torch, and so can another process
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class KeyedRandom:
 
     def generator(self, *key: str | int, per_rank: bool = False) -> torch.Generator:
         """Return a CPU generator seeded from the key."""
+        import torch
+
         return torch.Generator().manual_seed(self._number(key, per_rank))
 
     def uniform(self, *key: str | int, per_rank: bool = False) -> float:
@@ -44,6 +48,8 @@ class KeyedRandom:
 
     def normal(self, shape: Sequence[int], *key: str | int, per_rank: bool = True) -> Tensor:
         """Draw standard normal noise of ``shape`` in fp32 and move it to the device."""
+        import torch
+
         noise = torch.randn(tuple(shape), generator=self.generator(*key, per_rank=per_rank), dtype=torch.float32)
         return noise.to(self.device)
 

@@ -17,11 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cldistill.errors import OptionsError, nearest
+
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cldistill.protocols import Keyed
+
 Tensors = Mapping[str, "Tensor"]
-"""What a base encodes a picture or a prompt to: named tensors that only the base understands and the cache can store."""
+"""A picture or prompt as a base encodes it: named tensors that only the base understands and the cache can store."""
+
+MIDDLE = "middle"
+"""Stands for the block in the middle of a base, whatever its name (`find_block`)."""
 
 GENERAL = "general"
 """Name of the pool, and of the stream, of unlabelled pictures with general instructions."""
@@ -33,7 +40,7 @@ FAILURE = "failure"
 UNTRIGGERED = "untriggered"
 WRONG_TRIGGER = "wrong-trigger"
 PROBES = (UNTRIGGERED, WRONG_TRIGGER)
-"""What a metric may ask for beyond the effects themselves (`cldistill.component.Needs.probes`): the effect's caption
+"""Pools that a metric may ask for beside the effects (`cldistill.component.Needs.probes`): the effect's caption
 without its trigger word, and a trigger that nobody knows before a caption that asks for nothing."""
 
 
@@ -54,24 +61,9 @@ class EffectInfo:
     """Use only so many of the pairs, spread evenly over them; None: all."""
 
 
-CATEGORIES = ("add", "remove", "adjust", "style")
-"""What general instructions ask for (paper, implementation details): add or remove something, adjust the look, restyle."""
-
-
-@dataclass(frozen=True)
-class InstructionRequest:
-    """One general instruction that is to be written (`cldistill.protocols.InstructionMaker`)."""
-
-    picture: Path
-    category: str
-    """One of `CATEGORIES`."""
-    seed: int
-    """Draw from ``random.Random(seed)``: a function of the run's seed, the picture's name and the instruction's number."""
-
-
 @dataclass(frozen=True)
 class Prompts:
-    """What each network is told for one item (AOP, paper section 3.2). ``trigger`` is ``""`` in the general stream."""
+    """The prompts of one item, one a network (AOP, paper section 3.2); ``trigger`` is ``""`` in the general stream."""
 
     student: str
     teacher: str
@@ -94,7 +86,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Route:
-    """Where one update takes its batch from: drawn once, the same on every rank.
+    """The pools from which one update takes its batch: drawn by the stream router, the same on every rank.
 
     ``pools`` maps a pool (an effect's name or ``general``) to the chance that an item comes from it.  With one pool the
     teacher of that pool is mounted (none for ``general``: the bare base); with several, the batch is mixed and has no teacher.
@@ -116,8 +108,29 @@ class Route:
 
 
 @dataclass(frozen=True)
+class RouteRequest:
+    """One update that asks a router for its batch's pools (`cldistill.protocols.StreamRouter`): equal on every rank."""
+
+    step: int
+    """0-based generator step."""
+    steps: int
+    """Generator steps of the whole run."""
+    slot: str
+    """The slot that the update trains."""
+    update: int
+    """0-based, among the updates of the slot in this step."""
+    effects: Sequence[str]
+    """Names of the run's effects, in the manifest's order."""
+    random: Keyed
+    """Keyed to the update: two updates of one step draw differently."""
+    shared: Keyed
+    """Keyed to the run alone, so that updates draw alike where they give it one key: ``shared.uniform("stream", step)`` is
+    one draw for all updates of a step, ``shared.generator("order", epoch)`` one for all of an epoch."""
+
+
+@dataclass(frozen=True)
 class Conditioning:
-    """What a network is conditioned on: the collated source picture(s) and one collated prompt, both with a batch axis."""
+    """The inputs of a network beside the latent: the collated source picture(s) and one collated prompt, with a batch axis."""
 
     source: Tensors
     prompt: Tensors
@@ -156,15 +169,24 @@ class Rollout:
 
 @dataclass(frozen=True)
 class LossOutput:
-    """What a loss term returns: a scalar with grad, and plain numbers for the log."""
+    """The result of a loss term: a scalar with grad, and plain numbers for the log."""
 
     loss: Tensor
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
+class AdamW:
+    """The optimiser of a module that belongs to a loss term: its rate, as for slots in fp32, the same in every step."""
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
 class Column:
-    """How a report shows one of a metric's figures (an optional ``columns`` of a metric: name -> `Column`)."""
+    """The heading of one of a metric's figures in a report (an optional ``columns`` of a metric: name -> `Column`)."""
 
     title: str
     better: Literal["lower", "higher"] | None = None
@@ -183,7 +205,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class MetricValues:
-    """What a metric found: one value per picture under each name, and figures of the whole set.
+    """The result of a metric: one value per picture under each name, and figures of the whole set.
 
     A value that could not be found for a picture (a judge refused) is ``nan``: it counts nowhere and is ``null`` in the report.
     """
@@ -195,20 +217,6 @@ class MetricValues:
     """Words about single pictures, None where there is nothing to say; ``failure`` (`FAILURE`) is shown in reports."""
     ratios: Mapping[str, Ratio] = field(default_factory=dict)
     """Like ``summary``, with what it was made from, so that it gets an interval: give a figure in one of the two."""
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """A bank of effects split into collections, and what the split was made from."""
-
-    groups: tuple[tuple[str, ...], ...]
-    """Names of effects: each in exactly one group, no group larger than ``ceil(effects / groups)``."""
-    interference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Effect -> another effect -> how much the two disturb each other in one LoRA: more is worse."""
-    measured: str = ""
-    """What the interference is and how it was measured, for people."""
-    figures: Mapping[str, float] = field(default_factory=dict)
-    """Figures of the measurement and of the split, such as its reliability."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +249,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class BaseDescription:
-    """What a base model says of itself from its config alone."""
+    """The figures of a base model that ``check`` and ``plan`` need, read from its config alone."""
 
     parameters: int
     """Parameters of the backbone."""
@@ -259,5 +267,24 @@ class BaseDescription:
     """Text encoder and VAE together: resident only while latents and embeddings are computed."""
     guidance_scale: float = 1.0
     """Teacher guidance in the losses: 1 costs one call, anything else two."""
+    blocks: Mapping[str, int] = field(default_factory=dict)
+    """Blocks whose features can be asked for, in the order in which they run: name -> width ``D`` of ``[B, L, D]``."""
     tokenizer: Path | None = None
     """A ``tokenizer.json`` by which ``check`` can see that triggers stay distinct, if there is one on disk."""
+    idle: tuple[str, ...] = ()
+    """Targets whose adapter cannot change a prediction (a last block's text output): adapted all the same where files for
+    the family hold them."""
+
+
+def find_block(blocks: Mapping[str, int], at: str) -> str:
+    """Return the full name of a block of a base; `MIDDLE` is the last of the first half.
+
+    Raises:
+        OptionsError: the base has no such block, or offers no features at all.
+    """
+    names = tuple(blocks)
+    if not names:
+        raise OptionsError("the base offers no features of its blocks")
+    if at != MIDDLE and at not in blocks:
+        raise OptionsError(f"the base has no block {at!r}{nearest(at, names)}")
+    return names[(len(names) - 1) // 2] if at == MIDDLE else at

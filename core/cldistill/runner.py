@@ -1,4 +1,4 @@
-"""What ``cldistill run`` does: assemble, train, export, measure, show."""
+"""The course of ``cldistill run``: assemble, train, export, measure, show."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,7 @@ from cldistill.collection.export import export_collection
 from cldistill.collection.index import read_index
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
-from cldistill.data.encodings import Encoder
 from cldistill.data.items import list_pictures
-from cldistill.display.display import Display
 from cldistill.errors import Stopped
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import resolved_text
@@ -28,7 +26,7 @@ from cldistill.prepare import Preparation
 from cldistill.progress.live import LiveStages
 from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
-from cldistill.samples import SampleGrids, Studio, grid_picture, held_out_rows, systems_of
+from cldistill.samples import RunSampler, grid_picture, held_out_rows, teacher_and_student
 from cldistill.storage.files import atomic_write_text
 from cldistill.training.metrics_log import FILE, MetricsLog, read_metrics
 from cldistill.training.observers import Observers
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a run ended."""
+    """The end of a run: its step, and its collection and report where it finished."""
 
     step: int
     finished: bool
@@ -52,18 +50,20 @@ class Outcome:
 
 
 def execute(
-    checked: CheckedManifest, output: Path, console: Console, command: str, *, automatic: bool = True
-) -> Outcome:
+    checked: CheckedManifest, output: Path, console: Console, command: str, *, leave_out: Collection[str] = (),
+    changed_plugins: bool = False,
+) -> Outcome:  # fmt: skip
     """Run a checked manifest in ``output``; ``command`` is what resumes it.
 
-    ``automatic=False`` leaves out the observers that no manifest names: whoever calls measures the collection himself.
+    ``leave_out``: automatic observers that the caller does not want, because it measures the collection itself, say.
+    ``changed_plugins``: go on from a checkpoint although plugins have changed since, and record it.
     """
     with graceful_stop() as stop:
         try:
-            return _execute(checked, output, console, command, stop, automatic)
+            return _execute(checked, output, console, command, stop, leave_out, changed_plugins)
         except (Stopped, RuntimeError) as error:
             # Where one process has left, the others lose the connection at their next meeting.
-            if not isinstance(error, Stopped) and not (stop and processes() > 1):
+            if not isinstance(error, Stopped) and not (stop and int(os.environ.get("WORLD_SIZE", "1")) > 1):
                 raise
             if is_main():
                 why = str(error) if isinstance(error, Stopped) else "stopped while waiting for another process"
@@ -72,24 +72,21 @@ def execute(
 
 
 def _execute(
-    checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest, automatic: bool
-) -> Outcome:
-    started = time.monotonic()
+    checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest, leave_out: Collection[str],
+    changed_plugins: bool,
+) -> Outcome:  # fmt: skip
+    started, stages = time.monotonic(), LiveStages(console)
     output.mkdir(parents=True, exist_ok=True)
-    stages = LiveStages(console)
     stop.promise = OUTSIDE_LOOP
-    observers = [MetricsLog(), Display(console)]
-    run = assemble(checked, output, stages=stages, observers=observers, stop=lambda: bool(stop))
+    run = assemble(checked, output, stages=stages, observers=[MetricsLog()], stop=lambda: bool(stop))
+    run.changed_plugins = changed_plugins
     preparation = prepared(run)
-    if automatic:
-        run.observers = (*run.observers, *automatic_observers(checked, preparation.context))
+    context = replace(preparation.context, console=console, manifest=checked.manifest)
+    run.observers = (*run.observers, *automatic_observers(checked, context, leave_out))
     if run.is_main:
-        atomic_write_text(output / "manifest.resolved.yaml", run.resolved_manifest)
+        atomic_write_text(output / "manifest.resolved.yaml", resolved_text(checked))
         for line in checked.teacher_lines():
             console.print(line, soft_wrap=True, markup=False, highlight=False)
-    grids = sample_grids(checked, preparation.encoder)
-    if grids is not None:
-        run.observers = (*run.observers, grids)
     stop.promise = IN_LOOP
     step = train(run, stop)
     if step < run.total_steps:
@@ -99,17 +96,12 @@ def _execute(
     if not run.is_main:
         return Outcome(step, finished=True)
     stop.promise = OUTSIDE_LOOP
-    return finish(run, checked, console, StoppableStages(stages, lambda: bool(stop)), started)
+    return finish(run, checked, console, command, StoppableStages(stages, lambda: bool(stop)), started)
 
 
 def is_main() -> bool:
     """Whether this is the process that speaks; also known where the run was left before it was assembled."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-def processes() -> int:
-    """Return the number of processes of the run, known in the same way."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def saved_step(output: Path) -> int:
@@ -128,23 +120,16 @@ def prepared(run: Run) -> Preparation:
     return run.preparation
 
 
-def automatic_observers(checked: CheckedManifest, context: BuildContext) -> list[object]:
+def automatic_observers(checked: CheckedManifest, context: BuildContext, leave_out: Collection[str]) -> list[object]:
     """Build the observers that every run gets, unless its manifest names them with options of its own."""
-    named = {part.name for part in checked.observers}
+    named = {part.name for part in checked.observers} | set(leave_out)
     parts = [entry.component for entry in checked.catalogue if entry.component.automatic]
     return [part.build(part.settings(), context) for part in parts if part.name not in named]
 
 
-def sample_grids(checked: CheckedManifest, encoder: Encoder) -> SampleGrids | None:
-    """Return the observer that draws grids, where the manifest asks for them."""
-    samples = checked.manifest.samples
-    if samples is None:
-        return None
-    steps = checked.manifest.targets.steps if checked.manifest.targets else 40
-    return SampleGrids(encoder, list_pictures(samples.images), samples.every, samples.effects, steps)
-
-
-def finish(run: Run, checked: CheckedManifest, console: Console, stages: Stages, started: float) -> Outcome:
+def finish(
+    run: Run, checked: CheckedManifest, console: Console, command: str, stages: Stages, started: float
+) -> Outcome:
     """Export the collection, let the observers measure it, and print where everything lies."""
     weights, kind = final_weights(run, STUDENT)
     run.slots.load(STUDENT, weights)
@@ -152,23 +137,21 @@ def finish(run: Run, checked: CheckedManifest, console: Console, stages: Stages,
         collection = export_run(run, checked, weights, kind)
         advance(1)
     preparation = replace(prepared(run), stages=stages)
-    exported = ExportedRun(checked, preparation, collection, console, {}, [])
+    exported = ExportedRun(checked, preparation, collection, console, command, {}, [])
     Observers(run).run_exported(exported)
     path = run.output / "report.json"
-    atomic_write_text(path, json.dumps({**exported.report, "run": run_figures(run, started)}, indent=2) + "\n")
+    atomic_write_text(path, json.dumps({**exported.report, "run": run_figures(run, started)}, indent=1) + "\n")
     say_where(console, run, exported, path)
     return Outcome(run.total_steps, True, collection, path)
 
 
 def export_run(run: Run, checked: CheckedManifest, weights: Mapping[str, Any], kind: str) -> Path:
     """Write ``OUT/collection``."""
-    config = run.slot_config(STUDENT)
-    encoder = prepared(run).encoder
-    probe = fixed_probe(run.base, run.prompts[run.effects[0].name].student, encoder.cache)
+    probe = fixed_probe(run.base, run.prompts[run.effects[0].name].student, prepared(run).encoder.cache)
     run.base.drop_encoders()  # they came back only if the cache was emptied meanwhile
     return export_collection(
         run.output / "collection", base=run.base, slots=run.slots, slot=STUDENT, weights=weights,
-        rank=config.rank, alpha=config.alpha, weights_kind=kind, effects=run.effects, prompts=run.prompts,
+        weights_kind=kind, effects=run.effects, prompts=run.prompts,
         schedule=run.schedule, title=run.name, resolved_manifest=resolved_text(checked, portable=True),
         base_part=(checked.base.name, checked.base.settings.model_dump(mode="json")),
         teacher_digests={e.name: run.teachers.digest(e.name) or "base" for e in run.effects}, probe=probe,
@@ -181,10 +164,10 @@ def card_samples(run: Run, checked: CheckedManifest) -> dict[str, Image]:
     shown = checked.manifest.samples or checked.manifest.evaluate
     if shown is None:
         return {}
-    studio, student = Studio(run, prepared(run).encoder), systems_of(run, 1)[-1]
+    sampler, student = RunSampler(run, prepared(run).encoder), teacher_and_student(run, 1)[1]
     pictures = list_pictures(shown.images)
     return {
-        effect.name: studio.pictures(
+        effect.name: sampler.pictures(
             student, held_out_rows([grid_picture(pictures, index)], effect, run.prompts[effect.name])
         )[0]
         for index, effect in enumerate(run.effects)

@@ -1,21 +1,17 @@
-"""Samples of a run: its systems (a teacher at many steps, the student at few, the bare base) on held-out pictures."""
+"""Samples of a run: its teachers at many steps and its student at few, on held-out pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cldistill.data.encodings import Encoder
-from cldistill.data.items import evenly, general_items, list_pictures, open_picture
+from cldistill.data.items import evenly, general_items, list_pictures
 from cldistill.manifest.models import Evaluate, Manifest
-from cldistill.markers import hookimpl
-from cldistill.protocols import BaseModel
-from cldistill.records import GENERAL, EffectInfo, Item, Prompts, StepResult
-from cldistill.sampling.generator import Painter, Row, Way
-from cldistill.sampling.grids import Row as GridRow
-from cldistill.sampling.grids import save_grid
+from cldistill.records import EffectInfo, Item, Prompts
+from cldistill.sampling.generator import ImageGenerator, Row, SamplingConfig
 from cldistill.schedule import Schedule
 from cldistill.training.run import Run
 from cldistill.training.update import STUDENT, TEACHER
@@ -25,69 +21,45 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class System:
-    """One way to make pictures. ``slot`` None is the bare backbone."""
+class SampledNetwork:
+    """A network whose pictures a run shows: the mounted teacher or the student."""
 
-    name: str
-    slot: str | None
+    slot: str
     evaluations: int
     """Calls of the backbone per picture."""
-    few_step: bool = False
 
 
-def systems_of(run: Run, teacher_steps: int) -> tuple[System, ...]:
-    """Return base, teacher and student as the report compares them: the teacher at its own steps and at the student's."""
-    few = run.schedule.steps
+def teacher_and_student(run: Run, teacher_steps: int) -> tuple[SampledNetwork, SampledNetwork]:
+    """Return what grids, card and ``result.png`` compare: the teacher at many steps and the student at its few."""
     guided = 1 if run.base.target_guidance_scale == 1.0 else 2
-    return (
-        System("base", None, few * guided),
-        System(f"teacher@{teacher_steps}", TEACHER, teacher_steps * guided),
-        System(f"teacher@{few}", TEACHER, few * guided),
-        System(f"student@{few}", STUDENT, few, few_step=True),
-    )
+    return SampledNetwork(TEACHER, teacher_steps * guided), SampledNetwork(STUDENT, run.schedule.steps)
 
 
 @dataclass(frozen=True)
-class Studio:
-    """Makes pictures of items with any system of a run."""
+class RunSampler:
+    """Makes pictures of held-out items with the teachers and the student of a run that is loaded."""
 
     run: Run
     encoder: Encoder
     seed: int = 1
 
-    @property
-    def base(self) -> BaseModel:
-        """The run's base model."""
-        return self.run.base
-
-    @property
-    def painter(self) -> Painter:
-        """What does the work."""
-        return Painter(self.base, self.run.slots, self.encoder, str(self.run.accelerator.device), self.seed)
-
-    def pictures(
-        self, system: System, rows: Sequence[Row], advance: Callable[[int], None] = lambda done: None
-    ) -> list[Image]:
+    def pictures(self, network: SampledNetwork, rows: Sequence[Row]) -> list[Image]:
         """Return one picture per item; items of one pool, so that one teacher serves them all."""
+        run = self.run
+        generator = ImageGenerator(run.base, run.slots, self.encoder, str(run.accelerator.device), self.seed)
         self.encoder.ensure(rows)
-        pictures: list[Image] = [None] * len(rows)  # type: ignore[list-item]
-        for batch in self.painter.paint(self.way(system, rows[0][0].pool), rows):
-            for index, picture in batch:
-                pictures[index] = picture
-            advance(len(batch))
-        return pictures
+        pictures: dict[int, Image] = {}
+        for batch in generator.pictures(self._config(network, rows[0][0].pool), rows):
+            pictures |= batch
+        return [pictures[index] for index in range(len(rows))]
 
-    def way(self, system: System, pool: str, digest: str = "") -> Way:
-        """Return how a system edits a pool; ``digest``: of its trained slot, where keys of caches are made of it."""
-        if system.few_step:
-            return Way(self.run.schedule, True, "student", slot=system.slot, slot_digest=digest)
-        guided = 1 if self.base.target_guidance_scale == 1.0 else 2
-        schedule = Schedule(system.evaluations // guided, self.run.teacher_shift or self.run.schedule.shift)
-        state = self.run.teachers.state(pool) if system.slot == TEACHER and pool != GENERAL else None
-        way = Way(schedule, False, adapters=() if state is None else (state,))
-        if state is not None and state.few_step is not None:  # a frozen collection teaches by its own few steps
-            return replace(way, schedule=state.few_step, few_step=True)
-        return way
+    def _config(self, network: SampledNetwork, effect: str) -> SamplingConfig:
+        run = self.run
+        if network.slot == STUDENT:
+            return SamplingConfig(run.schedule, True, "student", slot=STUDENT)
+        guided = 1 if run.base.target_guidance_scale == 1.0 else 2
+        schedule = Schedule(network.evaluations // guided, run.teacher_shift or run.schedule.shift)
+        return SamplingConfig.of_teacher(run.teachers.state(effect), schedule)
 
 
 Rows = list[tuple[Item, Prompts]]
@@ -96,12 +68,9 @@ PICTURES_OF_RESULT = 2
 """Pictures an effect in ``result.png``."""
 
 
-def held_out_rows(
-    pictures: Sequence[Path], effect: EffectInfo, prompts: Prompts, limit: int | None = None
-) -> list[tuple[Item, Prompts]]:
+def held_out_rows(pictures: Sequence[Path], effect: EffectInfo, prompts: Prompts) -> Rows:
     """Pair held-out pictures with an effect's prompts."""
-    chosen = pictures if limit is None else pictures[:limit]
-    return [(item, prompts) for item in held_out_items(chosen, effect)]
+    return [(item, prompts) for item in held_out_items(pictures, effect)]
 
 
 def held_out_items(pictures: Sequence[Path], effect: EffectInfo) -> list[Item]:
@@ -124,7 +93,7 @@ def result_pictures(pictures: Sequence[Path], index: int) -> list[Path]:
     return [pictures[(PICTURES_OF_RESULT * index + offset) % len(pictures)] for offset in range(PICTURES_OF_RESULT)]
 
 
-def general_rows(evaluate: Evaluate) -> list[tuple[Item, Prompts]]:
+def general_rows(evaluate: Evaluate) -> Rows:
     """List held-out general instructions, as many as ``evaluate`` wants; none where it names no file."""
     if evaluate.general is None:
         return []
@@ -134,78 +103,15 @@ def general_rows(evaluate: Evaluate) -> list[tuple[Item, Prompts]]:
 
 def later_rows(manifest: Manifest, effects: Sequence[EffectInfo], prompts: Mapping[str, Prompts]) -> Rows:
     """List everything that ``samples:`` and ``evaluate:`` will ask for, each once."""
-    rows = [*_grid_rows(manifest, effects, prompts), *_evaluation_rows(manifest, effects, prompts)]
+    samples, evaluate, rows = manifest.samples, manifest.evaluate, Rows()
+    if samples is not None:
+        pictures = list_pictures(samples.images)
+        for index, effect in enumerate(grid_effects(effects, samples.effects)):
+            rows += held_out_rows([grid_picture(pictures, index)], effect, prompts[effect.name])
+    if evaluate is not None:
+        pictures = list_pictures(evaluate.images)
+        for index, effect in enumerate(effects):
+            shown = [*pictures[: evaluate.pictures], *result_pictures(pictures, index)]
+            rows += held_out_rows(shown, effect, prompts[effect.name])
+        rows += general_rows(evaluate)
     return list(dict.fromkeys(rows))
-
-
-def _grid_rows(
-    manifest: Manifest, effects: Sequence[EffectInfo], prompts: Mapping[str, Prompts]
-) -> Iterable[tuple[Item, Prompts]]:
-    samples = manifest.samples
-    if samples is None:
-        return
-    pictures = list_pictures(samples.images)
-    for index, effect in enumerate(grid_effects(effects, samples.effects)):
-        yield from held_out_rows([grid_picture(pictures, index)], effect, prompts[effect.name])
-
-
-def _evaluation_rows(
-    manifest: Manifest, effects: Sequence[EffectInfo], prompts: Mapping[str, Prompts]
-) -> Iterable[tuple[Item, Prompts]]:
-    wanted = manifest.evaluate
-    if wanted is None:
-        return
-    pictures = list_pictures(wanted.images)
-    for index, effect in enumerate(effects):
-        shown = [*pictures[: wanted.pictures], *result_pictures(pictures, index)]
-        yield from held_out_rows(shown, effect, prompts[effect.name])
-    yield from general_rows(wanted)
-
-
-class SampleGrids:
-    """Observer: every ``every`` steps a grid ``samples/step-000100.png``, a row an effect: source, teacher, student.
-
-    Teachers do not change, so their pictures are made once.
-    """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        pictures: Sequence[Path],
-        every: int,
-        effects: Sequence[str] | None,
-        teacher_steps: int = 40,
-    ) -> None:
-        self.encoder = encoder
-        self.pictures = pictures
-        self.every = every
-        self.effects = effects
-        self.teacher_steps = teacher_steps
-        self._teacher: dict[str, Image] = {}
-
-    @hookimpl
-    def step_finished(self, run: Run, result: StepResult) -> None:
-        """Draw the grid when it is due."""
-        if result.step % self.every == 0:
-            self.draw(run, run.output / "samples" / f"step-{result.step:06d}.png", f"{run.name} · step {result.step}")
-
-    def draw(self, run: Run, path: Path, caption: str) -> None:
-        """Write the grid of the student as it stands."""
-        studio = Studio(run, self.encoder)
-        _, teacher, _, student = systems_of(run, self.teacher_steps)
-        rows = [
-            self._row(studio, effect, index, teacher, student)
-            for index, effect in enumerate(grid_effects(run.effects, self.effects))
-        ]
-        columns = ["source", f"teacher · {teacher.evaluations} evaluations", f"student · {student.evaluations}"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_grid(path, rows, columns, caption)
-
-    def _row(self, studio: Studio, effect: EffectInfo, index: int, teacher: System, student: System) -> GridRow:
-        picture = grid_picture(self.pictures, index)
-        rows = held_out_rows([picture], effect, studio.run.prompts[effect.name])
-        if effect.name not in self._teacher:
-            self._teacher[effect.name] = studio.pictures(teacher, rows)[0]
-        return GridRow(
-            effect.name, [open_picture(picture), self._teacher[effect.name], studio.pictures(student, rows)[0]]
-        )

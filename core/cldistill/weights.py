@@ -32,6 +32,11 @@ class LoraWeights:
         """``alpha / rank``."""
         return self.alpha / self.rank
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(out_features, in_features)``."""
+        return int(self.up.shape[0]), int(self.down.shape[1])
+
 
 @dataclass(frozen=True)
 class LokrWeights:
@@ -48,6 +53,11 @@ class LokrWeights:
         """A bound of the inner dimension of ``w2``, as for a LoRA of that factor."""
         return int(min(self.w2.shape))
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(out_features, in_features)``."""
+        return self.w1.shape[0] * self.w2.shape[0], self.w1.shape[1] * self.w2.shape[1]
+
 
 @dataclass(frozen=True)
 class AdapterState:
@@ -55,7 +65,7 @@ class AdapterState:
 
     modules: Mapping[str, LoraWeights | LokrWeights]
     source: str
-    """Where it comes from, for messages."""
+    """Its origin, for messages."""
     digest: str
     """Identity: the same digest means the same weights and scale."""
     few_step: Schedule | None = None

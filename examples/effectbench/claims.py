@@ -1,7 +1,7 @@
 """What the paper leads one to expect, held against the evaluations: each claim with its figure, interval and verdict.
 
-All intervals are paired bootstraps over test pictures (`cldistill.metrics.bootstrap`).  A claim holds when its whole interval
-lies on the expected side, fails when it lies on the other one, and is open when it does neither.
+All intervals are paired bootstraps over test pictures (`cldistill_plugins.evaluation.api`).  A claim holds when its whole
+interval lies on the expected side, fails when it lies on the other one, and is open when it does neither.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cldistill.metrics.bootstrap import Interval, Resampled, resample
+from cldistill_plugins.evaluation.api import Interval, Resampled, resample
 
 Report = Mapping[str, Any]
 Matrix = NDArray[np.float64]

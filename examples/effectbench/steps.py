@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from cldistill_plugins.effectbench.bank import bank_of
+from cldistill_plugins.effectbench.api import bank_of
 
 PYTHON = (sys.executable, "-m")
 CLI = (*PYTHON, "cldistill")

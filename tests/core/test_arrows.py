@@ -22,9 +22,10 @@ PLUGINS = Path(cldistill_plugins.__file__).parent
 REGISTRY = Path(cldistill_registry.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "markers", "precision", "random", "records", "schedule", "storage", "weights"),
-    ("component", "progress", "protocols"),
-    ("adapters", "data", "display", "endpoint", "hookspecs", "metrics"),
+    ("errors", "markers", "precision", "random", "schedule", "storage", "weights"),
+    ("progress", "records"),
+    ("component", "protocols"),
+    ("adapters", "data", "hookspecs"),
     ("plugins", "sampling", "training"),
     ("catalogue", "prepare"),
     ("manifest",),
@@ -39,18 +40,18 @@ TOP_FILES = 20
 LINES = 10_000
 TORCH_FREE = (
     "errors", "records", "protocols", "component", "markers", "hookspecs", "plugins", "catalogue", "weights", "manifest",
-    "plan", "progress", "cli", "collection.folder", "collection.index", "adapters.header",
+    "plan", "progress", "cli", "collection.index", "adapters.header",
 )  # fmt: skip
 """Modules, and packages with all that is in them, which load no torch: `check`, `plan` and ``--help`` answer at once."""
 PUBLIC = (
     "errors", "records", "weights", "protocols", "component", "markers", "hookspecs", "catalogue", "schedule", "random",
-    "precision", "prepare", "assemble", "samples", "runner", "data", "endpoint", "metrics", "progress", "storage",
+    "precision", "prepare", "assemble", "samples", "runner", "data", "progress", "storage",
     "adapters.files", "adapters.header", "adapters.inject", "adapters.save", "adapters.slots",
     "cli.launch", "cli.options", "cli.run",
-    "collection.card", "collection.collection", "collection.folder", "collection.index", "collection.split",
-    "manifest.check", "manifest.checked", "manifest.evaluate", "manifest.load", "manifest.messages", "manifest.models",
+    "collection.card", "collection.collection", "collection.index",
+    "manifest.check", "manifest.checked", "manifest.load", "manifest.messages", "manifest.models",
     "manifest.prompts", "manifest.resolved", "manifest.yaml",
-    "plan.costs", "sampling.generator", "sampling.grids", "sampling.targets",
+    "plan.costs", "sampling.generator", "sampling.targets",
     "training.checkpoint", "training.metrics_log", "training.optim", "training.run", "training.update",
 )  # fmt: skip
 """Modules of the core, and whole packages, that a plugin may import; the others are free to change."""

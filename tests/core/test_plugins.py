@@ -14,7 +14,7 @@ from cldistill.component import Needs, Settings, loss_term, metric
 from cldistill.errors import PluginLoadError
 from cldistill.hookspecs import PluginHooks
 from cldistill.markers import hookimpl
-from cldistill.plugins import HOOK_KINDS, Owner, discover, register
+from cldistill.plugins import HOOK_KINDS, HOOKS, Owner, discover, register
 
 Install = Callable[..., EntryPoint]
 
@@ -55,7 +55,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 def test_an_installed_plugin_is_found_with_its_owner(install: Install) -> None:
     install("wobble", "wobble_plugin", GOOD.format(name="wobble"))
     found = next(plugin for plugin in discover().loaded if plugin.owner.plugin == "wobble")
-    assert found.owner == Owner("wobble", "some-dist", "1.2")
+    assert found.owner == Owner("wobble", "some-dist", "1.2", "wobble_plugin")
     assert [(c.kind, c.name) for c in found.components] == [("loss_term", "wobble")]
 
 
@@ -106,7 +106,7 @@ def test_the_built_in_plugins_load() -> None:
 
 def test_hooks_and_kinds_agree_with_the_specs() -> None:
     specs = {name for name in vars(PluginHooks) if name.startswith("register_")}
-    assert set(HOOK_KINDS) == specs
+    assert set(HOOKS) == specs
 
 
 @pytest.mark.parametrize("hook", HOOK_KINDS)

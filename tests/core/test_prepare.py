@@ -19,13 +19,14 @@ from cldistill.manifest.check import check_manifest
 from cldistill.prepare import Preparation, item_prompts
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Item, Prompts, Route
-from cldistill.samples import Studio, systems_of
-from cldistill.sampling.targets import target_key
+from cldistill.samples import RunSampler, teacher_and_student
 from cldistill.testing import catalogue_with, picture, run_manifest
 from cldistill.testing.pictures import write_general, write_pictures
 from cldistill.testing.runs import tiny_manifest
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.training.run import Run
+from cldistill_plugins.evaluation import plugin as evaluation
+from cldistill_plugins.samples import plugin as samples
 
 WIDE, TALL = (40, 20), (20, 40)
 
@@ -86,9 +87,8 @@ def mixed_parts(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("base", [{}, {"layout": "image"}])
 def test_a_run_takes_portrait_landscape_and_several_references(tmp_path: Path, size: int, base: dict[str, Any]) -> None:
     train = {"generator_steps": 6, "batch_size": size, "checkpoint_every": 6, "device": "cpu"}
-    done = run_manifest(
-        tmp_path, steps=6, train=train, base={"use": "tiny-base", "options": base}, **mixed_parts(tmp_path)
-    )
+    whole = {"train": train, "base": {"use": "tiny-base", "options": base}, **mixed_parts(tmp_path)}
+    done = run_manifest(tmp_path, catalogue_with(evaluation, samples), steps=6, **whole)
     assert len(done.losses("tiny-flow")) == 6
     assert done.collection is not None
     assert {"step-000003.png", "step-000006.png"} == {p.name for p in (tmp_path / "run/samples").iterdir()}
@@ -111,9 +111,9 @@ def test_a_run_of_the_real_family_takes_both_orientations(tiny_manifest: Any, tm
         drawn.add(tuple(shapes[0].flatten().tolist()))
     assert len(drawn) >= 3
     runner.train(run)
-    studio, shop = Studio(run, run.preparation.encoder), run.prompts["darker"]
+    studio, shop = RunSampler(run, run.preparation.encoder), run.prompts["darker"]
     rows = [(Item(p.stem, "darker", (p,), "darker"), shop) for p in sorted(held_out.iterdir())]
-    sizes = {studio.pictures(system, rows)[i].size for system in systems_of(run, 2)[1:] for i in range(2)}
+    sizes = {studio.pictures(system, rows)[i].size for system in teacher_and_student(run, 2) for i in range(2)}
     assert sizes == {(96, 32), (32, 96)}
 
 
@@ -147,7 +147,7 @@ def test_no_encoder_comes_back_once_the_run_is_assembled(tmp_path: Path, monkeyp
     monkeypatch.setattr(TinyBase, "_text_encoder", watched)
     monkeypatch.setattr(runner, "assemble", then)
     base = {"use": "tiny-base", "options": {"target_guidance_scale": 2.0}}
-    done = run_manifest(tmp_path, steps=6, base=base, **mixed_parts(tmp_path))
+    done = run_manifest(tmp_path, catalogue_with(evaluation, samples), steps=6, base=base, **mixed_parts(tmp_path))
     assert done.collection is not None and (tmp_path / "run/report.json").is_file()
     assert loads and not any(loads)
 
@@ -179,7 +179,7 @@ def test_the_key_of_a_target_has_all_that_it_depends_on(tmp_path: Path) -> None:
     example = run.dataset.pools["invert"][0]
 
     def key(prompts: Prompts, **sampler: Any) -> str:
-        return target_key(shop.encoder, replace(shop.sampler, **sampler), example, prompts, "digest")
+        return replace(shop.sampler, **sampler).key(example, prompts, "digest")
 
     plain, other = Prompts("s", "t", "blurry"), Prompts("s", "t", "ugly")
     assert key(plain) == key(other) == key(replace(plain, student="x"))
@@ -202,9 +202,9 @@ def test_teachers_may_have_a_shift_of_their_own(tmp_path: Path) -> None:
     run = build(
         tmp_path / "own", targets={"from": "teacher", "steps": 2, "shift": 1.5}, sampler={"steps": 4, "shift": 5.0}
     )
-    studio = Studio(run, run.preparation.encoder)
+    studio = RunSampler(run, run.preparation.encoder)
     rows = [(example.item, run.prompts["invert"]) for example in run.dataset.pools["invert"]]
-    _, teacher, _, student = systems_of(run, 3)
+    teacher, student = teacher_and_student(run, 3)
     before = [studio.pictures(system, rows[:1])[0].tobytes() for system in (teacher, student)]
     run.teacher_shift = 5.0
     after = [studio.pictures(system, rows[:1])[0].tobytes() for system in (teacher, student)]

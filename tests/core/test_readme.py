@@ -36,7 +36,7 @@ def test_its_manifests_fit_together(tmp_path: Path) -> None:
     (tmp_path / "my-run.yaml").write_text(training)
     (tmp_path / "eval.yaml").write_text(evaluation)
     checked = check_manifest(str(tmp_path / "my-run.yaml"), files=False)
-    assert [loss.part.name for loss in checked.losses] == ["bs-dmd", "ts-dmd", "ta-fm", "fake-score"]
+    assert [loss.loss.name for loss in checked.losses] == ["bs-dmd", "ts-dmd", "ta-fm", "fake-score"]
     measured = check_manifest(str(tmp_path / "eval.yaml"), files=False, measuring=True)
     assert [part.name for part in measured.metrics] == ["clip", "dino", "mllm-judge"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import runpy
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cldistill.testing import picture, plugin_environment
+from cldistill.testing import check_loss_term, picture, plugin_environment
 from cldistill.testing.runs import tiny_manifest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -24,7 +25,10 @@ def entry_points(package: str) -> dict[str, str]:
     return points
 
 
-@pytest.mark.parametrize(("package", "count"), [("third_party_loss", 4), ("third_party_base", 2)])
+@pytest.mark.parametrize(
+    ("package", "count"),
+    [("third_party_loss", 4), ("third_party_base", 2), ("third_party_gan", 4), ("third_party_router", 3)],
+)
 def test_the_tests_of_a_package_pass(package: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, which has imported torch already: pytest is not started again."""
     monkeypatch.syspath_prepend(str(EXAMPLES / package / "src"))
@@ -36,7 +40,13 @@ def test_the_tests_of_a_package_pass(package: str, count: int, tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    ("package", "name"), [("third_party_loss", "detail-fm"), ("third_party_base", "pixel-kontext")]
+    ("package", "name"),
+    [
+        ("third_party_loss", "detail-fm"),
+        ("third_party_base", "pixel-kontext"),
+        ("third_party_gan", "gan-head"),
+        ("third_party_router", "epochs"),
+    ],
 )
 def test_a_package_once_installed_is_found(package: str, name: str) -> None:
     script = "from cldistill.catalogue import load_catalogue as c; print(*(e.component.name for e in c())); print(c().failures)"
@@ -45,6 +55,20 @@ def test_a_package_once_installed_is_found(package: str, name: str) -> None:
     names, failures = done.stdout.splitlines()
     assert name in names.split(), done.stderr
     assert package not in failures
+
+
+@pytest.mark.parametrize(("package", "lines"), [("feature_gan", 120), ("epoch_router", 60)])
+def test_a_package_stays_as_small_as_promised(package: str, lines: int) -> None:
+    (folder,) = EXAMPLES.glob(f"*/src/{package}")
+    assert sum(len(file.read_text().splitlines()) for file in folder.glob("*.py")) <= lines
+
+
+def test_a_loss_is_checked_on_another_base_than_the_tiny_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("third_party_gan", "third_party_base"):
+        monkeypatch.syspath_prepend(str(EXAMPLES / package / "src"))
+    gan, head = importlib.import_module("feature_gan.plugin").register_loss_terms()
+    (base,) = importlib.import_module("pixel_kontext.plugin").register_base_models()
+    check_loss_term(gan, beside=[head], base=base, base_options={"layers": 2}, through={"critic"}, fresh=False)
 
 
 def test_the_python_api_trains_and_generates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

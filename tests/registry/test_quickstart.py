@@ -35,7 +35,7 @@ CUT = {
 def test_the_quickstart_fits_together() -> None:
     checked = check_manifest("quickstart")
     assert len(checked.effects) == 6
-    assert {loss.part.name for loss in checked.losses} == {"bs-dmd", "ts-dmd", "ta-fm", "fake-score"}
+    assert {loss.loss.name for loss in checked.losses} == {"bs-dmd", "ts-dmd", "ta-fm", "fake-score"}
     full_steps = checked.manifest.train.generator_steps - checked.losses[1].from_step
     assert full_steps >= 60
     held_out = {p.name for p in checked.manifest.evaluate.images.iterdir()} if checked.manifest.evaluate else set()
@@ -84,14 +84,15 @@ def test_the_report_holds_every_figure(finished: tuple[Path, str]) -> None:
     figures = {"seconds", "peak_memory_mb", "generator_steps", "forwards"}
     assert figures <= set(report["run"])
     assert report["run"]["generator_steps"] == 4
-    assert list(report["systems"]) == ["base", "teacher@2", "teacher@8", "student@8"]
-    student = report["systems"]["student@8"]
-    assert len(student["effects"]) == 6
-    for values in (*student["effects"].values(), student["mean"]):
+    systems = {system["name"]: system for system in report["systems"]}
+    assert list(systems) == ["base", "teacher@2", "teacher@8", "student@8"]
+    mean, effects = report["summary"]["student@8"], report["per_effect"]["student@8"]
+    assert len(effects) == 6
+    for values in (*effects.values(), mean):
         assert {"closeness", "nearest_is_right"} <= set(values)
-    assert "retention" in student["mean"]
-    assert student["evaluations"] == 8
-    assert report["systems"]["base"]["mean"]["retention"] == pytest.approx(1.0)
+    assert mean["retention"]["low"] <= mean["retention"]["mean"] <= mean["retention"]["high"]
+    assert systems["student@8"]["evaluations"] == 8
+    assert report["summary"]["base"]["retention"]["mean"] == pytest.approx(1.0)
 
 
 @pytest.mark.slow
@@ -99,11 +100,13 @@ def test_the_run_leaves_what_it_promises(finished: tuple[Path, str]) -> None:
     output, printed = finished
     for name in (
         "manifest.resolved.yaml", "metrics.jsonl", "samples/step-000004.png", "checkpoints/step-000004", "result.png",
+        "report.md", "report.html",
         "collection/pytorch_lora_weights.safetensors", "collection/scheduler_config.json", "collection/effects.json",
         "collection/README.md", "collection/manifest.resolved.yaml",
     ):  # fmt: skip
         assert (output / name).exists(), name
-    for text in ("closeness", "nearest is right", "retention", str(output / "result.png"), "cldistill generate"):
+    shown = ("closeness to the truth ↑", "right truth nearest ↑", "general instructions kept ↑")
+    for text in (*shown, str(output / "result.png"), str(output / "report.html"), "cldistill generate"):
         assert text in printed.replace("\n", "")
 
 

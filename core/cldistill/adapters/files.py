@@ -11,17 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cldistill.adapters.header import AdapterHeader, ModuleHeader, find_file, read_header
+from cldistill.adapters.header import AdapterHeader, ModuleHeader, read_header
 from cldistill.adapters.keys import ModuleNames
 from cldistill.errors import AdapterFormatError, nearest
 from cldistill.records import BaseDescription
+from cldistill.storage.files import file_digest
 from cldistill.weights import AdapterState, LokrWeights, LoraWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-__all__ = ["AdapterHeader", "FitReport", "ModuleHeader", "find_file", "fit", "load_adapter", "match", "read_header"]
 
 Shapes = Mapping[str, tuple[int, int]]
 """Module name -> (out_features, in_features)."""
@@ -32,14 +30,12 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class FitReport:
-    """How an adapter file lies on a base."""
+    """The match of an adapter file with a base: made by `match`, shown by ``check`` and ``inspect``."""
 
     names: Mapping[str, str]
     """Module in the file -> module of the base."""
     total: int
     """Modules in the file."""
-    targets: int
-    """Modules that the base adapts by default."""
     unknown: tuple[str, ...]
     """Modules of the file that the base does not have."""
     mismatched: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]
@@ -68,7 +64,7 @@ class FitReport:
         return f"{self.covered}/{self.total} modules, scale {scale}" + (f" to {high:g}" if high != low else "")
 
 
-def match(header: AdapterHeader, shapes: Shapes, targets: int = 0) -> FitReport:
+def match(header: AdapterHeader, shapes: Shapes) -> FitReport:
     """Match the file's modules with a base's, by name and shape; never raises for a misfit (see `fit`)."""
     lookup = ModuleNames(shapes)
     names: dict[str, str] = {}
@@ -82,7 +78,7 @@ def match(header: AdapterHeader, shapes: Shapes, targets: int = 0) -> FitReport:
             mismatched[found] = (module.shape, shapes[found])
         else:
             names[name] = found
-    return FitReport(names, len(header.modules), targets, tuple(unknown), mismatched, header.scales, header.ranks)
+    return FitReport(names, len(header.modules), tuple(unknown), mismatched, header.scales, header.ranks)
 
 
 def fit(header: AdapterHeader, description: BaseDescription) -> FitReport:
@@ -91,7 +87,7 @@ def fit(header: AdapterHeader, description: BaseDescription) -> FitReport:
     Raises:
         AdapterFormatError: unless every module of the file has its place; names file, module and both shapes.
     """
-    report = match(header, description.modules, len(description.targets))
+    report = match(header, description.modules)
     _require(header, description.modules, report)
     return report
 
@@ -113,7 +109,7 @@ def load_adapter(path: Path, shapes: Shapes) -> AdapterState:
             for name, module in header.modules.items()
         }
     assert len(modules) == report.total, "two modules of the file were fitted to one of the base"
-    return AdapterState(modules, str(header.path), header.digest)
+    return AdapterState(modules, str(header.path), file_digest(header.path))
 
 
 def _weights(module: ModuleHeader, tensors: Mapping[str, Tensor]) -> LoraWeights | LokrWeights:

@@ -15,7 +15,17 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from cldistill.adapters.layers import FrozenLinear
+
+class FrozenLinear(nn.Module):
+    """``x @ weight.T`` with a weight that is never trained."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., in] -> [..., out]``"""
+        return F.linear(x, self.weight)
 
 
 class FusedLora(torch.autograd.Function):

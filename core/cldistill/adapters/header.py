@@ -1,26 +1,28 @@
-"""What an adapter file is, read from its header alone: no torch, no numpy, a few milliseconds for gigabytes.
+"""An adapter file without its weights, read from its header alone: no torch, no numpy, a few milliseconds for gigabytes.
 
-A safetensors file is 8 bytes of length (little endian), so much JSON (tensor -> dtype, shape, byte range), then data.
 Only the alphas, scalars of 2 to 8 bytes, are read from the data.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from cldistill.adapters.header_alpha import Alphas
-from cldistill.adapters.keys import Key, parse_key, prefix_of, refused_kind, shorten
+from cldistill.adapters.keys import AdapterKey, parse_key, prefix_of, refused_kind, shorten
 from cldistill.errors import AdapterFormatError
-from cldistill.storage.files import file_digest
+from cldistill.storage.headers import NoHeaderError, TensorsHeader, read_tensors_header
 
-MAX_HEADER_BYTES = 100_000_000
 NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """File names that stand for an adapter folder: diffusers' and peft's."""
+DIFFUSERS = "lora_adapter_metadata"
+"""diffusers' header entry: JSON of peft's LoraConfig, its keys prefixed ``transformer.``."""
+PEFT_CONFIG = "adapter_config.json"
 
 Shape = tuple[int, ...]
 
@@ -70,11 +72,6 @@ class AdapterHeader:
         """The different scales, ascending."""
         return tuple(sorted({module.scale for module in self.modules.values()}))
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the whole file (reads all of it)."""
-        return file_digest(self.path)
-
 
 def find_file(path: Path) -> Path:
     """Return the adapter file that ``path`` names: a file, or a folder that holds one."""
@@ -100,14 +97,14 @@ def read_header(path: Path) -> AdapterHeader:
     """
     file = find_file(Path(path))
     with file.open("rb") as stream:
-        entries, metadata, start = _read_json(file, stream)
-        groups, keys = _group(file, entries)
+        header = _read(file, stream)
+        groups, keys = _group(file, header.tensors)
         scalars = {
-            module: _scalar(file, stream, start, entries[parts["alpha"]])
+            module: _scalar(file, stream, header.start, header.tensors[parts["alpha"]])
             for module, parts in groups.items()
             if "alpha" in parts
         }
-    alphas = Alphas.read(file, metadata)
+    alphas = Alphas.read(file, header.metadata)
     modules: dict[str, ModuleHeader] = {}
     for raw, parts in groups.items():
         name = shorten(raw)
@@ -115,11 +112,11 @@ def read_header(path: Path) -> AdapterHeader:
             raise AdapterFormatError(
                 f"{file}: module {name!r} appears twice, as {modules[name].raw!r} and as {raw!r}; save it once"
             )
-        modules[name] = _module(file, raw, parts, entries, scalars.get(raw), alphas)
-    return AdapterHeader(file, describe_format(groups, keys), modules, metadata)
+        modules[name] = _module(file, raw, parts, header.tensors, scalars.get(raw), alphas)
+    return AdapterHeader(file, describe_format(groups, keys), modules, header.metadata)
 
 
-def describe_format(modules: Iterable[str], keys: Iterable[Key]) -> str:
+def describe_format(modules: Iterable[str], keys: Iterable[AdapterKey]) -> str:
     """Put the key format in words: prefixes, spelling, and whether alphas are tensors."""
     keys = list(keys)
     prefixes = sorted({prefix_of(module) or "(bare) " for module in modules})
@@ -129,36 +126,23 @@ def describe_format(modules: Iterable[str], keys: Iterable[Key]) -> str:
     return f"{', '.join(prefixes)}*.{', '.join(spelled)}{', '.join(adapters)}{alpha}"
 
 
-def _read_json(file: Path, stream: BinaryIO) -> tuple[dict[str, dict[str, Any]], dict[str, str], int]:
-    """Return the tensors' entries, the metadata, and where the data starts."""
+def _read(file: Path, stream: BinaryIO) -> TensorsHeader:
+    """Read the header, and see that the file is as long as it says."""
     problem = f"{file}: not a safetensors file, or a damaged one"
-    head = stream.read(8)
-    size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-    if not 2 <= size <= MAX_HEADER_BYTES:
-        raise AdapterFormatError(f"{problem}; only .safetensors adapters are read (pickled ones can run code)")
     try:
-        entries = json.loads(stream.read(size))
-        metadata = entries.pop("__metadata__", {})
-        end = max((_entry_end(entry) for entry in entries.values()), default=0)
-    except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+        header = read_tensors_header(stream)
+    except NoHeaderError:
+        raise AdapterFormatError(
+            f"{problem}; only .safetensors adapters are read (pickled ones can run code)"
+        ) from None
+    except ValueError as error:
         raise AdapterFormatError(f"{problem} (its header cannot be read: {error}); download it again") from error
-    if file.stat().st_size < 8 + size + end:
-        raise AdapterFormatError(f"{problem}: {8 + size + end - file.stat().st_size} bytes short; download it again")
-    return entries, metadata, 8 + size
+    if (missing := header.size - file.stat().st_size) > 0:
+        raise AdapterFormatError(f"{problem}: {missing} bytes short; download it again")
+    return header
 
 
-def _entry_end(entry: Mapping[str, Any]) -> int:
-    """Return where a tensor's data ends; raises ValueError or TypeError unless the entry is a whole one."""
-    missing = {"dtype", "shape", "data_offsets"} - entry.keys()
-    if missing:
-        raise ValueError(f"a tensor has no {' and no '.join(sorted(missing))}")
-    begin, end = entry["data_offsets"]
-    if not (isinstance(entry["dtype"], str) and all(type(size) is int for size in (*entry["shape"], begin, end))):
-        raise ValueError(f"a tensor's entry is {entry}")
-    return int(end)
-
-
-def _group(file: Path, entries: Mapping[str, Any]) -> tuple[dict[str, dict[str, str]], list[Key]]:
+def _group(file: Path, entries: Mapping[str, Any]) -> tuple[dict[str, dict[str, str]], list[AdapterKey]]:
     """Sort the keys by module: raw module name -> part -> key."""
     refused = {kind for kind in map(refused_kind, entries) if kind}
     if refused:
@@ -167,7 +151,7 @@ def _group(file: Path, entries: Mapping[str, Any]) -> tuple[dict[str, dict[str, 
             "merge it to a plain LoRA with the tool that trained it, or train a LoRA or LoKr without it"
         )
     groups: dict[str, dict[str, str]] = {}
-    keys: list[Key] = []
+    keys: list[AdapterKey] = []
     for name in entries:
         key = parse_key(name)
         if key is None:
@@ -239,3 +223,75 @@ def _factor(shapes: Mapping[str, Shape], name: str) -> tuple[int, int, int] | No
     if a is None or b is None or a[1] != b[0]:
         return None
     return a[0], b[1], a[1]
+
+
+@dataclass(frozen=True)
+class Alphas:
+    """Alpha of each module; a file that says nothing means ``alpha = rank``, as in diffusers and ComfyUI."""
+
+    config: Mapping[str, Any]
+    """peft's LoraConfig, as far as the file tells it."""
+
+    @classmethod
+    def read(cls, file: Path, metadata: Mapping[str, str]) -> Alphas:
+        """Read the header's config or, for peft's own files, the ``adapter_config.json`` beside them.
+
+        Raises:
+            AdapterFormatError: if a config cannot be read, or says DoRA.
+        """
+        beside, config = file.parent / PEFT_CONFIG, {}
+        if DIFFUSERS in metadata:
+            config = _transformer(_config(file, DIFFUSERS, metadata[DIFFUSERS]))
+        elif file.name == "adapter_model.safetensors" and beside.is_file():
+            config = _config(beside, "it", beside.read_text())
+        if config.get("use_dora"):
+            raise AdapterFormatError(
+                f"{file}: its config says use_dora; DoRA is not supported: merge it to a plain LoRA"
+            )
+        return cls(config)
+
+    def lora(self, module: str, rank: int, scalar: float | None) -> float:
+        """Return the alpha for which ``alpha / rank`` is the module's scale (rsLoRA's ``alpha / sqrt(rank)`` too)."""
+        if scalar is not None:
+            return scalar
+        alpha = self._alpha(module)
+        if alpha is None:
+            return float(rank)
+        return alpha * math.sqrt(rank) if self.config.get("use_rslora") else alpha
+
+    def lokr(self, module: str, decomposed: int, scalar: float | None) -> float:
+        """Return a LoKr's scale.
+
+        LyCORIS, ComfyUI and ai-toolkit: ``alpha / rank`` where a factor is decomposed, else 1 whatever alpha says
+        (trainers write 1e10 there).  peft always divides by its own ``r``.
+        """
+        if scalar is not None:
+            return scalar / decomposed if decomposed else 1.0
+        alpha, rank = self._alpha(module), self._of("rank_pattern", module, self.config.get("r"))
+        return 1.0 if alpha is None or not rank else alpha / rank
+
+    def _alpha(self, module: str) -> float | None:
+        return self._of("alpha_pattern", module, self.config.get("lora_alpha", self.config.get("alpha")))
+
+    def _of(self, pattern: str, module: str, default: float | None) -> float | None:
+        """Find a module in a rank or alpha pattern by peft's rule: the key is a regular expression for the name's end."""
+        for key, value in (self.config.get(pattern) or {}).items():
+            if re.match(rf"(.*\.)?({key})$", module):
+                return float(value)
+        return None if default is None else float(default)
+
+
+def _config(file: Path, name: str, text: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise AdapterFormatError(f"{file}: {name} is not JSON ({error}); save the adapter again") from error
+    if not isinstance(config, dict):
+        raise AdapterFormatError(f"{file}: {name} is not a JSON object; save the adapter again")
+    return config
+
+
+def _transformer(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Strip diffusers' component prefix; the transformer's entries win over a text encoder's."""
+    own = {key.removeprefix("transformer."): value for key, value in config.items() if key.startswith("transformer.")}
+    return own or {key: value for key, value in config.items() if "." not in key}

@@ -16,6 +16,7 @@ DOTTED_PREFIXES = (
     "base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "pipe.dit.", "module.",
 )  # fmt: skip
 FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
+"""kohya's, OneTrainer's and LyCORIS'."""
 
 _LORA = {"lora_A": "down", "lora_down": "down", "lora.down": "down", "lora_B": "up", "lora_up": "up", "lora.up": "up"}
 _LOKR = ("lokr_w1_a", "lokr_w1_b", "lokr_w1", "lokr_w2_a", "lokr_w2_b", "lokr_w2")
@@ -37,7 +38,7 @@ _REFUSED = tuple(
 
 
 @dataclass(frozen=True)
-class Key:
+class AdapterKey:
     """One tensor's key, taken apart."""
 
     module: str
@@ -50,18 +51,18 @@ class Key:
     """peft's adapter name inside the key, e.g. ``default``."""
 
 
-def parse_key(key: str) -> Key | None:
+def parse_key(key: str) -> AdapterKey | None:
     """Take one key apart; None for a key that is no part of a LoRA or LoKr adapter."""
     found = _KEY.fullmatch(key)
     if found is None:
         return None
     module, part, adapter = found["module"], found["part"], found["adapter"] or ""
     if part is None:
-        return Key(module, "alpha", "alpha")
+        return AdapterKey(module, "alpha", "alpha")
     if part in _LOKR:
-        return Key(module, part, "lokr", adapter)
+        return AdapterKey(module, part, "lokr", adapter)
     spelling = "lora_A/B" if part in ("lora_A", "lora_B") else "lora_down/up"
-    return Key(module, _LORA[part], spelling, adapter)
+    return AdapterKey(module, _LORA[part], spelling, adapter)
 
 
 def refused_kind(key: str) -> str | None:
@@ -72,17 +73,11 @@ def refused_kind(key: str) -> str | None:
     return next((kind for pattern, kind in _REFUSED if any(map(pattern.fullmatch, parts))), None)
 
 
-def flat_prefix(module: str) -> str:
-    """Return kohya's, OneTrainer's or LyCORIS' prefix of a flattened module name, or ``""``."""
-    if "." in module:
-        return ""
-    return next((prefix for prefix in FLAT_PREFIXES if module.startswith(prefix)), "")
-
-
 def spellings(module: str) -> Iterator[str]:
     """Yield the names that a module as written may mean, from the whole name to the one without any prefix."""
     yield module
-    prefix = next((p for p in DOTTED_PREFIXES if module.startswith(p)), None) or flat_prefix(module)
+    prefixes = DOTTED_PREFIXES if "." in module else FLAT_PREFIXES
+    prefix = next((p for p in prefixes if module.startswith(p)), "")
     if prefix and len(prefix) < len(module):
         yield from spellings(module.removeprefix(prefix))
 

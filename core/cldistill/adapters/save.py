@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,63 +14,30 @@ from torch import Tensor
 
 from cldistill.protocols import BaseModel
 from cldistill.storage.files import atomic_write_bytes
+from cldistill.storage.headers import read_tensors_header
 
 
-def adapter_metadata(modules: list[str], rank: int, alpha: float, prefix: str = "transformer") -> str:
+def adapter_metadata(modules: list[str], rank: int, alpha: float) -> str:
     """Return diffusers' ``lora_adapter_metadata``: without it an r = 4, alpha = 16 file reloads at scale 1 instead of 4."""
     config: dict[str, Any] = {
         "r": rank, "lora_alpha": alpha, "target_modules": sorted(modules), "lora_dropout": 0.0, "bias": "none",
         "use_rslora": False, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {},
     }  # fmt: skip
-    return json.dumps({f"{prefix}.{key}": value for key, value in config.items()}, sort_keys=True)
-
-
-def adapter_bytes(
-    base: BaseModel,
-    weights: Mapping[str, Tensor],
-    rank: int,
-    alpha: float,
-    header: Mapping[str, str],
-    dtype: torch.dtype,
-) -> bytes:
-    """Serialise ``<module>.lora_A.weight`` / ``.lora_B.weight`` tensors under the family's own key names.
-
-    The same weights and header give the same bytes: targets are cached under a teacher's hash.
-    """
-    modules = sorted(name.removesuffix(".lora_A.weight") for name in weights if name.endswith(".lora_A.weight"))
-    tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
-    metadata = {"format": "pt", "lora_adapter_metadata": adapter_metadata(modules, rank, alpha), **header}
-    return sorted_header(bytes(save(base.export_state(tensors), metadata)))
-
-
-def sorted_header(file: bytes) -> bytes:
-    """Put a safetensors file's metadata in order: the library writes them in that of a hash map, new in each process."""
-    length = int.from_bytes(file[:8], "little")
-    header = json.loads(file[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the tensors stay aligned
-    return len(text).to_bytes(8, "little") + text + file[8 + length :]
+    return json.dumps({f"transformer.{key}": value for key, value in config.items()}, sort_keys=True)
 
 
 def save_adapter(
     path: Path, base: BaseModel, weights: Mapping[str, Tensor], rank: int, alpha: float,
     header: Mapping[str, str] | None = None, dtype: torch.dtype = torch.float32,
 ) -> None:  # fmt: skip
-    """Write the LoRA to ``path``, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(path, adapter_bytes(base, weights, rank, alpha, header or {}, dtype))
+    """Write ``<module>.lora_A.weight`` / ``.lora_B.weight`` tensors under the family's own key names, whole or not at all.
 
-
-def write_with_metadata(source: Path, target: Path, metadata: Mapping[str, str]) -> None:
-    """Copy ``source`` to ``target`` with other metadata, in pieces: a file of gigabytes never lies in memory.
-
-    A safetensors file is 8 bytes of length (little endian), so much JSON, then data whose offsets count from its own start.
+    The same weights and header give the same bytes: targets are cached under a teacher's hash.
     """
-    with source.open("rb") as old, target.open("wb") as new:
-        header = json.loads(old.read(int.from_bytes(old.read(8), "little")))
-        header["__metadata__"] = dict(sorted(metadata.items()))
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)  # the tensors stay aligned
-        new.write(len(text).to_bytes(8, "little") + text)
-        shutil.copyfileobj(old, new, 1024 * 1024)
+    modules = sorted(name.removesuffix(".lora_A.weight") for name in weights if name.endswith(".lora_A.weight"))
+    tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
+    metadata = {"format": "pt", "lora_adapter_metadata": adapter_metadata(modules, rank, alpha), **(header or {})}
+    file = bytes(save(base.export_state(tensors), metadata))
+    # The library writes the metadata in the order of a hash map, which is new in each process.
+    written = read_tensors_header(BytesIO(file))
+    atomic_write_bytes(path, written.encoded(written.metadata) + file[written.start :])

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cldistill.adapters.inject import AdapterLayers
-from cldistill.adapters.layers import cover, cover_padded, fill, require_room, uncover
+from cldistill.adapters.inject import AdapterLayers, cover, fill, require_room, uncover
 from cldistill.errors import AdapterFormatError, nearest
 from cldistill.weights import AdapterState, LoraWeights
 
@@ -125,6 +124,7 @@ class AdapterSlots:
         """A copy of the slot's weights, detached: later updates do not change it."""
         return {key: parameter.detach().clone() for key, parameter in self.parameters(name).items()}
 
+    @torch.no_grad()
     def load(self, name: str, state: Mapping[str, Tensor]) -> None:
         """Overwrite the slot's weights in place (an optimiser keeps its parameters).
 
@@ -139,13 +139,33 @@ class AdapterSlots:
         ratio = (self.alpha(source) / self.rank(source)) / (self.alpha(target) / self.rank(target))
         self.load(target, {k: v * ratio if k.endswith("lora_B.weight") else v for k, v in weights.items()})
 
+    @torch.no_grad()
     def start_from(self, name: str, adapter: AdapterState) -> None:
         """Let a fresh slot start as a LoRA of at most its rank; where the adapter has nothing, ``B`` stays zero.
 
         Raises:
             AdapterFormatError: for a LoKr, a larger rank, or modules that the slot does not adapt.
         """
-        overlay(self.parameters(name), adapter, self.alpha(name), name)
+        own, fitting = self.parameters(name), []
+        for module, weights in adapter.modules.items():
+            a, b = own.get(f"{module}.lora_A.weight"), own.get(f"{module}.lora_B.weight")
+            if a is None or b is None:
+                raise AdapterFormatError(
+                    f"{adapter.source}: slot {name!r} does not adapt {module!r}; extend its targets"
+                )
+            if not isinstance(weights, LoraWeights):
+                raise AdapterFormatError(
+                    f"{adapter.source}: slot {name!r} cannot go on from a LoKr; start it from a LoRA"
+                )
+            if weights.rank > a.shape[0]:
+                raise AdapterFormatError(
+                    f"{adapter.source}: rank {weights.rank} at {module!r} is more than the {a.shape[0]} of slot {name!r}; "
+                    f"set the slot's rank to {weights.rank} or more"
+                )
+            fitting.append((a, b, weights))
+        for a, b, weights in fitting:
+            a[: weights.rank].copy_(weights.down)
+            b[:, : weights.rank].copy_(weights.up.float() * (weights.scale * a.shape[0] / self.alpha(name)))
 
     def add_teacher(self, extra_targets: Sequence[str] = (), padded_rank: int | None = None) -> None:
         """Wrap ahead modules that only teachers cover (`mount` would do it then): for `torch.compile` and the like.
@@ -159,7 +179,7 @@ class AdapterSlots:
         if padded_rank is not None:
             self.mount(None)
             self._padded_rank = padded_rank
-            self._pad()
+            self._fill(None, padded_rank)
 
     @property
     def mounted(self) -> str | None:
@@ -186,32 +206,27 @@ class AdapterSlots:
             self._layers.wrap(tuple(state.modules))
         if self._padded_rank is not None and name == TEACHER:
             self._fill(state, self._padded_rank)
-            return
-        for _, layer in self._layers.items():
-            uncover(layer, name)
+        else:
+            for _, layer in self._layers.items():
+                uncover(layer, name)
+            self._mounted.pop(name, None)
+            for module, weights in (state.modules if state is not None else {}).items():
+                cover(self._layers[module], name, weights, module)
         self._mounted.pop(name, None)
-        for module, weights in (state.modules if state is not None else {}).items():
-            cover(self._layers[module], name, weights, module)
         if state is not None:
             self._mounted[name] = state
 
-    def _pad(self) -> None:
-        """Give the teacher slot its fixed tensors in every wrapped module that lacks them."""
-        for _, layer in self._layers.items():
-            if TEACHER not in layer.lora_A and self._padded_rank is not None:
-                cover_padded(layer, TEACHER, self._padded_rank)
-
     def _fill(self, state: AdapterState | None, rank: int) -> None:
+        """Write a teacher into the padded slot, whose tensors are made in each wrapped module that lacks them."""
         modules = {} if state is None else state.modules
         for name, weights in modules.items():
             require_room(self._layers[name], rank, weights, name)
-        self._pad()
         for name, layer in self._layers.items():
+            if TEACHER not in layer.lora_A:
+                down, up = torch.zeros(rank, layer.in_features), torch.zeros(layer.out_features, rank)
+                cover(layer, TEACHER, LoraWeights(down, up, float(rank)), name)
             found = modules.get(name)
             fill(layer, TEACHER, found if isinstance(found, LoraWeights) else None)
-        self._mounted.pop(TEACHER, None)
-        if state is not None:
-            self._mounted[TEACHER] = state
 
     @property
     def active(self) -> str | None:
@@ -269,7 +284,7 @@ class AdapterSlots:
 
 @torch.no_grad()
 def overwrite(own: Mapping[str, Tensor], state: Mapping[str, Tensor], slot: str) -> None:
-    """Copy ``state`` into ``own``, in place.
+    """Copy ``state`` into ``own``, in place; ``slot`` names them in messages.
 
     Raises:
         AdapterFormatError: unless names and shapes are the same.
@@ -286,28 +301,3 @@ def overwrite(own: Mapping[str, Tensor], state: Mapping[str, Tensor], slot: str)
             )
     for key, tensor in own.items():
         tensor.copy_(state[key])
-
-
-@torch.no_grad()
-def overlay(own: Mapping[str, Tensor], adapter: AdapterState, alpha: float, slot: str) -> None:
-    """Make fresh weights (``lora_B = 0``) compute what ``adapter``, a LoRA of at most their rank, computes.
-
-    Raises:
-        AdapterFormatError: for a LoKr, a larger rank, or modules that the slot does not adapt.
-    """
-    pairs: list[tuple[Tensor, Tensor, LoraWeights]] = []
-    for module, weights in adapter.modules.items():
-        a, b = own.get(f"{module}.lora_A.weight"), own.get(f"{module}.lora_B.weight")
-        if a is None or b is None:
-            raise AdapterFormatError(f"{adapter.source}: slot {slot!r} does not adapt {module!r}; extend its targets")
-        if not isinstance(weights, LoraWeights):
-            raise AdapterFormatError(f"{adapter.source}: slot {slot!r} cannot go on from a LoKr; start it from a LoRA")
-        if weights.rank > a.shape[0]:
-            raise AdapterFormatError(
-                f"{adapter.source}: rank {weights.rank} at {module!r} is more than the {a.shape[0]} of slot {slot!r}; "
-                f"set the slot's rank to {weights.rank} or more"
-            )
-        pairs.append((a, b, weights))
-    for a, b, weights in pairs:
-        a[: weights.rank].copy_(weights.down)
-        b[:, : weights.rank].copy_(weights.up.float() * (weights.scale * a.shape[0] / alpha))

@@ -46,7 +46,9 @@ def plan(
     if show:
         import yaml
 
-        typer.echo(yaml.safe_dump(checked.resolved(), sort_keys=False, allow_unicode=True), nl=False)
+        from cldistill.manifest.resolved import resolve
+
+        typer.echo(yaml.safe_dump(resolve(checked), sort_keys=False, allow_unicode=True), nl=False)
         return
     planned = make_plan(checked)
     if as_json:

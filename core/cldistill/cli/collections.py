@@ -40,6 +40,7 @@ def describe_model(model: str) -> BaseDescription:
         ManifestError: none can; with what each of them says.
     """
     from cldistill.catalogue import load_catalogue
+    from cldistill.component import RunOutline
 
     reasons = []
     for entry in load_catalogue():
@@ -48,7 +49,7 @@ def describe_model(model: str) -> BaseDescription:
             continue
         try:
             settings = component.settings.model_validate({"model": model}, context={"root": Path.cwd()})
-            described: BaseDescription | None = component.describe(settings).base
+            described: BaseDescription | None = component.needs(settings, RunOutline()).base
         except Exception as error:  # a plugin's own code on somebody else's model
             reasons.append(f"{component.name}: {error}")
             continue
@@ -71,8 +72,7 @@ def generate(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default a GPU where there is one.")] = None,
 ) -> None:
     """Edit a picture with one or more effects of a collection."""
-    from cldistill.collection.index import read_index
-    from cldistill.collection.split import routed
+    from cldistill.collection.index import read_index, routed
     from cldistill.data.items import open_picture
 
     # What can be wrong without the model is said before it is loaded.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cldistill.cli.launch import command_words, start_missing_processes
+from cldistill.cli.launch import command_words, refuse_missing_processes
 from cldistill.cli.options import ManifestArgument, SetOption
 from cldistill.errors import CheckpointError
 from cldistill.manifest.checked import CheckedManifest
@@ -34,6 +34,9 @@ def run(
             help="Go on with the run in the folder (the default if it is one of this manifest), or set it aside.",
         ),
     ] = None,
+    changed_plugins: Annotated[
+        bool, typer.Option("--changed-plugins", help="Go on although plugins have changed; the run records it.")
+    ] = False,
 ) -> None:
     """Train, export and measure a manifest; Ctrl-C saves, and the same command goes on."""
     from cldistill.manifest.check import check_manifest
@@ -41,18 +44,19 @@ def run(
 
     checked = check_manifest(manifest, overrides or ())
     preview_prompts(checked)
-    start_missing_processes(sys.argv[1:])
+    refuse_missing_processes(sys.argv[1:])
     folder = output or Path("runs") / checked.manifest.name
     if resume is False:
         set_aside(folder)
     else:
-        refuse_another(checked, folder, wanted=bool(resume))
+        refuse_another(checked, folder, wanted=bool(resume), changed_plugins=changed_plugins)
 
     from rich.console import Console
 
     from cldistill.runner import execute
 
-    outcome = execute(checked, folder, Console(), resume_command(manifest, folder, overrides or ()))
+    command = resume_command(manifest, folder, overrides or ())
+    outcome = execute(checked, folder, Console(), command, changed_plugins=changed_plugins)
     if not outcome.finished:
         raise typer.Exit(3)
 
@@ -85,7 +89,7 @@ def set_aside(folder: Path) -> None:
     typer.echo(f"the run that was in {folder} is now in {kept}")
 
 
-def refuse_another(checked: CheckedManifest, folder: Path, *, wanted: bool) -> None:
+def refuse_another(checked: CheckedManifest, folder: Path, *, wanted: bool, changed_plugins: bool = False) -> None:
     """Refuse, before anything is loaded, to go on with the run of another manifest, or with none if one is ``wanted``.
 
     Raises:
@@ -95,11 +99,12 @@ def refuse_another(checked: CheckedManifest, folder: Path, *, wanted: bool) -> N
         if wanted:
             raise CheckpointError(f"{folder} holds no checkpoint to resume; leave out --resume to start there")
         return
-    from cldistill.manifest.resolved import manifest_digest
+    from cldistill.manifest.resolved import manifest_digest, plugin_digests
 
     found = _newest(folder / "checkpoints")
     if found is not None:
-        found.must_belong_to(manifest_digest(checked), int(os.environ.get("WORLD_SIZE", "1")))
+        plugins = {} if changed_plugins else plugin_digests(checked)
+        found.must_belong_to(manifest_digest(checked), int(os.environ.get("WORLD_SIZE", "1")), plugins=plugins)
 
 
 def _newest(root: Path) -> Checkpoint | None:

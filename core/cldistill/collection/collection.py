@@ -10,13 +10,15 @@ import torch
 from pydantic import ValidationError
 
 from cldistill.adapters.files import load_adapter
+from cldistill.adapters.inject import linear_shapes
 from cldistill.adapters.slots import TEACHER, AdapterSlots
 from cldistill.catalogue import load_catalogue
 from cldistill.collection.index import CollectionEffect, CollectionIndex, read_index
 from cldistill.component import BuildContext
+from cldistill.data.dataset import on_device
 from cldistill.data.items import open_picture
 from cldistill.errors import CollectionError
-from cldistill.sampling.samplers import few_step, generator_noise, predictor
+from cldistill.sampling.samplers import few_step, predictor
 from cldistill.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Collection:
         self.index = index
         self.base = base
         self.device = device
-        adapter = load_adapter(index.file, _linear_shapes(base.backbone))
+        adapter = load_adapter(index.file, linear_shapes(base.backbone))
         self._slots = AdapterSlots(base.backbone)
         self._slots.mount(adapter)
 
@@ -106,17 +108,17 @@ class Collection:
         if steps is not None and steps < 1:
             raise CollectionError(f"steps must be at least 1, not {steps}")
         encoded = self.base.encode_source(pictures)
-        source = self._on_device(self.base.collate([encoded]))
-        text = self._on_device(self.base.collate([self.base.encode_prompt(prompt, pictures)]))
+        source = on_device(self.base.collate([encoded]), self.device)
+        text = on_device(self.base.collate([self.base.encode_prompt(prompt, pictures)]), self.device)
         schedule = Schedule(steps or self.index.steps, self.index.shift, self.index.integer_timesteps)
         shape = (1, *self.base.latent_shape(encoded))
-        noise = generator_noise(torch.Generator().manual_seed(seed), shape, self.device)
+        generator = torch.Generator().manual_seed(seed)
         with self._slots.scope(TEACHER):
-            x0 = few_step(predictor(self.base, source, text), schedule, noise)
+            x0 = few_step(
+                predictor(self.base, source, text), schedule,
+                lambda step: torch.randn(shape, generator=generator).to(self.device),
+            )  # fmt: skip
         return at_aspect(self.base.decode(x0, source)[0], pictures[-1])
-
-    def _on_device(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: value.to(self.device) for name, value in tensors.items()}
 
 
 def build_base(index: CollectionIndex, model: str | None, device: str, options: Mapping[str, Any]) -> BaseModel:
@@ -146,14 +148,6 @@ def at_aspect(picture: Image, like: Image) -> Image:
         return picture
     area = picture.width * picture.height
     return picture.resize((max(1, round((area * wanted) ** 0.5)), max(1, round((area / wanted) ** 0.5))))
-
-
-def _linear_shapes(backbone: torch.nn.Module) -> dict[str, tuple[int, int]]:
-    return {
-        name: (module.out_features, module.in_features)
-        for name, module in backbone.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    }
 
 
 def _first(error: ValidationError) -> str:

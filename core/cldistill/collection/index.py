@@ -1,4 +1,4 @@
-"""What an exported collection says of itself: effects, triggers, sampler and base, by its header (torch-free)."""
+"""The index of an exported collection: effects, triggers, sampler and base, read from its header (torch-free)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from cldistill.errors import CollectionError, nearest
 
 FORMAT = "1"
 WEIGHTS = "pytorch_lora_weights.safetensors"
+SPLIT = "groups.json"
+"""Beside several collections, by ``cldistill group``: ``groups``, each with ``name``, ``collection`` and ``effects``."""
 COMPOSITION = ", and then apply "
 
 
@@ -29,7 +31,7 @@ class CollectionEffect:
 
 @dataclass(frozen=True)
 class CollectionIndex:
-    """A collection without its weights."""
+    """A collection without its weights: made by `read_index`, for whoever generates with it or teaches by it."""
 
     file: Path
     title: str
@@ -104,6 +106,32 @@ def read_index(path: Path | str) -> CollectionIndex:
         found = metadata.get("cldistill.format")
         raise CollectionError(f"{file}: has collection format {found}, this cldistill reads {FORMAT}: upgrade it")
     return _parse(file, metadata)
+
+
+def routed(collection: Path, effects: Sequence[str]) -> Path:
+    """Return the collection that has the effects: that of a group where ``collection`` holds a split, else itself.
+
+    Raises:
+        CollectionError: no group holds an effect, or they lie in several: one LoRA is mounted at a time.
+    """
+    file = collection / SPLIT
+    if not file.is_file():
+        return collection
+    try:
+        groups = json.loads(file.read_text(encoding="utf-8"))["groups"]
+        group_of = {effect: group for group in groups for effect in group["effects"]}
+        found = {group_of[name]["name"]: str(group_of[name]["collection"]) for name in effects if name in group_of}
+    except (KeyError, TypeError, ValueError) as error:
+        raise CollectionError(f"{file}: was not written by `cldistill group` ({error!r})") from error
+    for name in effects:
+        if name not in group_of:
+            raise CollectionError(f"{file}: no group holds the effect {name!r}{nearest(name, group_of)}")
+    if len(found) > 1:
+        raise CollectionError(
+            f"{file}: the effects {', '.join(effects)} lie in {len(found)} collections ({', '.join(found)}); "
+            "apply one, then the other on its picture"
+        )
+    return next((collection / folder for folder in found.values()), collection)
 
 
 def _parse(file: Path, metadata: Mapping[str, str]) -> CollectionIndex:

@@ -1,4 +1,4 @@
-"""What an adapter or collection is, from its header alone (``cldistill inspect``): no torch, no weights read."""
+"""The description that ``cldistill inspect`` shows of an adapter or collection, from its header alone, without torch."""
 
 from __future__ import annotations
 
@@ -13,71 +13,29 @@ from rich.markup import escape
 from rich.table import Table
 
 from cldistill.adapters.files import FitReport, match
-from cldistill.adapters.header import AdapterHeader, read_header
-from cldistill.collection.index import CollectionEffect, read_index
+from cldistill.adapters.header import read_header
+from cldistill.collection.index import read_index
 from cldistill.errors import CollectionError
 from cldistill.records import BaseDescription
 
 SHOWN_CHARACTERS = 160
 """Longer header values are cut in the table; ``--json`` has them whole."""
 SHOWN_MODULES = 5
-
-
-@dataclass(frozen=True)
-class BaseFit:
-    """How a file lies on a base model."""
-
-    report: FitReport
-    base_modules: int
-    """Linear modules of the base."""
-    targets: int
-    """Modules that the base adapts by default."""
-    covered_targets: int
-    """How many of these the file adapts."""
+KINDS = {"lora": "LoRA", "lokr": "LoKr"}
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """An adapter file or collection, described."""
+    """An adapter file or collection, described: made by `inspect_file`, shown by `render` or as JSON."""
 
-    header: AdapterHeader
-    file_bytes: int
-    fit: BaseFit | None
-    effects: tuple[CollectionEffect, ...]
-    sampler: Mapping[str, Any]
-    """``steps``, ``shift``, ``integer_timesteps``; empty unless it is a collection."""
-    problem: str = ""
-    """What is wrong with a collection's own header, if something is."""
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """``lora``, ``lokr`` or both."""
-        return tuple(sorted({module.kind for module in self.header.modules.values()}))
-
-    @property
-    def alphas(self) -> tuple[float, ...]:
-        """The different alphas, ascending."""
-        return tuple(sorted({module.alpha for module in self.header.modules.values()}))
+    record: Mapping[str, Any]
+    """Everything as plain data, as ``--json`` gives it."""
+    fit: FitReport | None
+    """How it lies on the base, where one was named."""
 
     def to_json(self) -> str:
         """Return everything as JSON text, for scripts."""
-        header = self.header
-        record: dict[str, Any] = {
-            "file": str(header.path),
-            "bytes": self.file_bytes,
-            "kind": list(self.kinds),
-            "format": header.format,
-            "modules": len(header.modules),
-            "ranks": list(header.ranks),
-            "alphas": list(self.alphas),
-            "scales": list(header.scales),
-            "base": None if self.fit is None else _fit_json(self.fit),
-            "effects": [asdict(effect) for effect in self.effects],
-            "sampler": dict(self.sampler),
-            "problem": self.problem,
-            "header": dict(header.metadata),
-        }
-        return json.dumps(record, indent=2, ensure_ascii=False)
+        return json.dumps(self.record, indent=2, ensure_ascii=False)
 
 
 def inspect_file(path: Path, base: BaseDescription | None = None) -> Inspection:
@@ -89,100 +47,103 @@ def inspect_file(path: Path, base: BaseDescription | None = None) -> Inspection:
         AdapterFormatError: if it is no adapter file that this engine can read.
     """
     header = read_header(Path(path))
-    effects: tuple[CollectionEffect, ...] = ()
-    sampler: dict[str, Any] = {}
-    problem = ""
+    modules = header.modules.values()
+    record: dict[str, Any] = {
+        "file": str(header.path),
+        "bytes": header.path.stat().st_size,
+        "kind": sorted({module.kind for module in modules}),
+        "format": header.format,
+        "modules": len(modules),
+        "ranks": list(header.ranks),
+        "alphas": sorted({module.alpha for module in modules}),
+        "scales": list(header.scales),
+        "base": None,
+        "effects": [],
+        "sampler": {},
+        "problem": "",
+        "header": dict(header.metadata),
+    }
     if "cldistill.effects" in header.metadata:
         try:
             index = read_index(header.path)
-            effects = index.effects
-            sampler = {"steps": index.steps, "shift": index.shift, "integer_timesteps": index.integer_timesteps}
+            record["effects"] = [asdict(effect) for effect in index.effects]
+            record["sampler"] = {name: getattr(index, name) for name in ("steps", "shift", "integer_timesteps")}
         except CollectionError as error:
-            problem = str(error)
-    fit = None if base is None else _fit(header, base)
-    return Inspection(header, header.path.stat().st_size, fit, effects, sampler, problem)
+            record["problem"] = str(error)
+    fit = None if base is None else match(header, base.modules)
+    if base is not None and fit is not None:
+        record["base"] = {
+            "fits": fit.fits,
+            "covered": fit.covered,
+            "total": fit.total,
+            "base_modules": len(base.modules),
+            "targets": len(base.targets),
+            "covered_targets": len(set(fit.names.values()) & set(base.targets)),
+            "unknown": list(fit.unknown),
+            "mismatched": {name: {"file": own, "base": theirs} for name, (own, theirs) in fit.mismatched.items()},
+        }
+    return Inspection(record, fit)
 
 
 def render(inspection: Inspection) -> RenderableType:
     """Lay an inspection out for a terminal."""
+    record = inspection.record
     parts: list[RenderableType] = [_facts(inspection)]
-    if inspection.effects:
-        parts.append(_effects(inspection.effects))
-    if inspection.header.metadata:
-        parts.append(_metadata(inspection.header.metadata))
+    if record["effects"]:
+        title = f"{len(record['effects'])} effects"
+        parts.append(_table(title, ("effect", "trigger", "prompt"), [[*e.values()][:3] for e in record["effects"]]))
+    if record["header"]:
+        rows = [(key, _cut(value)) for key, value in sorted(record["header"].items())]
+        parts.append(_table("header", ("key", "value"), rows))
     return Group(*parts)
 
 
-def _fit(header: AdapterHeader, base: BaseDescription) -> BaseFit:
-    report = match(header, base.modules, len(base.targets))
-    covered = set(report.names.values()) & set(base.targets)
-    return BaseFit(report, len(base.modules), len(base.targets), len(covered))
-
-
-def _fit_json(fit: BaseFit) -> dict[str, Any]:
-    report = fit.report
-    return {
-        "fits": report.fits,
-        "covered": report.covered,
-        "total": report.total,
-        "base_modules": fit.base_modules,
-        "targets": fit.targets,
-        "covered_targets": fit.covered_targets,
-        "unknown": list(report.unknown),
-        "mismatched": {name: {"file": own, "base": theirs} for name, (own, theirs) in report.mismatched.items()},
-    }
-
-
 def _facts(inspection: Inspection) -> Table:
-    header = inspection.header
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("file", escape(str(header.path)))
-    table.add_row("size", f"{inspection.file_bytes / 1e6:,.1f} MB")
-    table.add_row("kind", " and ".join({"lora": "LoRA", "lokr": "LoKr"}[kind] for kind in inspection.kinds))
-    table.add_row("key format", escape(header.format))
-    table.add_row("modules", str(len(header.modules)))
-    table.add_row("rank", _span(header.ranks))
-    table.add_row("alpha", _span(inspection.alphas))
-    table.add_row("scale", _span(header.scales))
+    record, sampler = inspection.record, inspection.record["sampler"]
+    rows = [
+        ("file", record["file"]),
+        ("size", f"{record['bytes'] / 1e6:,.1f} MB"),
+        ("kind", " and ".join(KINDS[kind] for kind in record["kind"])),
+        ("key format", record["format"]),
+        ("modules", str(record["modules"])),
+        ("rank", _span(record["ranks"])),
+        ("alpha", _span(record["alphas"])),
+        ("scale", _span(record["scales"])),
+    ]
     if inspection.fit is not None:
-        for name, text in _fit_rows(inspection.fit):
-            table.add_row(name, escape(text))
-    if inspection.sampler:
-        steps, shift = inspection.sampler["steps"], inspection.sampler["shift"]
-        table.add_row("sampler", f"{steps} steps, shift {shift:g}, stochastic, no guidance")
-    if inspection.problem:
-        table.add_row("[red]problem[/]", escape(inspection.problem))
+        rows += _fit_rows(inspection.fit, record["base"])
+    if sampler:
+        rows.append(("sampler", f"{sampler['steps']} steps, shift {sampler['shift']:g}, stochastic, no guidance"))
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, text in rows:
+        table.add_row(name, escape(text))
+    if record["problem"]:
+        table.add_row("[red]problem[/]", escape(record["problem"]))
     return table
 
 
-def _fit_rows(fit: BaseFit) -> list[tuple[str, str]]:
-    report = fit.report
-    verdict = "fits" if report.fits else "does not fit"
-    rows = [("base", f"{verdict}: {report}; {fit.covered_targets} of the base's {fit.targets} default modules")]
-    if report.unknown:
-        more = f" and {len(report.unknown) - SHOWN_MODULES} more" if len(report.unknown) > SHOWN_MODULES else ""
-        rows.append(("not in the base", ", ".join(report.unknown[:SHOWN_MODULES]) + more))
-    for name, (own, theirs) in list(report.mismatched.items())[:SHOWN_MODULES]:
+def _fit_rows(fit: FitReport, base: Mapping[str, Any]) -> list[tuple[str, str]]:
+    verdict = "fits" if fit.fits else "does not fit"
+    rows = [("base", f"{verdict}: {fit}; {base['covered_targets']} of the base's {base['targets']} default modules")]
+    if fit.unknown:
+        more = f" and {len(fit.unknown) - SHOWN_MODULES} more" if len(fit.unknown) > SHOWN_MODULES else ""
+        rows.append(("not in the base", ", ".join(fit.unknown[:SHOWN_MODULES]) + more))
+    for name, (own, theirs) in list(fit.mismatched.items())[:SHOWN_MODULES]:
         rows.append(("other shape", f"{name}: {own[0]} x {own[1]} in the file, {theirs[0]} x {theirs[1]} in the base"))
     return rows
 
 
-def _effects(effects: Sequence[CollectionEffect]) -> Table:
-    table = Table("effect", "trigger", "prompt", title=f"{len(effects)} effects", title_justify="left")
-    for effect in effects:
-        table.add_row(escape(effect.name), escape(effect.trigger), escape(effect.prompt))
+def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(*headings, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*map(escape, row))
     return table
 
 
-def _metadata(metadata: Mapping[str, str]) -> Table:
-    table = Table("key", "value", title="header", title_justify="left")
-    for key, value in sorted(metadata.items()):
-        text = " ".join(value.split())
-        rest = len(text) - SHOWN_CHARACTERS
-        if rest > 0:
-            text = f"{text[:SHOWN_CHARACTERS]} ... (+{rest} characters)"
-        table.add_row(escape(key), escape(text))
-    return table
+def _cut(value: str) -> str:
+    text = " ".join(value.split())
+    rest = len(text) - SHOWN_CHARACTERS
+    return f"{text[:SHOWN_CHARACTERS]} ... (+{rest} characters)" if rest > 0 else text
 
 
 def _span(values: Sequence[float]) -> str:

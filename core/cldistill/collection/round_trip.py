@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from cldistill.adapters.files import load_adapter
+from cldistill.adapters.inject import linear_shapes
 from cldistill.adapters.slots import TEACHER
+from cldistill.data.dataset import on_device
 from cldistill.errors import CollectionError
 from cldistill.precision import NONE, precision_of
 from cldistill.records import Tensors
@@ -31,7 +33,7 @@ HALF_FLOOR = 1e-2
 
 
 @dataclass(frozen=True)
-class Probe:
+class FixedProbe:
     """A fixed input: a collated source and prompt (batch axis first) and the shape of one latent without it."""
 
     source: Tensors
@@ -39,16 +41,12 @@ class Probe:
     shape: tuple[int, ...]
 
 
-def fixed_probe(base: BaseModel, prompt: str, cache: TensorCache | None = None) -> Probe:
+def fixed_probe(base: BaseModel, prompt: str, cache: TensorCache) -> FixedProbe:
     """Encode a fixed picture and ``prompt``, or find them in the cache; what must be encoded loads the base's encoders."""
-    picture = gradient_picture(base.resolution)
-    if cache is None:
-        source, text = base.encode_source([picture]), base.encode_prompt(prompt, [picture])
-    else:
-        source = cache.get(content_key("probe", base.fingerprint), lambda: base.encode_source([picture]))
-        key = content_key("probe", base.fingerprint, prompt)
-        text = cache.get(key, lambda: base.encode_prompt(prompt, [picture]))
-    return Probe(base.collate([source]), base.collate([text]), base.latent_shape(source))
+    picture, key = gradient_picture(base.resolution), ("probe", base.fingerprint)
+    source = cache.get(content_key(*key), lambda: base.encode_source([picture]))
+    text = cache.get(content_key(*key, prompt), lambda: base.encode_prompt(prompt, [picture]))
+    return FixedProbe(base.collate([source]), base.collate([text]), base.latent_shape(source))
 
 
 def gradient_picture(side: int) -> Image:
@@ -61,7 +59,7 @@ def gradient_picture(side: int) -> Image:
 
 
 @torch.no_grad()
-def check_round_trip(file: Path, base: BaseModel, slots: AdapterSlots, slot: str, probe: Probe) -> float:
+def check_round_trip(file: Path, base: BaseModel, slots: AdapterSlots, slot: str, probe: FixedProbe) -> float:
     """Mount ``file`` in the teacher slot and compare with ``slot``; return the error as a share of its effect.
 
     The teacher slot is empty afterwards.
@@ -70,7 +68,8 @@ def check_round_trip(file: Path, base: BaseModel, slots: AdapterSlots, slot: str
         CollectionError: modules are missing, or the outputs differ by more than the file's precision explains.
     """
     names = set(slots.targets(slot))
-    state = load_adapter(file, {name: _shape(base, name) for name in names})
+    shapes = linear_shapes(base.backbone)
+    state = load_adapter(file, {name: shapes[name] for name in names})
     if set(state.modules) != names:
         raise CollectionError(f"{file}: holds {len(state.modules)} of the slot's {len(names)} modules")
     bare = _output(base, slots, None, probe)
@@ -99,15 +98,9 @@ def _compare(
     return error / change if change else 0.0
 
 
-def _output(base: BaseModel, slots: AdapterSlots, slot: str | None, probe: Probe) -> Tensor:
+def _output(base: BaseModel, slots: AdapterSlots, slot: str | None, probe: FixedProbe) -> Tensor:
     device = next(base.backbone.parameters()).device
     noise = torch.randn((1, *probe.shape), generator=torch.Generator().manual_seed(0)).to(device)
-    source = {name: value.to(device) for name, value in probe.source.items()}
-    prompt = {name: value.to(device) for name, value in probe.prompt.items()}
+    source, prompt = on_device(probe.source, device), on_device(probe.prompt, device)
     with slots.scope(slot):
         return base.predict(noise, torch.tensor([0.7], device=device), source, prompt).float()
-
-
-def _shape(base: BaseModel, name: str) -> tuple[int, int]:
-    module = base.backbone.get_submodule(name)
-    return int(module.out_features), int(module.in_features)  # type: ignore[arg-type]

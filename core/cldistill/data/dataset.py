@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, stack
+import torch
+from torch import Tensor
 
 from cldistill.protocols import BaseModel, Keyed
 from cldistill.records import Batch, Conditioning, Item, Route, Tensors
@@ -46,7 +47,7 @@ class Dataset:
         chosen = [first]
         for index in range(1, size):
             chosen.append(self._pick(names, weights, random.child("item", index), first.batch_key))
-        return self.collate(route, chosen, random_device(random))
+        return self.collate(route, chosen, str(getattr(random, "device", "cpu")))
 
     def _pick(
         self, names: Sequence[str], weights: Sequence[float], random: Keyed, key: tuple[int, ...] | None = None
@@ -70,10 +71,10 @@ class Dataset:
 
     def collate(self, route: Route, examples: Sequence[Example], device: str = "cpu") -> Batch:
         """Stack examples of one batch key into a batch on ``device``."""
-        source = self._move(self.base.collate([example.source() for example in examples]), device)
+        source = on_device(self.base.collate([example.source() for example in examples]), device)
 
         def conditioning(rows: Sequence[Tensors]) -> Conditioning:
-            return Conditioning(source, self._move(self.base.collate(rows), device))
+            return Conditioning(source, on_device(self.base.collate(rows), device))
 
         targets = [example.target() for example in examples if example.target is not None]
         return Batch(
@@ -82,23 +83,11 @@ class Dataset:
             student=conditioning([example.student() for example in examples]),
             teacher=conditioning([example.teacher() for example in examples]),
             unconditional=conditioning([example.unconditional() for example in examples]),
-            target=stack(targets).float().to(device) if len(targets) == len(examples) else None,
+            target=torch.stack(targets).float().to(device) if len(targets) == len(examples) else None,
             latent_shape=examples[0].shape,
         )
 
-    @staticmethod
-    def _move(tensors: Tensors, device: str) -> Tensors:
-        return {name: value.to(device) for name, value in tensors.items()}
 
-
-def by_batch_key(examples: Sequence[Example]) -> list[list[int]]:
-    """Group the indices of examples by batch key, in the order of each key's first example."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, example in enumerate(examples):
-        groups.setdefault(example.batch_key, []).append(index)
-    return list(groups.values())
-
-
-def random_device(random: Keyed) -> str:
-    """The device on which a keyed source puts its noise."""
-    return str(getattr(random, "device", "cpu"))
+def on_device(tensors: Tensors, device: str | torch.device) -> dict[str, Tensor]:
+    """Return collated tensors on a device."""
+    return {name: value.to(device) for name, value in tensors.items()}

@@ -21,7 +21,8 @@ from cldistill.data.dataset import Example
 from cldistill.data.items import open_picture
 from cldistill.protocols import BaseModel
 from cldistill.records import Item, Prompts, Tensors
-from cldistill.storage.tensors import TensorCache, content_key, file_digest
+from cldistill.storage.files import file_digest
+from cldistill.storage.tensors import TensorCache, content_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """What batches are made by: kept apart from the source, so that a run need not read 20,000 of those to begin."""
+class ItemGeometry:
+    """Latent shape and batch key of an item, by which batches are made.
+
+    Kept apart from the source, so that a run need not read 20,000 of those to begin.
+    """
 
     shape: tuple[int, ...]
     """Of one latent, without the batch axis."""
@@ -89,7 +93,7 @@ class Encoder:
         """Encode the reference picture(s)."""
         return self.cache.get(self._source_key(item), lambda: self.base.encode_source(self.pictures(item)))
 
-    def geometry(self, item: Item) -> Geometry:
+    def geometry(self, item: Item) -> ItemGeometry:
         """Return the latent's shape and the batch key that belong to the item's source."""
 
         def measure() -> dict[str, Tensor]:
@@ -98,7 +102,7 @@ class Encoder:
             return {name: torch.tensor(values, dtype=torch.int64) for name, values in found.items()}
 
         kept = self.cache.get(content_key("geometry", self.base.fingerprint, *self._sources(item)), measure)
-        return Geometry(tuple(kept["shape"].tolist()), tuple(kept["batch_key"].tolist()))
+        return ItemGeometry(tuple(kept["shape"].tolist()), tuple(kept["batch_key"].tolist()))
 
     def prompt(self, item: Item, text: str) -> Tensors:
         """Encode a prompt together with the reference picture(s)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,21 @@ def list_pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+
+
+def held_out_pictures(folder: Path, count: int | None = None) -> list[Path]:
+    """Return the first ``count`` pictures of a folder, by name.
+
+    Raises:
+        DataError: there are none, or two have one name: a report knows them by it.
+    """
+    pictures = list_pictures(folder)[:count]
+    if not pictures:
+        raise DataError(f"{folder}: holds no pictures")
+    for before, after in pairwise(pictures):
+        if before.stem == after.stem:
+            raise DataError(f"{after}: {before.name} has the same name; a report knows pictures by it, so rename one")
+    return pictures
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
@@ -126,12 +142,9 @@ def general_items(images: Path, instructions: Path) -> list[Item]:
     """
     items = []
     for number, row in _rows(instructions):
-        names = row.get("image")
-        if not names or not isinstance(row.get("instruction"), str):
+        if not row.get("image") or not isinstance(row.get("instruction"), str):
             raise DataError(f'{instructions}:{number}: needs "image" and "instruction"')
-        paths = tuple(images / name for name in ([names] if isinstance(names, str) else names))
-        target = images / row["target"] if row.get("target") else None
-        _must_exist((*paths, *([target] if target else ())), instructions, number)
+        paths, target = _pictures(images, row["image"], row.get("target"), f"{instructions}:{number}")
         items.append(Item(f"{GENERAL}/{number:06d}", GENERAL, paths, row["instruction"], target))
     if not items:
         raise DataError(f"{instructions}: holds no instructions")
@@ -139,22 +152,25 @@ def general_items(images: Path, instructions: Path) -> list[Item]:
 
 
 def _jsonl_item(file: Path, number: int, row: dict[str, Any], pool: str, prompt: str) -> Item:
-    names = row.get("source")
-    if not names or not isinstance(row.get("target"), str):
+    if not row.get("source") or not isinstance(row.get("target"), str):
         raise DataError(f'{file}:{number}: needs "source" and "target"')
-    sources = tuple(file.parent / name for name in ([names] if isinstance(names, str) else names))
-    target = file.parent / row["target"]
-    _must_exist((*sources, target), file, number)
+    sources, target = _pictures(file.parent, row["source"], row["target"], f"{file}:{number}")
     own = row.get("prompt") or prompt
     if not isinstance(own, str):
         raise DataError(f'{file}:{number}: "prompt" must be text, not {type(own).__name__}')
     return Item(f"{pool}/{number:06d}", pool, sources, own, target)
 
 
-def _must_exist(paths: tuple[Path, ...], file: Path, number: int) -> None:
-    for path in paths:
+def _pictures(
+    folder: Path, names: str | list[str], target: str | None, where: str
+) -> tuple[tuple[Path, ...], Path | None]:
+    """Return the paths of a line's picture(s) and of its target, which must exist."""
+    paths = tuple(folder / name for name in ([names] if isinstance(names, str) else names))
+    result = folder / target if target else None
+    for path in (*paths, *([result] if result else ())):
         if not path.is_file():
-            raise DataError(f"{file}:{number}: {path}: no such picture")
+            raise DataError(f"{where}: {path}: no such picture")
+    return paths, result
 
 
 def _text(file: Path) -> str:

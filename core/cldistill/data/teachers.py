@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cldistill.weights import AdapterState
@@ -18,21 +18,13 @@ class TeacherBank:
     """Effect -> frozen adapter (None where the bare base teaches); ``fetch`` is called again after an eviction."""
 
     def __init__(self, fetch: Mapping[str, Callable[[], AdapterState | None]], keep: int = KEEP) -> None:
-        self._fetch = dict(fetch)
-        self._keep = keep
-        self._states: OrderedDict[str, AdapterState | None] = OrderedDict()
+        self._fetch = lru_cache(maxsize=keep)(lambda effect: fetch[effect]())
         self._digests: dict[str, str | None] = {}
 
     def state(self, effect: str) -> AdapterState | None:
         """Return the adapter of an effect."""
-        if effect in self._states:
-            self._states.move_to_end(effect)
-            return self._states[effect]
-        state = self._fetch[effect]()
-        self._states[effect] = state
+        state = self._fetch(effect)
         self._digests[effect] = None if state is None else state.digest
-        if len(self._states) > self._keep:
-            self._states.popitem(last=False)
         return state
 
     def digest(self, effect: str) -> str | None:

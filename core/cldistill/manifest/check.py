@@ -6,36 +6,25 @@ base.  A phase reports all of its mistakes; the next phase starts only if there 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TypeVar
 
 from packaging.requirements import InvalidRequirement, Requirement
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from cldistill.catalogue import Catalogue, Entry, load_catalogue
-from cldistill.component import Kind, Needs, Settings
+from cldistill.component import Kind, Needs, RunOutline, Settings
 from cldistill.errors import CldistillError, ManifestError, OptionsError, PluginLoadError, nearest
 from cldistill.manifest.checked import STUDENT, CheckedLoss, CheckedManifest, Part
 from cldistill.manifest.files import check_files
 from cldistill.manifest.load import ManifestFile, load_manifest
 from cldistill.manifest.messages import describe_errors, show
-from cldistill.manifest.models import PartRef, part_refs
+from cldistill.manifest.models import LossRef, Manifest, PartRef, Slot
 from cldistill.manifest.rules import mutual_problems
-from cldistill.manifest.yaml import Loc, Text
+from cldistill.manifest.yaml import Loc
 from cldistill.records import BaseDescription, EffectInfo
-
-KIND_OF: dict[str, Kind] = {
-    "base": "base_model",
-    "effects": "teacher_source",
-    "router": "stream_router",
-    "prompts": "prompt_isolator",
-    "losses": "loss_term",
-    "observers": "observer",
-    "evaluate": "metric",
-}
-"""First key of a part's path -> the kind of component that stands there."""
+from cldistill.training.run import LrPhase, SlotConfig
 
 E = TypeVar("E", bound=CldistillError)
 
@@ -93,12 +82,26 @@ def requirement_problems(file: ManifestFile) -> list[str]:
     return problems
 
 
+def part_refs(manifest: Manifest) -> Iterator[tuple[Loc, Kind, PartRef]]:
+    """Yield every part that a manifest names, with its key path and kind, in the order of validation."""
+    yield ("base",), "base_model", manifest.base
+    for index, effect in enumerate(manifest.effects):
+        if effect.teacher is not None:
+            yield ("effects", index, "teacher"), "teacher_source", effect.teacher
+    yield ("router",), "stream_router", manifest.router
+    yield ("prompts",), "prompt_isolator", manifest.prompts
+    yield from ((("losses", index), "loss_term", loss) for index, loss in enumerate(manifest.losses))
+    yield from ((("observers", index), "observer", observer) for index, observer in enumerate(manifest.observers))
+    for index, metric in enumerate(manifest.evaluate.metrics if manifest.evaluate else ()):
+        yield ("evaluate", "metrics", index), "metric", metric
+
+
 def _find(file: ManifestFile, catalogue: Catalogue) -> dict[Loc, tuple[PartRef, Entry]]:
     found: dict[Loc, tuple[PartRef, Entry]] = {}
     problems = []
-    for loc, ref in part_refs(file.manifest):
+    for loc, kind, ref in part_refs(file.manifest):
         try:
-            found[loc] = ref, catalogue.find(KIND_OF[str(loc[0])], ref.use)
+            found[loc] = ref, catalogue.find(kind, ref.use)
         except PluginLoadError as error:
             problems.append(f"{file.where(*loc, 'use')}: {error}")
     _raise(PluginLoadError, [*problems, *catalogue.first_failure()] if problems else [])
@@ -109,21 +112,25 @@ def _read_options(file: ManifestFile, entries: dict[Loc, tuple[PartRef, Entry]])
     parts: dict[Loc, Part] = {}
     problems = []
     for loc, (ref, entry) in entries.items():
-        settings_type = entry.component.settings
+        model = entry.component.settings
         try:
-            settings = read_settings(file, loc, ref, settings_type)
-            parts[loc] = Part(loc, entry, settings, _describe(file, loc, entry, settings))
+            settings = model.model_validate(ref.options, context={"root": file.place(*loc, "options").root})
+            base = parts.get(("base",))  # it comes first
+            outline = RunOutline(file.manifest.train.generator_steps, base.needs.base if base is not None else None)
+            parts[loc] = Part(loc, entry, settings, _describe(file, loc, entry, settings, outline))
         except ValidationError as error:
-            problems.append(describe_errors(error, settings_type, file.tree, (*loc, "options")))
+            problems.append(describe_errors(error, model, file.tree, (*loc, "options")))
+        except ModuleNotFoundError as error:
+            problems.append(f"{file.where(*loc, 'options')}: {error}, which a `package:` path names")
         except OptionsError as error:
             problems.append(str(error))
     _raise(OptionsError, problems)
     return parts
 
 
-def _describe(file: ManifestFile, loc: Loc, entry: Entry, settings: Settings) -> Needs:
+def _describe(file: ManifestFile, loc: Loc, entry: Entry, settings: Settings, outline: RunOutline) -> Needs:
     try:
-        return entry.component.describe(settings)
+        return entry.component.needs(settings, outline)
     except Exception as error:  # a plugin's own code, on a user's values: say whose and where
         cause = str(error) if isinstance(error, CldistillError) else f"{type(error).__name__}: {error}"
         where = file.where(*loc, "options" if entry.component.settings.model_fields else "use")
@@ -137,87 +144,58 @@ def _combine(file: ManifestFile, catalogue: Catalogue, parts: dict[Loc, Part]) -
         raise ManifestError(
             f"{file.where('base', 'use')}: {base.name} ({base.entry.owner}) does not describe a base model"
         )
-    metrics = len(manifest.evaluate.metrics) if manifest.evaluate else 0
     return CheckedManifest(
-        file=file,
-        catalogue=catalogue,
-        base=base,
-        description=description,
-        router=parts[("router",)],
-        prompts=parts[("prompts",)],
-        teachers={
-            effect.name: parts.get(("effects", index, "teacher")) for index, effect in enumerate(manifest.effects)
-        },
-        losses=tuple(_loss(file, index, parts[("losses", index)]) for index in range(len(manifest.losses))),
-        observers=tuple(parts[("observers", index)] for index in range(len(manifest.observers))),
-        metrics=tuple(parts[("evaluate", "metrics", index)] for index in range(metrics)),
+        file=file, catalogue=catalogue, base=base, description=description,
+        router=parts[("router",)], prompts=parts[("prompts",)],
+        teachers={e.name: parts.get(("effects", index, "teacher")) for index, e in enumerate(manifest.effects)},
+        losses=tuple(_loss(manifest.losses, index, parts["losses", index]) for index in range(len(manifest.losses))),
+        observers=tuple(part for loc, part in parts.items() if loc[0] == "observers"),
+        metrics=tuple(part for loc, part in parts.items() if loc[0] == "evaluate"),
         effects=tuple(EffectInfo(effect.name, effect.prompt, effect.pairs, effect.take) for effect in manifest.effects),
-        slot_targets=_slot_targets(file, description),
-    )
+        slots=_slots(file, description),
+    )  # fmt: skip
 
 
-def _loss(file: ManifestFile, index: int, part: Part) -> CheckedLoss:
-    refs = file.manifest.losses
+def _loss(refs: Sequence[LossRef], index: int, part: Part) -> CheckedLoss:
     ref, earlier = refs[index], sum(other.use == part.name for other in refs[:index])
-    streams = part.needs.streams if ref.streams is None else frozenset(ref.streams)
-    slot = ref.slot or part.needs.slot or STUDENT
-    name = f"{part.name}-{earlier + 1}" if earlier else part.name
-    return CheckedLoss(part, name, slot, streams, ref.weight, ref.from_step, ref.until_step)
+    return CheckedLoss(
+        name=f"{part.name}-{earlier + 1}" if earlier else part.name, loss=part,
+        slot=ref.slot or part.needs.slot or STUDENT,
+        streams=part.needs.streams if ref.streams is None else frozenset(ref.streams),
+        weight=ref.weight, from_step=ref.from_step, until_step=ref.until_step,
+        teacher=part.needs.teacher, targets=part.needs.targets, shared=part.needs.forwards.shared > 0,
+    )  # fmt: skip
 
 
-def _slot_targets(file: ManifestFile, description: BaseDescription) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+def _slots(file: ManifestFile, description: BaseDescription) -> dict[str, SlotConfig]:
+    found: dict[str, SlotConfig] = {}
     problems = []
     for name, slot in file.manifest.slots.items():
-        found[name] = description.targets
-        if slot.targets is None:
-            continue
-        for index, target in enumerate(slot.targets):
+        targets = description.targets
+        for index, target in enumerate(slot.targets or ()):
             if not any(_matches(module, target) for module in description.modules):
                 endings = {module.rsplit(".", 1)[-1] for module in description.modules}
                 where = file.where("slots", name, "targets", index)
                 problems.append(f"{where}: the base has no such module ({show(target)}){nearest(target, endings)}")
-        wanted = slot.targets
-        found[name] = tuple(module for module in description.modules if any(_matches(module, t) for t in wanted))
+        if slot.targets is not None:
+            wanted = slot.targets
+            targets = tuple(module for module in description.modules if any(_matches(module, t) for t in wanted))
+        found[name] = slot_config(name, slot, targets)
     _raise(ManifestError, problems)
     return found
+
+
+def slot_config(name: str, slot: Slot, targets: tuple[str, ...]) -> SlotConfig:
+    """Return a slot as the loop knows it: alpha and phases of the learning rate told, whichever way they were written."""
+    written = dict(slot)
+    warmup, lr = written.pop("warmup"), slot.lr
+    phases = (
+        tuple(LrPhase(**dict(phase)) for phase in lr) if isinstance(lr, tuple) else (LrPhase(0, lr, warmup=warmup),)
+    )
+    alpha = float(slot.rank if slot.alpha is None else slot.alpha)
+    return SlotConfig(**written | {"name": name, "alpha": alpha, "lr": phases, "targets": targets})
 
 
 def _matches(module: str, target: str) -> bool:
     """A target is a full name, or the end of one at a dot: ``to_q`` or ``img_mlp.net.2``."""
     return module == target or module.endswith(f".{target}")
-
-
-def read_settings(file: ManifestFile, loc: Loc, ref: PartRef, settings: type[Settings]) -> Settings:
-    """Validate the options of a part; each relative path starts from the folder of the file in which it was written.
-
-    Raises:
-        OptionsError, pydantic.ValidationError: the options do not fit.
-    """
-    root = file.place(*loc, "options").root
-    options = dict(ref.options)
-    try:
-        for key, value in options.items():
-            other = _root_of(value)
-            if other is not None and other != root and key in settings.model_fields:
-                # Merged in by `extends` from another folder: resolve it there first; resolved, it stays as it is.
-                options[key] = _resolve_in(settings, key, value, other)
-        return settings.model_validate(options, context={"root": root})
-    except ModuleNotFoundError as error:
-        raise OptionsError(f"{file.where(*loc, 'options')}: {error}, which a `package:` path names") from error
-
-
-def _root_of(value: Any) -> Path | None:
-    if isinstance(value, Text):
-        return value.root
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return next((root for root in map(_root_of, inner) if root is not None), None)
-
-
-def _resolve_in(settings: type[Settings], key: str, value: Any, root: Path) -> Any:
-    field = settings.model_fields[key]
-    annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-    try:
-        return TypeAdapter(annotation).validate_python(value, context={"root": root})
-    except ValidationError:
-        return value  # the whole model reports it, with its place

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cldistill.catalogue import Catalogue, Entry
-from cldistill.component import AnyComponent, BuildContext, Needs, Settings
+from cldistill.component import AnyComponent, BuildContext, Needs, RunOutline, Settings
 from cldistill.manifest.load import ManifestFile
 from cldistill.manifest.models import Manifest
 from cldistill.manifest.yaml import Loc
 from cldistill.records import BaseDescription, EffectInfo, Item, Prompts
+from cldistill.training.run import PlacedLoss, SlotConfig
 
 if TYPE_CHECKING:
     from cldistill.adapters.files import FitReport
@@ -52,24 +53,8 @@ class Part:
         return self.component.build(self.settings, context)
 
 
-@dataclass(frozen=True)
-class CheckedLoss:
-    """A loss term with the slot it trains and the streams it counts in (None: all), manifest and component combined."""
-
-    part: Part
-    name: str
-    """Unique within the run: the component's name, with ``-2`` and so on where it is used again."""
-    slot: str
-    streams: frozenset[str] | None
-    weight: float
-    from_step: int
-    until_step: int | None
-
-    def active(self, step: int, stream: str) -> bool:
-        """Whether the term counts in a 0-based generator step on a stream."""
-        if self.streams is not None and stream not in self.streams:
-            return False
-        return self.from_step <= step and (self.until_step is None or step < self.until_step)
+CheckedLoss = PlacedLoss[Part]
+"""A loss with its place in the run, manifest and component combined; the part builds it."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +73,7 @@ class CheckedManifest:
     observers: tuple[Part, ...]
     metrics: tuple[Part, ...]
     effects: tuple[EffectInfo, ...]
-    slot_targets: Mapping[str, tuple[str, ...]]
-    """Slot -> full names of the modules that it adapts."""
+    slots: Mapping[str, SlotConfig]
     items: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
     """Pool (effect or ``general``) -> its items; empty where files were not looked at."""
     teacher_ranks: Mapping[str, int] = field(default_factory=dict)
@@ -103,10 +87,27 @@ class CheckedManifest:
         return self.file.manifest
 
     @property
+    def outline(self) -> RunOutline:
+        """Return what parts may know of the run."""
+        return RunOutline(self.manifest.train.generator_steps, self.description)
+
+    @property
     def settled_prompts(self) -> dict[str, Prompts]:
         """Return the prompts of the effects whose teacher brings its own: the isolator is not asked about those."""
         settled = {name: part.needs.prompts for name, part in self.teachers.items() if part is not None}
         return {name: prompts for name, prompts in settled.items() if prompts is not None}
+
+    @property
+    def trained_teachers(self) -> list[str]:
+        """Return the effects whose teacher source trains an adapter, in the manifest's order."""
+        return [name for name, part in self.teachers.items() if part is not None and part.needs.rank is not None]
+
+    def context(self, output: Path, cache: Path, *, device: str = "cpu", weights: bool = True) -> BuildContext:
+        """Return what every builder may know of the run."""
+        return BuildContext(
+            root=self.file.root, cache=cache, output=output, device=device, seed=self.manifest.train.seed,
+            effects=self.effects, weights=weights, outline=self.outline,
+        )  # fmt: skip
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -133,28 +134,5 @@ class CheckedManifest:
         yield self.base
         yield from (part for part in self.teachers.values() if part is not None)
         yield from (self.router, self.prompts)
-        yield from (loss.part for loss in self.losses)
+        yield from (loss.loss for loss in self.losses)
         yield from (*self.observers, *self.metrics)
-
-    def versions(self) -> dict[str, str]:
-        """Return distribution -> version of every plugin that the run uses."""
-        owners = {part.entry.owner.distribution: part.entry.owner.version for part in self.parts()}
-        return dict(sorted(owners.items()))
-
-    def resolved(self) -> dict[str, Any]:
-        """Return the manifest with every default filled in and every path made absolute, as plain data.
-
-        It can be written as YAML and loaded again.
-        """
-        data = self.manifest.model_dump(mode="json", by_alias=True)
-        for part in self.parts():
-            target: Any = data
-            for step in part.loc:
-                target = target[step]
-            target["options"] = part.settings.model_dump(mode="json", by_alias=True)
-        for index, loss in enumerate(self.losses):
-            data["losses"][index]["slot"] = loss.slot
-            data["losses"][index]["streams"] = sorted(loss.streams) if loss.streams is not None else None
-        for name, slot in self.manifest.slots.items():
-            data["slots"][name]["alpha"] = slot.scale_alpha
-        return dict(data)

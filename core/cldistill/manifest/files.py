@@ -8,15 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cldistill.data.items import general_items, list_pictures, pairs_of
+from cldistill.data.items import general_items, held_out_pictures, list_pictures, pairs_of
 from cldistill.errors import AdapterFormatError, CheckpointError, CldistillError, DataError, ManifestError
 from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.rules import required_parts
 from cldistill.manifest.yaml import Loc
 from cldistill.records import GENERAL, Item
+from cldistill.training.run import SlotConfig
 
 if TYPE_CHECKING:
-    from cldistill.adapters.files import AdapterHeader, FitReport
+    from cldistill.adapters.files import FitReport
+    from cldistill.adapters.header import AdapterHeader
 
 SHOWN = 10
 """Mistakes of this phase that are listed; fifty missing teachers are one mistake."""
@@ -60,11 +62,11 @@ def check_files(checked: CheckedManifest, *, measuring: bool = False) -> Checked
     for part in required_parts(checked, measuring):
         for path in part.needs.files:
             files.exists((*part.loc, "options"), path)
-    for name, slot in checked.manifest.slots.items() if not measuring else ():
+    for name, slot in checked.slots.items() if not measuring else ():
         if slot.checkpoint is not None:
-            files.attempt(("slots", name, "checkpoint"), partial(_goes_on, checked, name, slot.checkpoint))
-        elif isinstance(slot.init, Path):
-            _start(files, name, slot.init)
+            files.attempt(("slots", name, "checkpoint"), partial(_goes_on, checked, slot, slot.checkpoint))
+        elif isinstance(slot.init, Path) and (found := _fit(files, ("slots", name, "init"), slot.init)) is not None:
+            files.attempt(("slots", name, "init"), partial(_require_room, *found, slot))
     if files.problems:
         rest = len(files.problems) - SHOWN
         more = [f"... and {rest} more"] if rest > 0 else []
@@ -99,17 +101,13 @@ def _without_after(checked: CheckedManifest, effect: str) -> None:
 
 
 def _pictures(files: _Files) -> None:
-    manifest = files.checked.manifest
-    folders: list[tuple[Loc, Path]] = []
-    if manifest.samples is not None:
-        folders.append((("samples", "images"), manifest.samples.images))
-    if manifest.evaluate is not None:
-        folders.append((("evaluate", "images"), manifest.evaluate.images))
-        if manifest.evaluate.general is not None:
-            listing = partial(general_items, manifest.evaluate.general.parent, manifest.evaluate.general)
-            files.attempt(("evaluate", "general"), listing)
-    for loc, folder in folders:
-        files.attempt(loc, partial(_some_pictures, folder))
+    samples, evaluate = files.checked.manifest.samples, files.checked.manifest.evaluate
+    if samples is not None:
+        files.attempt(("samples", "images"), partial(_some_pictures, samples.images))
+    if evaluate is not None:
+        files.attempt(("evaluate", "images"), partial(held_out_pictures, evaluate.images, evaluate.pictures))
+        if evaluate.general is not None:
+            files.attempt(("evaluate", "general"), partial(general_items, evaluate.general.parent, evaluate.general))
 
 
 def _some_pictures(folder: Path) -> None:
@@ -135,7 +133,8 @@ def _teacher_ranks(checked: CheckedManifest, fits: Mapping[str, FitReport]) -> d
 
 def _fit(files: _Files, loc: Loc, path: Path) -> tuple[AdapterHeader, FitReport] | None:
     """Return an adapter file's header and how it lies on the base, if it fits."""
-    from cldistill.adapters.files import fit, read_header
+    from cldistill.adapters.files import fit
+    from cldistill.adapters.header import read_header
 
     if not files.exists(loc, path):
         return None
@@ -147,19 +146,13 @@ def _fit(files: _Files, loc: Loc, path: Path) -> tuple[AdapterHeader, FitReport]
     return files.attempt(loc, look)
 
 
-def _start(files: _Files, name: str, path: Path) -> None:
-    """See that a slot can start from a file: what `cldistill.adapters.slots.overlay` refuses once the base is loaded."""
-    loc: Loc = ("slots", name, "init")
-    found = _fit(files, loc, path)
-    if found is not None:
-        files.attempt(loc, partial(_require_room, *found, files.checked, name))
-
-
-def _goes_on(checked: CheckedManifest, name: str, folder: Path) -> None:
+def _goes_on(checked: CheckedManifest, slot: SlotConfig, folder: Path) -> None:
     """See that a checkpoint holds the slot and its optimiser, with the modules and the rank that the slot has here."""
-    from cldistill.adapters.files import fit, read_header
+    from cldistill.adapters.files import fit
+    from cldistill.adapters.header import read_header
     from cldistill.training.checkpoint import read
 
+    name, rank = slot.name, slot.rank
     try:
         found = read(folder)
     except CheckpointError as error:
@@ -167,8 +160,7 @@ def _goes_on(checked: CheckedManifest, name: str, folder: Path) -> None:
     if missing := [group for group in (name, f"optimizer-{name}") if group not in found.groups]:
         raise CheckpointError(f"{folder} holds no {missing[0]!r}, only {', '.join(found.groups) or 'nothing'}")
     header = read_header(folder / f"{name}.safetensors")
-    modules, targets = set(fit(header, checked.description).names.values()), set(checked.slot_targets[name])
-    rank = checked.manifest.slots[name].rank
+    modules, targets = set(fit(header, checked.description).names.values()), set(slot.targets)
     if modules != targets or header.ranks != (rank,):
         raise CheckpointError(
             f"{folder}: its slot {name!r} has rank {header.ranks[-1]} and {len(modules)} modules, and the slot here rank "
@@ -176,8 +168,9 @@ def _goes_on(checked: CheckedManifest, name: str, folder: Path) -> None:
         )
 
 
-def _require_room(header: AdapterHeader, report: FitReport, checked: CheckedManifest, name: str) -> None:
-    rank, targets = checked.manifest.slots[name].rank, set(checked.slot_targets[name])
+def _require_room(header: AdapterHeader, report: FitReport, slot: SlotConfig) -> None:
+    """See that a slot can start from a file: what `cldistill.adapters.slots.overlay` refuses once the base is loaded."""
+    name, rank, targets = slot.name, slot.rank, set(slot.targets)
     outside = [module for module in report.names.values() if module not in targets]
     if outside:
         raise AdapterFormatError(

@@ -23,12 +23,13 @@ def manifest_schema(catalogue: Catalogue) -> Schema:
     definitions: Schema = schema["$defs"]
     for kind in KINDS:
         definitions[kind] = _part(catalogue, kind, definitions)
-    _point(schema["properties"], "base", "base_model")
-    _point(schema["properties"], "router", "stream_router")
-    _point(schema["properties"], "prompts", "prompt_isolator")
-    _point_items(schema["properties"], "losses", "loss_term")
-    _point_items(schema["properties"], "observers", "observer")
-    _point_items(definitions["Evaluate"]["properties"], "metrics", "metric")
+    for key, kind in PARTS.items():
+        schema["properties"][key] = _ref(kind)
+    lists: tuple[tuple[Schema, str, Kind], ...] = (
+        (schema, "losses", "loss_term"), (schema, "observers", "observer"), (definitions["Evaluate"], "metrics", "metric"),
+    )  # fmt: skip
+    for within, key, kind in lists:
+        within["properties"][key] |= {"items": {**_ref(kind), "required": ["use"]}}
     teacher = {**_ref("teacher_source"), "required": ["use"]}
     definitions["Effect"]["properties"]["teacher"] = {"anyOf": [teacher, {"type": "null"}]}
     for unused in ("PartRef", "LossRef"):
@@ -45,12 +46,11 @@ def manifest_schema(catalogue: Catalogue) -> Schema:
         "type": "string", "description": "Another manifest (a path or a shipped recipe) that this one is laid over.",
     }  # fmt: skip
     schema["properties"]["teacher"] = {**teacher, "description": "The teacher of every effect that names none."}
-    listed = schema["properties"]["effects"]
     file = {
         "type": "string",
         "description": "A YAML file with the list of effects; its paths start from its own folder.",
     }
-    schema["properties"]["effects"] = {"anyOf": [listed, file]}
+    schema["properties"]["effects"] = {"anyOf": [schema["properties"]["effects"], file]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cldistill manifest", **schema}
 
 
@@ -59,7 +59,8 @@ def schema_text(catalogue: Catalogue) -> str:
     return json.dumps(manifest_schema(catalogue), indent=2) + "\n"
 
 
-PARTS = ("base", "router", "prompts")
+PARTS: dict[str, Kind] = {"base": "base_model", "router": "stream_router", "prompts": "prompt_isolator"}
+"""Key -> kind of the parts that stand alone."""
 
 
 def _required_within(properties: Schema, definitions: Schema) -> Iterator[tuple[str, list[str]]]:
@@ -79,31 +80,20 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/$defs/{name}"}
 
 
-def _point(properties: Schema, key: str, kind: Kind) -> None:
-    properties[key] = _ref(kind)
-
-
-def _point_items(properties: Schema, key: str, kind: Kind) -> None:
-    properties[key] = {**properties[key], "items": {**_ref(kind), "required": ["use"]}}
-
-
 def _part(catalogue: Catalogue, kind: Kind, definitions: Schema) -> Schema:
     """Return the schema of a part: the names of its kind, and the options that belong to each."""
     model = LossRef if kind == "loss_term" else PartRef
     own = model.model_json_schema(by_alias=True)
-    cases: dict[str, Schema] = {}
-    for entry in catalogue:
-        if entry.component.kind == kind:
-            cases[entry.component.name] = _case(kind, entry.component.name, entry.component.settings, definitions)
-    summaries = {e.component.name: e.component.summary for e in catalogue if e.component.kind == kind}
-    names = [{"const": name, "description": summaries[name]} for name in cases]
+    offered = {entry.component.name: entry.component for entry in catalogue if entry.component.kind == kind}
+    cases = [_case(kind, name, component.settings, definitions) for name, component in offered.items()]
+    names = [{"const": name, "description": component.summary} for name, component in offered.items()]
     properties = {**own["properties"], "use": {"anyOf": names} if names else {"type": "string"}}
     return {
         "type": "object",
         "description": own.get("description", ""),
         "properties": properties,
         "additionalProperties": False,
-        **({"allOf": list(cases.values())} if cases else {}),  # an empty list would be no valid schema
+        **({"allOf": cases} if cases else {}),  # an empty list would be no valid schema
     }
 
 

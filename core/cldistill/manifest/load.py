@@ -1,19 +1,16 @@
-"""Reading manifests: files and shipped recipes, ``extends:``, ``--set``, and the place of every value."""
+"""From a manifest's file, or the name of a recipe, to a `Manifest`: ``extends:``, ``--set``, and the place of every value."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
-from pydantic import ValidationError, ValidationInfo
+from pydantic import ValidationError
 
-from cldistill.component import resolve_path
+from cldistill.component import find_path
 from cldistill.errors import ManifestError, nearest
-from cldistill.manifest.merge import effects_from_file, merge, set_value, with_default_teacher
 from cldistill.manifest.messages import describe_errors
 from cldistill.manifest.models import Manifest
 from cldistill.manifest.yaml import Place, Value, dotted, locate, parse
@@ -33,14 +30,13 @@ class ManifestFile:
     root: Path
     """Folder of that file; for a recipe the current folder."""
 
-    def place(self, *loc: str | int, key: bool = False) -> Place:
-        """Return where a value (or its key) stands, or the nearest map around it if it was never written."""
-        value, found = locate(self.tree, loc)
-        return value.key_at if key and found == loc and value.key_at is not None else value.at
+    def place(self, *loc: str | int) -> Place:
+        """Return where a value stands, or the nearest map around it if it was never written."""
+        return locate(self.tree, loc)[0].at
 
-    def where(self, *loc: str | int, key: bool = False) -> str:
+    def where(self, *loc: str | int) -> str:
         """Return ``file:line: key.path``, the beginning of every error."""
-        return f"{self.place(*loc, key=key)}: {dotted(loc)}"
+        return f"{self.place(*loc)}: {dotted(loc)}"
 
 
 def recipes() -> tuple[str, ...]:
@@ -67,42 +63,7 @@ def parse_manifest(text: str, shown: str, root: Path, overrides: Sequence[str] =
     return _validated(parse(text, shown, root), shown, root, overrides)
 
 
-def _validated(tree: Value, source: str, root: Path, overrides: Sequence[str]) -> ManifestFile:
-    # A file of effects is read once it is known which: an extending manifest or `--set effects=` may name another one.
-    for override in sorted(overrides, key=_is_within):
-        if _is_within(override):
-            tree = effects_from_file(tree, _effects_file)
-        tree = _override(tree, override, Path.cwd())
-    tree = with_default_teacher(effects_from_file(tree, _effects_file))
-    try:
-        manifest = Manifest.model_validate(tree.plain())
-    except ValidationError as error:
-        raise ManifestError(describe_errors(error, Manifest, tree)) from error
-    return ManifestFile(manifest, tree, source, root)
-
-
-def _is_within(override: str) -> bool:
-    """Whether a ``--set`` changes something other than which file or list of effects it is."""
-    return override.partition("=")[0] != "effects"
-
-
-def _override(tree: Value, override: str, root: Path) -> Value:
-    path, equals, text = override.partition("=")
-    if not equals or not all(path.split(".")):
-        raise ManifestError(f"--set {override}: write key.path=value, for instance train.seed=7")
-    parsed = parse(text, "--set", root)
-    at = Place("--set", 0, 0, root)
-    value = Value(None, at) if not text.strip() else _moved(parsed, at)
-    return set_value(tree, path.split("."), value, override)
-
-
-def _moved(value: Value, at: Place) -> Value:
-    """Give every value of a ``--set`` the same place: its lines mean nothing."""
-    if isinstance(value.data, dict):
-        return Value({key: _moved(inner, at) for key, inner in value.data.items()}, at, at)
-    if isinstance(value.data, list):
-        return Value([_moved(inner, at) for inner in value.data], at, at)
-    return Value(value.data, at, at)
+# --- files
 
 
 def _read(reference: str, asked: Place | None, root: Path, chain: tuple[str, ...]) -> tuple[Value, Path]:
@@ -124,22 +85,6 @@ def _read(reference: str, asked: Place | None, root: Path, chain: tuple[str, ...
     return merge(base, tree), folder
 
 
-def _effects_file(written: Value) -> Value:
-    """Parse the file of effects that ``effects:`` names."""
-    named = written.plain()
-    try:
-        path = resolve_path(named, cast(ValidationInfo, SimpleNamespace(context={"root": written.at.root})))
-    except ModuleNotFoundError as error:
-        raise ManifestError(f"{written.at}: effects: {error}") from error
-    assert isinstance(path, Path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ManifestError(f"{written.at}: effects: {path}: cannot be read: {reason}") from error
-    return parse(text, str(_relative(path)), path.resolve().parent)
-
-
 def _open(reference: str, asked: Place | None, root: Path) -> tuple[str, str, Path, str]:
     """Return text, shown name, folder and identity of a manifest file or shipped recipe."""
     where = f"{asked}: extends: " if asked is not None else ""
@@ -149,11 +94,7 @@ def _open(reference: str, asked: Place | None, root: Path) -> tuple[str, str, Pa
     if is_path or full.is_file():
         # Shown as the user would write it from where he stands; the root of an extended file may be another.
         shown = str(path if asked is None else _relative(full))
-        try:
-            return full.read_text(encoding="utf-8"), shown, full.resolve().parent, str(full.resolve())
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise ManifestError(f"{where}{reference}: cannot be read: {reason}") from error
+        return _text(full, f"{where}{reference}"), shown, full.resolve().parent, str(full.resolve())
     if reference not in recipes():
         hint = nearest(reference, recipes())
         raise ManifestError(f"{where}{reference}: neither a manifest file nor a shipped recipe{hint}")
@@ -162,6 +103,134 @@ def _open(reference: str, asked: Place | None, root: Path) -> tuple[str, str, Pa
     return text, f"{reference} (recipe)", root, f"recipe {reference}"
 
 
+def _text(file: Path, where: str) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ManifestError(f"{where}: cannot be read: {reason}") from error
+
+
 def _relative(path: Path) -> Path:
     resolved, here = path.resolve(), Path.cwd().resolve()
     return resolved.relative_to(here) if resolved.is_relative_to(here) else resolved
+
+
+# --- the tree, changed before it is validated
+
+
+def merge(base: Value, over: Value) -> Value:
+    """Lay ``over`` on ``base``: maps are merged deeply, everything else (lists too) is replaced.
+
+    ``null`` over a map takes it out: ``slots: {critic: null}`` is a run without the inherited critic.
+    A part that names another ``use`` replaces the inherited part: the options of one component mean nothing to another.
+    """
+    if not (isinstance(base.data, dict) and isinstance(over.data, dict)):
+        return over
+    before, after = base.data.get("use"), over.data.get("use")
+    if before is not None and after is not None and before.data != after.data:
+        return over
+    members = dict(base.data)
+    for key, value in over.data.items():
+        if value.data is None and key in members and isinstance(members[key].data, dict):
+            del members[key]
+        else:
+            members[key] = merge(members[key], value) if key in members else value
+    return replace(over, data=members)
+
+
+def _validated(tree: Value, source: str, root: Path, overrides: Sequence[str]) -> ManifestFile:
+    # A file of effects is read once it is known which: an extending manifest or `--set effects=` may name another one.
+    for override in sorted(overrides, key=_is_within):
+        if _is_within(override):
+            tree = _effects_from_file(tree)
+        tree = _override(tree, override)
+    tree = _with_default_teacher(_effects_from_file(tree))
+    try:
+        manifest = Manifest.model_validate(tree.plain())
+    except ValidationError as error:
+        raise ManifestError(describe_errors(error, Manifest, tree)) from error
+    return ManifestFile(manifest, tree, source, root)
+
+
+def _is_within(override: str) -> bool:
+    """Whether a ``--set`` changes something other than which file or list of effects it is."""
+    return override.partition("=")[0] != "effects"
+
+
+def _override(tree: Value, override: str) -> Value:
+    path, equals, text = override.partition("=")
+    if not equals or not all(path.split(".")):
+        raise ManifestError(f"--set {override}: write key.path=value, for instance train.seed=7")
+    value = parse(text, "--set", Path.cwd(), lined=False)  # its lines mean nothing
+    return _set_value(tree, path.split("."), value if text.strip() else replace(value, data=None), override)
+
+
+def _set_value(tree: Value, loc: Sequence[str], value: Value, shown: str) -> Value:
+    """Return ``tree`` with ``value`` at a key path; a list entry is named by its index, its ``name`` or its ``use``."""
+    if not loc:
+        return value
+    head, rest = loc[0], loc[1:]
+    if isinstance(tree.data, dict) or tree.data is None:
+        members = dict(tree.data or {})
+        inner = members.get(head, Value(None, value.at, value.at))
+        members[head] = replace(_set_value(inner, rest, value, shown), key_at=value.at)
+        return replace(tree, data=members)
+    if isinstance(tree.data, list):
+        index = _index(tree.data, head, shown)
+        items = list(tree.data)
+        items[index] = _set_value(items[index], rest, value, shown)
+        return replace(tree, data=items)
+    raise ManifestError(f"--set {shown}: {head!r} lies inside the plain value {tree.data!r} of {tree.at}")
+
+
+def _index(items: Sequence[Value], head: str, shown: str) -> int:
+    if head.isdecimal():
+        if int(head) < len(items):
+            return int(head)
+        raise ManifestError(f"--set {shown}: there is no entry {head}: the list has {len(items)} (0 is the first)")
+    entries = [item.data if isinstance(item.data, dict) else {} for item in items]
+    names = [{str(entry[key].data) for key in ("name", "use") if key in entry} for entry in entries]
+    found = [index for index, entry in enumerate(names) if head in entry]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ManifestError(f"--set {shown}: {head!r} names several entries: use one of the indices {found}")
+    raise ManifestError(f"--set {shown}: no entry is called {head!r}{nearest(head, set().union(*names))}")
+
+
+def _effects_from_file(tree: Value) -> Value:
+    """Put the list of the file that ``effects:`` names in its place; its relative paths start from its own folder.
+
+    Raises:
+        ManifestError: the file cannot be read, or does not hold a list.
+    """
+    assert isinstance(tree.data, dict)
+    written = tree.data.get("effects")
+    if written is None or not isinstance(written.data, str):
+        return tree
+    where = f"{written.at}: effects"
+    try:
+        path = find_path(written.data, written.at.root)
+    except ModuleNotFoundError as error:
+        raise ManifestError(f"{where}: {error}") from error
+    found = parse(_text(path, f"{where}: {path}"), str(_relative(path)), path.resolve().parent)
+    if not isinstance(found.data, list):
+        raise ManifestError(
+            f"{found.at}: a file of effects is a list of `- name: …`, as under `effects:` in a manifest"
+        )
+    return replace(tree, data={**tree.data, "effects": replace(found, key_at=written.key_at)})
+
+
+def _with_default_teacher(tree: Value) -> Value:
+    """Give every effect without a ``teacher`` the one at the top of the manifest, and take that one out."""
+    assert isinstance(tree.data, dict)
+    members = dict(tree.data)
+    teacher, effects = members.pop("teacher", None), members.get("effects")
+    if teacher is not None and effects is not None and isinstance(effects.data, list):
+        taught = [
+            replace(effect, data={"teacher": teacher} | effect.data) if isinstance(effect.data, dict) else effect
+            for effect in effects.data
+        ]
+        members["effects"] = replace(effects, data=taught)
+    return replace(tree, data=members)

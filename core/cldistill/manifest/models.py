@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from cldistill.manifest.evaluate import Evaluate
-from cldistill.manifest.types import Count, ManifestPart, ManifestPath, Name, PartRef, Rate, Step, resolve
-from cldistill.manifest.yaml import Loc
+from cldistill.component import resolve_path
+from cldistill.records import FLOOR, GENERAL
 
-__all__ = [
-    "Effect", "Evaluate", "General", "LossRef", "LrPhase", "Manifest", "PartRef", "Sampler", "Samples", "Slot", "Targets",
-    "Train", "part_refs",
-]  # fmt: skip
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Names end up in file names and tables: letters, digits, ``.``, ``_`` and ``-``."""
+Count = Annotated[int, Field(ge=1)]
+Step = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
 
 
-def _resolve_init(value: object) -> object:
+def _resolve(value: object, info: ValidationInfo) -> object:
+    """Resolve a path against the folder of the file it was written in, or ``package:``."""
+    try:
+        return resolve_path(value, info)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error}; install the package that this file lies in") from error
+
+
+ManifestPath = Annotated[Path, BeforeValidator(_resolve)]
+
+
+class ManifestPart(BaseModel):
+    """Base of all: unknown keys are errors, and nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class PartRef(ManifestPart):
+    """A component by name, with its options."""
+
+    use: str
+    options: dict[str, Any] = {}
+
+
+def _resolve_init(value: object, info: ValidationInfo) -> object:
     """Leave ``slot:<name>`` as it is; anything else is a path."""
-    return str(value) if isinstance(value, str) and value.startswith("slot:") else resolve(value)
+    return str(value) if isinstance(value, str) and value.startswith("slot:") else _resolve(value, info)
 
 
 class Effect(ManifestPart):
@@ -85,25 +109,15 @@ class Slot(ManifestPart):
     reuse_sample: bool = False
     """The first update of a step takes the batch and the sample of the student's update."""
 
-    @property
-    def scale_alpha(self) -> float:
-        """Return alpha, which defaults to the rank."""
-        return float(self.rank if self.alpha is None else self.alpha)
-
-    @property
-    def phases(self) -> tuple[LrPhase, ...]:
-        """Return the learning rate as phases, whichever way it was written."""
-        return self.lr if isinstance(self.lr, tuple) else (LrPhase(lr=self.lr, warmup=self.warmup),)
-
 
 RESERVED_SLOTS = {
     "teacher": "the engine mounts the effects' teachers under that name",
     "beside": "the engine mounts what works together with another adapter under that name",
-    "apprentice": "a teacher that is trained from pairs has that name while it is trained",
+    "teacher-training": "a teacher that is trained from pairs has that name while it is trained",
 }
 
 
-def _not_reserved(name: str) -> str:
+def _free_slot_name(name: str) -> str:
     if name in RESERVED_SLOTS:
         raise ValueError(f"no slot may be called so: {RESERVED_SLOTS[name]}; choose another name")
     return name
@@ -118,7 +132,7 @@ def _distinct_files(slots: dict[str, Slot]) -> dict[str, Slot]:
     return slots
 
 
-SlotName = Annotated[Name, AfterValidator(_not_reserved)]
+SlotName = Annotated[Name, AfterValidator(_free_slot_name)]
 
 
 class Sampler(ManifestPart):
@@ -130,7 +144,7 @@ class Sampler(ManifestPart):
 
 
 class Targets(ManifestPart):
-    """What the target-based losses aim at: the teacher's own output, or the pair's after-picture."""
+    """The aim of the losses that need targets: the teacher's own output, or the pair's after-picture."""
 
     origin: Literal["teacher", "pair"] = Field(default="teacher", alias="from")
     steps: Count = 40
@@ -168,6 +182,114 @@ class Samples(ManifestPart):
     """Rows of the grid; by default every effect."""
 
 
+TEACHER = "teacher"
+RUN = "run:"
+RESERVED = ("source", "truth", FLOOR, GENERAL)
+"""Names that mean something else beside systems in a report or its folder of pictures."""
+
+
+def _resolve_file(value: object, info: ValidationInfo) -> object:
+    """``run:NAME`` is where ``cldistill run NAME`` writes by default; anything else is a path."""
+    if isinstance(value, str) and value.startswith(RUN):
+        return Path("runs", value.removeprefix(RUN), "collection").absolute()
+    return _resolve(value, info)
+
+
+def _resolve_adapter(value: object, info: ValidationInfo) -> object:
+    """Leave ``teacher`` as it is; a folder of that name is ``./teacher``."""
+    return TEACHER if value == TEACHER else _resolve_file(value, info)
+
+
+def _free_system_name(name: str) -> str:
+    if name in RESERVED:
+        raise ValueError(f"no system may be called so: a report uses {', '.join(RESERVED)} for other things")
+    return name
+
+
+SystemName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$"), AfterValidator(_free_system_name)]
+"""Such as ``teacher@40``."""
+AdapterPath = Annotated[Path, BeforeValidator(_resolve_file)]
+
+
+class EvaluatedSystem(ManifestPart):
+    """One way to make pictures: an adapter, another one beside it, a sampler, and whose prompts."""
+
+    name: SystemName
+    title: str | None = None
+    """For tables; by default the name."""
+    adapter: Annotated[Literal["teacher"] | Path | None, BeforeValidator(_resolve_adapter)]
+    """``teacher``: each effect's own LoRA; null: the bare base; else a collection's folder, an adapter file, or
+    ``run:NAME`` for ``runs/NAME/collection`` below the current folder."""
+    beside: AdapterPath | None = Field(default=None, alias="with")
+    """An acceleration LoRA, or any other adapter, that is added on top: both deltas at once."""
+    steps: Count | None = None
+    """By default ``evaluate.teacher_steps`` with ``euler``; with ``few-step`` what the collection was made for."""
+    shift: Rate | None = None
+    """By default the teachers' with ``euler``; with ``few-step`` what the collection was made for."""
+    sampler: Literal["few-step", "euler"] | None = None
+    """``few-step``: the student's consistency sampling; ``euler``: a teacher's, guided as ``base:`` says.  By default
+    ``euler`` where nothing distilled is mounted: for a teacher or the bare base, without ``with``."""
+    prompts: Literal["student", "teacher"] | None = None
+    """The prompts it hears.  ``student`` (the default for collections): the prompt that the collection's index has for
+    the effect; effects that it lacks are left out.  ``teacher`` (the default for all else): the manifest's."""
+    effects: tuple[Name, ...] | None = None
+    """The only effects that it is asked for; by default all."""
+    note: str = ""
+
+    @property
+    def distilled(self) -> bool:
+        """Whether anything is mounted that the effects' own teachers are not."""
+        return self.beside is not None or isinstance(self.adapter, Path)
+
+    @property
+    def few_step(self) -> bool:
+        """Whether it samples as the student does."""
+        return self.distilled if self.sampler is None else self.sampler == "few-step"
+
+
+class NotRun(ManifestPart):
+    """Something that a report should name although nobody ran it."""
+
+    what: str
+    why: str
+    cost: str = ""
+
+
+def _distinct(systems: Sequence[EvaluatedSystem]) -> Sequence[EvaluatedSystem]:
+    names = [system.name for system in systems]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two systems are called {twice[0]!r}; a report has one row for each name")
+    return systems
+
+
+class Evaluate(ManifestPart):
+    """The measurement on held-out pictures: at the end of a run, and by ``cldistill eval``."""
+
+    images: ManifestPath
+    """Held-out pictures."""
+    pictures: Count = 32
+    teacher_steps: Count = 40
+    general: ManifestPath | None = None
+    """Held-out general instructions: a JSONL of ``image`` (relative to it) and ``instruction``."""
+    general_pictures: Count | None = None
+    """Use only so many of them, spread evenly over the file; by default all."""
+    metrics: tuple[PartRef, ...] = ()
+    systems: Annotated[tuple[EvaluatedSystem, ...], AfterValidator(_distinct)] = ()
+    """Compared by ``cldistill eval``; by default the bare base, the teachers at their own and at the student's steps,
+    and the student.  A run measures those at its end in any case."""
+    compare: tuple[tuple[SystemName, SystemName], ...] = ()
+    """Pairs of systems whose paired difference ``cldistill eval`` reports."""
+    probes_pictures: Count = 4
+    """Pictures an effect for the probes that a metric asks for."""
+    stochastic: tuple[Name, ...] | None = None
+    """Effects that draw, compared on their own, too; by default those of which a metric says so."""
+    not_run: tuple[NotRun, ...] = ()
+    """Passed on to the report."""
+    seed: int = 1
+    """Of the noise; systems share it, so that they are compared picture by picture."""
+
+
 class Manifest(ManifestPart):
     """One run, as it was written and with every default filled in."""
 
@@ -187,19 +309,3 @@ class Manifest(ManifestPart):
     samples: Samples | None = None
     observers: tuple[PartRef, ...] = ()
     evaluate: Evaluate | None = None
-
-
-def part_refs(manifest: Manifest) -> Iterator[tuple[Loc, PartRef]]:
-    """Yield every part that a manifest names, with its key path, in the order of validation."""
-    yield ("base",), manifest.base
-    for index, effect in enumerate(manifest.effects):
-        if effect.teacher is not None:
-            yield ("effects", index, "teacher"), effect.teacher
-    yield ("router",), manifest.router
-    yield ("prompts",), manifest.prompts
-    for index, loss in enumerate(manifest.losses):
-        yield ("losses", index), loss
-    for index, observer in enumerate(manifest.observers):
-        yield ("observers", index), observer
-    for index, metric in enumerate(manifest.evaluate.metrics if manifest.evaluate else ()):
-        yield ("evaluate", "metrics", index), metric

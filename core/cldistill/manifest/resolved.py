@@ -1,4 +1,4 @@
-"""What a run was made of: its resolved manifest as text, library versions, hashes of its inputs; no torch in here."""
+"""The record of a run's making: its resolved manifest as text, library versions, hashes of its inputs; no torch in here."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import yaml
 
 from cldistill.adapters.header import find_file
 from cldistill.errors import CldistillError
-from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.yaml import dotted
+from cldistill.storage.files import sampled_digest
 
 KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires")
 """Parts of a manifest that may change between a run and its resumption: they do not touch what is trained."""
@@ -22,23 +23,54 @@ BOOKKEEPING = ("checkpoint_every", "keep", "max_bad_steps", "device", "determini
 """The same of ``train:``."""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 """Whose versions may change the numbers of a run."""
-BLOCK = 256 * 1024
-BLOCKS = 64
-"""A large file is hashed by this many blocks, spread over it: fifty teachers of 2 GB are judged in a second."""
+
+
+def resolve(checked: CheckedManifest) -> dict[str, Any]:
+    """Return a manifest with every default filled in and every path made absolute, as plain data.
+
+    It can be written as YAML and loaded again.
+    """
+    data: dict[str, Any] = checked.manifest.model_dump(mode="json", by_alias=True)
+    for part in checked.parts():
+        target: Any = data
+        for step in part.loc:
+            target = target[step]
+        target["options"] = part.settings.model_dump(mode="json", by_alias=True)
+    for written, loss in zip(data["losses"], checked.losses, strict=True):
+        written["slot"] = loss.slot
+        written["streams"] = sorted(loss.streams) if loss.streams is not None else None
+    for name, slot in checked.slots.items():
+        data["slots"][name]["alpha"] = slot.alpha
+    return data
 
 
 def manifest_digest(checked: CheckedManifest) -> str:
-    """Hash all that decides what is trained: the manifest without its bookkeeping, teachers' files, and the pools."""
-    data = {key: value for key, value in checked.resolved().items() if key not in KEEP_FROM_DIGEST}
+    """Hash all that decides what is trained: the manifest without its bookkeeping, teachers' files, and the pools.
+
+    Where the files lie is no part of it, only what they hold: a run, its data or its environment may be moved.
+    """
+    data = {key: value for key, value in resolve(checked).items() if key not in KEEP_FROM_DIGEST}
     data["train"] = {key: value for key, value in data["train"].items() if key not in BOOKKEEPING}
+    data = {key: _pathless(value, key == "base") for key, value in data.items()}
     inputs = {"files": dict(input_digests(checked)), "pools": dict(pool_digests(checked))}
     return hashlib.sha256(json.dumps([data, inputs], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def plugin_digests(checked: CheckedManifest) -> dict[str, str]:
+    """Return plugin -> distribution, version and hash of its source, for all plugins that decide what is trained."""
+    owned = [part for part in checked.parts() if str(part.loc[0]) not in KEEP_FROM_DIGEST]
+    return {str(part.entry.owner.plugin): _plugin(part) for part in sorted(owned, key=lambda p: p.entry.owner.plugin)}
+
+
+def _plugin(part: Part) -> str:
+    owner = part.entry.owner
+    return f"{owner.distribution} {owner.version}, source {owner.source_digest()[:16]}"
 
 
 def input_digests(checked: CheckedManifest) -> Iterator[tuple[str, str]]:
     """Yield key path and hash of every adapter that a run starts from: teachers' files and the slots' ``init``."""
     for path, file in _adapters(checked):
-        yield path, file_digest(file)
+        yield path, adapter_digest(file)
 
 
 def _adapters(checked: CheckedManifest) -> Iterator[tuple[str, Path]]:
@@ -52,25 +84,12 @@ def _adapters(checked: CheckedManifest) -> Iterator[tuple[str, Path]]:
             yield f"slots.{name}.checkpoint", slot.checkpoint / f"{name}.safetensors"
 
 
-def file_digest(path: Path) -> str:
-    """Hash an adapter file (or that in a folder): its size, and all of it or `BLOCKS` blocks of it."""
+def adapter_digest(path: Path) -> str:
+    """Return `sampled_digest` of an adapter file (or of that in a folder), or that there is none."""
     try:
-        file = find_file(path)
-        size = file.stat().st_size
-        found = hashlib.sha256(str(size).encode())
-        with file.open("rb") as data:
-            for offset in _offsets(size):
-                data.seek(offset)
-                found.update(data.read(BLOCK))
+        return sampled_digest(find_file(path))
     except (OSError, CldistillError):
         return "absent"
-    return found.hexdigest()
-
-
-def _offsets(size: int) -> list[int]:
-    if size <= BLOCK * BLOCKS:
-        return list(range(0, size, BLOCK))
-    return [(size - BLOCK) * index // (BLOCKS - 1) for index in range(BLOCKS)]
 
 
 def pool_digests(checked: CheckedManifest) -> Iterator[tuple[str, str]]:
@@ -93,20 +112,38 @@ def resolved_text(checked: CheckedManifest, *, portable: bool = False) -> str:
     ``portable``: for a published folder, where a path of this machine would say nothing and tell of it; only the name
     of a file or folder is left.
     """
-    data = checked.resolved()
+    data = resolve(checked)
     body = yaml.safe_dump(_portable(data) if portable else data, sort_keys=False, allow_unicode=True)
+    owners = sorted({(part.entry.owner.distribution, part.entry.owner.version) for part in checked.parts()})
     parts = [
-        _comment(
-            "Resolved by cldistill; plugins:", [f"{name} {number}" for name, number in checked.versions().items()]
-        ),
+        _comment("Resolved by cldistill; plugins:", [f"{name} {number}" for name, number in owners]),
         _comment("libraries:", [f"{name} {_version(name)}" for name in LIBRARIES]),
         _comment(
             "adapters that it starts from (hash of size and content):",
-            [f"{path} {file.name} {file_digest(file)}" for path, file in _adapters(checked)],
+            [f"{path} {file.name} {adapter_digest(file)}" for path, file in _adapters(checked)],
         ),
         _comment("pools (hash of the listing):", [f"{pool} {digest}" for pool, digest in pool_digests(checked)]),
     ]
     return "".join(parts) + body
+
+
+def _pathless(value: Any, listed: bool) -> Any:
+    """Put in place of each path of this machine what lies there: a file's digest; for a folder, if ``listed``, its listing.
+
+    (Folders of pictures are hashed as pools.)  Of what is not there the name is left.
+    """
+    if isinstance(value, dict):
+        return {key: _pathless(inner, listed) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_pathless(inner, listed) for inner in value]
+    if not isinstance(value, str) or not _is_local_path(value):
+        return value
+    path = Path(value)
+    if path.is_file():
+        return adapter_digest(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if listed else []
+    listing = [[file.relative_to(path).as_posix(), file.stat().st_size] for file in files]
+    return listing if path.is_dir() else path.name
 
 
 def _comment(title: str, lines: list[str]) -> str:

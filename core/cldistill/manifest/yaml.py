@@ -7,6 +7,7 @@ read a string and False).  Duplicate keys are errors.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Union
@@ -21,12 +22,11 @@ Loc = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Place:
-    """Where something was written. ``root`` is the folder that relative paths written there start from."""
+    """The place at which something was written. ``root`` is the folder that relative paths written there start from."""
 
     file: str
     line: int
     """1-based; 0 where there are no lines (``--set``)."""
-    column: int
     root: Path
 
     def __str__(self) -> str:
@@ -36,11 +36,11 @@ class Place:
 class Text(str):
     """A string of a manifest that knows the folder its relative path would start from."""
 
-    root: Path
+    folder: Path
 
-    def __new__(cls, value: str, root: Path) -> Text:
+    def __new__(cls, value: str, folder: Path) -> Text:
         text = super().__new__(cls, value)
-        text.root = root
+        text.folder = folder
         return text
 
 
@@ -88,8 +88,8 @@ for _name, _pattern, _first in _TYPES:
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
-def parse(text: str, file: str, root: Path) -> Value:
-    """Parse one YAML document.
+def parse(text: str, file: str, root: Path, *, lined: bool = True) -> Value:
+    """Parse one YAML document; ``lined=False`` for a text whose lines mean nothing to anybody.
 
     Raises:
         ManifestError: a syntax error, a duplicate key, a key that is no text, or a tag.
@@ -102,16 +102,18 @@ def parse(text: str, file: str, root: Path) -> Value:
         raise ManifestError(f"{file}{line}: not valid YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise ManifestError(f"{file}: not valid YAML: {error}") from error
-    if node is None:
-        return Value({}, Place(file, 1, 1, root))
-    return _convert(node, file, root, ())
+
+    def place(line: int) -> Place:
+        return Place(file, line + 1 if lined else 0, root)
+
+    return Value({}, place(0)) if node is None else _convert(node, place, ())
 
 
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
-def _convert(node: yaml.Node, file: str, root: Path, above: tuple[int, ...]) -> Value:
-    at = Place(file, node.start_mark.line + 1, node.start_mark.column + 1, root)
+def _convert(node: yaml.Node, place: Callable[[int], Place], above: tuple[int, ...]) -> Value:
+    at = place(node.start_mark.line)
     if id(node) in above:
         raise ManifestError(f"{at}: this alias contains itself")
     if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
@@ -120,16 +122,16 @@ def _convert(node: yaml.Node, file: str, root: Path, above: tuple[int, ...]) -> 
     if isinstance(node, yaml.MappingNode):
         members: dict[str, Value] = {}
         for key_node, value_node in node.value:
-            key_at = Place(file, key_node.start_mark.line + 1, key_node.start_mark.column + 1, root)
+            key_at = place(key_node.start_mark.line)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ManifestError(f"{key_at}: a key must be a word")
             key = key_node.value
             if key in members:
                 raise ManifestError(f"{key_at}: {key}: this key was already given at {members[key].key_at}")
-            members[key] = replace(_convert(value_node, file, root, within), key_at=key_at)
+            members[key] = replace(_convert(value_node, place, within), key_at=key_at)
         return Value(members, at)
     if isinstance(node, yaml.SequenceNode):
-        return Value([_convert(child, file, root, within) for child in node.value], at)
+        return Value([_convert(child, place, within) for child in node.value], at)
     return Value(_scalar(node, at), at)
 
 

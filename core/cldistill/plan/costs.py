@@ -1,4 +1,4 @@
-"""What a run costs, counted before anything is loaded: backbone calls per cycle, adapter sizes, memory and disk.
+"""The costs of a run, counted before anything is loaded: backbone calls per cycle, adapter sizes, memory and disk.
 
 Counts of calls and parameters are exact in expectation.  Memory of activations and size of the cache are estimates, and
 are marked as such.
@@ -13,7 +13,7 @@ from cldistill.manifest.checked import STUDENT, CheckedLoss, CheckedManifest
 from cldistill.records import BaseDescription
 
 CHECKPOINT_COST = 3
-"""A graded call in units of a plain one: forward, recomputed forward, and a backward counted as one (method.md)."""
+"""A graded call in units of a plain one: forward, recomputed forward, and a backward counted as one."""
 TRAINED_BYTES = 16
 """Per parameter of a slot, all fp32: weight, gradient, and Adam's two moments."""
 SAVED_BYTES = 12
@@ -76,10 +76,9 @@ def lora_parameters(description: BaseDescription, targets: Iterable[str], rank: 
 def adapter_sizes(checked: CheckedManifest) -> tuple[AdapterSize, ...]:
     """Return the size of every slot."""
     sizes = []
-    for name, slot in checked.manifest.slots.items():
-        targets = checked.slot_targets[name]
-        count = lora_parameters(checked.description, targets, slot.rank)
-        sizes.append(AdapterSize(name, slot.rank, len(targets), count, 4 * count, 2 * count, slot.ema is not None))
+    for name, slot in checked.slots.items():
+        count = lora_parameters(checked.description, slot.targets, slot.rank)
+        sizes.append(AdapterSize(name, slot.rank, len(slot.targets), count, 4 * count, 2 * count, slot.ema is not None))
     return tuple(sizes)
 
 
@@ -107,34 +106,40 @@ def _cycle(checked: CheckedManifest, stream: str, start: int, stop: int) -> Cycl
         if start < slot.from_step or not active:
             continue
         updates[name] = slot.updates
-        graded += slot.updates * sum(loss.part.needs.forwards.graded for loss in active)
+        graded += slot.updates * (sum(loss.loss.needs.forwards.graded for loss in active) - _spared(active))
         forwards += slot.updates * _update(checked, active)
         if slot.reuse_sample and sampled:
             forwards -= _shared(checked, active)
         if name == STUDENT:
             # A graded call at the rollout's step is the sample that a later slot may take over.
-            sampled = any(loss.part.needs.forwards.rollout and loss.part.needs.forwards.graded for loss in active)
+            sampled = any(loss.loss.needs.forwards.rollout and loss.loss.needs.forwards.graded for loss in active)
     return Cycle(stream, start, stop, forwards, graded, updates)
 
 
 def _shared(checked: CheckedManifest, active: list[CheckedLoss]) -> float:
     """Calls that the terms of one update share: the rollout, ``E[k] = (steps - 1) / 2``, and its sample."""
-    needs = [loss.part.needs.forwards for loss in active]
+    needs = [loss.loss.needs.forwards for loss in active]
     rollout = (checked.manifest.sampler.steps - 1) / 2 if any(need.rollout for need in needs) else 0.0
     return rollout + max(need.sample for need in needs)
 
 
+def _spared(active: list[CheckedLoss]) -> int:
+    """Graded calls at the rollout that a term need not make, since an earlier one of the update has made them."""
+    shared = [loss.loss.needs.forwards.shared for loss in active]
+    return sum(shared) - max(shared, default=0)
+
+
 def _update(checked: CheckedManifest, active: list[CheckedLoss]) -> float:
     guidance = 1 if checked.description.guidance_scale == 1.0 else 2
-    needs = [loss.part.needs.forwards for loss in active]
-    return _shared(checked, active) + sum(need.graded + need.plain + guidance * need.teacher for need in needs)
+    needs = [loss.loss.needs.forwards for loss in active]
+    calls = sum(need.graded + need.plain + guidance * need.teacher for need in needs)
+    return _shared(checked, active) - _spared(active) + calls
 
 
 def teacher_rank(checked: CheckedManifest) -> int:
     """Return the rank that the teacher slot must hold; the student's where no teacher file could be read."""
-    ranks = [rank for rank in checked.teacher_ranks.values()]
     wanted = any(part is not None and (part.needs.adapter or part.needs.rank) for part in checked.teachers.values())
-    return max(ranks, default=checked.manifest.slots[STUDENT].rank if wanted else 0)
+    return max(checked.teacher_ranks.values(), default=checked.manifest.slots[STUDENT].rank if wanted else 0)
 
 
 def memory(checked: CheckedManifest) -> tuple[tuple[Amount, ...], tuple[Amount, ...]]:
@@ -145,12 +150,14 @@ def memory(checked: CheckedManifest) -> tuple[tuple[Amount, ...], tuple[Amount, 
     mounted = Amount("teacher slot", teacher * description.bytes_per_parameter)
     trained = [Amount(f"{size.slot}: weights, gradients, Adam (fp32)", TRAINED_BYTES * size.parameters)
                for size in adapter_sizes(checked)]  # fmt: skip
+    modules = [Amount(f"{loss.name}: module, gradients, Adam (fp32)", TRAINED_BYTES * loss.loss.needs.parameters)
+               for loss in checked.losses if loss.loss.needs.parameters]  # fmt: skip
     averages = [Amount(f"{size.slot}: EMA (fp32)", EMA_BYTES * size.parameters)
                 for size in adapter_sizes(checked) if size.ema]  # fmt: skip
     encoders = Amount("text encoder and VAE", description.encoder_bytes)
     slots = Amount("slots: weights (fp32)", 4 * sum(size.parameters for size in adapter_sizes(checked)))
     preparing = (weights, encoders, mounted, slots)
-    return preparing, (weights, mounted, *trained, *averages, activations(checked))
+    return preparing, (weights, mounted, *trained, *modules, *averages, activations(checked))
 
 
 def activations(checked: CheckedManifest) -> Amount:
@@ -170,6 +177,7 @@ def disk(checked: CheckedManifest) -> tuple[Amount, ...]:
     """Return what the run leaves on disk."""
     description, sizes = checked.description, adapter_sizes(checked)
     per_step = sum(size.parameters * (SAVED_BYTES + (EMA_BYTES if size.ema else 0)) for size in sizes)
+    per_step += sum(SAVED_BYTES * loss.loss.needs.parameters for loss in checked.losses)
     student = next(size for size in sizes if size.slot == STUDENT)
     items = sum(len(rows) for rows in checked.items.values())
     prompts = 3 * TEXT_TOKENS * description.hidden * description.bytes_per_parameter

@@ -8,6 +8,7 @@ from typing import Any
 
 from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.prompts import preview_prompts
+from cldistill.manifest.resolved import resolve
 from cldistill.manifest.yaml import dotted
 from cldistill.plan.costs import AdapterSize, Amount, Cycle, adapter_sizes, cycles, disk, memory
 from cldistill.records import Prompts
@@ -32,7 +33,7 @@ class PlannedEffect:
     teacher: str | None
     teacher_rank: int | None
     teacher_fit: str | None
-    """How the teacher's file lies on the base: ``840/840 modules, scale 1.0``."""
+    """The coverage of the base by the teacher's file: ``840/840 modules, scale 1.0``."""
     pairs: int | None
     """Number of pairs; None where files were not looked at."""
     prompts: Prompts
@@ -86,7 +87,7 @@ def make_plan(checked: CheckedManifest) -> Plan:
         preparing=preparing,
         training=training,
         disk=disk(checked),
-        resolved=checked.resolved(),
+        resolved=resolve(checked),
     )
 
 

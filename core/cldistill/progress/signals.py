@@ -24,20 +24,15 @@ class StopRequest:
         self.reason: str | None = None
         """Name of the signal, e.g. ``"SIGINT"``, or what the caller of `request` gave; None while nobody asked."""
         self.promise = IN_LOOP
-        """What the run does once it is asked, as the person who asked is told."""
+        """Told to the person who asked: how the run is going to stop."""
 
     def request(self, reason: str) -> None:
         """Ask for the stop; the first reason stays."""
         self.reason = self.reason or reason
 
-    @property
-    def requested(self) -> bool:
+    def __bool__(self) -> bool:
         """Whether the run should stop after the step that it is in."""
         return self.reason is not None
-
-    def __bool__(self) -> bool:
-        """Same as `requested`."""
-        return self.requested
 
 
 def never() -> bool:
@@ -45,7 +40,7 @@ def never() -> bool:
     return False
 
 
-def heed(stop: Callable[[], bool], doing: str) -> None:
+def raise_if_stopped(stop: Callable[[], bool], doing: str) -> None:
     """Leave the preparation where ``stop`` says so; the caller has saved what is done.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What preparation tells a display: named stages with progress.  `cldistill.display.display` shows them; this one is silent."""
+"""Named stages of long work with their progress, told to a display: `cldistill.progress.live` shows them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
-from cldistill.progress.signals import heed
+from cldistill.progress.signals import raise_if_stopped
 
 
 class Stages(Protocol):
@@ -37,11 +37,11 @@ class StoppableStages:
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show a stage of ``total`` parts."""
-        heed(self._stop, name)
+        raise_if_stopped(self._stop, name)
         with self._stages.stage(name, total) as advance:
 
             def advance_or_leave(done: int) -> None:
                 advance(done)
-                heed(self._stop, name)
+                raise_if_stopped(self._stop, name)
 
             yield advance_or_leave

@@ -5,7 +5,7 @@ Pure functions of predictors: the caller has entered the adapter scope, and deci
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from cldistill.schedule import Schedule, add_noise, to_x0
 
 if TYPE_CHECKING:
-    from cldistill.protocols import BaseModel, GuidanceMode, Keyed
+    from cldistill.protocols import BaseModel, GuidanceMode
     from cldistill.records import Tensors
 
 Predictor = Callable[[Tensor, Tensor], Tensor]
@@ -40,19 +40,6 @@ def guided(
         return base.guide(conditional, base.predict(x, sigma, source, unconditional), scale, mode)
 
     return predict
-
-
-def generator_noise(
-    generator: torch.Generator | None, shape: Sequence[int], device: torch.device | str = "cpu"
-) -> Noise:
-    """Draw fp32 noise ``[B, ...]`` in the order of the calls; ``generator`` None is the global one, on ``device``."""
-    drawn_on = device if generator is None else generator.device
-    return lambda step: torch.randn(tuple(shape), generator=generator, device=drawn_on).to(device)
-
-
-def keyed_noise(random: Keyed, shape: Sequence[int]) -> Noise:
-    """Draw noise that depends on the key and the step alone."""
-    return lambda step: random.normal(shape, "sample", step)
 
 
 def few_step(predict: Predictor, schedule: Schedule, noise: Noise) -> Tensor:

@@ -1,1 +1,1 @@
-"""Files on disk: atomic writing, hashing, the cache of tensors, the store of measured values."""
+"""Files on disk: atomic writing, hashing, headers of safetensors files, the cache of tensors."""

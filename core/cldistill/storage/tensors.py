@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -13,7 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cldistill.storage.files import fsync_file
+from cldistill.storage.files import atomic_file
+from cldistill.storage.headers import read_tensors_header
 
 MEMORY_LIMIT = 2 * 1024**3
 
@@ -25,12 +25,6 @@ def content_key(*parts: str | int | float) -> str:
         text = f"{type(part).__name__}:{part}".encode()
         digest.update(len(text).to_bytes(8, "big") + text)
     return digest.hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class TensorCache:
@@ -60,7 +54,8 @@ class TensorCache:
         tensors = self._read(key)
         if tensors is None:
             tensors = {name: value.detach().contiguous().cpu() for name, value in make().items()}
-            self._write(key, tensors)
+            with atomic_file(self.path(key)) as partial:
+                save_file(tensors, partial)
             self.computed += 1
         self._remember(key, tensors)
         return tensors
@@ -76,18 +71,6 @@ class TensorCache:
             path.unlink(missing_ok=True)  # half-written by a crash of another program: make it again
             return None
 
-    def _write(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            save_file(dict(tensors), aside)
-            fsync_file(aside)  # else a power cut can leave the name without the content
-            aside.replace(path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-
     def _remember(self, key: str, tensors: dict[str, Tensor]) -> None:
         self._memory[key] = tensors
         self._memory_bytes += _size(tensors)
@@ -100,14 +83,8 @@ def is_whole(path: Path) -> bool:
     """Whether a safetensors file is there and exactly as long as its header says, read from the header alone."""
     try:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            size = os.fstat(file.fileno()).st_size
-            if not 2 <= length <= size - 8:
-                return False
-            header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        return bool(size == 8 + length + max(ends, default=0))
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError):
+            return read_tensors_header(file).size == os.fstat(file.fileno()).st_size
+    except (OSError, ValueError):
         return False
 
 

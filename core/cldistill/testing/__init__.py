@@ -1,8 +1,7 @@
 """A public kit for plugin authors: a tiny base, fake parts, and checks of what each kind of part promises.
 
 * `check_loss_term`, `check_base_model`, `check_teacher_source`, `check_stream_router`, `check_prompt_isolator`,
-  `check_metric`, `check_observer`, `check_grouper`, `check_instruction_maker`: call one in a test of yours; what it
-  raises says what to change.
+  `check_metric`, `check_observer`: call one in a test of yours; what it raises says what to change.
 * `update_context`: a real update to call a loss term in.  `TinyBase`: a base model that trains in milliseconds.
 * `run_manifest`: a whole run on it, from manifest to exported collection, with your part swapped in.
 * `catalogue_with`, `plugin_environment`: plugins in a test that are not installed.
@@ -23,15 +22,13 @@ if TYPE_CHECKING:
     from cldistill.testing.conformance import ConformanceError, check_component
     from cldistill.testing.contexts import ObservedContext, tiny_batch, tiny_dataset, tiny_run, update_context
     from cldistill.testing.environment import catalogue_with, plugin_environment
-    from cldistill.testing.grouper_check import check_grouper, grouping_request
-    from cldistill.testing.instruction_maker_check import check_instruction_maker
     from cldistill.testing.loss_term_check import check_loss_term
     from cldistill.testing.metric_check import check_metric, metric_request
     from cldistill.testing.observer_check import check_observer
     from cldistill.testing.pictures import picture, write_general, write_pairs, write_pictures
     from cldistill.testing.prompt_isolator_check import check_prompt_isolator
     from cldistill.testing.runs import FinishedRun, run_manifest
-    from cldistill.testing.stream_router_check import check_stream_router
+    from cldistill.testing.stream_router_check import check_stream_router, route_request
     from cldistill.testing.teacher_source_check import check_teacher_source, teacher_request
     from cldistill.testing.tiny_base import TinyBase
     from cldistill.testing.tiny_base_settings import TinyBaseSettings
@@ -47,8 +44,6 @@ __all__ = [
     "catalogue_with",
     "check_base_model",
     "check_component",
-    "check_grouper",
-    "check_instruction_maker",
     "check_loss_term",
     "check_metric",
     "check_observer",
@@ -57,12 +52,12 @@ __all__ = [
     "check_teacher_source",
     "completion",
     "fake_teacher",
-    "grouping_request",
     "metric_request",
     "picture",
     "plugin_environment",
     "random_adapter",
     "randomise_slot",
+    "route_request",
     "run_manifest",
     "teacher_request",
     "tiny_batch",
@@ -75,7 +70,7 @@ __all__ = [
 ]
 
 _MODULES = (
-    "adapters", "base_model_check", "chat_server", "grouper_check", "instruction_maker_check", "loss_term_check",
+    "adapters", "base_model_check", "chat_server", "loss_term_check",
     "metric_check", "observer_check", "prompt_isolator_check", "stream_router_check", "teacher_source_check",
     "conformance", "contexts", "environment", "pictures", "runs", "tiny_base", "tiny_base_settings", "tiny_parts",
 )  # fmt: skip

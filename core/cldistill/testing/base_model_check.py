@@ -1,4 +1,4 @@
-"""What a base model promises."""
+"""The check of a base model: all that the engine relies on, asserted on small material for its author's tests."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from cldistill.protocols import BaseModel
 from cldistill.records import BaseDescription, Tensors
 from cldistill.testing.adapters import random_adapter, randomise_slot
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
+from cldistill.testing.elsewhere import SALTED, salted_hashes
 from cldistill.testing.pictures import after, picture
 
 SHORT, LONG = "make it darker", "turn the picture into a manga page with many fine lines"
+SIGMAS = (1e-4, 1e-3, 0.01, *(index / 32 for index in range(1, 32)), 0.99, 0.999, 0.9999, 1.0)
+"""At which `predict` must give numbers."""
 TOLERANCE = 1e-3
 """Of predictions that must agree but for rounding, as a share of their size."""
 
@@ -53,7 +56,8 @@ def check_base_model(
 
     The description is true of the backbone; encodings are deterministic and come back after `drop_encoders`; `predict`
     gives fp32 velocities that depend on all its arguments and on each adapted module, not on padding or on the rest of
-    the batch; sources of one `batch_key` can be collated; gradient checkpointing changes no gradient; decoding and export work.
+    the batch, at every sigma; no method writes into what it is given; `features` gives each described block's own; sources of
+    one `batch_key` can be collated; gradient checkpointing changes no gradient; decoding and export work.
 
     Args:
         size: Width and height of the pictures that it is shown.
@@ -67,10 +71,13 @@ def check_base_model(
         base: BaseModel = component.build(settings, context)
         base.backbone.requires_grad_(False)
         subject = _subject(checker, base, needs.base, (picture(0, size), picture(1, size)))
+        _leaves_arguments_alone(subject, size)
         _attributes(subject, lambda: component.build(settings, context))
         _encodings(subject, size)
         _batch_keys(subject, size)
         _predictions(subject)
+        _every_sigma(subject)
+        _features(subject)
         _guidance(subject)
         _decoding(subject)
         _adapters(subject, context)
@@ -98,11 +105,18 @@ def _attributes(s: _Subject, rebuild: Callable[[], BaseModel]) -> None:
     count = sum(parameter.numel() for parameter in base.backbone.parameters())
     require(said.parameters == count, f"describes {said.parameters:,} parameters, but the backbone has {count:,}")
     require(tuple(base.adapter_targets) == tuple(said.targets), "adapter_targets differ from the described targets")
+    require(dict(base.blocks) == dict(said.blocks), "its blocks differ from the described ones")
     require(base.guidance_scale == said.guidance_scale, "guidance_scale differs from the described one")
     require(bool(base.fingerprint), "its fingerprint is empty: every cache key needs it")
     require(
         rebuild().fingerprint == base.fingerprint, "built twice, it has two fingerprints: the cache would never be hit"
     )
+    with salted_hashes():
+        salted, prompt = rebuild().fingerprint, base.encode_prompt(SHORT, s.pictures[:1])
+    require(
+        salted == base.fingerprint, f"its fingerprint depends on hash(), so that no other run hits its cache: {SALTED}"
+    )
+    require(_same(prompt, base.encode_prompt(SHORT, s.pictures[:1])), f"encode_prompt depends on hash(): {SALTED}")
 
 
 def _encodings(s: _Subject, size: tuple[int, int]) -> None:
@@ -198,6 +212,72 @@ def _predictions(s: _Subject) -> None:
     )
 
 
+def _every_sigma(s: _Subject) -> None:
+    for index in range(0, len(SIGMAS), 2):
+        sigma = torch.tensor(SIGMAS[index : index + 2])
+        v = s.predict(sigma=sigma)
+        bad = [f"{value:g}" for value, row in zip(sigma.tolist(), v, strict=True) if not bool(row.isfinite().all())]
+        s.checker.require(
+            not bad,
+            f"predict gives numbers that are not finite at sigma {', '.join(bad)}; every sigma in (0, 1] comes up, 1 itself "
+            "at the start of each sampling: guard divisions by sigma and by 1 - sigma",
+        )
+
+
+def _leaves_arguments_alone(s: _Subject, size: tuple[int, int]) -> None:
+    """What the engine passes is what it caches and passes again: no method may write into it."""
+    base, first = s.base, picture(8, size)
+    velocities = {"conditional": s.noise.clone(), "unconditional": s.noise.flip(0)}
+    row = {**base.encode_source([picture(8, size)])}
+    x0, single = s.noise[:1].clone(), base.collate([row])
+    given = {"x": s.noise, "sigma": s.sigma} | {f"source[{name!r}]": value for name, value in s.source.items()}
+    given |= {f"prompt[{name!r}]": value for name, value in s.prompt.items()}
+
+    def pixels() -> dict[str, Tensor]:
+        return {"its picture": torch.frombuffer(bytearray(first.tobytes()), dtype=torch.uint8)}
+
+    _untouched(s, "predict", lambda: given, lambda: s.predict())
+    c, u = velocities.values()
+    _untouched(s, "guide", lambda: velocities, lambda: base.guide(c, u, 3.0, "standard"))
+    _untouched(s, "guide", lambda: velocities, lambda: base.guide(c, u, 3.0, "rescaled"))
+    _untouched(s, "decode", lambda: {"x0": x0}, lambda: base.decode(x0, single))
+    _untouched(s, "collate", lambda: row, lambda: base.collate([row, row]))
+    _untouched(s, "encode_source", pixels, lambda: base.encode_source([first]))
+    _untouched(s, "encode_target", pixels, lambda: base.encode_target(first, [first]))
+    _untouched(s, "encode_prompt", pixels, lambda: base.encode_prompt(SHORT, [first]))
+
+
+def _untouched(s: _Subject, method: str, read: Callable[[], Mapping[str, Tensor]], call: Callable[[], object]) -> None:
+    before = {name: value.clone() for name, value in read().items()}
+    call()
+    changed = [name for name, value in read().items() if not torch.equal(value, before[name])]
+    s.checker.require(not changed, f"{method} changes {', '.join(changed)} in place; work on a copy")
+
+
+def _features(s: _Subject) -> None:
+    """Each block gives one row a token, and gives it from all arguments, whether the blocks behind it run or not."""
+    require, base = s.checker.require, s.base
+    velocity = s.predict()
+    found: list[Tensor] = []
+    for at, width in s.description.blocks.items():
+        with torch.no_grad():
+            features = base.features(s.noise, s.sigma, s.source, s.prompt, at)
+            moved = base.features(s.noise, s.sigma.flip(0), s.source, s.prompt, at)
+        shape = tuple(features.shape)
+        require(
+            features.ndim == 3 and shape[0] == 2 and shape[2] == width,
+            f"features at {at!r} have the shape {shape}; described are [2, L, {width}]",
+        )
+        require(features.dtype == torch.float32, f"features at {at!r} are {features.dtype}; return .float()")
+        require(bool(features.isfinite().all()), f"features at {at!r} are not finite")
+        require(not torch.equal(features, moved), f"features at {at!r} do not depend on sigma")
+        require(
+            not any(torch.equal(features, other) for other in found), f"features at {at!r} are those of another block"
+        )
+        found.append(features)
+    require(torch.equal(velocity, s.predict()), "asking for features changes what predict gives afterwards")
+
+
 def _guidance(s: _Subject) -> None:
     c, u = s.noise, s.noise.flip(0)
     for mode in ("standard", "rescaled"):
@@ -230,8 +310,10 @@ def _adapters(s: _Subject, context: BuildContext) -> None:
             shown[name] = s.predict()
         require(not _close(shown[name], bare), f"the adapter in slot {name!r} changes nothing")
     plain = _gradients(s, slots)
-    unused = [name for name, grad in plain.items() if not bool((grad != 0).any())]
-    require(not unused, f"adapting {len(unused)} of its targets has no effect, {unused[:1]} for one: leave them out")
+    _effects_of_targets(s, plain)
+    shallow = {at: _gradients(s, slots, at) for at in s.description.blocks}
+    for at, grads in shallow.items():
+        require(any(bool((grad != 0).any()) for grad in grads.values()), f"features at {at!r} have no gradient")
     _export(s, slots, context.root / "adapter.safetensors")
     calls: list[object] = []
 
@@ -244,16 +326,37 @@ def _adapters(s: _Subject, context: BuildContext) -> None:
     require(bool(calls), "enable_gradient_checkpointing(run) must call each block through run(function, *args)")
     off = [name for name, grad in plain.items() if not _close(checkpointed[name], grad)]
     require(not off, f"gradient checkpointing changes the gradient, of {off[:1]} for one")
+    deep = {at: _gradients(s, slots, at) for at in s.description.blocks}
+    off = [at for at, grads in deep.items() if not all(_close(grads[name], grad) for name, grad in shallow[at].items())]
+    require(not off, f"gradient checkpointing changes the gradient of features, at {off[:1]} for one")
 
 
-def _gradients(s: _Subject, slots: AdapterSlots) -> dict[str, Tensor]:
+def _effects_of_targets(s: _Subject, gradients: Mapping[str, Tensor]) -> None:
+    """Every target but the idle ones must change the prediction, and no idle one may."""
+    require, idle = s.checker.require, set(s.description.idle)
+    reached = {name.removesuffix(".lora_B.weight"): bool((grad != 0).any()) for name, grad in gradients.items()}
+    unknown = sorted(idle - reached.keys())
+    require(not unknown, f"describes {unknown[:1]} as idle, which is none of its targets")
+    unused = [name for name, effect in reached.items() if not effect and name not in idle]
+    require(
+        not unused,
+        f"adapting {len(unused)} of its targets has no effect, {unused[:1]} for one: leave them out, or name them in "
+        "BaseDescription.idle if files for this family hold them",
+    )
+    busy = [name for name in reached if reached[name] and name in idle]
+    require(not busy, f"describes {busy[:1]} as idle, but adapting it changes what is predicted: take it out of idle")
+
+
+def _gradients(s: _Subject, slots: AdapterSlots, at: str | None = None) -> dict[str, Tensor]:
+    """Return the gradients of every ``lora_B`` by what is predicted, or by the features of the block ``at``."""
     parameters = {name: p for name, p in slots.parameters("student").items() if name.endswith("lora_B.weight")}
     for parameter in parameters.values():
         parameter.grad = None
     with slots.scope("student"):
-        velocity = s.base.predict(s.noise, s.sigma, s.source, s.prompt)
+        given = (s.noise, s.sigma, s.source, s.prompt)
+        output = s.base.predict(*given) if at is None else s.base.features(*given, at)
     # Outside the scope: the recompute of a checkpoint must find its own adapter again.
-    velocity.square().mean().backward()  # type: ignore[no-untyped-call]
+    output.square().mean().backward()  # type: ignore[no-untyped-call]
     zero = torch.zeros(())
     return {name: zero if p.grad is None else p.grad.detach().clone() for name, p in parameters.items()}
 

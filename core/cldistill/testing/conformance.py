@@ -9,16 +9,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import numpy as np
 import rich.style  # noqa: F401 (draws from the global generator when it is first imported, as httpx does)
 import torch
 
-from cldistill.component import AnyComponent, BuildContext, Kind, Needs, Settings
-from cldistill.records import EffectInfo
+from cldistill.component import AnyComponent, Kind, Needs, RunOutline, Settings
+from cldistill.testing.elsewhere import OUTLINE, SALTED, other_process, reason
+from cldistill.testing.elsewhere import scratch_context as scratch_context
 
+Ask = Callable[[Callable[..., Any], Any], list[Any]]
 Options = Mapping[str, Any] | Settings | None
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "peft")
 """Packages that ``describe`` must not import: with any of them ``cldistill check`` takes many seconds."""
@@ -74,22 +75,17 @@ def read_settings(component: AnyComponent, options: Options) -> Settings:
     return settings
 
 
-@contextmanager
-def scratch_context(effects: tuple[EffectInfo, ...] = ()) -> Iterator[BuildContext]:
-    """Yield a build context over a temporary folder."""
-    with TemporaryDirectory() as name:
-        root = Path(name)
-        for part in ("cache", "output"):
-            (root / part).mkdir()
-        yield BuildContext(root, root / "cache", root / "output", effects=effects)
-
-
 def check_component(
-    component: AnyComponent, kind: Kind, options: Options, *, fresh: bool = True
-) -> tuple[Checker, Needs]:
+    component: AnyComponent, kind: Kind, options: Options, *, fresh: bool = True, ask: Ask | None = None,
+    outline: RunOutline | None = None,
+) -> tuple[Checker, Needs]:  # fmt: skip
     """Check what holds for every kind: strict frozen settings, and a pure ``describe`` that imports no torch.
 
-    ``fresh=False`` leaves out the interpreter of its own in which the latter is seen (for parts that a test file defines).
+    Args:
+        fresh: False leaves out the interpreter of its own in which the latter is seen (for parts that a test file defines).
+        ask: Asks a part of this kind something (a function of `cldistill.testing.elsewhere`) that it must answer alike in
+            that interpreter, in one with another salt of ``hash()``, and in another environment.
+        outline: The run around it, by default `OUTLINE`.
     """
     checker = Checker(component)
     checker.require(component.kind == kind, f"is registered as a {component.kind}, not as a {kind}: use {kind}(...)")
@@ -100,11 +96,15 @@ def check_component(
         "its settings must keep Settings' model_config (extra='forbid', frozen=True): a misspelt option must be an error",
     )
     settings = read_settings(component, options)
-    needs = component.describe(settings)
+    outline = outline or OUTLINE
+    needs = component.needs(settings, outline)
     checker.require(isinstance(needs, Needs), f"describe must return Needs, not {type(needs).__name__}")
-    checker.require(component.describe(settings) == needs, "describe must give equal Needs for equal settings")
+    checker.require(component.needs(settings, outline) == needs, "describe must give equal Needs for equal settings")
+    if ask is not None:
+        changed = reason(lambda: ask(component.build, settings))
+        checker.require(changed is None, str(changed))
     if fresh:
-        _check_fresh(checker, component, settings)
+        _check_fresh(checker, component, settings, ask)
     return checker, needs
 
 
@@ -117,36 +117,48 @@ for module in job["modules"]:
     importlib.import_module(module)
 module, name = job["settings"]
 settings = reduce(getattr, name.split("."), sys.modules[module]).model_validate(job["options"])
-module, name = job["describe"]
-if "<" in name:
-    hook = getattr(sys.modules[module], job["hook"])
-    describe = next(c.describe for c in hook() if c.name == job["name"])
-else:
-    describe = reduce(getattr, name.split("."), sys.modules[module])
-describe(settings)
-print("\\n".join(package for package in job["heavy"] if package in sys.modules))
+def function(role):
+    module, name = job[role]
+    if "<" in name:
+        hook = getattr(sys.modules[module], job["hook"])
+        return next(getattr(c, role) for c in hook() if c.name == job["name"])
+    return reduce(getattr, name.split("."), sys.modules[module])
+from cldistill.component import Component
+from cldistill.testing.elsewhere import OUTLINE
+Component(job["kind"], job["name"], "", type(settings), function("describe"), None).needs(settings, OUTLINE)
+heavy = [package for package in job["heavy"] if package in sys.modules]
+answer = None
+if job["ask"] is not None:
+    answer = getattr(importlib.import_module("cldistill.testing.elsewhere"), job["ask"])(function("build"), settings)
+print(json.dumps({"heavy": heavy, "answer": answer}))
 """
 
 
-def _check_fresh(checker: Checker, component: AnyComponent, settings: Settings) -> None:
+def _check_fresh(checker: Checker, component: AnyComponent, settings: Settings, ask: Ask | None) -> None:
     functions: tuple[Callable[..., Any], ...] = (component.describe, component.build)
     modules = [component.settings.__module__, *(function.__module__ for function in functions)]
     job = {
-        "path": sys.path, "modules": modules, "heavy": HEAVY, "name": component.name,
+        "path": sys.path, "modules": modules, "heavy": HEAVY, "name": component.name, "kind": component.kind,
         "settings": [component.settings.__module__, component.settings.__qualname__],
         "describe": [component.describe.__module__, getattr(component.describe, "__qualname__", "<object>")],
+        "build": [component.build.__module__, getattr(component.build, "__qualname__", "<object>")],
         "hook": f"register_{component.kind}s", "options": settings.model_dump(mode="json"),
+        "ask": None if ask is None else ask.__name__,
     }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT], input=json.dumps(job), capture_output=True, text=True, check=False
-    )
+    command, environment = [sys.executable, "-c", _SCRIPT], other_process()
+    done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=False, env=environment)
     checker.require(
         done.returncode == 0,
         "cannot be described in an interpreter of its own (settings, describe and build must be importable from modules; "
         f"fresh=False leaves this out):\n{done.stderr.strip()}",
     )
+    said = json.loads(done.stdout.splitlines()[-1])
     checker.require(
-        not done.stdout.split(),
-        f"its modules import {', '.join(done.stdout.split())}, which makes `cldistill check` slow; import them inside build, "
+        not said["heavy"],
+        f"its modules import {', '.join(said['heavy'])}, which makes `cldistill check` slow; import them inside build, "
         "or inside the methods that need them",
+    )
+    checker.require(
+        ask is None or said["answer"] == ask(component.build, settings),
+        f"another process gets other {ask.__name__ if ask else ''}: {SALTED}, and nothing of machine, user, rank or time",
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -16,13 +18,13 @@ from cldistill.data.dataset import Dataset, Example
 from cldistill.data.teachers import TeacherBank
 from cldistill.protocols import BaseModel
 from cldistill.random import KeyedRandom
-from cldistill.records import GENERAL, Batch, Conditioning, EffectInfo, Item, Prompts, Rollout, Route
+from cldistill.records import GENERAL, Batch, Conditioning, EffectInfo, Item, Prompts, Rollout, Route, Tensors
 from cldistill.schedule import Schedule
 from cldistill.testing.adapters import random_adapter, randomise_slot
 from cldistill.testing.pictures import after, picture
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.testing.tiny_parts import TinyPrompts, TinyRouter, TinyRouterSettings
-from cldistill.training.run import LrPhase, Run, SlotConfig
+from cldistill.training.run import LrPhase, Run, SlotConfig, TermModule
 from cldistill.training.update import TermContext
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ class Call:
     """Whether a graph was built."""
     origin: str
     """Who asked: ``term``, or the context's ``rollout`` or ``sample`` on its behalf."""
+    sigma: tuple[float, ...] = ()
+    """Sigma of each item."""
+    at: str | None = None
+    """Block whose features were asked for; None: the velocity."""
 
 
 @dataclass
@@ -48,20 +54,32 @@ class ObservedContext(TermContext):
 
     calls: list[Call] = field(default_factory=list)
     origin: str = "term"
+    lent: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
+    """What the engine lent to the term and uses again (its name, itself, a copy of it then): it must stay as it is."""
 
-    def _predict(self, name: str, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        self.calls.append(Call(name, torch.is_grad_enabled(), self.origin))
-        return super()._predict(name, x, sigma, conditioning)
+    def _predict(
+        self, name: str, x: Tensor, sigma: Tensor, conditioning: Conditioning, at: str | None = None
+    ) -> Tensor:
+        self.calls.append(Call(name, torch.is_grad_enabled(), self.origin, tuple(sigma.detach().tolist()), at))
+        return super()._predict(name, x, sigma, conditioning, at)
 
     def rollout(self) -> Rollout:
         """The student's trajectory, its calls noted as ``rollout``."""
         with self._asked_by("rollout"):
-            return super().rollout()
+            rollout = super().rollout()
+        self.lend({"context.rollout().x": rollout.x, "context.rollout().sigma": rollout.sigma})
+        return rollout
 
     def sample(self) -> Tensor:
         """The student's sample, its call noted as ``sample``."""
         with self._asked_by("sample"):
-            return super().sample()
+            sample = super().sample()
+        self.lend({"context.sample()": sample})
+        return sample
+
+    def lend(self, tensors: Mapping[str, Tensor]) -> None:
+        """Note tensors that the term gets, to see afterwards whether it changed them."""
+        self.lent += [(name, value, value.detach().clone()) for name, value in tensors.items()]
 
     @contextmanager
     def _asked_by(self, origin: str) -> Iterator[None]:
@@ -85,9 +103,32 @@ class SoloAccelerator:
         """Nobody else is there."""
 
 
+@contextmanager
+def on_rank(run: Run, rank: int, processes: int = 4) -> Iterator[None]:
+    """Let a run look as it does on one of several processes, and the environment as a launcher leaves it there."""
+    alone = run.accelerator
+    run.accelerator = cast("Accelerator", SoloAccelerator(torch.device("cpu"), processes, rank, rank == 0))
+    launched = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+    try:
+        with mock.patch.dict(os.environ, launched):
+            yield
+    finally:
+        run.accelerator = alone
+
+
+def tensors_of(batch: Batch) -> dict[str, Tensor]:
+    """Return all tensors of a batch, each under the name by which a loss term reaches it."""
+    found = {} if batch.target is None else {"context.batch.target": batch.target}
+    for network in ("student", "teacher", "unconditional"):
+        for part in ("source", "prompt"):
+            tensors: Tensors = getattr(getattr(batch, network), part)
+            found |= {f"context.batch.{network}.{part}[{name!r}]": value for name, value in tensors.items()}
+    return found
+
+
 def tiny_run(
     base: BaseModel | None = None, *, slots: Sequence[str] = ("student", "critic"), rank: int = 2, seed: int = 0,
-    schedule: Schedule | None = None, output: Path | None = None,
+    schedule: Schedule | None = None, output: Path | None = None, modules: Mapping[str, TermModule] | None = None,
 ) -> Run:  # fmt: skip
     """Return a run with random slots and a random teacher for each of `EFFECTS`, but neither data nor loss terms."""
     base = base or TinyBase()
@@ -112,6 +153,7 @@ def tiny_run(
         accelerator=cast("Accelerator", SoloAccelerator(torch.device("cpu"))),
         effects=EFFECTS,
         prompts={effect.name: isolator.isolate(effect) for effect in EFFECTS},
+        modules=dict(modules or {}),
     )
 
 
@@ -156,7 +198,7 @@ def _example(base: BaseModel, pool: str, prompts: Prompts, index: int, targets: 
 def update_context(
     base: BaseModel | None = None, *, trains: str = "student", stream: str = "effect", size: int = 2, step: int = 0,
     seed: int = 0, targets: bool = True, slots: Sequence[str] = ("student", "critic"), schedule: Schedule | None = None,
-    run: Run | None = None,
+    run: Run | None = None, batch: Batch | None = None, term: str = "under-test",
 ) -> ObservedContext:  # fmt: skip
     """Return the context of one update, its teacher mounted: call a loss term with it, then look at ``.calls``.
 
@@ -168,10 +210,12 @@ def update_context(
         seed: With ``step`` the key of everything that is drawn: the same two, the same bits.
         targets: Whether the batch has targets.
         slots: Trainable slots, each with random weights.
+        term: Name of the term in the run: part of its key, and of whatever module it owns.
         run: What `tiny_run` made, to be used again (instead of base, slots and schedule).
+        batch: What `tiny_batch` made, to be used again (instead of stream, size and targets).
     """
     run = run or tiny_run(base, slots=slots, schedule=schedule)
-    batch = tiny_batch(run.base, stream, size, targets=targets)
+    batch = batch or tiny_batch(run.base, stream, size, targets=targets)
     run.teachers.mount(run.slots, batch.route.effect)
     keyed = run.random.child("train", seed, step, trains, 0)
-    return ObservedContext(run, step, trains, batch, keyed, keyed.child("term", "under-test"))
+    return ObservedContext(run, step, trains, batch, keyed, keyed.child("term", term), term=term)

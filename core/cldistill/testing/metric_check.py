@@ -1,4 +1,4 @@
-"""What a metric promises."""
+"""The check of a metric: all that the engine relies on, asserted on small material for its author's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an observer promises."""
+"""The check of an observer: all that the engine relies on, asserted on small material for its author's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a prompt isolator promises."""
+"""The check of a prompt isolator: all that the engine relies on, asserted on small material for its author's tests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from cldistill.errors import ManifestError
 from cldistill.protocols import PromptIsolator
 from cldistill.records import EffectInfo, Prompts
 from cldistill.testing.conformance import Options, check_component, read_settings, scratch_context
+from cldistill.testing.elsewhere import prompts
 
 NAMES = ("manga-tone", "gold-frame", "snow", "pencil", "pencil-2", "clay", "neon", "mosaic")
 EFFECTS = tuple(EffectInfo(name, f"turn the picture into {name}") for name in NAMES)
@@ -19,7 +20,7 @@ def check_prompt_isolator(component: AnyComponent, options: Options = None, *, f
 
     ``fresh``: see `cldistill.testing.check_component`.
     """
-    checker, _ = check_component(component, "prompt_isolator", options, fresh=fresh)
+    checker, _ = check_component(component, "prompt_isolator", options, fresh=fresh, ask=prompts)
     settings = read_settings(component, options)
     with checker.leaves_global_random_alone("derive triggers from the effect's name"):
         few = _prompts(component, settings, EFFECTS[:FEW])
@@ -32,15 +33,15 @@ def check_prompt_isolator(component: AnyComponent, options: Options = None, *, f
     )
     require(many == backwards, "the order of effects, or of calls, changes prompts: derive each from its effect alone")
     for effect in EFFECTS:
-        prompts = many[effect.name]
-        require(isinstance(prompts, Prompts), f"must return Prompts, not {type(prompts).__name__}")
+        said = many[effect.name]
+        require(isinstance(said, Prompts), f"must return Prompts, not {type(said).__name__}")
         require(
-            bool(prompts.teacher.strip()),
+            bool(said.teacher.strip()),
             f"{effect.name}: the teacher hears nothing; it was trained with effect.prompt",
         )
         require(
-            prompts.trigger in prompts.student,
-            f"{effect.name}: its trigger {prompts.trigger!r} is not in the student's prompt",
+            said.trigger in said.student,
+            f"{effect.name}: its trigger {said.trigger!r} is not in the student's prompt",
         )
     require(
         len({p.student for p in many.values()}) == len(many),

@@ -1,4 +1,4 @@
-"""What a stream router promises."""
+"""The check of a stream router: all that the engine relies on, asserted on small material for its author's tests."""
 
 from __future__ import annotations
 
@@ -7,62 +7,97 @@ from collections.abc import Sequence
 from cldistill.component import AnyComponent, Needs
 from cldistill.protocols import StreamRouter
 from cldistill.random import KeyedRandom
-from cldistill.records import GENERAL, EffectInfo, Route
+from cldistill.records import GENERAL, Route, RouteRequest
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
+from cldistill.testing.elsewhere import EFFECTS, draw_route, routes
+from cldistill.testing.extreme_random import TURNS, ExtremeRandom
+from cldistill.testing.held_state import changed_state, held_state
 
-EFFECTS = tuple(EffectInfo(name, f"turn it into {name}") for name in ("manga", "gold", "snow"))
+LATE = (400, 499, 500, 999, 1000, 1999, 2000, 4999, 5000, 9999, 10_000, 49_999, 50_000, 100_000)
+"""Steps beyond the first ones that are looked at as well."""
+NAMES = tuple(effect.name for effect in EFFECTS)
 
 
 def check_stream_router(
     component: AnyComponent, options: Options = None, *, draws: int = 300, fresh: bool = True
 ) -> None:
-    """Assert that a route depends on its key alone (so all ranks and a resumed run draw the same) and is well formed.
+    """Assert that a route is well formed, described, and depends on its key alone.
+
+    All ranks, another process with another salt of ``hash()`` and another environment, and a resumed run must draw the
+    same; rare draws and late steps are looked at, too.
 
     Args:
         draws: Routes that are looked at, one generator step each.
         fresh: See `cldistill.testing.check_component`.
     """
-    checker, needs = check_component(component, "stream_router", options, fresh=fresh)
+    checker, needs = check_component(component, "stream_router", options, fresh=fresh, ask=routes)
+    if needs.streams is None:
+        checker.fail(
+            "describe must name the streams that it yields, Needs(streams=frozenset({...})): losses keep to streams"
+        )
     settings = read_settings(component, options)
     with scratch_context(EFFECTS) as context:
         router: StreamRouter = component.build(settings, context)
         other: StreamRouter = component.build(settings, context)
+    steps = [*range(draws), *LATE]
     for effects in ([effect.name for effect in EFFECTS], [EFFECTS[0].name]):
         with checker.leaves_global_random_alone("draw from the `random` that route() is given"):
-            routes = [_route(router, step, effects) for step in range(draws)]
-        for route in routes:
+            drawn = [_route(router, step, effects) for step in steps]
+        rare = [
+            draw_route(router, ExtremeRandom(7, turn=turn), step, effects) for step in LATE for turn in range(TURNS)
+        ]
+        for step, route in [*zip(steps, drawn, strict=True), *zip(sorted(LATE * TURNS), rare, strict=True)]:
             _well_formed(checker, route, effects)
-        streams = {route.stream for route in routes}
-        if needs.streams is not None:
-            checker.require(
-                streams <= needs.streams, f"yields the streams {sorted(streams)}, but describes {sorted(needs.streams)}"
-            )
-        for step, route in enumerate(routes):
-            _said_to_be_mixed(checker, needs, route, step)
-            begins = needs.begins.get(route.stream, 0)
-            checker.require(
-                step >= begins,
-                f"yields the stream {route.stream!r} in step {step}, but describes that it begins at {begins}",
-            )
-        general = any(GENERAL in route.pools for route in routes)
-        checker.require(not general or needs.general, "draws from the general pool, so describe must say general=True")
-        backwards = [_route(other, step, effects, rank=1) for step in reversed(range(draws))]
+            _described(checker, needs, route, step)
+        backwards = [_route(other, step, effects, rank=1) for step in reversed(steps)]
         checker.require(
-            routes == backwards[::-1],
+            drawn == backwards[::-1],
             "another rank, or another order of calls, gets another route: use only the key (no per_rank=True, no state)",
         )
+        _keeps_nothing(checker, router, effects)
+
+
+def _keeps_nothing(checker: Checker, router: StreamRouter, effects: Sequence[str]) -> None:
+    before = held_state(router)
+    _route(router, 0, effects)
+    kept = changed_state(before, held_state(router))
+    checker.require(
+        kept is None,
+        f"changes {kept} with each call: keep no state between calls (a resumed run would draw other routes); what depends "
+        "on progress is a function of the step",
+    )
+
+
+def route_request(
+    step: int = 0, *, steps: int = 1000, slot: str = "student", update: int = 0, effects: Sequence[str] = NAMES,
+    seed: int = 7, rank: int = 0,
+) -> RouteRequest:  # fmt: skip
+    """Return what a router is asked in one update; equal arguments, ``rank`` aside, must give equal routes."""
+    random = KeyedRandom(seed, rank)
+    return RouteRequest(step, steps, slot, update, effects, random.child("train", step, slot, update, "route"), random)
 
 
 def _route(router: StreamRouter, step: int, effects: Sequence[str], rank: int = 0) -> Route:
-    return router.route(KeyedRandom(7, rank).child(step, "student", 0, "route"), step, effects)
+    return draw_route(router, KeyedRandom(7, rank), step, effects)
 
 
-def _said_to_be_mixed(checker: Checker, needs: Needs, route: Route, step: int) -> None:
-    until = needs.mixed.get(route.stream, 0)
-    checker.require(
+def _described(checker: Checker, needs: Needs, route: Route, step: int) -> None:
+    require, stream = checker.require, route.stream
+    said = needs.streams or frozenset()
+    require(
+        stream in said,
+        f"yields the stream {stream!r} in step {step}, but describes {sorted(said)}: losses on it would not be checked",
+    )
+    begins = needs.begins.get(stream, 0)
+    require(step >= begins, f"yields the stream {stream!r} in step {step}, but describes that it begins at {begins}")
+    require(
+        GENERAL not in route.pools or needs.general, "draws from the general pool, so describe must say general=True"
+    )
+    until = needs.mixed.get(stream, 0)
+    require(
         not route.mixed or until is None or step < until,
-        f"mixes the pools {sorted(route.pools)} in step {step} of the stream {route.stream!r}, so describe must say "
-        f"mixed={{{route.stream!r}: ...}}: no teacher fits such a batch, and `cldistill check` keeps losses that ask for one "
+        f"mixes the pools {sorted(route.pools)} in step {step} of the stream {stream!r}, so describe must say "
+        f"mixed={{{stream!r}: ...}}: no teacher fits such a batch, and `cldistill check` keeps losses that ask for one "
         "out of it",
     )
 

@@ -1,4 +1,4 @@
-"""What a teacher source promises."""
+"""The check of a teacher source: all that the engine relies on, asserted on small material for its author's tests."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from cldistill.adapters.inject import linear_shapes
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.component import AnyComponent, BuildContext
 from cldistill.data.encodings import Encoder
-from cldistill.data.items import pairs_of
-from cldistill.prepare import Preparation, Request
+from cldistill.prepare import Preparation
 from cldistill.progress.stages import SilentStages
-from cldistill.protocols import BaseModel, TeacherSource
-from cldistill.random import KeyedRandom
+from cldistill.protocols import BaseModel, TeacherRequest, TeacherSource
 from cldistill.records import EffectInfo
+from cldistill.sampling.generator import ImageGenerator
 from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
@@ -32,23 +31,24 @@ if TYPE_CHECKING:
 
 def teacher_request(
     folder: Path, base: BaseModel | None = None, *, name: str = "invert", prompt: str = "invert the colours"
-) -> Request:
+) -> TeacherRequest:
     """Return what a run gives a teacher source: an effect with small pairs under ``folder``, a base, a cache."""
     base = base or TinyBase()
     effect = EffectInfo(name, prompt, write_pairs(folder / "pairs" / name))
     slots = AdapterSlots(base.backbone)
     slots.add_teacher(base.adapter_targets)
     cache = folder / "cache"
+    encoder = Encoder(base, TensorCache(cache / "encodings"))
     preparation = Preparation(
         base=base,
         slots=slots,
-        encoder=Encoder(base, TensorCache(cache / "encodings")),
-        sampler=TeacherSampler(base, slots, Schedule(4), KeyedRandom(0)),
+        encoder=encoder,
+        sampler=TeacherSampler(ImageGenerator(base, slots, encoder, purpose="targets"), Schedule(4)),
         accelerator=cast("Accelerator", SoloAccelerator(torch.device("cpu"))),
         context=BuildContext(root=folder, cache=cache, output=folder / "output", effects=(effect,)),
         stages=SilentStages(),
     )
-    return Request(effect, preparation, pairs_of(effect))
+    return preparation.request(effect)
 
 
 def check_teacher_source(
@@ -75,13 +75,13 @@ def check_teacher_source(
         _fits(checker, request, state)
         ranks = {weights.rank for weights in state.modules.values()}
         checker.require(needs.rank in (None, max(ranks)), f"describes rank {needs.rank}, but made {sorted(ranks)}")
-        slots = request.preparation.slots
+        slots = request.slots
         slots.mount(state)
         bare, taught = (_predict(request, slots, slot) for slot in (None, "teacher"))
         checker.require(not torch.equal(bare, taught), "its adapter changes nothing that the base predicts")
 
 
-def _fits(checker: Checker, request: Request, state: AdapterState) -> None:
+def _fits(checker: Checker, request: TeacherRequest, state: AdapterState) -> None:
     shapes = linear_shapes(request.base.backbone)
     checker.require(bool(state.modules), "its adapter is empty; return None for the bare base")
     unknown = [name for name in state.modules if name not in shapes]
@@ -96,8 +96,8 @@ def _fits(checker: Checker, request: Request, state: AdapterState) -> None:
     checker.require(not any(value.requires_grad for value in tensors), "its weights require grad: detach them")
 
 
-def _predict(request: Request, slots: AdapterSlots, slot: str | None) -> torch.Tensor:
-    base, encoder, item = request.base, request.preparation.encoder, request.items[0]
+def _predict(request: TeacherRequest, slots: AdapterSlots, slot: str | None) -> torch.Tensor:
+    base, encoder, item = request.base, request.encoder, request.items[0]
     source = base.collate([encoder.source(item)])
     prompt = base.collate([encoder.prompt(item, item.prompt)])
     x = torch.randn((1, *base.latent_shape(encoder.source(item))), generator=torch.Generator().manual_seed(0))

@@ -36,6 +36,7 @@ class TinyBase:
         description = describe_tiny_base(self.settings).base
         assert description is not None
         self.adapter_targets: tuple[str, ...] = description.targets
+        self.blocks: Mapping[str, int] = description.blocks
         self.guidance_scale: float = self.settings.guidance_scale
         self.target_guidance_scale: float = self.settings.target_guidance_scale
         self.resolution: int = self.settings.resolution
@@ -94,13 +95,20 @@ class TinyBase:
 
     def predict(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors) -> Tensor:
         """Return the velocity in the shape of ``x``, fp32."""
-        image = self.settings.layout == "image"
-        tokens = x.flatten(2).transpose(1, 2) if image else x
-        velocity: Tensor = self.backbone(
+        velocity = self._run(x, sigma, source, prompt, None)
+        return velocity.transpose(1, 2).reshape(x.shape) if self.settings.layout == "image" else velocity
+
+    def features(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors, at: str) -> Tensor:
+        """Return ``[B, L, W]`` after the block ``at``."""
+        return self._run(x, sigma, source, prompt, list(self.blocks).index(at) + 1)
+
+    def _run(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors, blocks: int | None) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2) if self.settings.layout == "image" else x
+        output: Tensor = self.backbone(
             tokens.float(), sigma.float(), source["latents"].to(x.device), prompt["embeds"].to(x.device),
-            prompt["mask"].to(x.device),
+            prompt["mask"].to(x.device), blocks,
         )  # fmt: skip
-        return (velocity.transpose(1, 2).reshape(x.shape) if image else velocity).float()
+        return output.float()
 
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float, mode: GuidanceMode) -> Tensor:
         """Return ``u + scale * (c - u)``; ``rescaled`` gives each sample the norm of its conditional."""

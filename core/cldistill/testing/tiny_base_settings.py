@@ -59,5 +59,6 @@ def describe_tiny_base(settings: TinyBaseSettings) -> Needs:
         layers=settings.layers,
         bytes_per_parameter=4.0,
         guidance_scale=settings.guidance_scale,
+        blocks={f"blocks.{block}": settings.width for block in range(settings.layers)},
     )
     return Needs(base=description)

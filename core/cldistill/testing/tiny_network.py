@@ -49,10 +49,12 @@ class TinyNetwork(nn.Module):
             bound = 1.5 / math.sqrt(parameter.shape[-1])
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
-    def forward(self, x: Tensor, sigma: Tensor, source: Tensor, prompt: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, sigma: Tensor, source: Tensor, prompt: Tensor, mask: Tensor, blocks: int | None = None
+    ) -> Tensor:
         """Return ``[B, L, C]`` for ``x`` ``[B, L, C]``, ``sigma`` ``[B]``, source ``[B, S, C]``, prompt ``[B, T, W]``.
 
-        ``mask`` ``[B, T]`` is True where a prompt has tokens.
+        ``mask`` ``[B, T]`` is True where a prompt has tokens.  ``blocks``: stop after so many, and return their ``[B, L, W]``.
         """
         width = self.x_out.in_features
         time = self.time_in(_waves(sigma.unsqueeze(1) * 10.0, TIME_FEATURES))
@@ -61,10 +63,10 @@ class TinyNetwork(nn.Module):
         known = torch.cat([references, self.prompt_in(prompt)], dim=1)
         ones = torch.ones(x.shape[0], x.shape[1] + source.shape[1], dtype=torch.bool, device=x.device)
         seen = torch.cat([ones, mask], dim=1)
-        for block in self.blocks:
+        for block in list(self.blocks)[:blocks]:
             run = self.checkpoint
             hidden = block(hidden, known, seen) if run is None else run(block, hidden, known, seen)
-        out: Tensor = self.x_out(hidden)
+        out: Tensor = hidden if blocks is not None else self.x_out(hidden)
         return out
 
 

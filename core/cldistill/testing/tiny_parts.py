@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from cldistill.component import Forwards, Needs, Settings
-from cldistill.protocols import Keyed, TeacherRequest, UpdateContext
-from cldistill.records import GENERAL, EffectInfo, LossOutput, Prompts, Route
+from cldistill.protocols import TeacherRequest, UpdateContext
+from cldistill.records import GENERAL, EffectInfo, LossOutput, Prompts, Route, RouteRequest
 
 if TYPE_CHECKING:
     from cldistill.weights import AdapterState
@@ -39,8 +38,9 @@ class TinyRouter:
     def __init__(self, settings: TinyRouterSettings) -> None:
         self.settings = settings
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+    def route(self, request: RouteRequest) -> Route:
         """Draw the stream, and in the effect stream the effect."""
+        random, effects = request.random, request.effects
         if random.uniform("stream") < self.settings.share:
             return Route(EFFECT, {effects[random.integer(len(effects), "effect")]: 1.0})
         return Route(GENERAL, {GENERAL: 1.0})

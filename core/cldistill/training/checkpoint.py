@@ -56,12 +56,14 @@ class Checkpoint:
             raise CheckpointError(f"{self.path} holds no {group!r}, only {held}: was it saved by another manifest?")
         return cast("dict[str, Tensor]", load_file(self.path / f"{group}{SUFFIX}"))
 
-    def must_belong_to(self, manifest: str, processes: int, precision: str | None = None) -> None:
-        """Compare with the run that wants to go on from here.
+    def must_belong_to(
+        self, manifest: str, processes: int, precision: str | None = None, plugins: Mapping[str, str] | None = None
+    ) -> None:
+        """Compare with the run that wants to go on from here; what is not given is not compared.
 
         Raises:
-            CheckpointError: another manifest, or another number of processes or mixed precision: the batches, noises
-                or roundings to come would not be those of the unbroken run.
+            CheckpointError: another manifest, another number of processes or mixed precision, or other ``plugins`` (see
+                `changed_plugins`): the batches, noises or roundings to come would not be those of the unbroken run.
         """
         if self.meta.get("manifest") != manifest:
             raise CheckpointError(
@@ -72,13 +74,31 @@ class Checkpoint:
         if then != processes:
             raise CheckpointError(
                 f"{self.path} was trained by {then} process{'es' if then != 1 else ''}, and this is a run of {processes}: "
-                f"go on with `accelerate launch --num_processes {then}`, choose another --output, or --fresh to start over"
+                f"go on with `accelerate launch --num_processes {then}` (on the CPU `torchrun --nproc_per_node {then}`), "
+                "choose another --output, or --fresh to start over"
             )
         if precision is not None and self.meta.get("mixed_precision", precision) != precision:
             raise CheckpointError(
                 f"{self.path} was trained in mixed precision {self.meta['mixed_precision']!r}, and this run is in "
                 f"{precision!r}: give the same --mixed_precision to accelerate launch, or set train.mixed_precision"
             )
+
+        changed = self.changed_plugins(plugins or {})
+        if changed:
+            listing = "\n  ".join(changed)
+            raise CheckpointError(
+                f"{self.path} was trained by other plugins:\n  {listing}\nput the old ones back, choose another --output, "
+                "--fresh to start over, or go on all the same by --changed-plugins, which the run will record"
+            )
+
+    def changed_plugins(self, plugins: Mapping[str, str]) -> list[str]:
+        """Return one line for every plugin (name -> version and hash of its source) that is not what it was here."""
+        then: Mapping[str, str] = self.meta.get("plugins", plugins)  # older checkpoints do not say
+        return [
+            f"plugin {name!r} was {then.get(name, 'no part of it')}, and is {found}"
+            for name, found in plugins.items()
+            if then.get(name) != found
+        ]
 
     def verify(self) -> None:
         """Compare every file with the size and hash in the index; CheckpointError at the first difference."""

@@ -1,4 +1,4 @@
-"""The optimiser of one slot: AdamW in fp32, its learning-rate phases, the average across ranks and the EMA."""
+"""The optimiser of one slot or module: AdamW in fp32, its learning-rate phases, the average across ranks and the EMA."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from cldistill.records import AdamW
 from cldistill.training.run import LrPhase, SlotConfig
 
 BUCKET = 64 * 1024 * 1024
@@ -33,14 +34,15 @@ def ema_decay(limit: float, updates: int) -> float:
     return min(limit, (1.0 + updates) / (10.0 + updates))
 
 
-class SlotOptimizer:
-    """AdamW over one slot's fp32 LoRA weights, with state by parameter *name* (so a checkpoint survives reordering)."""
+class Optimizer:
+    """AdamW over the fp32 weights of one slot or one term's module, with state by parameter *name*, not by order."""
 
-    def __init__(self, config: SlotConfig, parameters: Mapping[str, nn.Parameter]) -> None:
-        self.config = config
+    def __init__(self, config: SlotConfig | AdamW, parameters: Mapping[str, nn.Parameter]) -> None:
+        self.phases = (LrPhase(0, config.lr),) if isinstance(config, AdamW) else config.lr
+        self.ema = None if isinstance(config, AdamW) else config.ema
         self.parameters = dict(parameters)
         self.adamw = torch.optim.AdamW(
-            list(self.parameters.values()), lr=config.lr[0].lr, betas=config.betas, weight_decay=config.weight_decay
+            list(self.parameters.values()), lr=self.phases[0].lr, betas=config.betas, weight_decay=config.weight_decay
         )
         self.updates = 0
         self.average: dict[str, Tensor] | None = None
@@ -48,7 +50,7 @@ class SlotOptimizer:
 
     def reset_average(self) -> None:
         """Start the EMA at the present weights."""
-        if self.config.ema is not None:
+        if self.ema is not None:
             self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
 
     def zero_grad(self) -> None:
@@ -69,8 +71,8 @@ class SlotOptimizer:
             group["lr"] = lr
         self.adamw.step()
         self.updates += 1
-        if self.average is not None and self.config.ema is not None:
-            weight = 1.0 - ema_decay(self.config.ema, self.updates)
+        if self.average is not None and self.ema is not None:
+            weight = 1.0 - ema_decay(self.ema, self.updates)
             names = list(self.average)
             torch._foreach_lerp_([self.average[n] for n in names], [self.parameters[n].data for n in names], weight)
 
@@ -98,7 +100,7 @@ class SlotOptimizer:
             if state:
                 self.adamw.state[value] = state
 
-    def go_on(self, tensors: Mapping[str, Tensor], average: Mapping[str, Tensor] | None) -> None:
+    def warm_start(self, tensors: Mapping[str, Tensor], average: Mapping[str, Tensor] | None) -> None:
         """Take over the moments and the average of an earlier run; its weights are in the parameters already.
 
         The average's warm-up begins anew: at the end of a long run it moves by 0.001 an update, and after a hundred more

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cldistill.protocols import BaseModel, LossTerm, StreamRouter
-from cldistill.records import EffectInfo, Prompts
+from cldistill.records import AdamW, EffectInfo, Prompts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from rich.console import Console
+    from torch import nn
 
     from cldistill.adapters.slots import AdapterSlots
     from cldistill.data.dataset import Dataset
@@ -35,7 +36,7 @@ class LrPhase:
 
 @dataclass(frozen=True)
 class SlotConfig:
-    """A trainable adapter and its optimiser."""
+    """A trainable adapter and its optimiser: `check` makes it of what the manifest and the base say."""
 
     name: str
     rank: int
@@ -55,25 +56,47 @@ class SlotConfig:
     """The first update of a step takes the batch and the sample of the student's update instead of new ones."""
 
 
+L = TypeVar("L")
+
+
 @dataclass(frozen=True)
-class Term:
-    """A loss term as the manifest placed it."""
+class PlacedLoss(Generic[L]):
+    """A loss with its place in a run: `check` makes it, its ``loss`` being the part that will build the loss; `assemble` makes
+    a `Term` of that, its ``loss`` being the built one, which the updates call."""
 
     name: str
-    loss: LossTerm
+    """Unique within the run: the component's name, with ``-2`` and so on where it is used again."""
+    loss: L
     slot: str
+    """The slot that it trains."""
     streams: frozenset[str] | None = None
+    """The streams in which it counts; None: all."""
     weight: float = 1.0
     from_step: int = 0
     until_step: int | None = None
     teacher: bool = False
+    """Whether it asks the mounted teacher."""
     targets: bool = False
+    """Whether it needs target latents."""
+    shared: bool = False
+    """Whether it makes a graded call at the rollout, which is made once for all such terms of an update."""
 
     def active(self, step: int, stream: str) -> bool:
         """Whether the term counts in a 0-based generator step on a stream."""
         if self.streams is not None and stream not in self.streams:
             return False
         return self.from_step <= step and (self.until_step is None or step < self.until_step)
+
+
+Term = PlacedLoss[LossTerm]
+
+
+@dataclass(frozen=True)
+class TermModule:
+    """The trainable module of a loss term, and its optimiser's settings."""
+
+    module: nn.Module
+    optimizer: AdamW
 
 
 @dataclass
@@ -95,6 +118,8 @@ class Run:
     accelerator: Accelerator
     effects: tuple[EffectInfo, ...]
     prompts: Mapping[str, Prompts]
+    modules: Mapping[str, TermModule] = field(default_factory=dict)
+    """Name of a term -> the module that it owns, for those that own one."""
     teacher_shift: float | None = None
     """Shift of the schedule with which teachers are sampled; None: the student's."""
     batch_size: int = 1
@@ -103,7 +128,12 @@ class Run:
     keep: int = 3
     max_bad_steps: int = 10
     manifest_digest: str = ""
-    resolved_manifest: str = ""
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    """Plugin -> version and hash of its source, for those that decide what is trained."""
+    changed_plugins: bool = False
+    """Whether to go on from a checkpoint that other versions of the plugins made."""
+    plugin_changes: tuple[str, ...] = ()
+    """One line for each change of a plugin since the run began, and the step after which it happened."""
     observers: Sequence[object] = ()
     forwards: int = 0
     """Calls of the backbone so far in this process."""
@@ -128,6 +158,8 @@ class ExportedRun:
     preparation: Preparation
     collection: Path
     console: Console
+    command: str
+    """The command that made the run, for the report."""
     report: dict[str, Any]
     """What becomes ``report.json``; observers add keys of their own."""
     results: list[tuple[str, Path]]

@@ -1,4 +1,7 @@
-"""One generator step: for every slot, route → batch → loss terms, each with its own backward → clip → optimiser → EMA."""
+"""One generator step: for every slot, route → batch → loss terms → clip → optimiser → EMA.
+
+Each loss term goes backward by itself, so that the peak is that of the largest; those that share a graded call go together.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,34 @@ import sys
 import time
 
 import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
 from cldistill.errors import PluginError
 from cldistill.random import KeyedRandom
-from cldistill.records import Batch, StepResult, UpdateResult
-from cldistill.training.optim import SlotOptimizer, average_gradients, learning_rate
+from cldistill.records import RouteRequest, StepResult, UpdateResult
+from cldistill.training.optim import Optimizer, average_gradients, learning_rate
 from cldistill.training.run import Run, SlotConfig, Term
 from cldistill.training.update import STUDENT, TermContext, UpdateMemo
 
 
-class Optimizers(dict[str, SlotOptimizer]):
-    """Slot name -> its optimiser."""
+class Optimizers(dict[str, Optimizer]):
+    """Name of a slot, or `module_key` of a term -> its optimiser."""
+
+
+def module_key(term: str) -> str:
+    """Return the name of a term's module among optimisers and in checkpoints."""
+    return f"module-{term}"
 
 
 def make_optimizers(run: Run) -> Optimizers:
-    """Create the optimiser of every slot."""
-    return Optimizers({c.name: SlotOptimizer(c, run.slots.parameters(c.name)) for c in run.slot_configs})
+    """Create the optimiser of every slot, and of every module that a loss term owns."""
+    slots = {config.name: Optimizer(config, run.slots.parameters(config.name)) for config in run.slot_configs}
+    modules = {
+        module_key(term): Optimizer(owned.optimizer, dict(owned.module.named_parameters()))
+        for term, owned in run.modules.items()
+    }
+    return Optimizers(slots | modules)
 
 
 def run_step(run: Run, optimizers: Optimizers, step: int) -> StepResult:
@@ -40,7 +55,7 @@ def run_step(run: Run, optimizers: Optimizers, step: int) -> StepResult:
             terms = [t for t in run.terms if t.slot == config.name and t.active(step, context.batch.route.stream)]
             if not terms:
                 continue
-            results.append(run_update(run, optimizers[config.name], context, terms, update))
+            results.append(run_update(run, optimizers, context, terms, update))
             if config.name == STUDENT:
                 previous = context
     return StepResult(
@@ -68,41 +83,63 @@ def _context(run: Run, config: SlotConfig, step: int, update: int, previous: Ter
     random = run.random.child(step, config.name, update)
     if update == 0 and config.reuse_sample and previous is not None and previous.memo.sample is not None:
         return TermContext(run, step, config.name, previous.batch, random, random, previous.memo)
-    return TermContext(run, step, config.name, draw_batch(run, random, step), random, random, UpdateMemo())
+    request = RouteRequest(
+        step, run.total_steps, config.name, update, [effect.name for effect in run.effects], random.child("route"),
+        shared=KeyedRandom(run.random.seed),
+    )  # fmt: skip
+    batch = run.dataset.draw(run.router.route(request), random.child("batch"), run.batch_size)
+    return TermContext(run, step, config.name, batch, random, random, UpdateMemo())
 
 
-def draw_batch(run: Run, random: KeyedRandom, step: int) -> Batch:
-    """Route one update and draw its batch."""
-    route = run.router.route(random.child("route"), step, [effect.name for effect in run.effects])
-    return run.dataset.draw(route, random.child("batch"), run.batch_size)
-
-
-def run_update(
-    run: Run, optimizer: SlotOptimizer, context: TermContext, terms: list[Term], update: int
-) -> UpdateResult:
-    """Run the terms of one slot's update and apply its optimiser, unless something is not finite."""
+def run_update(run: Run, optimizers: Optimizers, context: TermContext, terms: list[Term], update: int) -> UpdateResult:
+    """Run the terms of one slot's update and move the slot and the terms' modules, unless something is not finite."""
     if any(term.teacher for term in terms):
         run.teachers.mount(run.slots, context.batch.route.effect)
-    optimizer.zero_grad()
+    owners = [term.name for term in terms if term.name in run.modules]
+    trained = [optimizers[name] for name in (context.trains, *map(module_key, owners))]
+    for optimizer in trained:
+        optimizer.zero_grad()
+    # Gradients go to what this update trains, and to nothing else: not to a slot that only judges the student's output.
+    weights = [weight for optimizer in trained for weight in optimizer.parameters.values()]
     losses: dict[str, float] = {}
     metrics: dict[str, float] = {}
-    for term in terms:
-        _backward(run, context.for_term(term.name), term, losses, metrics)
-    gradients = optimizer.gradients()
+    for group in sharing_groups(terms):
+        _backward(context, group, weights, losses, metrics)
+    gradients = [gradient for optimizer in trained for gradient in optimizer.gradients()]
     bad = average_gradients(gradients, not all(map(math.isfinite, losses.values())), run.accelerator)
-    norm = float(torch.nn.utils.clip_grad_norm_(list(optimizer.parameters.values()), run.grad_clip))
-    bad = bad or not math.isfinite(norm)
-    if not bad:
-        optimizer.apply(learning_rate(optimizer.config.lr, context.step, run.total_steps))
-    optimizer.zero_grad()
+    norms = [float(clip_grad_norm_(list(o.parameters.values()), run.grad_clip)) for o in trained]
+    metrics.update({f"{term}/grad_norm": norm for term, norm in zip(owners, norms[1:], strict=True)})
+    bad = bad or not all(map(math.isfinite, norms))
+    for optimizer in trained:
+        if not bad:
+            optimizer.apply(learning_rate(optimizer.phases, context.step, run.total_steps))
+        optimizer.zero_grad()
     route = context.batch.route
     return UpdateResult(
-        context.trains, update, route.stream, tuple(sorted(route.pools)), losses, metrics, norm, skipped=bad
+        context.trains, update, route.stream, tuple(sorted(route.pools)), losses, metrics, norms[0], skipped=bad
     )
 
 
-def _backward(run: Run, context: TermContext, term: Term, losses: dict[str, float], metrics: dict[str, float]) -> None:
-    """Evaluate one term and free its graph at once: the peak is that of the largest term, not of their sum."""
+def sharing_groups(terms: list[Term]) -> list[list[Term]]:
+    """Return the terms that share a graded call as one group, in the place of the first, and every other by itself."""
+    together = [term for term in terms if term.shared]
+    return [together if term.shared else [term] for term in terms if not term.shared or term is together[0]]
+
+
+def _backward(
+    context: TermContext, group: list[Term], weights: list[nn.Parameter], losses: dict[str, float],
+    metrics: dict[str, float],
+) -> None:  # fmt: skip
+    """Evaluate one group and free its graph at once: the peak is that of the largest group, not of their sum."""
+    weighed = [_evaluate(context.for_term(term.name), term, losses, metrics) * term.weight for term in group]
+    context.memo.graded.clear()
+    if all(math.isfinite(losses[term.name]) for term in group):
+        with context.run.slots.scope(context.trains):
+            torch.autograd.backward(weighed, inputs=weights)
+
+
+def _evaluate(context: TermContext, term: Term, losses: dict[str, float], metrics: dict[str, float]) -> Tensor:
+    """Return one term's loss with its graph, and note what it says for the log."""
     output = term.loss(context)
     losses[term.name] = float(output.loss.detach())
     metrics.update({f"{term.name}/{name}": value for name, value in output.metrics.items()})
@@ -111,9 +148,7 @@ def _backward(run: Run, context: TermContext, term: Term, losses: dict[str, floa
             f"loss {term.name!r} returned a loss without a graph in step {context.step}, so it trains nothing: it must "
             f"depend on a call of the slot {term.slot!r}, made outside of torch.no_grad() and not detached"
         )
-    if math.isfinite(losses[term.name]):
-        with run.slots.scope(term.slot):
-            (output.loss * term.weight).backward()  # type: ignore[no-untyped-call]
+    return output.loss
 
 
 def peak_memory_mb(device: str) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cldistill.adapters.slots import overwrite
 from cldistill.errors import CheckpointError, NonFiniteError
 from cldistill.progress.signals import StopRequest, graceful_stop
 from cldistill.training import checkpoint
@@ -30,7 +31,7 @@ def train(run: Run, stop: StopRequest | None = None) -> int:
     observers = Observers(run)
     step = resume(run, optimizers, observers)
     if step == 0:
-        go_on(run, optimizers)
+        warm_start(run, optimizers)
     observers.run_started(step)
     try:
         with graceful_stop() if stop is None else nullcontext(stop) as asked:
@@ -85,20 +86,21 @@ def _any_rank(run: Run, requested: bool) -> bool:
 
 
 def save(run: Run, optimizers: Optimizers, observers: Observers, step: int) -> int:
-    """Write a checkpoint of all slots, optimisers and averages (main process), and return ``step``.
+    """Write a checkpoint of all slots, modules, optimisers and averages (main process), and return ``step``.
 
     The live tensors are handed over: copies of all at once would not fit beside the training on a full device.
     """
     if run.is_main:
         groups: dict[str, Mapping[str, Tensor]] = {}
         for name, optimizer in optimizers.items():
-            groups[name] = run.slots.parameters(name)
+            groups[name] = optimizer.parameters
             groups[f"optimizer-{name}"] = optimizer.state()
             if optimizer.average is not None:
                 groups[f"ema-{name}"] = optimizer.average
         meta: dict[str, Any] = {
             "name": run.name, "seed": run.random.seed, "manifest": run.manifest_digest,
             "processes": run.accelerator.num_processes, "mixed_precision": run.accelerator.mixed_precision,
+            "plugins": dict(run.plugins), "plugin_changes": list(run.plugin_changes),
         }  # fmt: skip
         path = checkpoint.save(run.output / "checkpoints", step, groups, meta, run.keep)
         observers.checkpoint_saved(step, path)
@@ -111,9 +113,14 @@ def resume(run: Run, optimizers: Optimizers, observers: Observers) -> int:
     found = checkpoint.latest(run.output / "checkpoints", warn=observers.warn)
     if found is None:
         return 0
-    found.must_belong_to(run.manifest_digest, run.accelerator.num_processes, run.accelerator.mixed_precision)
+    same = None if run.changed_plugins else run.plugins
+    found.must_belong_to(run.manifest_digest, run.accelerator.num_processes, run.accelerator.mixed_precision, same)
+    changes = [f"after step {found.step} {line}" for line in found.changed_plugins(run.plugins)]
+    run.plugin_changes = (*found.meta.get("plugin_changes", ()), *changes)
+    for line in changes:
+        observers.warn(line)
     for name, optimizer in optimizers.items():
-        run.slots.load(name, found.load(name))
+        overwrite(optimizer.parameters, found.load(name), name)
         optimizer.load(found.load(f"optimizer-{name}"))
         if optimizer.average is not None:
             average = found.load(f"ema-{name}")
@@ -121,7 +128,7 @@ def resume(run: Run, optimizers: Optimizers, observers: Observers) -> int:
     return int(found.step)
 
 
-def go_on(run: Run, optimizers: Optimizers) -> None:
+def warm_start(run: Run, optimizers: Optimizers) -> None:
     """Let the slots with a ``checkpoint`` of an earlier run begin as they ended there, moments and average included."""
     for config in run.slot_configs:
         if config.checkpoint is None:
@@ -130,7 +137,7 @@ def go_on(run: Run, optimizers: Optimizers) -> None:
         found.verify()
         run.slots.load(config.name, found.load(config.name))
         average = f"ema-{config.name}"
-        optimizers[config.name].go_on(
+        optimizers[config.name].warm_start(
             found.load(f"optimizer-{config.name}"), found.load(average) if average in found.groups else None
         )
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cldistill.errors import ManifestError
 from cldistill.protocols import Keyed
-from cldistill.records import Batch, Conditioning, Rollout
+from cldistill.records import MIDDLE, Batch, Conditioning, Rollout, find_block
 from cldistill.schedule import Schedule, to_x0
 from cldistill.training.run import Run
 
@@ -19,10 +19,12 @@ TEACHER = "teacher"
 
 @dataclass
 class UpdateMemo:
-    """What the terms of one update share: the rollout and the student's sample."""
+    """What the terms of one update share: the rollout, the student's sample, and graded calls at the rollout."""
 
     rollout: Rollout | None = None
     sample: Tensor | None = None
+    graded: dict[tuple[str, str | None], Tensor] = field(default_factory=dict)
+    """(slot, block or None) -> what it gave at the rollout's ``x`` and ``sigma``, with its graph: until that is freed."""
 
 
 @dataclass
@@ -38,6 +40,8 @@ class TermContext:
     random: Keyed
     """Keyed to the term."""
     memo: UpdateMemo = field(default_factory=UpdateMemo)
+    term: str = ""
+    """Name of the term whose context it is."""
 
     @property
     def schedule(self) -> Schedule:
@@ -46,7 +50,7 @@ class TermContext:
 
     def for_term(self, name: str) -> TermContext:
         """Return the same update seen by another term."""
-        return replace(self, random=self.random_of(name))
+        return replace(self, random=self.random_of(name), term=name)
 
     def random_of(self, term: str) -> Keyed:
         """Return the randomness of another term of this update: for drawing what that one draws."""
@@ -58,9 +62,28 @@ class TermContext:
 
     def slot(self, name: str, x: Tensor, sigma: Tensor) -> Tensor:
         """Velocity of a slot on the student's prompt; with grad for the slot in training, or where ``x`` asks for it."""
+        return self._graded(name, x, sigma, None)
+
+    def features(self, slot: str, x: Tensor, sigma: Tensor, at: str = MIDDLE) -> Tensor:
+        """Activations of a block of the base under a slot, on the student's prompt; with grad as for `slot`."""
+        return self._graded(slot, x, sigma, find_block(self.run.base.blocks, at))
+
+    def _graded(self, name: str, x: Tensor, sigma: Tensor, at: str | None) -> Tensor:
+        """Call a slot; at the rollout, where several terms may ask for the same, with one graph for all of them."""
         wanted = torch.is_grad_enabled() and (name == self.trains or x.requires_grad)
+        rollout, key = self.memo.rollout, (name, at)
+        shared = wanted and rollout is not None and x is rollout.x and sigma is rollout.sigma
+        if shared and key in self.memo.graded:
+            return self.memo.graded[key]
         with torch.set_grad_enabled(wanted):
-            return self._predict(name, x, sigma, self.batch.student)
+            result = self._predict(name, x, sigma, self.batch.student, at)
+        if shared:
+            self.memo.graded[key] = result
+        return result
+
+    def module(self, term: str | None = None) -> nn.Module:
+        """The module of this term, or of another term of the run."""
+        return self.run.modules[self.term if term is None else term].module
 
     @torch.no_grad()
     def teacher(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -84,10 +107,13 @@ class TermContext:
         unconditional = self._predict(TEACHER, x, sigma, self.batch.unconditional)
         return base.guide(conditional, unconditional, base.guidance_scale, base.guidance_mode)
 
-    def _predict(self, name: str, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+    def _predict(
+        self, name: str, x: Tensor, sigma: Tensor, conditioning: Conditioning, at: str | None = None
+    ) -> Tensor:
         self.run.forwards += 1
+        base, source, prompt = self.run.base, conditioning.source, conditioning.prompt
         with self.run.slots.scope(name):
-            return self.run.base.predict(x, sigma, conditioning.source, conditioning.prompt)
+            return base.predict(x, sigma, source, prompt) if at is None else base.features(x, sigma, source, prompt, at)
 
     @torch.no_grad()
     def rollout(self) -> Rollout:

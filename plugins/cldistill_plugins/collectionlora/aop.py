@@ -13,11 +13,11 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from cldistill.component import BuildContext, Needs, Settings
-from cldistill.endpoint.settings import Address, VariableName
 from cldistill.errors import OptionsError, nearest
 from cldistill.records import EffectInfo, Prompts
 from cldistill_plugins.collectionlora.captioners import Captioner, TemplateCaptioner, check_template
 from cldistill_plugins.collectionlora.triggers import assign_triggers, trigger_word
+from cldistill_plugins.endpoint.api import Address, VariableName
 
 
 def _check_word(word: str) -> str:
@@ -69,8 +69,8 @@ def make_captioner(settings: AopSettings, context: BuildContext) -> Captioner:
     """Return the captioner that the settings name; answers of a VLM are cached under ``context.cache/captions``."""
     if settings.captioner == "template":
         return TemplateCaptioner(settings.template)
-    from cldistill.endpoint.client import Endpoint
     from cldistill_plugins.collectionlora.vlm import HELP, VlmCaptioner
+    from cldistill_plugins.endpoint.api import Endpoint
 
     assert settings.endpoint is not None and settings.model is not None, "the settings were validated"
     endpoint = Endpoint(

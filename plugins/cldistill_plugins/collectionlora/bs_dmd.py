@@ -33,7 +33,7 @@ def describe_bs_dmd(settings: BsDmdSettings) -> Needs:
         slot="student",
         predicts=frozenset({settings.critic}),
         teacher=True,
-        forwards=Forwards(rollout=True, graded=1, plain=1, teacher=1),
+        forwards=Forwards(rollout=True, graded=1, shared=1, plain=1, teacher=1),
     )
 
 

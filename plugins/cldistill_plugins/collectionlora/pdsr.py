@@ -10,7 +10,7 @@ from pydantic import Field
 from cldistill.component import BuildContext, Needs, Settings
 from cldistill.errors import OptionsError, nearest
 from cldistill.protocols import Keyed
-from cldistill.records import GENERAL, Route
+from cldistill.records import GENERAL, Route, RouteRequest
 
 EFFECT = "effect"
 MIXED = "mixed"
@@ -65,7 +65,7 @@ def build_pdsr(settings: PdsrSettings, context: BuildContext) -> Pdsr:
             raise OptionsError(
                 f"router.options.effect_weights.{name}: there is no effect {name!r}{nearest(name, names)}"
             )
-    return Pdsr(settings, context.seed)
+    return Pdsr(settings)
 
 
 class Pdsr:
@@ -76,26 +76,19 @@ class Pdsr:
     where every forward gathers weights from all ranks, they would wait for one another for ever.
     """
 
-    def __init__(self, settings: PdsrSettings, seed: int = 0) -> None:
-        """``seed`` is the run's: with ``redraw_every`` above 1 a draw belongs to several updates, and to no key of one."""
+    def __init__(self, settings: PdsrSettings) -> None:
         self.settings = settings
-        self._seed = seed
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+    def route(self, request: RouteRequest) -> Route:
         """Return the route of one update: the same on every rank, since its keys hold no rank."""
-        if step < self.settings.mixed_until:
-            return Route(MIXED, self._mixture(effects))
-        if self.settings.redraw_every > 1:
-            random = self._held(step)
+        random, held = request.random, self.settings.redraw_every
+        if request.step < self.settings.mixed_until:
+            return Route(MIXED, self._mixture(request.effects))
+        if held > 1:  # one draw for all updates of so many generator steps
+            random = request.shared.child("pdsr", request.step // held)
         if random.uniform("stream") < self.settings.p_switch:
-            return Route(EFFECT, {self._draw_effect(random, effects): 1.0})
+            return Route(EFFECT, {self._draw_effect(random, request.effects): 1.0})
         return Route(GENERAL, {GENERAL: 1.0})
-
-    def _held(self, step: int) -> Keyed:
-        """Return randomness that all updates of ``redraw_every`` generator steps share."""
-        from cldistill.random import KeyedRandom
-
-        return KeyedRandom(self._seed).child("pdsr", step // self.settings.redraw_every)
 
     def _draw_effect(self, random: Keyed, effects: Sequence[str]) -> str:
         if not self.settings.effect_weights:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cldistill.component import Component, loss_term, prompt_isolator, stream_router
+from cldistill.component import Component, loss_term, prompt_isolator, stream_router, teacher_source
 from cldistill.markers import hookimpl
-from cldistill.protocols import LossTerm, PromptIsolator, StreamRouter
+from cldistill.protocols import LossTerm, PromptIsolator, StreamRouter, TeacherSource
 from cldistill_plugins.collectionlora.aop import AopSettings, build_aop, describe_aop
+from cldistill_plugins.collectionlora.api import LORA_FILE
+from cldistill_plugins.collectionlora.bare_base import BareBase, BareBaseSettings, describe_bare_base
 from cldistill_plugins.collectionlora.bs_dmd import BsDmd, BsDmdSettings, describe_bs_dmd
 from cldistill_plugins.collectionlora.fake_score import FakeScore, FakeScoreSettings, describe_fake_score
+from cldistill_plugins.collectionlora.lora_file import LoraFile, LoraFileSettings, describe_lora_file
 from cldistill_plugins.collectionlora.pdsr import PdsrSettings, build_pdsr, describe_pdsr
 from cldistill_plugins.collectionlora.ta_fm import TaFm, TaFmSettings, describe_ta_fm
 from cldistill_plugins.collectionlora.teacher_prompts import (
@@ -19,6 +22,27 @@ from cldistill_plugins.collectionlora.teacher_prompts import (
     describe_teacher_prompts,
 )
 from cldistill_plugins.collectionlora.ts_dmd import TsDmd, TsDmdSettings, describe_ts_dmd
+
+
+@hookimpl
+def register_teacher_sources() -> Sequence[Component[Any, TeacherSource]]:
+    """Teachers that exist already: ``lora-file`` and ``base``."""
+    return [
+        teacher_source(
+            LORA_FILE,
+            "an adapter file of any common key format",
+            LoraFileSettings,
+            describe_lora_file,
+            lambda settings, context: LoraFile(settings),
+        ),
+        teacher_source(
+            "base",
+            "the bare base model",
+            BareBaseSettings,
+            describe_bare_base,
+            lambda settings, context: BareBase(),
+        ),
+    ]
 
 
 @hookimpl

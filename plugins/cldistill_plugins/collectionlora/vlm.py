@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cldistill.data.items import drawn_by_name, open_picture, pairs_of
-from cldistill.endpoint.answers import MalformedAnswerError, without_thoughts
-from cldistill.endpoint.client import Endpoint
-from cldistill.endpoint.question import SIDE, Question
 from cldistill.errors import EndpointError
 from cldistill.records import EffectInfo, Item
 from cldistill.storage.files import atomic_write_text, sha256_file
+from cldistill_plugins.endpoint.api import SIDE, ChatQuestion, Endpoint, MalformedAnswerError, without_thoughts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -109,12 +107,12 @@ def clean_caption(answer: str) -> str:
     return text
 
 
-def _question(effect: EffectInfo, pairs: Sequence[Item]) -> Question:
+def _question(effect: EffectInfo, pairs: Sequence[Item]) -> ChatQuestion:
     parts: list[str | Image] = [f"The effect was made with: {effect.prompt}"]
     for number, pair in enumerate(pairs, start=1):
         for path, when in zip(_pictures(pair), ["before"] * len(pair.sources) + ["after"], strict=True):
             parts += [f"Pair {number}, {when}:", open_picture(path)]
-    return Question(INSTRUCTIONS, parts)
+    return ChatQuestion(INSTRUCTIONS, parts)
 
 
 def _pictures(pair: Item) -> list[Path]:

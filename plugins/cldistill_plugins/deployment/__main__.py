@@ -15,7 +15,7 @@ from cldistill.component import resolve_path
 from cldistill.errors import CldistillError
 
 if TYPE_CHECKING:
-    from cldistill_plugins.deployment.benchmark import Plan, Result
+    from cldistill_plugins.deployment.benchmark import BenchmarkPlan, Result
 
 BANK = "package:cldistill_registry/effects/effectbench.yaml"
 
@@ -43,13 +43,13 @@ def deployment(
     api_key_env: Annotated[str | None, typer.Option(help="NAME of the environment variable with the key.")] = None,
 ) -> None:
     """Route and serve 200 queries by a file an effect, by one collection, and by several; write what it cost."""
-    from cldistill.collection.split import read_groups
     from cldistill.storage.files import atomic_write_text
-    from cldistill.storage.provenance import provenance
-    from cldistill_plugins.deployment.benchmark import Plan, query_facts, run_benchmark
+    from cldistill_plugins.deployment.benchmark import BenchmarkPlan, query_facts, run_benchmark
     from cldistill_plugins.deployment.queries import read_bank
+    from cldistill_plugins.deployment.split import read_groups
+    from cldistill_plugins.evaluation.api import provenance
 
-    plan = Plan(
+    plan = BenchmarkPlan(
         bank=read_bank(_resolve(bank)), collection=collection, sizes=_sizes(sizes), queries=queries, seed=seed,
         at_most=at_most, adapters=adapters, rank=rank, groups=[read_groups(path) for path in groups or ()], base=base,
         endpoint=_endpoint(endpoint, model, api_key_env),
@@ -83,8 +83,7 @@ def _endpoint(url: str | None, model: str | None, api_key_env: str | None) -> An
         return None
     from pydantic import ValidationError
 
-    from cldistill.endpoint.client import Endpoint
-    from cldistill.endpoint.settings import EndpointSettings
+    from cldistill_plugins.endpoint.api import Endpoint, EndpointSettings
 
     try:
         settings = EndpointSettings.model_validate({"endpoint": url, "model": model, "api_key_env": api_key_env})
@@ -94,7 +93,7 @@ def _endpoint(url: str | None, model: str | None, api_key_env: str | None) -> An
     return Endpoint.of(settings, "check --endpoint, --model and --api-key-env")
 
 
-def _progress(plan: Plan) -> Any:
+def _progress(plan: BenchmarkPlan) -> Any:
     from cldistill.progress.live import LiveStages
 
     routers = 1 if plan.endpoint is None else 2

@@ -10,9 +10,9 @@ from typing import Any
 
 from cldistill.collection.collection import build_base
 from cldistill.collection.index import read_index
-from cldistill.collection.split import Groups
-from cldistill.endpoint.client import Endpoint
 from cldistill.errors import DataError, NotMeasured
+from cldistill_plugins.deployment.split import Groups
+from cldistill_plugins.endpoint.api import Endpoint
 
 from .loads import Mounts, effect_files
 from .queries import TEMPLATES, BankEffect, Query, make_queries, read_phrases
@@ -21,8 +21,8 @@ from .table import Layout, Routed, ask_router, press_buttons, serve
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is measured."""
+class BenchmarkPlan:
+    """The banks, files and routers that `run_benchmark` measures, as its command line names them."""
 
     bank: Sequence[BankEffect]
     collection: Path
@@ -42,7 +42,7 @@ class Plan:
 
 @dataclass
 class Result:
-    """What was found."""
+    """Rows and mistakes that `run_benchmark` found, written by its command line."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     not_measured: list[dict[str, str]] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Result:
 SHOWN_MISTAKES = 10
 
 
-def run_benchmark(plan: Plan, advance: Callable[[int], None] = lambda done: None) -> Result:
+def run_benchmark(plan: BenchmarkPlan, advance: Callable[[int], None] = lambda done: None) -> Result:
     """Measure every row.
 
     Raises:
@@ -82,7 +82,9 @@ def run_benchmark(plan: Plan, advance: Callable[[int], None] = lambda done: None
     return result
 
 
-def _layouts(plan: Plan, effects: Sequence[BankEffect], own: dict[str, Path], scratch: Path) -> Iterator[Layout]:
+def _layouts(
+    plan: BenchmarkPlan, effects: Sequence[BankEffect], own: dict[str, Path], scratch: Path
+) -> Iterator[Layout]:
     names = [effect.name for effect in effects]
     weights = read_index(plan.collection).file
     yield Layout("one-per-effect", own, {path: path.stat().st_size for path in own.values()})
@@ -117,7 +119,11 @@ def grouped_files(
 
 
 def _routed(
-    plan: Plan, effects: Sequence[BankEffect], queries: Sequence[Query], result: Result, advance: Callable[[int], None]
+    plan: BenchmarkPlan,
+    effects: Sequence[BankEffect],
+    queries: Sequence[Query],
+    result: Result,
+    advance: Callable[[int], None],
 ) -> Iterator[Routed]:
     yield press_buttons(queries)
     makers: dict[str, Callable[[], Router]] = {
@@ -134,7 +140,7 @@ def _routed(
         yield ask_router(router, queries, advance)
 
 
-def _vlm(plan: Plan, effects: Sequence[BankEffect]) -> VlmRouter:
+def _vlm(plan: BenchmarkPlan, effects: Sequence[BankEffect]) -> VlmRouter:
     if plan.endpoint is None:
         raise NotMeasured("no endpoint was named (--endpoint and --model)")
     return VlmRouter(effects, plan.endpoint)
@@ -152,7 +158,7 @@ def _note_mistakes(result: Result, size: int, routed: Routed, queries: Sequence[
         )
 
 
-def query_facts(plan: Plan) -> dict[str, Any]:
+def query_facts(plan: BenchmarkPlan) -> dict[str, Any]:
     """Say how the queries were made."""
     phrases = read_phrases(plan.phrases)
     return {

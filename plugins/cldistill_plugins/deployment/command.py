@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cldistill.cli.options import ManifestArgument, SetOption
+from cldistill.cli.options import ManifestArgument, SetOption, read_settings
 
 if TYPE_CHECKING:
-    from cldistill.collection.split import Groups
+    from cldistill_plugins.deployment.group import GroupingOrder
+    from cldistill_plugins.deployment.split import Groups
 
 
 def group(
@@ -22,30 +23,26 @@ def group(
     train: Annotated[
         bool, typer.Option("--train", help="Train every collection afterwards; resumes by itself.")
     ] = False,
-    using: Annotated[
-        str | None,
-        typer.Option("--using", metavar="GROUPER", help="Which grouper splits the bank (default: the built-in one)."),
-    ] = None,
     options: Annotated[
-        list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="An option of the grouper.")
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="How interference is measured, e.g. evaluation=FOLDER."),
     ] = None,
     overrides: SetOption = None,
 ) -> None:
     """Split a bank into several collections of effects that interfere least, from measured interference."""
-    from cldistill.catalogue import load_catalogue
     from cldistill.manifest.check import check_manifest
-    from cldistill_plugins.deployment.group import Order, group_command, how_many, read_grouper_options
+    from cldistill_plugins.deployment.group import GroupingOrder, group_command, how_many
+    from cldistill_plugins.deployment.settings import LeastInterferenceSettings
 
-    catalogue = load_catalogue()
-    entry = catalogue.get("grouper", using or "least-interference")
-    settings = read_grouper_options(entry, options or ())
-    checked = check_manifest(manifest, overrides or (), catalogue=catalogue)
+    # Paths stay as they were typed: they end up in results, which name no folder of this machine.
+    settings = read_settings(LeastInterferenceSettings, options or (), "--option", Path())
+    checked = check_manifest(manifest, overrides or ())
     command = group_command(sys.argv[1:])
     count = how_many(len(checked.effects), into, at_most)
-    _carry_out(Order(checked, entry, settings, count, output, command, bool(overrides)), train)
+    _carry_out(GroupingOrder(checked, settings, count, output, command, bool(overrides)), train)
 
 
-def _carry_out(order: Any, train: bool) -> None:
+def _carry_out(order: GroupingOrder, train: bool) -> None:
     from rich.console import Console
 
     from cldistill.errors import Stopped

@@ -1,4 +1,4 @@
-"""Which effects a trained student confuses, from the pictures of an evaluation: nothing is loaded or run again.
+"""The effects that a trained student confuses, from the pictures of an evaluation: nothing is loaded or run again.
 
 An output belongs to the effect whose truth on the same picture is nearest.  The distance is plain: mean squared difference
 of the two pictures at 32 x 32 pixels, where a shift of a stroke does not count but tone, colour and layout do.
@@ -15,7 +15,7 @@ from PIL import Image
 
 from cldistill.data.items import open_picture
 from cldistill.errors import DataError, nearest
-from cldistill_plugins.evaluation.report.record import TRUTH, Evaluation, picture_path, read_evaluation
+from cldistill_plugins.evaluation.api import TRUTH, Evaluation, picture_path, read_evaluation
 
 SIDE = 32
 Floats = NDArray[np.float64]

@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from cldistill.errors import DataError
-from cldistill.protocols import GroupingRequest, UpdateContext
+from cldistill.protocols import UpdateContext
 from cldistill.schedule import add_noise, velocity
 from cldistill.training.run import Run
+from cldistill_plugins.deployment.group_run import GroupRequest
 
 STUDENT = "student"
 
@@ -41,7 +42,7 @@ def flow_matching(context: UpdateContext) -> Tensor:
 
 
 def measure(
-    request: GroupingRequest, *, batches: int, warm_up: int, lr: float, sketch: int, seed: int = 0
+    request: GroupRequest, *, batches: int, warm_up: int, lr: float, sketch: int, seed: int = 0
 ) -> tuple[Tensor, float]:
     """Return the cosines ``[n, n]`` of the effects' mean gradients, and their reliability.
 
@@ -125,9 +126,7 @@ def _cosines(rows: Tensor) -> Tensor:
     return unit @ unit.T
 
 
-def _warm_up(
-    request: GroupingRequest, names: Sequence[str], steps: int, lr: float, advance: Callable[[], None]
-) -> None:
+def _warm_up(request: GroupRequest, names: Sequence[str], steps: int, lr: float, advance: Callable[[], None]) -> None:
     run = request.run()
     parameters = list(run.slots.parameters(STUDENT).values())
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)

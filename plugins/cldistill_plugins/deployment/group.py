@@ -1,4 +1,4 @@
-"""What ``cldistill group`` does: let a grouper split a bank, write a manifest a group, and train each."""
+"""``cldistill group``: split a bank by least interference, write a manifest a group, and train each."""
 
 from __future__ import annotations
 
@@ -8,36 +8,32 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-from pydantic import ValidationError
-
-from cldistill.catalogue import Entry
-from cldistill.collection.split import FILE, INTERFERENCE, Group, Groups, read_groups, write_groups
-from cldistill.component import BuildContext, Settings
-from cldistill.errors import CollectionError, ManifestError, OptionsError, PluginError, Stopped
+from cldistill.errors import CollectionError, ManifestError, Stopped
 from cldistill.manifest.checked import CheckedManifest
-from cldistill.manifest.messages import describe_errors
 from cldistill.manifest.resolved import manifest_digest
-from cldistill.manifest.yaml import parse
 from cldistill.progress.stages import Stages
-from cldistill.records import Grouping
 from cldistill.storage.files import atomic_write_text, sha256_bytes
-from cldistill.storage.provenance import provenance
 from cldistill_plugins.deployment.group_manifests import write_manifests
+from cldistill_plugins.deployment.settings import LeastInterferenceSettings
+from cldistill_plugins.deployment.split import FILE, INTERFERENCE, Group, Groups, read_groups, write_groups
+from cldistill_plugins.evaluation.api import provenance
 
+if TYPE_CHECKING:
+    from cldistill_plugins.deployment.least_interference import Grouping
+
+RULE = "least-interference"
 PARTS = 1000
 """Parts in which the progress of a measurement is shown."""
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is asked for."""
+class GroupingOrder:
+    """The split that the command line asks for: made by the command ``group``, carried out by `group_bank`."""
 
     checked: CheckedManifest
-    grouper: Entry
-    settings: Settings
+    settings: LeastInterferenceSettings
     groups: int
     output: Path
     command: str
@@ -48,7 +44,7 @@ class Order:
     def key(self) -> str:
         """Hash all that the split depends on."""
         options = self.settings.model_dump(mode="json")
-        parts = [manifest_digest(self.checked), self.grouper.component.name, options, self.groups]
+        parts = [manifest_digest(self.checked), RULE, options, self.groups]
         return sha256_bytes(json.dumps(parts, sort_keys=True).encode())
 
 
@@ -66,31 +62,10 @@ def how_many(effects: int, into: int | None, at_most: int | None) -> int:
     return groups
 
 
-def read_grouper_options(entry: Entry, options: Sequence[str]) -> Settings:
-    """Read ``--option KEY=VALUE``, values as YAML; relative paths start from the current folder.
-
-    Raises:
-        OptionsError: a word without ``=``, or a value that the grouper's settings refuse.
-    """
-    values: dict[str, Any] = {}
-    for option in options:
-        key, equals, text = option.partition("=")
-        if not equals:
-            raise OptionsError(f"--option {option}: write KEY=VALUE, for instance seed=4")
-        values[key] = yaml.safe_load(text)
-    # Paths stay as they were typed: they end up in results, which name no folder of this machine.
-    try:
-        settings: Settings = entry.component.settings.model_validate(values, context={"root": Path()})
-    except ValidationError as error:
-        tree = parse(yaml.safe_dump(values), "--option", Path.cwd())
-        raise OptionsError(describe_errors(error, entry.component.settings, tree)) from error
-    return settings
-
-
-def group_bank(order: Order, cache: Path, stages: Stages, stop: Callable[[], bool]) -> Groups:
+def group_bank(order: GroupingOrder, cache: Path, stages: Stages, stop: Callable[[], bool]) -> Groups:
     """Split the bank and write ``interference.json``, the groups' manifests and ``groups.json``.
 
-    A split of the same manifest by the same grouper that lies in the folder already is taken as it is.
+    A split of the same manifest by the same options that lies in the folder already is taken as it is.
 
     Raises:
         CollectionError: the folder holds another split.
@@ -114,7 +89,7 @@ def group_bank(order: Order, cache: Path, stages: Stages, stop: Callable[[], boo
     return split
 
 
-def existing(order: Order) -> Groups | None:
+def existing(order: GroupingOrder) -> Groups | None:
     """Return the split that the folder holds, if it is the one asked for.
 
     Raises:
@@ -125,21 +100,22 @@ def existing(order: Order) -> Groups | None:
     found = read_groups(order.output)
     if found.key != order.key:
         raise CollectionError(
-            f"{order.output / FILE}: holds the split of another manifest, or by another grouper, option or number of "
-            "groups; name another --output, or remove it"
+            f"{order.output / FILE}: holds the split of another manifest, or by another option or number of groups; "
+            " name another --output, or remove it"
         )
     return found
 
 
 def measure(
-    order: Order, cache: Path, stages: Stages, stop: Callable[[], bool], advance: Callable[[int], None]
+    order: GroupingOrder, cache: Path, stages: Stages, stop: Callable[[], bool], advance: Callable[[int], None]
 ) -> Grouping:
-    """Let the grouper split the bank, and see that it did.
+    """Measure interference and split the bank by it.
 
     Raises:
-        PluginError: an effect is in no group or in two, or there is another number of groups.
+        Stopped: ``stop`` said so.
     """
     from cldistill_plugins.deployment.group_run import GroupRequest, measuring_run
+    from cldistill_plugins.deployment.least_interference import LeastInterference
 
     checked, done = order.checked, 0
 
@@ -154,20 +130,10 @@ def measure(
     request = GroupRequest(
         checked.effects, order.groups, lambda: measuring_run(checked, order.output, cache, stages, stop), show
     )
-    context = BuildContext(
-        checked.file.root, cache, order.output, seed=checked.manifest.train.seed, effects=checked.effects
-    )
-    found: Grouping = order.grouper.component.build(order.settings, context).group(request)
-    names = sorted(name for group in found.groups for name in group)
-    if names != sorted(effect.name for effect in checked.effects) or len(found.groups) != order.groups:
-        raise PluginError(
-            f"grouper {order.grouper.component.name!r} of {order.grouper.owner} gave {len(found.groups)} groups of "
-            f"{len(names)} effects; asked for: {order.groups} of {len(checked.effects)}, each effect once"
-        )
-    return found
+    return LeastInterference(order.settings).group(request)
 
 
-def interference_json(order: Order, grouping: Grouping) -> dict[str, Any]:
+def interference_json(order: GroupingOrder, grouping: Grouping) -> dict[str, Any]:
     """Return ``interference.json``: the matrix, rows and columns in the order of ``effects`` (null: not measured)."""
     names = [effect.name for effect in order.checked.effects]
     rows: Mapping[str, Mapping[str, float]] = grouping.interference
@@ -175,7 +141,7 @@ def interference_json(order: Order, grouping: Grouping) -> dict[str, Any]:
         "format": 1,
         "manifest": order.checked.manifest.name,
         **provenance(order.command, order.checked.manifest.train.seed),
-        "grouper": {"use": order.grouper.component.name, "options": order.settings.model_dump(mode="json")},
+        "grouper": {"use": RULE, "options": order.settings.model_dump(mode="json")},
         "measured": grouping.measured,
         "figures": dict(grouping.figures),
         "groups": [list(group) for group in grouping.groups],

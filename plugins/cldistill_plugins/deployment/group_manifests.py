@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from cldistill.collection.split import Group
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.load import recipes
+from cldistill.manifest.resolved import resolve
 from cldistill.storage.files import atomic_write_text
+from cldistill_plugins.deployment.split import Group
 
 BANK = "bank.yaml"
 PER_EFFECT = ("router", "prompts", "losses", "observers", "evaluate")
@@ -25,7 +26,7 @@ PER_EFFECT = ("router", "prompts", "losses", "observers", "evaluate")
 
 def write_manifests(checked: CheckedManifest, groups: Sequence[Group], folder: Path, *, changed: bool) -> None:
     """Write the manifest of every group into ``folder``; ``changed``: the original was changed by ``--set``."""
-    resolved = checked.resolved()
+    resolved = resolve(checked)
     names = {effect.name for effect in checked.effects}
     cut = {key: resolved[key] for key in PER_EFFECT if only(resolved.get(key), names, ()) != resolved.get(key)}
     original = _reference(checked.file.source)

@@ -1,4 +1,4 @@
-"""What a grouper is given: the effects, and a run of the manifest in which their interference can be measured."""
+"""The run of a manifest in which the interference of its effects is measured."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def _nowhere(share: float) -> None:
 
 @dataclass
 class GroupRequest:
-    """Implements `cldistill.protocols.GroupingRequest`; ``assemble`` is called once, by the first who needs the run."""
+    """Effects to split and the run to measure them in: made by `cldistill group`, used by `LeastInterference`.
+
+    ``assemble`` loads the base: it is called once, by the first who needs the run.
+    """
 
     effects: Sequence[EffectInfo]
     groups: int
@@ -62,7 +65,7 @@ def measuring_manifest(checked: CheckedManifest) -> CheckedManifest:
         raise ManifestError(
             f"{file.where('slots')}: gradients are measured in the slot {STUDENT!r}, which is not there"
         )
-    losses = tuple(loss for loss in checked.losses if loss.slot == STUDENT and loss.part.needs.targets)
+    losses = tuple(loss for loss in checked.losses if loss.slot == STUDENT and loss.loss.needs.targets)
     if not losses:
         raise ManifestError(
             f"{file.where('losses')}: no loss of the student uses targets, so there is nothing that effects could "
@@ -78,6 +81,7 @@ def measuring_manifest(checked: CheckedManifest) -> CheckedManifest:
         checked,
         file=replace(file, manifest=reduced),
         losses=losses,
+        slots={STUDENT: checked.slots[STUDENT]},
         teachers={effect.name: None for effect in checked.effects},
         observers=(),
         metrics=(),

@@ -1,15 +1,15 @@
-"""The grouper: measure how much each two effects disturb each other, then split the bank."""
+"""The rule of ``cldistill group``: measure how much each two effects disturb each other, then split the bank."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cldistill.protocols import GroupingRequest
-from cldistill.records import Grouping
-
+from .group_run import GroupRequest
 from .partition import at_random, balanced_groups, labels_of, within
 from .settings import LeastInterferenceSettings
 
@@ -17,13 +17,27 @@ GRADIENTS = "minus the cosine of two effects' flow-matching gradients (above 0: 
 CONFUSION = "share of outputs whose nearest truth is the other effect's, both ways"
 
 
+@dataclass(frozen=True)
+class Grouping:
+    """A bank of effects split into collections, and what the split was made from: made by `LeastInterference`."""
+
+    groups: tuple[tuple[str, ...], ...]
+    """Names of effects: each in exactly one group, no group larger than ``ceil(effects / groups)``."""
+    interference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Effect -> another effect -> how much the two disturb each other in one LoRA: more is worse."""
+    measured: str = ""
+    """The meaning of the interference and its measurement, for people."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Figures of the measurement and of the split, such as its reliability."""
+
+
 class LeastInterference:
-    """Implements `cldistill.protocols.Grouper`."""
+    """The rule by which a bank is split (paper: one collection holds about 50 effects): the command ``group`` asks it."""
 
     def __init__(self, settings: LeastInterferenceSettings) -> None:
         self.settings = settings
 
-    def group(self, request: GroupingRequest) -> Grouping:
+    def group(self, request: GroupRequest) -> Grouping:
         """Return balanced groups whose pairs interfere least, with the matrix and what it is worth.
 
         Figures: ``within`` (mean interference of the pairs that share a group), ``within_at_random`` (of random balanced
@@ -53,7 +67,7 @@ class LeastInterference:
             figures=figures,
         )
 
-    def _gradients(self, request: GroupingRequest) -> tuple[NDArray[np.float64], float]:
+    def _gradients(self, request: GroupRequest) -> tuple[NDArray[np.float64], float]:
         from .gradients import measure
 
         chosen = self.settings

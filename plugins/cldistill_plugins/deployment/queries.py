@@ -1,4 +1,4 @@
-"""What users type, drawn by a seed from phrases that were fixed before any router had run.
+"""Texts as users type them, drawn by a seed from phrases that were fixed before any router had run.
 
 They are no log of a product: nobody has one of these effects.  Each effect has two phrases (``phrases.yaml``); an effect
 without any is asked for by its name and prompt.  Templates put the words around them that people use.
@@ -46,13 +46,13 @@ class BankEffect(BaseModel):
 
     @property
     def listing(self) -> str:
-        """What a router reads of it: name and prompt, as an operator keeps them."""
+        """The text that a router reads of it: name and prompt, as an operator keeps them."""
         return f"{self.words}: {self.prompt}" if self.prompt else self.words
 
 
 @dataclass(frozen=True)
 class Query:
-    """What a user typed, and the effect that they meant."""
+    """A text as a user types it, with the effect that they mean: drawn by `make_queries`, answered by routers."""
 
     text: str
     effect: str

@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from cldistill.endpoint.answers import MalformedAnswerError, read_json
-from cldistill.endpoint.client import Endpoint, NoUsableAnswerError
-from cldistill.endpoint.question import Question
 from cldistill.errors import NotMeasured
+from cldistill_plugins.endpoint.api import ChatQuestion, Endpoint, MalformedAnswerError, NoUsableAnswerError, read_json
 
 from .queries import BankEffect
 
@@ -97,7 +95,7 @@ class VlmRouter:
         Raises:
             cldistill.errors.EndpointError: the endpoint does not work.
         """
-        question = Question(INSTRUCTIONS, [f"Catalogue:\n{self._listing}", f"The user typed: {query}"])
+        question = ChatQuestion(INSTRUCTIONS, [f"Catalogue:\n{self._listing}", f"The user typed: {query}"])
         try:
             return self._endpoint.ask(question.messages(), self._read, "routing a query")
         except NoUsableAnswerError:

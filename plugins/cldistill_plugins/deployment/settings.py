@@ -1,15 +1,14 @@
-"""Options of ``least-interference``, torch-free."""
+"""Options of ``cldistill group``'s rule, torch-free."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from cldistill.component import BuildContext, LocalPath, Needs, Settings
-from cldistill.protocols import Grouper
+from cldistill.component import LocalPath, Settings
 
 
 class LeastInterferenceSettings(Settings):
-    """Options of ``least-interference``."""
+    """``--option``s of ``cldistill group``: read by its command, followed by `LeastInterference`."""
 
     evaluation: LocalPath | None = Field(
         None,
@@ -27,15 +26,3 @@ class LeastInterferenceSettings(Settings):
     )
     starts: int = Field(32, ge=1, description="local searches for the split; the best is kept")
     seed: int = Field(0, description="of the sketch and the searches")
-
-
-def describe_least_interference(settings: LeastInterferenceSettings) -> Needs:
-    """Needs the evaluation's folder, if it goes by one."""
-    return Needs(files=() if settings.evaluation is None else (settings.evaluation,))
-
-
-def build_least_interference(settings: LeastInterferenceSettings, context: BuildContext) -> Grouper:
-    """Return the grouper."""
-    from cldistill_plugins.deployment.least_interference import LeastInterference
-
-    return LeastInterference(settings)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cldistill.metrics.bootstrap import mean_interval
+from cldistill_plugins.evaluation.api import mean_interval
 
 from .loads import Mounts
 from .queries import Query
@@ -17,7 +17,7 @@ from .routers import Router
 
 @dataclass(frozen=True)
 class Layout:
-    """How a bank lies on the disk."""
+    """The files of a bank on the disk, of which `serve` loads one a query."""
 
     name: str
     """``one-per-effect``, ``one-collection`` or ``groups``."""
@@ -34,7 +34,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Routed:
-    """Where one router sent every query, and how long it took."""
+    """The files to which one router sent every query, and the seconds that it took."""
 
     router: str | None
     """None: the user pressed a button."""

@@ -14,8 +14,7 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from cldistill.data.items import open_picture
-from cldistill.metrics.bootstrap import resample
-from cldistill_plugins.evaluation.compositions import Composed, Pair
+from cldistill_plugins.evaluation.api import Composed, Pair, resample
 
 from .bank import Picture, truth_draws
 from .composed_truth import Verdict, composed_draws, judge

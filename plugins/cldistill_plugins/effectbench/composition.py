@@ -22,7 +22,7 @@ from cldistill.errors import CldistillError
 
 if TYPE_CHECKING:
     from cldistill_plugins.effectbench.composed_measure import Values
-    from cldistill_plugins.evaluation.compositions import Composed
+    from cldistill_plugins.evaluation.api import Composed
 
 
 def composition(
@@ -46,9 +46,9 @@ def composition(
     from cldistill.storage.files import atomic_write_text
     from cldistill_plugins.effectbench.bank import knows
     from cldistill_plugins.effectbench.composed_measure import Judge
-    from cldistill_plugins.evaluation.compositions import Order, compose
+    from cldistill_plugins.evaluation.api import CompositionOrder, compose
 
-    order = Order(
+    order = CompositionOrder(
         manifest, collection, pairs_of_effects, pictures, output.parent, None, overrides or (), teachers, seed, knows
     )
     stages = LiveStages()
@@ -65,9 +65,8 @@ def composition(
 
 def as_json(composed: Composed, values: Values, *, seed: int, draws: int, teachers: bool) -> dict[str, Any]:
     """Return the result as it is committed."""
-    from cldistill.storage.provenance import provenance
     from cldistill_plugins.effectbench.composed_measure import TRUTH, summarise
-    from cldistill_plugins.evaluation.compositions import SUMMED, TITLES
+    from cldistill_plugins.evaluation.api import SUMMED, TITLES, provenance
 
     titles = {**TITLES, TRUTH: "a fresh draw of the truth"}
     words = ["python", "-m", "cldistill_plugins.effectbench.composition", *sys.argv[1:]]

@@ -1,5 +1,6 @@
-"""``cldistill eval``: systems make pictures of effects, metrics look at them, and a report says what came out.
+"""``cldistill eval`` and the end of a run: systems make pictures of effects, metrics measure them, a report says what came out.
 
-`store` keeps pictures and reads them back lazily; `jobs` makes what is missing; `contestants` turns ``evaluate.systems``
-into ways of making pictures; `measure` asks the metrics and keeps their answers; `found` and `report` make figures of them.
+From the outside in: `evaluate` is the evaluator, `end_of_run` hands it a run that has ended; `setup` and `systems` turn
+``evaluate.systems`` into sampling, `pools` lists the items, `pictures` makes what `picture_store` lacks, `measure` asks the
+metrics and keeps their answers, `aggregate` makes intervals of them, `report_json` and `report/` write them down.
 """

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cldistill.metrics.bootstrap import LEVEL, Interval, Matrix, Resampled, resample
 from cldistill.records import FLOOR, GENERAL, Column, MetricValues
+from cldistill_plugins.evaluation.bootstrap import LEVEL, Interval, Matrix, Resampled, resample
 from cldistill_plugins.evaluation.measure import Measured
 from cldistill_plugins.evaluation.metrics import BuiltMetric
 
@@ -109,7 +109,7 @@ def _table(lists: Sequence[Sequence[float]]) -> Matrix:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedDifference:
     """The paired difference ``a - b`` of one metric on the same pictures, and for errors and rates the ratio ``a / b``."""
 
     a: str
@@ -121,7 +121,9 @@ class Comparison:
     ratio: Interval | None = None
 
 
-def compare(figures: Figures, a: str, b: str, only: set[str] | None = None, named: str = "all") -> list[Comparison]:
+def compare(
+    figures: Figures, a: str, b: str, only: set[str] | None = None, named: str = "all"
+) -> list[PairedDifference]:
     """Compare two systems by every metric that both have, on the pools that both have (``only``: these effects)."""
     found = []
     for metric in figures.series.get(a, {}):
@@ -138,7 +140,7 @@ def compare(figures: Figures, a: str, b: str, only: set[str] | None = None, name
 
 def _paired(
     a: str, b: str, metric: str, named: str, left: Sequence[Series], right: Sequence[Series], column: Column
-) -> Comparison:
+) -> PairedDifference:
     known = np.isfinite(_table([one.top for one in left])) & np.isfinite(_table([one.top for one in right]))
     one, two = resampled(left, known), resampled(right, known)
     difference = Resampled(one.figure - two.figure, one.draws - two.draws, one.n).interval()
@@ -151,7 +153,7 @@ def _paired(
         equal = np.where(np.isnan(draws), 1.0, draws)
         low, high = np.quantile(equal, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
         ratio = Interval(figure, float(low), float(high), one.n)
-    return Comparison(a, b, metric, named, difference, ratio)
+    return PairedDifference(a, b, metric, named, difference, ratio)
 
 
 def as_json(interval: Interval) -> dict[str, Any]:

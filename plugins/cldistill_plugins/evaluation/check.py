@@ -1,4 +1,4 @@
-"""What must be right before a weight is read: the systems' files are there and fit the base, and names are known."""
+"""Checks before a weight is read: the systems' files are there and fit the base, and names are known."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cldistill.adapters.files import fit, read_header
+from cldistill.adapters.files import fit
+from cldistill.adapters.header import read_header
 from cldistill.errors import CldistillError, ManifestError, nearest
 from cldistill.manifest.checked import CheckedManifest
-from cldistill.manifest.evaluate import Evaluate, EvaluatedSystem, NotRun
 from cldistill.manifest.messages import show
+from cldistill.manifest.models import TEACHER, Evaluate, EvaluatedSystem, NotRun
 
 FILES = (("adapter", "adapter"), ("beside", "with"))
 """Field and key of what a system mounts from files."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What will be evaluated."""
+class EvaluationPlan:
+    """The systems that will be evaluated and those that cannot be, made by `enter` and carried out by the evaluator."""
 
     evaluate: Evaluate
     systems: tuple[EvaluatedSystem, ...]
     not_run: tuple[NotRun, ...]
 
 
-def enter(checked: CheckedManifest, *, skip_missing: bool = False) -> Entry:
+def enter(checked: CheckedManifest, *, skip_missing: bool = False) -> EvaluationPlan:
     """Return the systems that can be evaluated: those of ``evaluate.systems``, or those that a run measures at its end.
 
     With ``skip_missing`` a system whose adapter is not there is reported as not run instead of refused.
@@ -53,7 +54,7 @@ def enter(checked: CheckedManifest, *, skip_missing: bool = False) -> Entry:
         problems.append(f"{checked.file.where('evaluate', 'systems')}: none of them can be run yet")
     if problems:
         raise ManifestError("\n".join(problems))
-    return Entry(evaluate, tuple(systems), tuple(not_run))
+    return EvaluationPlan(evaluate, tuple(systems), tuple(not_run))
 
 
 def _file(checked: CheckedManifest, index: int, key: str, path: object) -> list[str]:
@@ -107,29 +108,29 @@ def _run_of(path: Path) -> str:
     return path.parent.name if path.name == "collection" else path.name
 
 
-def _default(checked: CheckedManifest, evaluate: Evaluate) -> Entry:
+def _default(checked: CheckedManifest, evaluate: Evaluate) -> EvaluationPlan:
     """The systems that a run measures; its own student only where it has been trained."""
     few = checked.manifest.sampler.steps
     student = Path("runs", checked.manifest.name, "collection").absolute()
-    systems = [
-        _system("base", None, few),
-        *(_system(f"teacher@{steps}", "teacher", steps) for steps in dict.fromkeys((evaluate.teacher_steps, few))),
-    ]
-    not_run = list(evaluate.not_run)
     if student.exists():
-        systems.append(_system(f"student@{few}", str(student), few))
-    else:
-        command = f"cldistill run {checked.file.source}"
-        not_run.append(
-            NotRun(what=f"student@{few}", why=f"runs/{checked.manifest.name} holds no collection: {command}")
-        )
-    return Entry(evaluate, tuple(systems), tuple(not_run))
+        return EvaluationPlan(evaluate, systems_of_run(evaluate, few, student), evaluate.not_run)
+    why = f"runs/{checked.manifest.name} holds no collection: cldistill run {checked.file.source}"
+    not_run = (*evaluate.not_run, NotRun(what=f"student@{few}", why=why))
+    return EvaluationPlan(evaluate, systems_of_run(evaluate, few), not_run)
 
 
-def _system(name: str, adapter: str | None, steps: int) -> EvaluatedSystem:
-    return EvaluatedSystem.model_validate({"name": name, "adapter": adapter, "steps": steps})
+def systems_of_run(evaluate: Evaluate, few: int, student: Path | None = None) -> tuple[EvaluatedSystem, ...]:
+    """Return base, teachers at their own and at the student's steps, and the student, whose collection is given, last."""
+    systems = [_system("base", None, few)]
+    systems += [_system(f"teacher@{n}", TEACHER, n) for n in dict.fromkeys((evaluate.teacher_steps, few))]
+    return tuple(systems if student is None else [*systems, _system(f"student@{few}", student, few)])
+
+
+def _system(name: str, adapter: Path | str | None, steps: int) -> EvaluatedSystem:
+    prompts = "student" if isinstance(adapter, Path) else "teacher"
+    return EvaluatedSystem.model_validate({"name": name, "adapter": adapter, "steps": steps, "prompts": prompts})
 
 
 def needs_teachers(systems: Sequence[EvaluatedSystem]) -> bool:
     """Whether any system asks for the effects' own LoRAs."""
-    return any(system.adapter == "teacher" for system in systems)
+    return any(system.adapter == TEACHER for system in systems)

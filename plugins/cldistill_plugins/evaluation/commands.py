@@ -34,17 +34,17 @@ def evaluate(
     from cldistill_plugins.evaluation.check import enter
 
     checked = check_manifest(manifest, overrides or (), measuring=True)
-    entry = enter(checked, skip_missing=skip_missing)
+    plan = enter(checked, skip_missing=skip_missing)
     folder = output or Path("evaluations") / checked.manifest.name
 
     from rich.console import Console
 
-    from cldistill_plugins.evaluation.execute import evaluate_manifest
+    from cldistill_plugins.evaluation.evaluate import evaluate_manifest
     from cldistill_plugins.evaluation.report.page import lacking
 
     console = Console()
     command = shlex.join(["cldistill", *sys.argv[1:]])
-    done = evaluate_manifest(checked, entry, folder, console, command, command)
+    done = evaluate_manifest(checked, plan, folder, console, command, command)
     if not done.finished:
         raise typer.Exit(3)
     lines = [f"Report:     {lacking() or folder / 'report.html'}", f"Figures:    {folder / 'report.md'}, {done.report}"]

@@ -20,14 +20,14 @@ from cldistill.errors import DataError, ManifestError
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages, Stages
 from cldistill.records import Item, Prompts
-from cldistill.sampling.generator import Row, Way
+from cldistill.sampling.generator import Row, SamplingConfig
 from cldistill.schedule import Schedule
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cldistill_plugins.evaluation.picture_store import Pictures
-    from cldistill_plugins.evaluation.setup import Bench
+    from cldistill_plugins.evaluation.setup import EvaluationSetup
 
 TOGETHER, IN_TURN, SUMMED = "one-prompt", "one-after-the-other", "two-teachers"
 TITLES = {
@@ -39,7 +39,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Composed:
-    """What was made of the held-out pictures."""
+    """Pictures with two effects, made by `compose`: a benchmark measures them."""
 
     sources: Sequence[Path]
     pairs: Sequence[Pair]
@@ -55,14 +55,14 @@ class Composed:
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is to be made."""
+class CompositionOrder:
+    """The compositions that are wanted: made by a benchmark, carried out by `compose`."""
 
     manifest: str
     collection: Path
     """Folder of the collection, or its weights file; its base must be the manifest's."""
     pairs: int
-    """How many times two effects: each is made in both orders."""
+    """Number of times two effects: each is made in both orders."""
     pictures: int
     output: Path
     cache: Path | None = None
@@ -76,7 +76,7 @@ class Order:
     """Effects that may be drawn."""
 
 
-def compose(order: Order, stages: Stages | None = None, stop: Callable[[], bool] = never) -> Composed:
+def compose(order: CompositionOrder, stages: Stages | None = None, stop: Callable[[], bool] = never) -> Composed:
     """Make every picture that the cache lacks.
 
     Raises:
@@ -85,12 +85,12 @@ def compose(order: Order, stages: Stages | None = None, stop: Callable[[], bool]
         DataError: too few effects that collection and manifest share.
         Stopped: ``stop`` said so; what is made is kept.
     """
+    from cldistill.data.items import held_out_pictures
     from cldistill.manifest.check import check_manifest
     from cldistill.manifest.checked import default_cache
     from cldistill.progress.stages import StoppableStages
-    from cldistill_plugins.evaluation.pools import evaluated_pictures
-    from cldistill_plugins.evaluation.request import Mirror
-    from cldistill_plugins.evaluation.setup import make_bench
+    from cldistill_plugins.evaluation.request import VaeReconstruction
+    from cldistill_plugins.evaluation.setup import load_setup
 
     shown, cache = StoppableStages(stages or SilentStages(), stop), order.cache or default_cache()
     checked, index = check_manifest(order.manifest, order.overrides), read_index(order.collection)
@@ -102,21 +102,21 @@ def compose(order: Order, stages: Stages | None = None, stop: Callable[[], bool]
     theirs = {effect.name for effect in index.effects}
     shared = [e.name for e in checked.effects if e.name in theirs and order.knows(e.name)]
     pairs = draw_pairs(shared, order.pairs, order.seed)
-    sources = evaluated_pictures(evaluate)[: order.pictures]
-    bench = make_bench(checked, order.output, cache, shown, stop, teachers=order.teachers, seed=order.seed)
-    index.must_be_of(bench.base.fingerprint)
-    maker = _Maker(bench, index, sources, evaluate.teacher_steps, cache, shown)
+    sources = held_out_pictures(evaluate.images, evaluate.pictures)[: order.pictures]
+    setup = load_setup(checked, order.output, cache, shown, stop, teachers=order.teachers, seed=order.seed)
+    index.must_be_of(setup.base.fingerprint)
+    maker = _Maker(setup, index, sources, evaluate.teacher_steps, cache, shown)
     outputs = {TOGETHER: maker.together(pairs), IN_TURN: maker.in_turn(pairs)}
     evaluations = {TOGETHER: index.steps, IN_TURN: 2 * index.steps}
     if order.teachers:
         outputs[SUMMED] = maker.summed(pairs)
-        evaluations[SUMMED] = maker.teacher_way(()).evaluations(bench.base)
-    return Composed(sources, pairs, evaluations, outputs, Mirror(bench.base), cache)
+        evaluations[SUMMED] = maker.teacher_config(()).evaluations(setup.base)
+    return Composed(sources, pairs, evaluations, outputs, VaeReconstruction(setup.base), cache)
 
 
 @dataclass(frozen=True)
 class _Maker:
-    bench: Bench
+    setup: EvaluationSetup
     index: CollectionIndex
     sources: Sequence[Path]
     teacher_steps: int
@@ -141,30 +141,30 @@ class _Maker:
 
     def summed(self, pairs: Sequence[Pair]) -> dict[Pair, Pictures]:
         """Both teachers at once."""
-        prompts = {effect.name: effect.prompt for effect in self.bench.checked.effects}
+        prompts = {effect.name: effect.prompt for effect in self.setup.checked.effects}
 
         def rows(pair: Pair) -> list[Row]:
             text = both(prompts[pair.first], prompts[pair.second])
             return self._rows(pair.name, Prompts(text, text))
 
-        return self._make(SUMMED, pairs, lambda pair: self.teacher_way((pair.first, pair.second)), rows)
+        return self._make(SUMMED, pairs, lambda pair: self.teacher_config((pair.first, pair.second)), rows)
 
-    def teacher_way(self, effects: Sequence[str]) -> Way:
-        """How teachers make pictures: their own steps, guided as the base says."""
-        states = tuple(state for name in effects if (state := self.bench.teachers.state(name)) is not None)
-        return Way(Schedule(self.teacher_steps, self.bench.teacher_shift), False, adapters=states)
+    def teacher_config(self, effects: Sequence[str]) -> SamplingConfig:
+        """Return the teachers' sampling: their own steps, guided as the base says."""
+        states = tuple(state for name in effects if (state := self.setup.teachers.state(name)) is not None)
+        return SamplingConfig(Schedule(self.teacher_steps, self.setup.teacher_shift), False, adapters=states)
 
     @cached_property
-    def _way(self) -> Way:
+    def _config(self) -> SamplingConfig:
         from cldistill.adapters.files import load_adapter
 
         index = self.index
-        adapter = load_adapter(index.file, self.bench.checked.description.modules)
-        return Way(Schedule(index.steps, index.shift, index.integer_timesteps), True, "student", (adapter,))
+        adapter = load_adapter(index.file, self.setup.checked.description.modules)
+        return SamplingConfig(Schedule(index.steps, index.shift, index.integer_timesteps), True, "student", (adapter,))
 
-    def _collection(self, pair: Pair) -> Way:
+    def _collection(self, pair: Pair) -> SamplingConfig:
         """The same file and steps, whatever is asked for."""
-        return self._way
+        return self._config
 
     def _both(self, pair: Pair) -> Prompts:
         text = self.index.prompt([pair.first, pair.second])
@@ -183,13 +183,17 @@ class _Maker:
         ]
 
     def _make(
-        self, name: str, pairs: Sequence[Pair], way: Callable[[Pair], Way], rows: Callable[[Pair], list[Row]]
+        self,
+        name: str,
+        pairs: Sequence[Pair],
+        config: Callable[[Pair], SamplingConfig],
+        rows: Callable[[Pair], list[Row]],
     ) -> dict[Pair, Pictures]:
         from cldistill_plugins.evaluation.picture_store import PictureStore
         from cldistill_plugins.evaluation.pictures import Job, make_pictures
 
-        jobs = [Job(name, pair.name, rows(pair), lambda pair=pair: way(pair)) for pair in pairs]  # type: ignore[misc]
-        made = make_pictures(self.bench.painter, jobs, PictureStore(self.cache / "edited"), self.stages)
+        jobs = [Job(name, pair.name, rows(pair), lambda pair=pair: config(pair)) for pair in pairs]  # type: ignore[misc]
+        made = make_pictures(self.setup.generator, jobs, PictureStore(self.cache / "edited"), self.stages)
         return {pair: made[name][pair.name] for pair in pairs}
 
 

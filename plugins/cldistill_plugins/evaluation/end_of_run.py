@@ -1,47 +1,32 @@
-"""After training: every system of a run edits the held-out pictures, every metric looks, and a report says what came out."""
+"""The end of a run: the evaluator measures base, teachers and student with what is still loaded, and the run is shown."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from cldistill.data.encodings import Encoder
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.data.items import list_pictures, open_picture
 from cldistill.markers import hookimpl
-from cldistill.progress.stages import Stages
-from cldistill.records import FLOOR, GENERAL, MetricValues
-from cldistill.samples import (
-    PICTURES_OF_RESULT,
-    Studio,
-    System,
-    general_rows,
-    held_out_rows,
-    result_pictures,
-    systems_of,
-)
-from cldistill.sampling.generator import Row, slot_digest
-from cldistill.sampling.grids import Row as GridRow
-from cldistill.sampling.grids import save_grid
-from cldistill.storage.files import atomic_write_text
-from cldistill.storage.values import ValueStore
+from cldistill.records import GENERAL
+from cldistill.samples import PICTURES_OF_RESULT, RunSampler, held_out_rows, result_pictures, teacher_and_student
 from cldistill.training.run import ExportedRun, Run
-from cldistill.training.update import STUDENT, TEACHER
-from cldistill_plugins.evaluation.measure import measure
-from cldistill_plugins.evaluation.metrics import BuiltMetric, build_metrics
-from cldistill_plugins.evaluation.picture_store import PictureStore
-from cldistill_plugins.evaluation.pictures import Job, make_pictures
-from cldistill_plugins.evaluation.request import Mirror, Request
+from cldistill.training.update import STUDENT
+from cldistill_plugins.evaluation.check import EvaluationPlan, systems_of_run
+from cldistill_plugins.evaluation.evaluate import evaluate_systems, picture_store, write_pages
+from cldistill_plugins.evaluation.report.figures import ARROWS, text_of
+from cldistill_plugins.evaluation.report.record import Evaluation, IntervalEntry, MetricRow
+from cldistill_plugins.evaluation.setup import EvaluationSetup, setup_of_run
+from cldistill_plugins.evaluation.systems import OpenedSystem, open_systems
+from cldistill_plugins.samples.api import GridRow, save_grid
 
-PER_PICTURE = "per_picture.json"
-"""Every value behind ``report.json``, for intervals and comparisons of two runs picture by picture."""
+PAGE_MEGABYTES = 2.0
+"""Pictures in the page that a run writes, which nobody should have to wait for; ``cldistill report RUN`` puts in more."""
 
 
 class EndOfRun:
@@ -49,139 +34,47 @@ class EndOfRun:
 
     @hookimpl
     def run_exported(self, run: Run, exported: ExportedRun) -> None:
-        """Measure what ``evaluate:`` asks for, and draw the run's picture."""
-        prepared, wanted = exported.preparation, exported.checked.manifest.evaluate
-        if wanted is None:
+        """Measure what ``evaluate:`` asks for, write the report's pages, and draw the run's picture."""
+        evaluate = exported.checked.manifest.evaluate
+        if evaluate is None:
             return
-        metrics, absent = build_metrics(exported.checked.metrics, prepared.context)
+        setup = setup_of_run(run, exported, evaluate.seed)
         plan = EvaluationPlan(
-            wanted.images, wanted.pictures, wanted.teacher_steps, metrics, general_rows(wanted), absent
+            evaluate, systems_of_run(evaluate, run.schedule.steps, exported.collection), evaluate.not_run
         )
-        found = evaluate(run, prepared.encoder, plan, prepared.cache / "evaluation", prepared.stages)
-        exported.report |= {"systems": found.systems, "not_measured": dict(found.not_measured)}
-        atomic_write_text(run.output / PER_PICTURE, json.dumps(found.per_picture) + "\n")
-        exported.results.append(("Picture", result_picture(run, plan, prepared.encoder, run.output / "result.png")))
-        exported.console.print(report_table(found.systems))
+        stages = exported.preparation.stages
+        store, systems = picture_store(setup.context.cache), open_run_systems(setup, plan)
+        report = evaluate_systems(setup, plan, systems, run.output, store, stages, exported.command)
+        exported.report |= report
+        write_pages(run.output, report, stages, PAGE_MEGABYTES)
+        picture = result_picture(run, evaluate.images, evaluate.teacher_steps, exported)
+        page = run.output / "report.html"
+        exported.results += [*([("Page", page)] if page.is_file() else []), ("Picture", picture)]
+        for table in summary_tables(Evaluation.model_validate(report)):
+            exported.console.print(table)
 
 
-@dataclass(frozen=True)
-class EvaluationPlan:
-    """What is measured."""
+def open_run_systems(setup: EvaluationSetup, plan: EvaluationPlan) -> list[OpenedSystem]:
+    """Return a run's systems: the base in the general pool alone, teachers on their effects alone, the student on all.
 
-    images: Path
-    pictures: int
-    teacher_steps: int
-    metrics: Sequence[BuiltMetric]
-    general: Sequence[Row] = ()
-    """Held-out general instructions."""
-    not_measured: Mapping[str, str] = field(default_factory=dict)
-    """Metrics that cannot measure here, and why."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What was found: the report's figures, and every value behind them."""
-
-    systems: dict[str, Any]
-    """``{system: {evaluations, effects: {effect: {metric: value}}, general: ..., mean: ...}}``."""
-    per_picture: dict[str, Any]
-    """``{pictures: {pool: [key]}, values: {system: {pool: {metric: [value]}}}}``: what intervals are computed from."""
-    not_measured: Mapping[str, str]
-    """Metric -> why it was not measured."""
-
-
-def evaluate(run: Run, encoder: Encoder, plan: EvaluationPlan, cache: Path, stages: Stages) -> Evaluation:
-    """Let every system edit the held-out pictures, and every metric measure what came out."""
-    rows = evaluation_rows(run, plan)
-    systems = systems_of(run, plan.teacher_steps)
-    studio, student = Studio(run, encoder), slot_digest(run.slots, STUDENT)
-    jobs = [
-        Job(system.name, pool, rows[pool], partial(studio.way, system, pool, student))
-        for system in systems
-        for pool in rows
-        if pool in pools_of(system, rows)
+    The student is the slot that was exported, as it is still loaded.
+    """
+    *teachers, student = plan.systems
+    effects = [effect.name for effect in setup.checked.effects]
+    pools: Mapping[str | Path | None, Sequence[str]] = {None: [GENERAL]}
+    opened = [
+        replace(system, pools=pools.get(system.spec.adapter, effects))
+        for system in open_systems(setup, tuple(teachers))
     ]
-    made = make_pictures(studio.painter, jobs, PictureStore(cache / "pictures"), stages)
-    items = {pool: [item for item, _ in entries] for pool, entries in rows.items()}
-    request = Request(
-        run.effects, run.prompts, items, made, "base", cache, Mirror(run.base), ValueStore(cache / "values.sqlite")
-    )
-    measured = measure(plan.metrics, request, stages)
-    found: dict[str, dict[str, list[MetricValues]]] = {s: {pool: [] for pool in pools} for s, pools in made.items()}
-    for answer in measured.answers.values():
-        for system, pools in answer.items():
-            for pool, values in pools.items() if system != FLOOR else ():
-                found[system][pool].append(values)
-    return Evaluation(
-        {system.name: summarise(system, found.get(system.name, {})) for system in systems},
-        {"pictures": {pool: [item.key for item in own] for pool, own in items.items()}, "values": values_of(found)},
-        {**plan.not_measured, **measured.not_measured},
-    )
+    digest = slot_digest(setup.generator.slots, STUDENT)
+    return [*opened, OpenedSystem(student, setup, slot=STUDENT, slot_digest=digest)]
 
 
-def values_of(found: Mapping[str, Mapping[str, Sequence[MetricValues]]]) -> dict[str, Any]:
-    """Return ``{system: {pool: {metric: [value a picture]}}}``."""
-    return {
-        system: {
-            pool: {k: list(v) for result in results for k, v in result.per_picture.items()}
-            for pool, results in p.items()
-        }
-        for system, p in found.items()
-    }
-
-
-def evaluation_rows(run: Run, plan: EvaluationPlan) -> dict[str, list[Row]]:
-    """List what is edited: held-out pictures under every effect, and held-out general instructions."""
-    pictures = list_pictures(plan.images)[: plan.pictures]
-    rows = {e.name: held_out_rows(pictures, e, run.prompts[e.name]) for e in run.effects}
-    if plan.general:
-        rows[GENERAL] = list(plan.general)
-    return rows
-
-
-def pools_of(system: System, rows: Mapping[str, object]) -> set[str]:
-    """Return the pools that a system is measured on: the base the general one, teachers their effects, the student all."""
-    if system.slot is None:
-        return {GENERAL} & set(rows)
-    return set(rows) - {GENERAL} if system.slot == TEACHER else set(rows)
-
-
-def summarise(system: System, pools: Mapping[str, Sequence[MetricValues]]) -> dict[str, Any]:
-    """Merge what the metrics found for one system into its entry of the report."""
-    values = {pool: merge_values(results) for pool, results in pools.items()}
-    effects = {pool: found for pool, found in values.items() if pool != GENERAL}
-    entry: dict[str, Any] = {"evaluations": system.evaluations, "effects": effects}
-    if GENERAL in values:
-        entry[GENERAL] = values[GENERAL]
-    entry["mean"] = {**mean_over(effects), **values.get(GENERAL, {})}
-    return entry
-
-
-def merge_values(results: Sequence[MetricValues]) -> dict[str, float]:
-    """Average each metric over pictures; a figure of the whole set wins over the mean of its name."""
-    merged: dict[str, float] = {}
-    for result in results:
-        for name, values in result.per_picture.items():
-            finite = [value for value in values if math.isfinite(value)]
-            if finite:
-                merged[name] = fmean(finite)
-        merged.update(result.summary)
-        for name, ratio in result.ratios.items():
-            merged[name] = fmean(ratio.numerator) / fmean(ratio.denominator)
-    return merged
-
-
-def mean_over(effects: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Average each metric over the effects that have it."""
-    names = sorted({name for values in effects.values() for name in values})
-    return {name: fmean(values[name] for values in effects.values() if name in values) for name in names}
-
-
-def result_picture(run: Run, plan: EvaluationPlan, encoder: Encoder, path: Path) -> Path:
-    """Draw the run's picture: each effect by its own teacher and by the one student, on two held-out pictures."""
-    studio = Studio(run, encoder)
-    _, teacher, _, student = systems_of(run, plan.teacher_steps)
-    pictures = list_pictures(plan.images)
+def result_picture(run: Run, images: Path, teacher_steps: int, exported: ExportedRun) -> Path:
+    """Draw ``result.png``: each effect by its own teacher and by the one student, on two held-out pictures."""
+    studio = RunSampler(run, exported.preparation.encoder)
+    teacher, student = teacher_and_student(run, teacher_steps)
+    pictures = list_pictures(images)
     rows = []
     for index, effect in enumerate(run.effects):
         chosen = result_pictures(pictures, index)
@@ -194,28 +87,48 @@ def result_picture(run: Run, plan: EvaluationPlan, encoder: Encoder, path: Path)
         f"its own LoRA\n{teacher.evaluations} evaluations",
         f"one LoRA\n{student.evaluations} evaluations",
     ]
+    path = run.output / "result.png"
     save_grid(path, rows, columns * PICTURES_OF_RESULT, f"{run.name}: {len(run.effects)} effects in one LoRA")
     return path
 
 
-COLUMNS = (("closeness", "closeness"), ("nearest_is_right", "nearest is right"), ("retention", "retention"))
+def summary_tables(report: Evaluation) -> Iterator[Table]:
+    """Yield the tables that a run ends with: metrics by system, then the student's effects one by one."""
+    table = _table("Held-out pictures: means and 95 % intervals", "metric")
+    for system in report.systems:
+        table.add_column(f"{system.label}\n{system.evaluations} evaluations", justify="right")
+    for name, metric in report.metrics.items():
+        cells = [_cell(report.summary.get(system.name, {}).get(name), metric) for system in report.systems]
+        table.add_row(_title(metric), *cells)
+    yield table
+    student = report.systems[-1]
+    effects = report.per_effect.get(student.name, {})
+    known = {name for found in effects.values() for name in found}
+    shown = {name: metric for name, metric in report.metrics.items() if name in known and metric.better is not None}
+    table = _table(f"{student.label}, effect by effect", "effect")
+    for metric in shown.values():
+        table.add_column(_title(metric), justify="right")
+    for effect, found in effects.items():
+        table.add_row(effect, *(_cell(found.get(name), metric) for name, metric in shown.items()))
+    yield table
 
 
-def report_table(systems: Mapping[str, Any]) -> Table:
-    """Return the table that a run ends with: a row a system, its means; below, the student's effects one by one."""
-    table = Table(title="Held-out pictures", title_justify="left")
-    table.add_column("system")
-    table.add_column("evaluations", justify="right")
-    for _, title in COLUMNS:
-        table.add_column(title, justify="right")
-    for name, entry in systems.items():
-        table.add_row(name, str(entry["evaluations"]), *_cells(entry["mean"]))
-    table.add_section()
-    *_, student = systems
-    for effect, values in systems[student]["effects"].items():
-        table.add_row(f"  {effect}", str(systems[student]["evaluations"]), *_cells(values))
-    return table
+def _table(title: str, first: str) -> Table:
+    return Table(first, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
 
 
-def _cells(values: Mapping[str, float]) -> Sequence[str]:
-    return [f"{values[key]:.3f}" if key in values else "–" for key, _ in COLUMNS]
+def _title(metric: MetricRow) -> str:
+    return f"{metric.title}{ARROWS[metric.better]}"
+
+
+def _cell(found: IntervalEntry | None, metric: MetricRow) -> str:
+    """Return the mean with its interval below."""
+    return text_of(found, metric).replace(" [", "\n[")
+
+
+def slot_digest(slots: AdapterSlots, name: str) -> str:
+    """Hash the weights of a trained slot as they stand, and its alpha."""
+    found = hashlib.sha256(repr(slots.alpha(name)).encode())
+    for key, value in sorted(slots.state(name).items()):
+        found.update(key.encode() + value.float().cpu().numpy().tobytes())
+    return found.hexdigest()

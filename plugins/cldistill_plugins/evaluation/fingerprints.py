@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 from cldistill.data.items import pairs_of
 from cldistill.errors import DataError
 from cldistill.records import EffectInfo, Item
-from cldistill.storage.tensors import content_key, file_digest
-from cldistill_plugins.evaluation.request import Request
-
-_digest = cache(file_digest)
+from cldistill.storage.files import file_digest
+from cldistill.storage.tensors import content_key
+from cldistill_plugins.evaluation.request import EvaluationRequest
 
 
 class Fingerprints:
     """Of one request's items and effects."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: EvaluationRequest) -> None:
         self._pools = {pool: content_key(pool, *self._items(items)) for pool, items in request.items.items()}
         self._effects = {effect.name: self._effect(request, effect) for effect in request.effects}
         self._all = content_key(request.base_digest, *self._effects.values())
@@ -31,7 +29,7 @@ class Fingerprints:
         """Return the hash of all effects in their order, or of one (of none for the general pool)."""
         return self._all if only is None else self._effects.get(only, self._none)
 
-    def everything(self, request: Request) -> str:
+    def everything(self, request: EvaluationRequest) -> str:
         """Return the hash of a whole request: effects, items, and all pictures of all systems."""
         made = [
             part
@@ -45,10 +43,10 @@ class Fingerprints:
     def _items(items: Sequence[Item]) -> Iterator[str]:
         for item in items:
             files = [*item.sources, *([item.target] if item.target is not None else [])]
-            yield from (item.key, item.prompt, *(_digest(file) for file in files))
+            yield from (item.key, item.prompt, *(file_digest(file) for file in files))
 
     @staticmethod
-    def _effect(request: Request, effect: EffectInfo) -> str:
+    def _effect(request: EvaluationRequest, effect: EffectInfo) -> str:
         """An effect by its name, prompts and pairs: a judge is shown one of those."""
         prompts = request.prompts[effect.name]
         told = (prompts.student, prompts.teacher, prompts.trigger)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
+from cldistill_plugins.evaluation.report.figures import ARROWS
 
 
 def markdown(report: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from cldistill.storage.tensors import content_key
 from cldistill_plugins.evaluation.fingerprints import Fingerprints
 from cldistill_plugins.evaluation.metrics import BuiltMetric, Reasons
 from cldistill_plugins.evaluation.picture_store import Pictures
-from cldistill_plugins.evaluation.request import Request
+from cldistill_plugins.evaluation.request import EvaluationRequest
 
 Answer = dict[str, dict[str, MetricValues]]
 """System (or `FLOOR`) -> pool -> what one metric found."""
@@ -21,14 +21,14 @@ Answer = dict[str, dict[str, MetricValues]]
 
 @dataclass(frozen=True)
 class Measured:
-    """What all metrics found."""
+    """The answers of all metrics, collected by `measure` for the report."""
 
     answers: Mapping[str, Answer]
     """Component -> its answer, in the manifest's order."""
     not_measured: Reasons
 
 
-def measure(metrics: Sequence[BuiltMetric], request: Request, stages: Stages) -> Measured:
+def measure(metrics: Sequence[BuiltMetric], request: EvaluationRequest, stages: Stages) -> Measured:
     """Ask every metric; one that cannot measure after all is left out, with its reason.
 
     Raises:
@@ -70,7 +70,7 @@ class Percent:
 class _Asked:
     """One metric with its request."""
 
-    def __init__(self, built: BuiltMetric, request: Request, prints: Fingerprints, percent: Percent) -> None:
+    def __init__(self, built: BuiltMetric, request: EvaluationRequest, prints: Fingerprints, percent: Percent) -> None:
         self.built = built
         self.percent = percent
         self.request = request

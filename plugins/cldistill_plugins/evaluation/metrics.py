@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +14,7 @@ from cldistill.errors import NotMeasured
 from cldistill.manifest.checked import Part
 from cldistill.protocols import KnowsStochastic, KnowsTruth, Metric
 from cldistill.records import Column
+from cldistill.storage.files import source_digest
 from cldistill.storage.tensors import content_key
 
 
@@ -31,7 +30,7 @@ class BuiltMetric:
 
     @property
     def cached_by(self) -> Literal["effect", "effects", "itself"] | None:
-        """What the metric promises that its values depend on, see `cldistill.protocols.Metric`."""
+        """All that the metric promises that its values depend on, see `cldistill.protocols.Metric`."""
         promise: Literal["effect", "effects", "itself"] | None = getattr(self.metric, "cached_by", None)
         return promise
 
@@ -96,13 +95,4 @@ def code_digest(made: object) -> str:
     For the builder of a component that is the folder of its plugin, with all that the metric is likely to use.
     """
     file = inspect.getsourcefile(made if inspect.isfunction(made) else type(made))
-    return folder_digest(Path(file).parent) if file is not None else ""
-
-
-@lru_cache
-def folder_digest(folder: Path) -> str:
-    """Hash the names and contents of all Python files in and below a folder, once a process."""
-    found = hashlib.sha256()
-    for file in sorted(folder.rglob("*.py")):
-        found.update(str(file.relative_to(folder)).encode() + hashlib.sha256(file.read_bytes()).digest())
-    return found.hexdigest()
+    return source_digest(Path(file).parent) if file is not None else ""

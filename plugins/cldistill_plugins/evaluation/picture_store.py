@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from cldistill.data.items import open_picture
-from cldistill.storage.files import atomic_write_bytes, partial_path
-from cldistill.storage.tensors import file_digest
+from cldistill.storage.files import atomic_write_bytes, file_digest, partial_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,7 +20,7 @@ SUFFIX = ".webp"
 
 
 class PictureStore:
-    """Pictures by key (`cldistill.sampling.generator.Painter.key`), in the cache."""
+    """Pictures by key (`cldistill.sampling.generator.ImageGenerator.key`), in the cache."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

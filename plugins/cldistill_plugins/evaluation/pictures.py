@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from cldistill.data.encodings import Encoder
 from cldistill.progress.stages import Stages
 from cldistill.records import Item
-from cldistill.sampling.generator import Painter, Row, Way
+from cldistill.sampling.generator import ImageGenerator, Row, SamplingConfig
 from cldistill_plugins.evaluation.picture_store import Pictures, PictureStore
 
 Outputs = Mapping[str, Mapping[str, Pictures]]
@@ -22,31 +22,31 @@ class Job:
     system: str
     pool: str
     rows: Sequence[Row]
-    way: Callable[[], Way]
+    config: Callable[[], SamplingConfig]
     """Called when it is the job's turn: adapters of all jobs at once may not fit in memory."""
 
 
-def make_pictures(painter: Painter, jobs: Sequence[Job], store: PictureStore, stages: Stages) -> Outputs:
+def make_pictures(generator: ImageGenerator, jobs: Sequence[Job], store: PictureStore, stages: Stages) -> Outputs:
     """Make every picture that the store lacks, after encoding what the cache lacks.
 
     Raises:
         Stopped: where ``stages`` can be stopped; what is made is kept.
     """
-    encode(painter.encoder, [row for job in jobs for row in job.rows], stages)
+    encode(generator.encoder, [row for job in jobs for row in job.rows], stages)
     made: dict[str, dict[str, Pictures]] = {}
     with stages.stage("editing the held-out pictures", sum(len(job.rows) for job in jobs)) as advance:
         for job in jobs:
-            made.setdefault(job.system, {})[job.pool] = _one(painter, job, store, advance)
+            made.setdefault(job.system, {})[job.pool] = _one(generator, job, store, advance)
     return made
 
 
-def _one(painter: Painter, job: Job, store: PictureStore, advance: Callable[[int], None]) -> Pictures:
-    way = job.way()
-    keys = [painter.key(way, item, prompts) for item, prompts in job.rows]
+def _one(generator: ImageGenerator, job: Job, store: PictureStore, advance: Callable[[int], None]) -> Pictures:
+    config = job.config()
+    keys = [generator.key(config, item, prompts) for item, prompts in job.rows]
     missing = [index for index, key in enumerate(keys) if not store.has(key)]
     if len(missing) < len(keys):
         advance(len(keys) - len(missing))
-    for batch in painter.paint(way, [job.rows[index] for index in missing]):
+    for batch in generator.pictures(config, [job.rows[index] for index in missing]):
         for place, picture in batch:
             store.write(keys[missing[place]], picture)
         advance(len(batch))

@@ -7,6 +7,7 @@ from typing import Any
 
 from cldistill.component import BuildContext, Command, Component, Needs, Settings, observer
 from cldistill.markers import hookimpl
+from cldistill_plugins.evaluation.api import END_OF_RUN
 
 
 class EndOfRunSettings(Settings):
@@ -30,7 +31,7 @@ def register_observers() -> Sequence[Component[Any, object]]:
     """``evaluate``: measures every run whose manifest has an ``evaluate:``."""
     return [
         observer(
-            "evaluate",
+            END_OF_RUN,
             "measures a finished run on held-out pictures, where its manifest has an `evaluate:`",
             EndOfRunSettings,
             describe_end_of_run,

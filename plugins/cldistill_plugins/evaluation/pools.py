@@ -1,20 +1,17 @@
-"""What is edited: held-out pictures under every effect, held-out general instructions, and probes of the triggers."""
+"""The items that systems edit: held-out pictures under every effect, held-out general instructions, and probes of triggers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from pathlib import Path
 
-from cldistill.data.items import list_pictures
-from cldistill.errors import DataError
-from cldistill.manifest.evaluate import Evaluate
+from cldistill.data.items import held_out_pictures
+from cldistill.manifest.models import Evaluate
 from cldistill.protocols import PromptIsolator
 from cldistill.records import GENERAL, UNTRIGGERED, WRONG_TRIGGER, EffectInfo, Item, Prompts, probe_pool
 from cldistill.samples import general_rows, held_out_items
 from cldistill.sampling.generator import Row
-from cldistill_plugins.evaluation.systems import Contestant
+from cldistill_plugins.evaluation.systems import OpenedSystem
 
 NEUTRAL = "keep the picture as it is"
 """A caption that asks for nothing."""
@@ -22,24 +19,9 @@ STRANGER = "an effect that nobody has"
 """Name for which the isolator makes a trigger that belongs to no effect."""
 
 
-def evaluated_pictures(evaluate: Evaluate) -> list[Path]:
-    """Return the held-out pictures.
-
-    Raises:
-        DataError: there are none, or two have one name: a report knows them by it.
-    """
-    pictures = list_pictures(evaluate.images)[: evaluate.pictures]
-    if not pictures:
-        raise DataError(f"{evaluate.images}: holds no pictures")
-    for before, after in pairwise(pictures):
-        if before.stem == after.stem:
-            raise DataError(f"{after}: {before.name} has the same name; a report knows pictures by it, so rename one")
-    return pictures
-
-
 @dataclass(frozen=True)
 class Pools:
-    """What every system is asked to edit."""
+    """The held-out items by pool, made by `make_pools`: the evaluator asks every system to edit those that concern it."""
 
     items: Mapping[str, Sequence[Item]]
     """Pool -> its items: every effect's, ``general`` where there is one, and every probe's."""
@@ -52,27 +34,27 @@ class Pools:
         """The pools of probes."""
         return [pool for pool in self.items if "/" in pool]
 
-    def rows(self, contestant: Contestant) -> dict[str, list[Row]]:
+    def rows(self, system: OpenedSystem) -> dict[str, list[Row]]:
         """Return the rows of every pool that a system is measured on; effects that its collection lacks are left out."""
         found: dict[str, list[Row]] = {}
         for effect in self.effects:
-            prompts = contestant.prompts(effect)
+            prompts = system.prompts(effect) if system.is_asked(effect.name) else None
             if prompts is None:
                 continue
             found[effect.name] = [(item, prompts) for item in self.items[effect.name]]
-            for probe, text in self._probes(contestant, effect, prompts):
+            for probe, text in self._probes(system, effect, prompts):
                 pool = probe_pool(effect.name, probe)
                 told = Prompts(text, text, prompts.unconditional)
                 found[pool] = [(item, told) for item in self.items[pool]]
-        if GENERAL in self.items:
+        if GENERAL in self.items and system.is_asked(GENERAL):
             found[GENERAL] = [(item, Prompts(item.prompt, item.prompt)) for item in self.items[GENERAL]]
         return found
 
-    def _probes(self, contestant: Contestant, effect: EffectInfo, prompts: Prompts) -> Iterable[tuple[str, str]]:
+    def _probes(self, system: OpenedSystem, effect: EffectInfo, prompts: Prompts) -> Iterable[tuple[str, str]]:
         if probe_pool(effect.name, UNTRIGGERED) in self.items:
             # Whoever has no trigger of its own hears the manifest's student without it.
             own = prompts if prompts.trigger and prompts.trigger in prompts.student else None
-            text = without_trigger(own or contestant.bench.prompts[effect.name])
+            text = without_trigger(own or system.setup.prompts[effect.name])
             if text:
                 yield UNTRIGGERED, text
         if probe_pool(effect.name, WRONG_TRIGGER) in self.items and self.wrong is not None:
@@ -83,7 +65,7 @@ def make_pools(
     evaluate: Evaluate, effects: Sequence[EffectInfo], probes: Iterable[str], isolator: PromptIsolator, known: set[str]
 ) -> Pools:
     """List everything; ``known`` are all triggers that any system may have been trained with."""
-    pictures = evaluated_pictures(evaluate)
+    pictures = held_out_pictures(evaluate.images, evaluate.pictures)
     items: dict[str, Sequence[Item]] = {effect.name: held_out_items(pictures, effect) for effect in effects}
     general = [item for item, _ in general_rows(evaluate)]
     if general:

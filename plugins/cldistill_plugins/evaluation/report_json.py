@@ -1,4 +1,4 @@
-"""``report.json`` of an evaluation: everything that was found, as plain data."""
+"""``report.json`` of an evaluation, at the end of a run and by ``cldistill eval``: everything that was found, as plain data."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 
 from cldistill.adapters.header import find_file
 from cldistill.records import FAILURE, FLOOR, GENERAL
-from cldistill.storage.provenance import provenance
-from cldistill.storage.tensors import file_digest
-from cldistill_plugins.evaluation.aggregate import Comparison, Figures, as_json, compare, floors, make_figures
-from cldistill_plugins.evaluation.check import FILES, Entry
+from cldistill.storage.files import file_digest
+from cldistill_plugins.evaluation.aggregate import Figures, PairedDifference, as_json, compare, floors, make_figures
+from cldistill_plugins.evaluation.check import FILES, EvaluationPlan
 from cldistill_plugins.evaluation.measure import Measured
 from cldistill_plugins.evaluation.metrics import BuiltMetric, Reasons
-from cldistill_plugins.evaluation.place_pictures import name_of
+from cldistill_plugins.evaluation.picture_placement import name_of
 from cldistill_plugins.evaluation.pools import Pools
-from cldistill_plugins.evaluation.setup import Bench
-from cldistill_plugins.evaluation.systems import Contestant
+from cldistill_plugins.evaluation.provenance import provenance
+from cldistill_plugins.evaluation.setup import EvaluationSetup
+from cldistill_plugins.evaluation.systems import OpenedSystem
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a report is made from."""
+    """Systems, pools and answers of an evaluation, collected by the evaluator: `report_json` makes the report of them."""
 
-    bench: Bench
-    entry: Entry
-    contestants: Sequence[Contestant]
+    setup: EvaluationSetup
+    plan: EvaluationPlan
+    systems: Sequence[OpenedSystem]
     pools: Pools
     metrics: Sequence[BuiltMetric]
     measured: Measured
@@ -46,16 +46,16 @@ def report_json(found: Findings, command: str) -> dict[str, Any]:
     figures = make_figures(found.metrics, found.measured)
     stochastic = stochastic_effects(found)
     effects = [effect.name for effect in found.pools.effects]
-    names = [contestant.name for contestant in found.contestants]
+    names = [system.name for system in found.systems]
     known = {name for name in names if name in figures.series}
     per_pool = {name: figures.per_pool(name) for name in names if name in known}
     return {
         "format": FORMAT,
-        "name": found.bench.checked.manifest.name,
-        **provenance(command, found.entry.evaluate.seed),
+        "name": found.setup.checked.manifest.name,
+        **provenance(command, found.plan.evaluate.seed),
         "effects": [_effect(found, name, stochastic.get(name)) for name in effects],
         "pictures": _names(found, effects[0]),
-        "systems": [_system(contestant, found.left_out.get(contestant.name, ())) for contestant in found.contestants],
+        "systems": [_system(system, found.left_out.get(system.name, ())) for system in found.systems],
         "metrics": {
             name: {"title": shown.title, "better": shown.better, "component": component, "percent": shown.percent}
             for name, (component, shown) in figures.columns.items()
@@ -78,13 +78,13 @@ def report_json(found: Findings, command: str) -> dict[str, Any]:
         "floors": {metric: as_json(interval) for metric, interval in floors(figures).items()},
         "failures": _failures(found),
         "comparisons": [_comparison(one) for one in comparisons(found, figures, stochastic)],
-        "not_run": [entry.model_dump() for entry in found.entry.not_run],
+        "not_run": [entry.model_dump() for entry in found.plan.not_run],
     }  # fmt: skip
 
 
 def stochastic_effects(found: Findings) -> dict[str, bool]:
     """Return which effects draw: as the manifest says, else as the first metric says that knows."""
-    named = found.entry.evaluate.stochastic
+    named = found.plan.evaluate.stochastic
     if named is not None:
         return {effect.name: effect.name in named for effect in found.pools.effects}
     told: dict[str, bool] = {}
@@ -96,11 +96,11 @@ def stochastic_effects(found: Findings) -> dict[str, bool]:
     return told
 
 
-def comparisons(found: Findings, figures: Figures, stochastic: Mapping[str, bool]) -> list[Comparison]:
+def comparisons(found: Findings, figures: Figures, stochastic: Mapping[str, bool]) -> list[PairedDifference]:
     """Compare the pairs that the manifest names: on all effects, and on those that draw where there are others, too."""
     drawing = {name for name, draws in stochastic.items() if draws}
-    made: list[Comparison] = []
-    for a, b in found.entry.evaluate.compare:
+    made: list[PairedDifference] = []
+    for a, b in found.plan.evaluate.compare:
         made += compare(figures, a, b)
         if drawing and drawing != {effect.name for effect in found.pools.effects}:
             made += compare(figures, a, b, drawing, "stochastic")
@@ -112,21 +112,21 @@ def _names(found: Findings, pool: str) -> list[str]:
 
 
 def _effect(found: Findings, name: str, stochastic: bool | None) -> dict[str, Any]:
-    prompts = found.bench.prompts[name]
+    prompts = found.setup.prompts[name]
     return {
         "name": name, "prompt": prompts.teacher, "student_prompt": prompts.student, "trigger": prompts.trigger,
         "stochastic": stochastic,
     }  # fmt: skip
 
 
-def _system(contestant: Contestant, left_out: Sequence[str]) -> dict[str, Any]:
-    spec = contestant.spec
+def _system(system: OpenedSystem, left_out: Sequence[str]) -> dict[str, Any]:
+    spec = system.spec
     lacking = f"without {', '.join(left_out)}: not in its collection" if left_out else ""
     return {
         "name": spec.name,
         "title": spec.title or spec.name,
-        "evaluations": contestant.evaluations,
-        "steps": contestant.schedule.steps,
+        "evaluations": system.evaluations,
+        "steps": system.schedule.steps,
         "sampler": "few-step" if spec.few_step else "euler",
         "note": "; ".join(filter(None, (spec.note, lacking))),
         "adapters": {key: _adapter(getattr(spec, field)) for field, key in FILES if getattr(spec, field) is not None},
@@ -176,7 +176,7 @@ def _failures(found: Findings) -> dict[str, Any]:
     return failures
 
 
-def _comparison(one: Comparison) -> dict[str, Any]:
+def _comparison(one: PairedDifference) -> dict[str, Any]:
     return {
         "a": one.a, "b": one.b, "metric": one.metric, "effects": one.effects, **as_json(one.difference),
         "clear": one.difference.clear_of_zero, "ratio": None if one.ratio is None else as_json(one.ratio),

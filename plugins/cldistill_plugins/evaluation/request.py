@@ -1,4 +1,4 @@
-"""What a metric is asked: items, the systems' pictures, and what it may use beside them."""
+"""The request that every metric is handed: items, the systems' pictures, and what it may use beside them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 
 from cldistill.protocols import BaseModel
 from cldistill.records import EffectInfo, Item, Prompts
-from cldistill.sampling.targets import SAMPLE_BATCH
+from cldistill.sampling.generator import SAMPLE_BATCH
 from cldistill.storage.tensors import content_key
-from cldistill.storage.values import ValueStore
 from cldistill_plugins.evaluation.picture_store import Pictures
+from cldistill_plugins.evaluation.values import ValueStore
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +28,7 @@ MEMORY_LIMIT = 256 * 1024**2
 T = TypeVar("T")
 
 
-class Mirror:
+class VaeReconstruction:
     """Passes pictures through a base's VAE; several metrics ask for the same ones, so the last ones are kept."""
 
     def __init__(self, base: BaseModel, memory_limit: int = MEMORY_LIMIT) -> None:
@@ -77,8 +77,8 @@ def batched(entries: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 @dataclass(frozen=True)
-class Request:
-    """Implements `cldistill.protocols.MetricRequest`."""
+class EvaluationRequest:
+    """The request of an evaluation to its metrics (implements `cldistill.protocols.MetricRequest`), made by the evaluator."""
 
     effects: Sequence[EffectInfo]
     prompts: Mapping[str, Prompts]
@@ -86,7 +86,7 @@ class Request:
     outputs: Mapping[str, Mapping[str, Pictures]]
     reference: str | None
     cache: Path
-    mirror: Mirror = field(repr=False)
+    reconstruction: VaeReconstruction = field(repr=False)
     values: ValueStore = field(repr=False)
     identity: str = ""
     """Of the metric that is asked: the beginning of what it remembers things by."""
@@ -100,7 +100,7 @@ class Request:
     @property
     def base_digest(self) -> str:
         """Hash of the base's weights and geometry."""
-        return self.mirror.base.fingerprint
+        return self.reconstruction.base.fingerprint
 
     def remember(self, key: Sequence[str | int | float], make: Callable[[], Any]) -> Any:
         """Return ``make()``, or what it returned for that key in an earlier evaluation."""
@@ -108,4 +108,4 @@ class Request:
 
     def reconstruct(self, pictures: Sequence[Image]) -> list[Image]:
         """Pass pictures through the base's VAE."""
-        return self.mirror(pictures)
+        return self.reconstruction(pictures)

@@ -1,4 +1,4 @@
-"""What ``cldistill eval`` assembles: base, prompts, and the teachers if a system asks for them; nothing is trained else."""
+"""The evaluation setup: base, prompts and teachers, loaded by ``cldistill eval`` or taken over from a run that has ended."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cldistill.assemble import isolate_all, load_base, start, teacher_shift, teacher_sources
+from cldistill.assemble import load_base, start, teacher_bank, teacher_shift
 from cldistill.component import BuildContext
 from cldistill.data.teachers import TeacherBank
 from cldistill.manifest.checked import CheckedManifest
-from cldistill.prepare import effect_pools, make_bank
+from cldistill.manifest.prompts import isolate
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel
 from cldistill.records import Prompts
-from cldistill.sampling.generator import Painter
+from cldistill.sampling.generator import ImageGenerator
 from cldistill.schedule import Schedule
+from cldistill.training.run import ExportedRun, Run
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Everything that pictures are made with."""
+class EvaluationSetup:
+    """Everything that pictures are made with: made by `load_setup` or `setup_of_run`, used by every evaluated system."""
 
     checked: CheckedManifest
     context: BuildContext
-    painter: Painter
+    generator: ImageGenerator
     prompts: Mapping[str, Prompts]
     teachers: TeacherBank
     """Empty where no system asks for them."""
@@ -32,7 +33,7 @@ class Bench:
     @property
     def base(self) -> BaseModel:
         """The base model."""
-        return self.painter.base
+        return self.generator.base
 
     @property
     def student_schedule(self) -> Schedule:
@@ -46,10 +47,10 @@ class Bench:
         return teacher_shift(self.checked)
 
 
-def make_bench(
+def load_setup(
     checked: CheckedManifest, output: Path, cache: Path, stages: Stages, stop: Callable[[], bool], *, teachers: bool,
     seed: int,
-) -> Bench:  # fmt: skip
+) -> EvaluationSetup:  # fmt: skip
     """Load the base and give every effect its prompts; with ``teachers`` also train those that are not in the cache.
 
     Raises:
@@ -58,12 +59,19 @@ def make_bench(
     accelerator, context = start(checked, output, cache)
     preparation = load_base(checked, accelerator, context, stages, stop)
     base = preparation.base
-    prompts = isolate_all(checked.prompts.build(context), base, checked)
-    bank = TeacherBank({})
-    if teachers:
-        trained = [name for name, part in checked.teachers.items() if part is not None and part.needs.rank is not None]
-        sources = teacher_sources(checked, context)
-        bank = make_bank(preparation, checked.effects, sources, effect_pools(checked.effects), trained)
-    return Bench(
-        checked, context, Painter(base, preparation.slots, preparation.encoder, context.device, seed), prompts, bank
+    prompts = isolate(checked, checked.prompts.build(context), base.tokenize)
+    bank = teacher_bank(checked, preparation, checked.trained_teachers) if teachers else TeacherBank({})
+    return EvaluationSetup(
+        checked,
+        context,
+        ImageGenerator(base, preparation.slots, preparation.encoder, context.device, seed),
+        prompts,
+        bank,
     )
+
+
+def setup_of_run(run: Run, exported: ExportedRun, seed: int) -> EvaluationSetup:
+    """Take over what a run has loaded."""
+    prepared = exported.preparation
+    generator = ImageGenerator(run.base, run.slots, prepared.encoder, str(run.accelerator.device), seed)
+    return EvaluationSetup(exported.checked, prepared.context, generator, run.prompts, run.teachers)

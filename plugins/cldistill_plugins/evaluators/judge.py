@@ -15,15 +15,20 @@ from pydantic import BaseModel, Field, ValidationError
 
 from cldistill.component import BuildContext, Needs
 from cldistill.data.items import open_picture
-from cldistill.endpoint.answers import read_json
-from cldistill.endpoint.client import Endpoint, NoUsableAnswerError
-from cldistill.endpoint.question import SIDE, Question
-from cldistill.endpoint.settings import Address, EndpointSettings
 from cldistill.errors import EndpointError, NotMeasured, OptionsError, nearest
-from cldistill.progress.parallel import in_parallel
 from cldistill.protocols import Metric, MetricRequest
 from cldistill.records import Column, EffectInfo, MetricValues
-from cldistill.storage.values import ValueStore
+from cldistill_plugins.endpoint.api import (
+    SIDE,
+    Address,
+    ChatQuestion,
+    Endpoint,
+    EndpointSettings,
+    NoUsableAnswerError,
+    in_parallel,
+    read_json,
+)
+from cldistill_plugins.evaluation.api import ValueStore
 
 from .judge_prompts import CRITERIA, BadCase, Identity, ask_bad_case, ask_identity
 from .references import reference_pairs
@@ -149,7 +154,7 @@ class Judge:
         score = second.score if second is not None else None
         return Verdict(bad=False, identity=score, reason=first.reason, refused=second is None)
 
-    def _ask(self, question: Question, form: type[F], about: str) -> F | None:
+    def _ask(self, question: ChatQuestion, form: type[F], about: str) -> F | None:
         """Return the kept answer, or ask; None where no usable one comes.  Raises EndpointError."""
         key = question.key("judge", self.endpoint.model, self.endpoint.temperature)
         known = self.answers.find(key)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cldistill.endpoint.question import Question
+from cldistill_plugins.endpoint.api import ChatQuestion
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,16 +60,16 @@ class Identity(BaseModel):
 
 def ask_bad_case(
     instruction: str, criteria: str, reference: tuple[Image, Image], test: tuple[Image, Image], side: int
-) -> Question:
+) -> ChatQuestion:
     """Return the question of stage 1."""
     parts: list[str | Image] = [
         f"Instruction: {instruction}", f"Criteria: {criteria}",
         "Reference, before:", reference[0], "Reference, after:", reference[1],
         "Test, input:", test[0], "Test, output:", test[1],
     ]  # fmt: skip
-    return Question(STAGE_1, parts, side)
+    return ChatQuestion(STAGE_1, parts, side)
 
 
-def ask_identity(instruction: str, test: tuple[Image, Image], side: int) -> Question:
+def ask_identity(instruction: str, test: tuple[Image, Image], side: int) -> ChatQuestion:
     """Return the question of stage 2."""
-    return Question(STAGE_2, [f"Instruction: {instruction}", "Input:", test[0], "Output:", test[1]], side)
+    return ChatQuestion(STAGE_2, [f"Instruction: {instruction}", "Input:", test[0], "Output:", test[1]], side)

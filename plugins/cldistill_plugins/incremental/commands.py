@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cldistill.cli.launch import command_words, start_missing_processes
+from cldistill.cli.launch import command_words, refuse_missing_processes
 from cldistill.cli.options import SetOption
 from cldistill.cli.run import refuse_another, set_aside
 
@@ -66,7 +66,7 @@ def add(
     if not fresh:
         refuse_another(prepared.checked, folder, wanted=False)
     if not plan:
-        start_missing_processes(sys.argv[1:])
+        refuse_missing_processes(sys.argv[1:])
     if int(os.environ.get("RANK", "0")) == 0:
         print_growth(prepared, console)
         console.print(f"Output: {folder}", markup=False, highlight=False, soft_wrap=True)

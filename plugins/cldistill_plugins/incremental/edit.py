@@ -17,12 +17,12 @@ from typing import Any
 
 import yaml
 
-from cldistill.adapters.save import write_with_metadata
 from cldistill.collection.card import Card
-from cldistill.collection.folder import EFFECTS, MANIFEST, CollectionFolder, read_folder
 from cldistill.collection.index import CollectionEffect, effects_json
 from cldistill.errors import CollectionError
 from cldistill.storage.files import sha256_file, write_aside
+from cldistill.storage.headers import read_tensors_header
+from cldistill_plugins.incremental.folder import EFFECTS, MANIFEST, CollectionFolder, read_folder
 
 CARD = "README.md"
 
@@ -101,7 +101,9 @@ def _write(
             "modelspec.trigger_phrase": ", ".join(effect.trigger for effect in effects if effect.trigger),
             "modelspec.merged_from": ", ".join(effect.name for effect in effects),
         }
-        write_with_metadata(index.file, partial / index.file.name, metadata)
+        with index.file.open("rb") as old, (partial / index.file.name).open("wb") as new:
+            new.write(read_tensors_header(old).encoded(metadata))
+            shutil.copyfileobj(old, new, 1024 * 1024)  # in pieces: a file of gigabytes never lies in memory
         listing = dict(collection.listing) | {
             "weights_sha256": sha256_file(partial / index.file.name), "effects": effects_json(effects),
             "removed": effects_json(removed),
@@ -159,7 +161,7 @@ def _card(
     samples = {name: f"samples/{name}.png" for name in names if (folder / "samples" / f"{name}.png").is_file()}
     index = collection.index
     gone = [effect.name for effect in removed]
-    return Card(index.title, tuple(effects), index.metadata, index.steps, index.shift, None, samples, gone)
+    return Card(index.title, tuple(effects), index.metadata, index.steps, None, samples, gone)
 
 
 def _text(path: Path, text: str) -> None:

@@ -34,7 +34,7 @@ class NewEffect:
 
 @dataclass(frozen=True)
 class Given:
-    """What the command line says of one new effect."""
+    """One new effect as the command line names it, read by `prepare_growth`."""
 
     path: Path
     name: str | None = None

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cldistill.collection.folder import CollectionFolder
 from cldistill.manifest.checked import STUDENT
 from cldistill.training.checkpoint import Checkpoint
+from cldistill_plugins.collectionlora.api import LORA_FILE
 from cldistill_plugins.incremental.effects import NewEffect
+from cldistill_plugins.incremental.folder import CollectionFolder
 from cldistill_plugins.incremental.names import COLLECTION, RECALL, ROUTER
-from cldistill_plugins.teachers.api import FROM_PAIRS, LORA_FILE
+from cldistill_plugins.teachers.api import FROM_PAIRS
 
 MIXED, REHEARSAL = "mixed", "rehearsal"
 """Streams of the growing run, beside those of the collection's."""
@@ -36,7 +37,7 @@ RECALL_WEIGHT = 10.0
 
 @dataclass(frozen=True)
 class Growth:
-    """What a growing run is to be made of."""
+    """The parts of a growing run, collected by `prepare_growth`: `growing_manifest` makes the manifest of them."""
 
     collection: CollectionFolder
     known: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""What every effect gained or lost by a growth: figures from an evaluation's ``report.json``, and their table."""
+"""Gains and losses of every effect by a growth: figures from an evaluation's ``report.json``, and their table."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from cldistill.metrics.bootstrap import resample
 from cldistill.records import GENERAL
+from cldistill_plugins.evaluation.api import resample
 from cldistill_plugins.incremental.manifest import BEFORE, TAUGHT
 
 AFTER = "after"
@@ -48,8 +48,8 @@ Changes = Mapping[str, Change]
 
 
 @dataclass(frozen=True)
-class Growth:
-    """Everything that changed."""
+class MeasuredGrowth:
+    """All that a growth changed: read from an evaluation by `outcome`, written to ``growth.json`` and printed."""
 
     old: Mapping[str, Changes]
     """Old effect -> its changes against the old collection."""
@@ -79,7 +79,7 @@ def _json(changes: Changes) -> dict[str, Any]:
     }
 
 
-def outcome(report: Mapping[str, Any], new: Sequence[str]) -> Growth:
+def outcome(report: Mapping[str, Any], new: Sequence[str]) -> MeasuredGrowth:
     """Read what changed from an evaluation of the systems `BEFORE`, `AFTER` and `TAUGHT`."""
     metrics = {name: entry for name, entry in report["metrics"].items() if entry["better"] is not None}
     names = [effect["name"] for effect in report["effects"]]
@@ -92,7 +92,7 @@ def outcome(report: Mapping[str, Any], new: Sequence[str]) -> Growth:
         found = {name: _change(report, name, metrics[name], first, [effect]) for name in metrics}
         return {name: change for name, change in found.items() if change is not None}
 
-    return Growth(
+    return MeasuredGrowth(
         old={effect: changes(effect, BEFORE) for effect in old},
         mean=mean,
         new={effect: changes(effect, TAUGHT) for effect in names if effect in new},
@@ -139,7 +139,7 @@ def _whole(report: Mapping[str, Any], system: str, metric: str, pools: Sequence[
     return float(np.mean(values)) if values and len(values) == len(found) else None
 
 
-def table(growth: Growth) -> Table:
+def table(growth: MeasuredGrowth) -> Table:
     """Return the table: old effects, their mean, new effects against their teachers, general instructions."""
     metrics = list(growth.titles)
     effects = [name for name in metrics if name in growth.mean][:COLUMNS]

@@ -1,4 +1,4 @@
-"""What a growing run will do, said before it starts (torch-free)."""
+"""The plan of a growing run, printed before it starts (torch-free)."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _run(checked: CheckedManifest) -> Iterator[str]:
     phases = f" ({mixed} on mixed batches, then {steps - mixed} of the full objective)" if mixed else ""
     shares = {key: router[key] for key in ("new", "rehearsal", "general") if key in router}
     shared = f"; shares {', '.join(f'{key} {share:g}' for key, share in shares.items())}" if shares else ""
-    rate = manifest.slots[STUDENT].phases[0].lr
+    rate = checked.slots[STUDENT].lr[0].lr
     yield f"Run:    {steps} generator steps{phases}, batch {manifest.train.batch_size}, learning rate {rate:g}{shared}"
 
 
@@ -100,7 +100,7 @@ def _cost(prepared: Prepared) -> Iterator[str]:
 def _target_calls(prepared: Prepared) -> int:
     """Count the calls that sample all targets: old effects by few steps, new ones and the general pool by many."""
     checked, old = prepared.checked, prepared.growth.collection.index
-    targets, needing = checked.manifest.targets, [loss for loss in checked.losses if loss.part.needs.targets]
+    targets, needing = checked.manifest.targets, [loss for loss in checked.losses if loss.loss.needs.targets]
     if targets is None or not needing:
         return 0
     few = [len(checked.items[effect.name]) for effect in old.effects]

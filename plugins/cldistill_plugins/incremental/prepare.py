@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from cldistill.catalogue import load_catalogue
-from cldistill.collection.folder import CollectionFolder, RunBeside, read_folder, run_beside
 from cldistill.data.items import list_pictures
 from cldistill.errors import CheckpointError, CollectionError
 from cldistill.manifest.check import validate
@@ -20,6 +19,7 @@ from cldistill.manifest.prompts import preview_prompts
 from cldistill.records import Prompts
 from cldistill.training.checkpoint import Checkpoint, read
 from cldistill_plugins.incremental.effects import Given, read_effect, refuse_known
+from cldistill_plugins.incremental.folder import CollectionFolder, RunBeside, read_folder, run_beside
 from cldistill_plugins.incremental.manifest import (
     REHEARSED,
     STEPS,
@@ -32,7 +32,7 @@ from cldistill_plugins.incremental.manifest import (
 
 @dataclass(frozen=True)
 class AddRequest:
-    """What the command line asks for."""
+    """The growth that the command ``add`` asks for, judged by `prepare_growth`."""
 
     collection: Path
     effects: Sequence[Given]
@@ -50,7 +50,7 @@ class AddRequest:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A growing run, judged."""
+    """A growing run, judged by `prepare_growth`: printed by `print_growth`, carried out by `grow`."""
 
     growth: Growth
     beside: RunBeside | None
@@ -58,7 +58,7 @@ class Prepared:
     """Its manifest as YAML, with absolute paths."""
     checked: CheckedManifest
     notes: Sequence[str]
-    """What cannot be as one might expect, and why."""
+    """Sentences about whatever cannot be as one might expect, and why."""
 
 
 def prepare_growth(request: AddRequest) -> Prepared:

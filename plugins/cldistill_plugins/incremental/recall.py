@@ -18,7 +18,7 @@ class RecallSettings(Settings):
 
 def describe_recall(settings: RecallSettings) -> Needs:
     """One graded call and one of the teacher, on a rollout; no targets, no critic."""
-    return Needs(slot="student", teacher=True, forwards=Forwards(rollout=True, graded=1, teacher=1))
+    return Needs(slot="student", teacher=True, forwards=Forwards(rollout=True, graded=1, shared=1, teacher=1))
 
 
 class Recall:

@@ -9,8 +9,7 @@ from pydantic import Field, model_validator
 
 from cldistill.component import BuildContext, Needs, Settings
 from cldistill.errors import OptionsError, nearest
-from cldistill.protocols import Keyed
-from cldistill.records import GENERAL, Route
+from cldistill.records import GENERAL, Route, RouteRequest
 
 EFFECT = "effect"
 REHEARSAL = "rehearsal"
@@ -93,21 +92,21 @@ class Incremental:
     def __init__(self, settings: IncrementalSettings) -> None:
         self.settings = settings
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+    def route(self, request: RouteRequest) -> Route:
         """Return the route of one update: the same on every rank, since its keys hold no rank.
 
         Where ``effects`` holds new ones alone, or old ones alone, those have the shares of both.
         """
-        new = [name for name in effects if name in self.settings.new_effects]
-        old = [name for name in effects if name not in self.settings.new_effects]
-        if step < self.settings.mixed_until:
+        new = [name for name in request.effects if name in self.settings.new_effects]
+        old = [name for name in request.effects if name not in self.settings.new_effects]
+        if request.step < self.settings.mixed_until:
             return Route(MIXED, self._mixture(new, old))
-        chances, drawn = self.settings.chances, random.uniform("stream")
+        chances, drawn = self.settings.chances, request.random.uniform("stream")
         if chances["general"] and drawn >= chances["new"] + chances["rehearsal"]:
             return Route(GENERAL, {GENERAL: 1.0})
         again = (drawn >= chances["new"] or not new) and bool(old)
         names, stream = (old, REHEARSAL if self.settings.rehearsal_stream else EFFECT) if again else (new, EFFECT)
-        return Route(stream, {names[random.integer(len(names), "effect")]: 1.0})
+        return Route(stream, {names[request.random.integer(len(names), "effect")]: 1.0})
 
     def _mixture(self, new: Sequence[str], old: Sequence[str]) -> dict[str, float]:
         chances = self.settings.chances

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cldistill.manifest.evaluate import Evaluate, EvaluatedSystem
+from cldistill.manifest.models import Evaluate, EvaluatedSystem
 from cldistill.runner import execute, is_main
 from cldistill.storage.files import atomic_write_text
-from cldistill_plugins.evaluation.api import Entry, evaluate_manifest
+from cldistill_plugins.evaluation.api import END_OF_RUN, EvaluationPlan, evaluate_manifest
 from cldistill_plugins.incremental.edit import keep_removed
 from cldistill_plugins.incremental.manifest import BEFORE
 from cldistill_plugins.incremental.outcome import AFTER, outcome, table
@@ -25,7 +25,7 @@ def grow(prepared: Prepared, output: Path, console: Console, command: str, *, me
 
     Returns whether it is finished: False after a stop.
     """
-    done = execute(prepared.checked, output, console, command, automatic=False)
+    done = execute(prepared.checked, output, console, command, leave_out=[END_OF_RUN])
     if not done.finished or not is_main() or done.collection is None:
         return done.finished
     keep_removed(done.collection, prepared.growth.collection.index.removed)
@@ -35,8 +35,8 @@ def grow(prepared: Prepared, output: Path, console: Console, command: str, *, me
     if evaluate is None:
         console.print("What changed was not measured: the manifest has no `evaluate:` (--set evaluate=… gives it one).")
         return True
-    entry = compared(evaluate, done.collection)
-    evaluated = evaluate_manifest(prepared.checked, entry, output / MEASURED, console, command, command)
+    plan = compared(evaluate, done.collection)
+    evaluated = evaluate_manifest(prepared.checked, plan, output / MEASURED, console, command, command)
     if evaluated.report is None:
         return False
     found = outcome(json.loads(evaluated.report.read_text(encoding="utf-8")), [e.name for e in prepared.growth.new])
@@ -48,8 +48,8 @@ def grow(prepared: Prepared, output: Path, console: Console, command: str, *, me
     return True
 
 
-def compared(evaluate: Evaluate, collection: Path) -> Entry:
+def compared(evaluate: Evaluate, collection: Path) -> EvaluationPlan:
     """Return what is compared: the manifest's systems (the collection before, the new effects' teachers) and the grown one."""
     grown = {"name": AFTER, "title": "the grown collection", "adapter": str(collection.resolve())}
     systems = (*evaluate.systems, EvaluatedSystem.model_validate(grown))
-    return Entry(evaluate.model_copy(update={"systems": systems, "compare": ((AFTER, BEFORE),)}), systems, ())
+    return EvaluationPlan(evaluate.model_copy(update={"systems": systems, "compare": ((AFTER, BEFORE),)}), systems, ())

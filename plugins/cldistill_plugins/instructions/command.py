@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cldistill.cli.options import JsonOption
+from cldistill.cli.options import JsonOption, read_settings
 from cldistill.errors import OptionsError, nearest
-
-if TYPE_CHECKING:
-    from cldistill.component import AnyComponent, Settings
 
 
 def instructions(
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of pictures.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL to write, for general: {instructions: …}.")],
     maker: Annotated[
-        str, typer.Option("--maker", "-m", help="Who writes them (`cldistill plugins` lists).")
+        str,
+        typer.Option("--maker", "-m", help="templates: sentences with gaps, offline; mllm: a vision model looks."),
     ] = "templates",
     options: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the maker, e.g. model=qwen-vl.")
@@ -40,19 +37,19 @@ def instructions(
     """Write instructions for unlabelled pictures; Ctrl-C keeps what is done, and the same command goes on."""
     from rich.console import Console
 
-    from cldistill.catalogue import load_catalogue
-    from cldistill.component import BuildContext
     from cldistill.manifest.checked import default_cache
     from cldistill.progress.live import LiveStages
     from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
     from cldistill.progress.stages import SilentStages
+    from cldistill_plugins.instructions.makers import MAKERS
     from cldistill_plugins.instructions.write import InstructionPlan, write_instructions
 
-    component = load_catalogue().get("instruction_maker", maker).component
-    settings = read_options(component, options or ())
+    if maker not in MAKERS:
+        raise OptionsError(f"--maker: no instruction maker is called {maker!r}{nearest(maker, MAKERS)}")
+    settings = read_settings(MAKERS[maker].settings, options or (), "--set", Path.cwd())
     plan = InstructionPlan(images, output, per_picture, pictures, read_categories(categories), seed, fresh)
     console = Console(highlight=False)
-    built = component.build(settings, BuildContext(Path.cwd(), default_cache(), output.absolute().parent, seed=seed))
+    built = MAKERS[maker].make(settings, default_cache())
     with graceful_stop() as stop:
         stop.promise = OUTSIDE_LOOP
         outcome = write_instructions(
@@ -71,7 +68,7 @@ def instructions(
 
 def read_categories(text: str) -> tuple[str, ...]:
     """Return the named categories, each once."""
-    from cldistill.records import CATEGORIES
+    from cldistill_plugins.instructions.request import CATEGORIES
 
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
@@ -80,36 +77,3 @@ def read_categories(text: str) -> tuple[str, ...]:
     if not names:
         raise typer.BadParameter("name at least one", param_hint="--categories")
     return names
-
-
-def read_options(component: AnyComponent, words: Sequence[str]) -> Settings:
-    """Return the settings of a component from ``KEY=VALUE`` words, whose values are YAML.
-
-    Raises:
-        OptionsError: one line for each mistake.
-    """
-    import yaml
-    from pydantic import ValidationError
-
-    values: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise OptionsError(f"--set {word}: write KEY=VALUE")
-        try:
-            values[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise OptionsError(f"--set {word}: the value is no YAML ({error})") from None
-    try:
-        settings: Settings = component.settings.model_validate(values, context={"root": Path.cwd()})
-        return settings
-    except ValidationError as error:
-        known = component.settings.model_fields
-        lines = []
-        for details in error.errors(include_url=False):
-            key = ".".join(map(str, details["loc"]))
-            hint = nearest(key, known) if details["type"] == "extra_forbidden" else ""
-            said = {"missing": "is missing", "extra_forbidden": "unknown option"}.get(details["type"], details["msg"])
-            text = str(details.get("ctx", {}).get("error", said))
-            lines.append(f"--set {key or '…'}: {component.name}: {text}{hint}")
-        raise OptionsError("\n".join(lines)) from None

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from cldistill.component import BuildContext, Needs
 from cldistill.data.items import open_picture
-from cldistill.endpoint.answers import read_json
-from cldistill.endpoint.client import Endpoint, NoUsableAnswerError
-from cldistill.endpoint.question import Question
-from cldistill.endpoint.settings import EndpointSettings
-from cldistill.protocols import InstructionMaker
-from cldistill.records import InstructionRequest
-from cldistill.storage.values import ValueStore
+from cldistill_plugins.endpoint.api import ChatQuestion, Endpoint, EndpointSettings, NoUsableAnswerError, read_json
+from cldistill_plugins.evaluation.api import ValueStore
+from cldistill_plugins.instructions.request import InstructionRequest
 
 LONGEST = 400
 """Characters of a usable instruction."""
@@ -61,19 +57,14 @@ class MllmSettings(EndpointSettings):
     """Options of ``mllm``."""
 
 
-def describe_mllm(settings: MllmSettings) -> Needs:
-    """Needs its endpoint, which only asking can find out."""
-    return Needs()
-
-
-def build_mllm(settings: MllmSettings, context: BuildContext) -> InstructionMaker:
-    """Return the maker; answers are kept in ``context.cache/answers.sqlite``."""
-    return MllmMaker(Endpoint.of(settings, HELP), ValueStore(context.cache / "answers.sqlite"), settings.concurrency)
+def make_mllm(settings: MllmSettings, cache: Path) -> MllmMaker:
+    """Return the maker; answers are kept in ``cache/answers.sqlite``."""
+    return MllmMaker(Endpoint.of(settings, HELP), ValueStore(cache / "answers.sqlite"), settings.concurrency)
 
 
 @dataclass(frozen=True)
 class MllmMaker:
-    """Implements `cldistill.protocols.InstructionMaker`."""
+    """The maker ``mllm`` of the command ``instructions``."""
 
     endpoint: Endpoint
     answers: ValueStore
@@ -82,12 +73,12 @@ class MllmMaker:
     @property
     def identity(self) -> str:
         """Model, temperature and wordings; the address is no part of it, the same model may move."""
-        return Question(INSTRUCTIONS, [*KINDS.values(), *HINTS]).key(self.endpoint.model, self.endpoint.temperature)
+        return ChatQuestion(INSTRUCTIONS, [*KINDS.values(), *HINTS]).key(self.endpoint.model, self.endpoint.temperature)
 
     def instruction(self, request: InstructionRequest) -> str | None:
         """Return what the model writes, None where it refuses or its answers cannot be read.  Raises `EndpointError`."""
         hint = random.Random(request.seed).choice(HINTS)
-        question = Question(INSTRUCTIONS, [f"{KINDS[request.category]} {hint}", open_picture(request.picture)])
+        question = ChatQuestion(INSTRUCTIONS, [f"{KINDS[request.category]} {hint}", open_picture(request.picture)])
         key = question.key("instruction", self.endpoint.model, self.endpoint.temperature)
         known = self.answers.find(key)
         if known is not None:

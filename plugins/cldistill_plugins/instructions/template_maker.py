@@ -6,10 +6,9 @@ import random
 from dataclasses import dataclass
 from string import Formatter
 
-from cldistill.component import BuildContext, Needs, Settings
-from cldistill.protocols import InstructionMaker
-from cldistill.records import InstructionRequest
+from cldistill.component import Settings
 
+from .request import InstructionRequest
 from .template_words import GAPS, TEMPLATES, VERSION
 
 
@@ -17,19 +16,9 @@ class TemplateSettings(Settings):
     """``templates`` has no options."""
 
 
-def describe_templates(settings: TemplateSettings) -> Needs:
-    """Needs nothing."""
-    return Needs()
-
-
-def build_templates(settings: TemplateSettings, context: BuildContext) -> InstructionMaker:
-    """Return the maker."""
-    return TemplateMaker()
-
-
 @dataclass(frozen=True)
 class TemplateMaker:
-    """Implements `cldistill.protocols.InstructionMaker`."""
+    """The maker ``templates`` of the command ``instructions``."""
 
     concurrency: int = 1
     identity: str = f"templates {VERSION}"

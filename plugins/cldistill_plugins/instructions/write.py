@@ -16,12 +16,11 @@ from typing import Any
 
 from cldistill.data.items import list_pictures
 from cldistill.errors import DataError, EndpointError
-from cldistill.progress.parallel import in_parallel
-from cldistill.progress.signals import heed, never
+from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.progress.stages import Stages
-from cldistill.protocols import InstructionMaker
-from cldistill.records import CATEGORIES, InstructionRequest
 from cldistill.storage.files import atomic_write_text, sha256_file
+from cldistill_plugins.endpoint.api import in_parallel
+from cldistill_plugins.instructions.request import CATEGORIES, InstructionMaker, InstructionRequest
 
 JOURNAL = ".journal"
 """Suffix of the file, beside the output, that takes each line as soon as it is made."""
@@ -31,7 +30,7 @@ Lines = dict[str, dict[str, str]]
 
 @dataclass(frozen=True)
 class InstructionPlan:
-    """What is to be written."""
+    """A file of instructions that is wanted: made by the command ``instructions``, carried out by `write_instructions`."""
 
     images: Path
     output: Path
@@ -45,8 +44,8 @@ class InstructionPlan:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of it."""
+class WrittenInstructions:
+    """Counts of a written file: returned by `write_instructions`, printed by the command."""
 
     written: int
     """Lines in the file."""
@@ -60,7 +59,7 @@ class Outcome:
 
 def write_instructions(
     plan: InstructionPlan, maker: InstructionMaker, stages: Stages, stop: Callable[[], bool] = never
-) -> Outcome:
+) -> WrittenInstructions:
     """Write the file of ``plan``, or bring it up to date; line order is pictures by name, then number.
 
     Raises:
@@ -87,12 +86,12 @@ def write_instructions(
                 file.write(_dump(lines[key]))
                 file.flush()
             advance(1)
-            heed(stop, "writing instructions")
+            raise_if_stopped(stop, "writing instructions")
     ordered = [lines[key] for key in wanted if key in lines]
     _write(plan.output, ordered)
     journal.unlink()
     counts = {category: sum(line["category"] == category for line in ordered) for category in plan.categories}
-    return Outcome(len(ordered), kept, refused, counts)
+    return WrittenInstructions(len(ordered), kept, refused, counts)
 
 
 def _ask(

@@ -33,6 +33,7 @@ class QwenImageEdit:
         description = describe_base(settings)
         self.settings = settings
         self.adapter_targets: tuple[str, ...] = description.targets
+        self.blocks: Mapping[str, int] = description.blocks
         self.guidance_scale: float = settings.guidance_scale
         self.guidance_mode: GuidanceMode = settings.guidance_mode
         self.target_guidance_scale: float = settings.target_guidance_scale
@@ -98,6 +99,11 @@ class QwenImageEdit:
         """Return the velocity ``[B, L, C]`` in fp32 under the active adapter."""
         rounded = self.settings.round_timesteps
         return predict.velocity(self.backbone, x, sigma, source, prompt, self._dtype, rounded)
+
+    def features(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors, at: str) -> Tensor:
+        """Return what the block ``at`` gives for the noised tokens, ``[B, L, D]`` in fp32, under the active adapter."""
+        rounded = self.settings.round_timesteps
+        return predict.features(self.backbone, at, x, sigma, source, prompt, self._dtype, rounded)
 
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float, mode: GuidanceMode) -> Tensor:
         """Combine two velocities: plain guidance, or the stock pipeline's, rescaled per token."""

@@ -56,6 +56,17 @@ def _block(d: int) -> dict[str, Shape]:
     return block
 
 
+def idle_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the linear modules that reach no output: the last block's text tokens are read by nobody.
+
+    Its text queries, and all that comes after its attention on the text side, serve those tokens alone; its text keys and
+    values do reach the picture.  The paper's 840 modules and the files of the family hold them nevertheless.
+    """
+    last = {**DEFAULTS, **config}["num_layers"] - 1
+    names = ("attn.add_q_proj", "attn.to_add_out", "txt_mlp.net.0.proj", "txt_mlp.net.2")
+    return tuple(f"transformer_blocks.{last}.{name}" for name in names)
+
+
 def parameter_count(config: Mapping[str, Any]) -> int:
     """Return the number of parameters: all linear modules have a bias; the norms over heads and text have a weight."""
     config = {**DEFAULTS, **config}
@@ -85,12 +96,13 @@ def describe_base(settings: QwenImageEditSettings) -> BaseDescription:
     """Describe the base from its config alone."""
     config = {**DEFAULTS, **transformer_config(settings.model, settings.revision)}
     modules = linear_modules(config)
+    targets = resolve_targets(modules, settings.targets)
     side = round(settings.resolution / 32) * 32 // PIXELS_PER_TOKEN
     bytes_each = DTYPE_BYTES[settings.dtype]
     return BaseDescription(
         parameters=parameter_count(config),
         modules=modules,
-        targets=resolve_targets(modules, settings.targets),
+        targets=targets,
         latent_tokens=side * side,
         channels=config["in_channels"],
         hidden=hidden_size(config),
@@ -99,4 +111,6 @@ def describe_base(settings: QwenImageEditSettings) -> BaseDescription:
         encoder_bytes=encoder_parameters(settings.model, settings.revision) * bytes_each,
         guidance_scale=settings.guidance_scale,
         tokenizer=tokenizer_file(settings.model, settings.revision),
+        idle=tuple(name for name in idle_modules(config) if name in targets),
+        blocks={f"transformer_blocks.{index}": hidden_size(config) for index in range(config["num_layers"])},
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import struct
+from collections.abc import Mapping
 from importlib.resources import files
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from cldistill.errors import OptionsError
+from cldistill.storage.headers import read_tensors_header
 
 CONFIG = "transformer/config.json"
 TOKENIZER_FILES = ("tokenizer/tokenizer.json", "processor/tokenizer.json")
@@ -89,16 +90,13 @@ def tokenizer_file(model: str, revision: str | None = None) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def read_header(path: Path) -> dict[str, dict[str, Any]]:
+def read_header(path: Path) -> Mapping[str, dict[str, Any]]:
     """Return tensor name -> ``dtype``, ``shape``, ``data_offsets`` of a safetensors file, reading its header alone."""
     try:
         with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header: dict[str, dict[str, Any]] = json.loads(file.read(length))
-    except (OSError, struct.error, ValueError, MemoryError, OverflowError) as error:
+            return read_tensors_header(file).tensors
+    except (OSError, ValueError) as error:
         raise OptionsError(f"base model: {path} is no readable safetensors file ({error})") from error
-    header.pop("__metadata__", None)
-    return header
 
 
 def _shipped(model: str) -> dict[str, Any]:

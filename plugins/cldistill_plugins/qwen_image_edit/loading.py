@@ -16,6 +16,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from cldistill.errors import OptionsError
+from cldistill.storage.headers import header_length
 from cldistill_plugins.qwen_image_edit import single_frame
 from cldistill_plugins.qwen_image_edit.layout import find_folder, transformer_config
 from cldistill_plugins.qwen_image_edit.processor import PromptProcessor, read_picture_config
@@ -141,8 +142,7 @@ def _update(digest: Any, path: Path) -> None:
         if size <= SMALL_FILE:
             digest.update(file.read())
             return
-        length = int.from_bytes(file.read(8), "little")
-        digest.update(file.read(min(length, SMALL_FILE)))
+        digest.update(file.read(min(header_length(file), SMALL_FILE)))
         for index in range(SAMPLES):
             file.seek(index * max(0, size - SAMPLE_BYTES) // (SAMPLES - 1))
             digest.update(file.read(SAMPLE_BYTES))

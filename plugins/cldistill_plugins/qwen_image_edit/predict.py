@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,3 +67,29 @@ def velocity(
             return_dict=False,
         )[0]
     return output[:, : x.shape[1]].float()
+
+
+def features(
+    backbone: Any,
+    at: str,
+    x: Tensor,
+    sigma: Tensor,
+    source: Tensors,
+    prompt: Tensors,
+    dtype: torch.dtype,
+    rounded: bool,
+) -> Tensor:
+    """Return ``[B, L, D]`` in fp32: the noised tokens after the block ``at``; the blocks behind it are left out.
+
+    A block returns its text and its picture tokens.  What a hook sees is also what leaves a checkpointed block.
+    """
+    blocks, count = backbone.transformer_blocks, int(at.rpartition(".")[2]) + 1
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = blocks[count - 1].register_forward_hook(lambda block, arguments, output: seen.append(output))
+    backbone.transformer_blocks = blocks[:count]
+    try:
+        velocity(backbone, x, sigma, source, prompt, dtype, rounded)
+    finally:
+        backbone.transformer_blocks = blocks
+        handle.remove()
+    return seen[0][1][:, : x.shape[1]].float()

@@ -52,7 +52,7 @@ def read_picture_config(folder: Path) -> PictureConfig:
     told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     told = told.get("image_processor", told)
     size = told.get("size") or {}
-    given = {
+    given: dict[str, Any] = {
         "min_pixels": told.get("min_pixels") or size.get("shortest_edge"),
         "max_pixels": told.get("max_pixels") or size.get("longest_edge"),
         **{name: tuple(told[name]) for name in ("image_mean", "image_std") if told.get(name)},
@@ -97,7 +97,7 @@ class PromptProcessor:
         """Return a picture's patches ``[rows * columns, 3 * 2 * 14 * 14]``, and ``[1, rows, columns]``."""
         config = self.config
         pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous().unsqueeze(0)
-        size = _smart_size(*pixels.shape[-2:], config)
+        size = _smart_size(pixels.shape[-2], pixels.shape[-1], config)
         if size != tuple(pixels.shape[-2:]):  # in whole levels from 0 to 255, as torchvision resizes pictures
             pixels = functional.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
         mean, std = (torch.tensor(v) * (1.0 / config.rescale_factor) for v in (config.image_mean, config.image_std))

@@ -11,7 +11,7 @@ import typer
 from cldistill.cli.options import ManifestArgument, SetOption
 
 if TYPE_CHECKING:
-    from cldistill_plugins.teachers.workers import News
+    from cldistill_plugins.teachers.workers import WorkerProgress
 
 
 def teachers(
@@ -30,16 +30,16 @@ def teachers(
     from cldistill.errors import Stopped
     from cldistill.manifest.check import check_manifest
     from cldistill.manifest.checked import default_cache
-    from cldistill_plugins.teachers.workers import Order, to_be_trained, train_teachers
+    from cldistill_plugins.teachers.workers import TrainingOrder, train_teachers
 
     checked, console = check_manifest(manifest, overrides or ()), Console()
-    names = to_be_trained(checked)
+    names = checked.trained_teachers
     if not names:
         console.print("No effect of this manifest has a teacher that is trained from pairs.")
         return
     cores = os.cpu_count() or 1
     count = min(processes or cores, len(names))
-    order = Order(manifest, tuple(overrides or ()), default_cache(), max(1, cores // count), export)
+    order = TrainingOrder(manifest, tuple(overrides or ()), default_cache(), max(1, cores // count), export)
     display = _Display(console, len(names))
     try:
         with display.progress:
@@ -63,19 +63,20 @@ class _Display:
         self._all = self.progress.add_task("[bold]teachers[/]", total=total)
         self._tasks: dict[int, int] = {}
 
-    def tell(self, news: News) -> None:
+    def tell(self, told: WorkerProgress) -> None:
         """Show what a worker says."""
         from rich.markup import escape
 
-        if news.finished or news.error is not None:
+        if told.finished or told.error is not None:
             self.progress.advance(self._all)
-        if news.finished and not self.progress.console.is_terminal:
+        if told.finished and not self.progress.console.is_terminal:
             done = self.progress.tasks[0]
-            self.progress.console.print(f"{int(done.completed)}/{int(done.total or 0)} {escape(news.effect)}")
-        if news.error is not None:
-            self.progress.console.print(f"[bold red]✗[/] {escape(news.effect)}: {escape(news.error)}")
-        elif news.total:
-            if news.worker not in self._tasks:
-                self._tasks[news.worker] = int(self.progress.add_task("", total=1))
-            task = self._tasks[news.worker]
-            self.progress.update(task, description=f"  {escape(news.effect)}", completed=news.done, total=news.total)  # type: ignore[arg-type]
+            self.progress.console.print(f"{int(done.completed)}/{int(done.total or 0)} {escape(told.effect)}")
+        if told.error is not None:
+            self.progress.console.print(f"[bold red]✗[/] {escape(told.effect)}: {escape(told.error)}")
+        elif told.total:
+            if told.worker not in self._tasks:
+                self._tasks[told.worker] = int(self.progress.add_task("", total=1))
+            task = self._tasks[told.worker]
+            shown = f"  {escape(told.effect)}"
+            self.progress.update(task, description=shown, completed=told.done, total=told.total)  # type: ignore[arg-type]

@@ -26,14 +26,14 @@ from cldistill.data.encodings import Encoder
 from cldistill.data.items import open_picture
 from cldistill.errors import NonFiniteError
 from cldistill.precision import precision_key
-from cldistill.progress.signals import heed, never
+from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.random import KeyedRandom
 from cldistill.records import Item, Prompts, Route
 from cldistill.schedule import add_noise, shift_sigma, velocity
 from cldistill.storage.files import atomic_write_bytes, remove
 from cldistill.storage.tensors import content_key
 from cldistill.training import checkpoint
-from cldistill.training.optim import SlotOptimizer, learning_rate
+from cldistill.training.optim import Optimizer, learning_rate
 from cldistill.training.run import LrPhase, SlotConfig
 from cldistill.weights import AdapterState
 from cldistill_plugins.teachers.from_pairs import FromPairsSettings
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from cldistill.adapters.slots import AdapterSlots
     from cldistill.protocols import BaseModel
 
-SLOT = "apprentice"
+SLOT = "teacher-training"
 MAX_BAD_STEPS = 10
 """Steps in a row with a non-finite loss or gradient after which the training has diverged."""
 
@@ -56,7 +56,7 @@ class PairsJob:
     encoder: Encoder
     items: Sequence[Item]
     prompt: str
-    """What items without a prompt of their own are told."""
+    """The prompt of items without one of their own."""
     settings: FromPairsSettings
     folder: Path
     """Folder in the cache; the job has a subfolder named by its content."""
@@ -80,7 +80,7 @@ class PairsJob:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the training saves itself; gone once it is finished."""
+        """Folder in which the training saves itself; gone once it is finished."""
         return self.file.parent / "checkpoints"
 
 
@@ -115,7 +115,7 @@ def _train(job: PairsJob, advance: Callable[[int], None]) -> dict[str, Tensor]:
     random = KeyedRandom(settings.seed, device=job.device).child("pairs")
     job.slots.add(SLOT, config.targets, config.rank, config.alpha, random.generator("init"))
     try:
-        optimizer = SlotOptimizer(config, job.slots.parameters(SLOT))
+        optimizer = Optimizer(config, job.slots.parameters(SLOT))
         dataset = Dataset(job.base, {job.items[0].pool: [_example(job, item) for item in training_items(job)]})
         _loop(job, optimizer, dataset, random, advance)
         final = optimizer.average if optimizer.average is not None else job.slots.state(SLOT)
@@ -125,7 +125,7 @@ def _train(job: PairsJob, advance: Callable[[int], None]) -> dict[str, Tensor]:
 
 
 def _loop(
-    job: PairsJob, optimizer: SlotOptimizer, dataset: Dataset, random: KeyedRandom, advance: Callable[[int], None]
+    job: PairsJob, optimizer: Optimizer, dataset: Dataset, random: KeyedRandom, advance: Callable[[int], None]
 ) -> None:
     settings, bad_steps = job.settings, 0
     step = _resume(job, optimizer)
@@ -140,7 +140,7 @@ def _loop(
         if stopping or step % settings.checkpoint_every == 0 or step == settings.steps:
             _save(job, optimizer, step)
         if stopping and step < settings.steps:
-            heed(lambda: True, f"training the teacher of {job.items[0].pool}")
+            raise_if_stopped(lambda: True, f"training the teacher of {job.items[0].pool}")
 
 
 def _diverged(job: PairsJob, what: str) -> str:
@@ -181,7 +181,7 @@ def mirrored(item: Item, folder: Path, encoder: Encoder) -> Item:
     return replace(item, key=f"{item.key}/mirrored", sources=sources, target=mirror(item.target))
 
 
-def _step(job: PairsJob, optimizer: SlotOptimizer, dataset: Dataset, random: KeyedRandom, step: int) -> bool:
+def _step(job: PairsJob, optimizer: Optimizer, dataset: Dataset, random: KeyedRandom, step: int) -> bool:
     """Make one update, or leave it out and return False where loss or gradients are not finite."""
     batch = dataset.draw(Route("pairs", {job.items[0].pool: 1.0}), random, job.settings.batch_size)
     x0 = batch.target
@@ -197,7 +197,7 @@ def _step(job: PairsJob, optimizer: SlotOptimizer, dataset: Dataset, random: Key
     norm = torch.nn.utils.clip_grad_norm_(list(optimizer.parameters.values()), job.settings.grad_clip)
     good = math.isfinite(float(loss.detach())) and math.isfinite(float(norm))
     if good:
-        optimizer.apply(learning_rate(optimizer.config.lr, step, job.settings.steps))
+        optimizer.apply(learning_rate(optimizer.phases, step, job.settings.steps))
     optimizer.zero_grad()
     return good
 
@@ -209,7 +209,7 @@ def _example(job: PairsJob, item: Item) -> Example:
     return replace(example, target=lambda: job.encoder.pair_target(item))
 
 
-def _save(job: PairsJob, optimizer: SlotOptimizer, step: int) -> None:
+def _save(job: PairsJob, optimizer: Optimizer, step: int) -> None:
     weights = job.slots.state(SLOT)
     _must_be_finite(job, weights)
     groups: dict[str, Mapping[str, Tensor]] = {"weights": weights, "optimizer": optimizer.state()}
@@ -218,7 +218,7 @@ def _save(job: PairsJob, optimizer: SlotOptimizer, step: int) -> None:
     checkpoint.save(job.checkpoints, step, groups, {"key": job.key}, keep=1)
 
 
-def _resume(job: PairsJob, optimizer: SlotOptimizer) -> int:
+def _resume(job: PairsJob, optimizer: Optimizer) -> int:
     found = checkpoint.latest(job.checkpoints, warn=lambda text: None)
     if found is None:
         return 0

@@ -20,7 +20,6 @@ from cldistill.errors import CldistillError, Stopped
 from cldistill.progress.signals import graceful_stop
 
 if TYPE_CHECKING:
-    from cldistill.manifest.checked import CheckedManifest
     from cldistill.protocols import BaseModel
     from cldistill.weights import AdapterState
 
@@ -28,8 +27,8 @@ POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a worker needs to know: all of it can be sent to a fresh process."""
+class TrainingOrder:
+    """The work of all workers: made by the command ``teachers``, sent to each fresh process."""
 
     manifest: str
     overrides: tuple[str, ...]
@@ -40,8 +39,8 @@ class Order:
 
 
 @dataclass(frozen=True)
-class News:
-    """What a worker tells: ``done`` of ``total`` steps of an effect's teacher, that it is finished, or an error."""
+class WorkerProgress:
+    """A worker's report to its parent: ``done`` of ``total`` steps of an effect's teacher, that it is finished, or an error."""
 
     worker: int
     effect: str
@@ -51,12 +50,9 @@ class News:
     error: str | None = None
 
 
-def to_be_trained(checked: CheckedManifest) -> list[str]:
-    """List the effects whose teacher source trains, in the manifest's order."""
-    return [name for name, part in checked.teachers.items() if part is not None and part.needs.rank is not None]
-
-
-def train_teachers(order: Order, names: Sequence[str], processes: int, tell: Callable[[News], None]) -> None:
+def train_teachers(
+    order: TrainingOrder, names: Sequence[str], processes: int, tell: Callable[[WorkerProgress], None]
+) -> None:
     """Train the teachers of ``names`` in ``processes`` processes and pass on what they tell.
 
     Raises:
@@ -65,19 +61,19 @@ def train_teachers(order: Order, names: Sequence[str], processes: int, tell: Cal
     """
     context = multiprocessing.get_context("spawn")
     work: Any = context.Queue()
-    news: Any = context.Queue()
+    progress: Any = context.Queue()
     for name in names:
         work.put(name)
     workers = [
-        context.Process(target=_work, args=(index, order, work, news), daemon=True)
+        context.Process(target=_work, args=(index, order, work, progress), daemon=True)
         for index in range(min(processes, len(names)))
     ]
     failed: dict[str, str] = {}
     with graceful_stop() as stop:
         for worker in workers:
             worker.start()
-        while any(worker.is_alive() for worker in workers) or not news.empty():
-            for item in _drain(news):
+        while any(worker.is_alive() for worker in workers) or not progress.empty():
+            for item in _drain(progress):
                 if item.error is not None:
                     failed[item.effect] = item.error
                 tell(item)
@@ -94,16 +90,16 @@ def train_teachers(order: Order, names: Sequence[str], processes: int, tell: Cal
         raise CldistillError("\n".join(f"teacher of {name}: {error}" for name, error in failed.items()))
 
 
-def _drain(news: Any) -> Iterator[News]:
+def _drain(progress: Any) -> Iterator[WorkerProgress]:
     try:
-        yield news.get(timeout=POLL_SECONDS)
+        yield progress.get(timeout=POLL_SECONDS)
         while True:
-            yield news.get_nowait()
+            yield progress.get_nowait()
     except queues.Empty:
         return
 
 
-def _work(index: int, order: Order, work: Any, news: Any) -> None:
+def _work(index: int, order: TrainingOrder, work: Any, progress: Any) -> None:
     """Train teachers from the common queue until it is empty."""
     os.environ["OMP_NUM_THREADS"] = str(order.threads)
     import torch
@@ -113,7 +109,9 @@ def _work(index: int, order: Order, work: Any, news: Any) -> None:
         name = ""
         try:
             train = _trainer(
-                order, lambda effect, done, total: news.put(News(index, effect, done, total)), lambda: bool(stop)
+                order,
+                lambda effect, done, total: progress.put(WorkerProgress(index, effect, done, total)),
+                lambda: bool(stop),
             )
             while not stop:
                 try:
@@ -121,27 +119,24 @@ def _work(index: int, order: Order, work: Any, news: Any) -> None:
                 except queues.Empty:
                     return
                 train(name)
-                news.put(News(index, name, finished=True))
+                progress.put(WorkerProgress(index, name, finished=True))
         except Stopped:
             return
         except CldistillError as error:
-            news.put(News(index, name, error=str(error)))
+            progress.put(WorkerProgress(index, name, error=str(error)))
 
 
 def _trainer(
-    order: Order, tell: Callable[[str, int, int], None], stop: Callable[[], bool]
+    order: TrainingOrder, tell: Callable[[str, int, int], None], stop: Callable[[], bool]
 ) -> Callable[[str], object]:  # fmt: skip
     """Load the base once and return what trains (or fetches) one effect's teacher."""
-    from cldistill.assemble import load_base, start
+    from cldistill.assemble import load_base, start, teacher_bank
     from cldistill.manifest.check import check_manifest
-    from cldistill.prepare import effect_pools, make_bank
 
     checked = check_manifest(order.manifest, order.overrides)
     stages = _Telling(tell)
     preparation = load_base(checked, *start(checked, order.cache, order.cache), stages, stop)
-    sources = {name: part.build(preparation.context) for name, part in checked.teachers.items() if part is not None}
-    effects = [effect for effect in checked.effects if effect.name in sources]
-    bank = make_bank(preparation, effects, sources, effect_pools(effects), ())
+    bank = teacher_bank(checked, preparation, ())
 
     def train(name: str) -> object:
         stages.effect = name

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cldistill_plugins.evaluation.study.key import PAGE, Key, StudySet
-from cldistill_plugins.evaluation.study.page import write_study
 from selenium.webdriver.common.keys import Keys
 
 from cldistill.testing.evaluation import write_evaluation
+from cldistill_plugins.evaluation.study.key import PAGE, StudyKey, StudySet
+from cldistill_plugins.evaluation.study.page import write_study
 
 READY = "document.documentElement.dataset.ready"
 
@@ -20,7 +20,7 @@ READY = "document.documentElement.dataset.ready"
 class Evaluator:
     """Somebody who sees the page for the first time."""
 
-    def __init__(self, page: Any, file: Path, key: Key) -> None:
+    def __init__(self, page: Any, file: Path, key: StudyKey) -> None:
         self.page = page
         self.file = file
         self.key = key
@@ -99,14 +99,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def study(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Key]:
+def study(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyKey]:
     """The page of five sets, and its key."""
     output = tmp_path_factory.mktemp("study") / "study"
     return output / PAGE, write_study(folder, output, sets=5)
 
 
 @pytest.fixture
-def evaluator(browser: Any, study: tuple[Path, Key]) -> Evaluator:
+def evaluator(browser: Any, study: tuple[Path, StudyKey]) -> Evaluator:
     """Somebody who has just opened the page."""
     arrived = Evaluator(browser, *study)
     arrived.arrive()

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cldistill_plugins.evaluation.study.key import PAGE
 from selenium.webdriver.common.keys import Keys
+
+from cldistill_plugins.evaluation.study.key import PAGE
 
 PHONE = (390, 844)
 

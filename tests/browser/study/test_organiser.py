@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cldistill_plugins.evaluation.study.answers import read_answers
-from cldistill_plugins.evaluation.study.preferences import tally
 from PIL import Image
 
 from cldistill_plugins.evaluation.report.record import picture_path
+from cldistill_plugins.evaluation.study.answers import read_answers
+from cldistill_plugins.evaluation.study.preferences import tally
 
 SYSTEMS = ("quokka", "wombat", "numbat", "bilby")
 

@@ -118,7 +118,7 @@ def test_what_a_padded_teacher_slot_cannot_hold_leaves_the_last_one_mounted(
     for state, words in (
         (lora(targets, rank=4), "up to rank 3"),
         (lokr, "a LoKr"),
-        (odd, "the padded teacher slot holds"),
+        (odd, "give an adapter that was trained on this base"),
     ):
         with pytest.raises(AdapterFormatError, match=words):
             slots.mount(state)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cldistill.adapters.files import fit, load_adapter, match, read_header
+from cldistill.adapters.files import fit, load_adapter, match
+from cldistill.adapters.header import read_header
 from cldistill.errors import AdapterFormatError
 from cldistill.records import BaseDescription
 

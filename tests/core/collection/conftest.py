@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from PIL import Image
 
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.collection.export import export_collection
+from cldistill.collection.round_trip import FixedProbe, fixed_probe
 from cldistill.records import EffectInfo, Prompts
 from cldistill.schedule import Schedule
+from cldistill.storage.tensors import TensorCache
 from cldistill.testing.tiny import TINY_RESOLUTION, TINY_VL_RESOLUTION, tiny_pipeline
 from cldistill_plugins.qwen_image_edit.base import QwenImageEdit
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
@@ -35,18 +38,20 @@ class Made:
 
     base: QwenImageEdit
     slots: AdapterSlots
-    rank: int
-    alpha: float
+
+    def probe(self) -> FixedProbe:
+        with TemporaryDirectory() as cache:
+            return fixed_probe(self.base, PROMPTS["manga-tone"].student, TensorCache(Path(cache)))
 
     def export(self, folder: Path, **changes: Any) -> Path:
         given: dict[str, Any] = {
             "base": self.base, "slots": self.slots, "slot": "student", "weights": self.slots.state("student"),
-            "rank": self.rank, "alpha": self.alpha, "weights_kind": "ema", "effects": EFFECTS, "prompts": PROMPTS,
+            "weights_kind": "ema", "effects": EFFECTS, "prompts": PROMPTS,
             "schedule": Schedule(8, 3.0), "title": "two effects", "resolved_manifest": "cldistill: 1\n",
             "base_part": ("qwen-image-edit", {}), "teacher_digests": {"manga-tone": "a1", "gold-frame": "b2"},
             "manifest_digest": "c3", "steps": 12,
         }  # fmt: skip
-        return export_collection(folder, **(given | changes))
+        return export_collection(folder, **({"probe": changes.get("probe") or self.probe()} | given | changes))
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +79,7 @@ def make(pipeline: Path) -> Callable[..., Made]:
             "student",
             {n: torch.randn(p.shape, generator=generator) * 0.4 for n, p in slots.parameters("student").items()},
         )
-        return Made(base, slots, rank, alpha)
+        return Made(base, slots)
 
     return build
 

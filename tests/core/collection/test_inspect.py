@@ -108,7 +108,7 @@ def test_a_collection_by_file_and_by_folder(write: Callable[..., Path]) -> None:
 
 def test_a_damaged_collection_header_is_told(write: Callable[..., Path]) -> None:
     inspection = inspect_file(write(**COLLECTION | {"cldistill.steps": "many"}))
-    assert "header is damaged" in inspection.problem
+    assert "header is damaged" in inspection.record["problem"]
     assert "header is damaged" in shown(inspection)
 
 

@@ -113,7 +113,7 @@ def test_nothing_half_written_stays_where_writing_fails(tmp_path: Path, monkeypa
     def full(path: Path) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("cldistill.storage.tensors.fsync_file", full)
+    monkeypatch.setattr("cldistill.storage.files.fsync_file", full)
     with pytest.raises(OSError, match="no space"):
         TensorCache(tmp_path).get(content_key("x"), lambda: {"a": torch.ones(2)})
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

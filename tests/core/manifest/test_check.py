@@ -15,6 +15,7 @@ from cldistill.component import Needs, Settings, loss_term, metric, prompt_isola
 from cldistill.errors import DataError, ManifestError, OptionsError, PluginLoadError
 from cldistill.manifest.models import Sampler
 from cldistill.manifest.prompts import preview_prompts
+from cldistill.manifest.resolved import resolve
 from cldistill.manifest.rules import lowest_sigma
 from cldistill.plugins import PluginFailure, PluginSet
 from cldistill.schedule import Schedule
@@ -33,17 +34,16 @@ def test_a_manifest_that_fits(world: Any) -> None:
     assert checked.streams == ("effect", "general")
     assert {pool: len(items) for pool, items in checked.items.items()} == {"manga": 2, "gold": 2, "general": 1}
     assert checked.teacher_ranks == {"gold": 4}
-    assert checked.slot_targets["student"] == checked.description.targets
-    assert checked.versions() == {"fake-plugins": "1.0"}
+    assert checked.slots["student"].targets == checked.description.targets
 
 
 def test_the_resolved_manifest_holds_every_default_and_loads_again(world: Any) -> None:
     checked = world.check()
-    resolved = checked.resolved()
+    resolved = resolve(checked)
     assert resolved["losses"][1]["options"] == {"tau_max": 750.0, "tau_min": 500.0}
     assert resolved["slots"]["critic"]["alpha"] == 8.0
     world.data = resolved
-    assert world.check().resolved() == resolved
+    assert resolve(world.check()) == resolved
 
 
 def test_two_losses_of_one_name_are_told_apart(world: Any) -> None:

@@ -11,8 +11,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from cldistill.manifest import resolved
-from cldistill.manifest.resolved import file_digest, manifest_digest, resolved_text
+from cldistill.manifest.resolved import adapter_digest, manifest_digest, resolved_text
+from cldistill.storage import files
 from cldistill.testing.runs import run_manifest
 
 
@@ -45,8 +45,8 @@ def test_an_exchanged_picture_or_adapter_makes_another_run(world: Any) -> None:
 
 
 def test_a_large_file_is_hashed_by_blocks_all_over_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolved, "BLOCK", 16)
-    monkeypatch.setattr(resolved, "BLOCKS", 4)
+    monkeypatch.setattr(files, "BLOCK", 16)
+    monkeypatch.setattr(files, "BLOCKS", 4)
     file = tmp_path / "a.safetensors"
     digests = set()
     for place in (None, 0, 999):
@@ -54,9 +54,9 @@ def test_a_large_file_is_hashed_by_blocks_all_over_it(tmp_path: Path, monkeypatc
         if place is not None:
             data[place] = 1
         file.write_bytes(data)
-        digests.add(file_digest(file))
+        digests.add(adapter_digest(file))
     assert len(digests) == 3
-    assert file_digest(tmp_path / "none.safetensors") == "absent"
+    assert adapter_digest(tmp_path / "none.safetensors") == "absent"
 
 
 def test_the_resolved_manifest_tells_libraries_and_inputs(world: Any) -> None:

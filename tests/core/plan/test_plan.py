@@ -24,12 +24,12 @@ def costs(checked: CheckedManifest) -> dict[str, tuple[float, float]]:
 
 
 def test_forwards_of_a_cycle_as_the_paper_has_them(world: Any) -> None:
-    """method.md: 40 and 35 calls, 56 with checkpointing counted."""
+    """Counted by hand from arXiv 2605.25378, section 3: 40 and 35 calls, 56 with checkpointing counted."""
     assert costs(world.check()) == {"effect": (40.0, 56.0), "general": (35.0, 47.0)}
 
 
 def test_reusing_the_sample_saves_a_rollout_and_its_call(world: Any) -> None:
-    """method.md: 35.5 and 30.5 calls, 51.5 with checkpointing counted."""
+    """Counted by hand: 35.5 and 30.5 calls, 51.5 with checkpointing counted."""
     checked = world.check("slots.critic.reuse_sample=true")
     assert costs(checked) == {"effect": (35.5, 51.5), "general": (30.5, 42.5)}
 
@@ -139,4 +139,4 @@ def test_the_plan_of_the_paper() -> None:
     assert size(plan.adapters[0].bf16_bytes) == "2.4 GB"
     assert costs(checked) == {"effect": (35.5, 51.5), "general": (30.5, 42.5)}
     assert len(plan.effects) == len({effect.prompts.trigger for effect in plan.effects}) == 50
-    assert 80e9 < plan.peak_bytes < 95e9  # adapters.md: 89 GB with EMA and checkpointed activations
+    assert 80e9 < plan.peak_bytes < 95e9  # counted by hand: 89 GB with EMA and checkpointed activations

@@ -7,7 +7,6 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from cldistill.random import KeyedRandom
 from cldistill.sampling import samplers as sample
 from cldistill.schedule import Schedule
 
@@ -53,16 +52,8 @@ def test_euler_equals_diffusers(steps: int) -> None:
 def test_a_perfect_velocity_returns_the_data_in_any_number_of_steps() -> None:
     x0 = torch.randn(2, 6, 4)
     perfect: sample.Predictor = lambda x, sigma: (x - x0) / sigma[:, None, None]  # noqa: E731
-    noise = sample.keyed_noise(KeyedRandom(0), x0.shape)
+    noise: sample.Noise = lambda step: torch.randn(x0.shape, generator=torch.Generator().manual_seed(step))  # noqa: E731
     for steps in (1, 2, 8):
         schedule = Schedule(steps, 3.0)
         assert torch.allclose(sample.few_step(perfect, schedule, noise), x0, atol=1e-5)
         assert torch.allclose(sample.euler(perfect, schedule.sigmas(), noise(0)), x0, atol=1e-5)
-
-
-def test_noise_sources() -> None:
-    keyed = sample.keyed_noise(KeyedRandom(3), (1, 2, 3))
-    assert torch.equal(keyed(1), keyed(1)) and not torch.equal(keyed(1), keyed(2))
-    drawn = sample.generator_noise(torch.Generator().manual_seed(5), (1, 2))
-    again = sample.generator_noise(torch.Generator().manual_seed(5), (1, 2))
-    assert torch.equal(drawn(0), again(0)) and torch.equal(drawn(1), again(1))

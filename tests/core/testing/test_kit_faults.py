@@ -26,8 +26,8 @@ from cldistill.component import (
     teacher_source,
 )
 from cldistill.markers import hookimpl
-from cldistill.protocols import Keyed, UpdateContext
-from cldistill.records import GENERAL, EffectInfo, LossOutput, Prompts, Route, Tensors
+from cldistill.protocols import UpdateContext
+from cldistill.records import GENERAL, EffectInfo, LossOutput, Prompts, Route, RouteRequest, Tensors
 from cldistill.testing import ConformanceError, TinyBase, TinyBaseSettings
 from cldistill.testing.tiny_base_settings import describe_tiny_base
 
@@ -247,44 +247,45 @@ class Counting:
     def __init__(self) -> None:
         self.turn = 0
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+    def route(self, request: RouteRequest) -> Route:
         self.turn += 1
-        return Route("effect", {effects[self.turn % len(effects)]: 1.0})
+        return Route("effect", {request.effects[self.turn % len(request.effects)]: 1.0})
 
 
 class PerRank:
     """Draws per rank, as it must not."""
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
-        return Route("effect", {effects[random.integer(len(effects), "e", per_rank=True)]: 1.0})
+    def route(self, request: RouteRequest) -> Route:
+        return Route("effect", {request.effects[request.random.integer(len(request.effects), "e", per_rank=True)]: 1.0})
 
 
 class Undeclared:
     """Draws from the general pool without saying so."""
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
+    def route(self, request: RouteRequest) -> Route:
         return Route("effect", {GENERAL: 1.0})
 
 
 class Mixing:
     """Mixes two pools without saying so."""
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
-        return Route("effect", {effects[0]: 0.5, effects[-1]: 0.5})
+    def route(self, request: RouteRequest) -> Route:
+        return Route("effect", {request.effects[0]: 0.5, request.effects[-1]: 0.5})
 
 
 class MixingForLonger:
     """Says that it mixes until step 10, and goes on."""
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
-        return Route("mixed", {effects[0]: 0.5, effects[-1]: 0.5} if step < 11 else {effects[0]: 1.0})
+    def route(self, request: RouteRequest) -> Route:
+        pools = {request.effects[0]: 0.5, request.effects[-1]: 0.5} if request.step < 11 else {request.effects[0]: 1.0}
+        return Route("mixed", pools)
 
 
 class TooEarly:
     """Says that a stream begins at step 5, and yields it at once."""
 
-    def route(self, random: Keyed, step: int, effects: Sequence[str]) -> Route:
-        return Route("late", {effects[0]: 1.0})
+    def route(self, request: RouteRequest) -> Route:
+        return Route("late", {request.effects[0]: 1.0})
 
 
 @pytest.mark.parametrize(

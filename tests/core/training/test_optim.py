@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cldistill.training.optim import SlotOptimizer, ema_decay, learning_rate
+from cldistill.training.optim import Optimizer, ema_decay, learning_rate
 from cldistill.training.run import LrPhase, SlotConfig
 
 
@@ -24,23 +24,23 @@ def test_phases_warm_up_hold_and_decay() -> None:
 def test_a_young_average_follows_and_an_old_one_holds() -> None:
     assert ema_decay(0.999, 1) == pytest.approx(2 / 11)
     assert ema_decay(0.999, 100_000) == 0.999
-    # With 0.999 from the start, 100 steps would keep 90 % of the first weights (architecture.md).
+    # With 0.999 from the start, 100 steps would keep 90 % of the first weights.
     held = 1.0
     for update in range(1, 101):
         held *= ema_decay(0.999, update)
     assert held < 1e-6
 
 
-def _optimizer(ema: float | None = 0.9) -> SlotOptimizer:
+def _optimizer(ema: float | None = 0.9) -> Optimizer:
     torch.manual_seed(0)
     parameters = {
         "a.lora_A.weight": nn.Parameter(torch.randn(2, 3)),
         "a.lora_B.weight": nn.Parameter(torch.zeros(3, 2)),
     }
-    return SlotOptimizer(SlotConfig("student", 2, 2.0, (LrPhase(0, 0.1),), ema=ema), parameters)
+    return Optimizer(SlotConfig("student", 2, 2.0, (LrPhase(0, 0.1),), ema=ema), parameters)
 
 
-def _train(optimizer: SlotOptimizer, steps: range) -> None:
+def _train(optimizer: Optimizer, steps: range) -> None:
     for step in steps:
         for index, parameter in enumerate(optimizer.parameters.values()):
             parameter.grad = torch.full_like(parameter, 0.1 * step + index + 1)

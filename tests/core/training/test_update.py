@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from cldistill.errors import ManifestError
-from cldistill.protocols import Keyed, UpdateContext
+from cldistill.protocols import UpdateContext
 from cldistill.random import KeyedRandom
-from cldistill.records import GENERAL, LossOutput, Route
+from cldistill.records import GENERAL, LossOutput, Route, RouteRequest
 from cldistill.schedule import Schedule
 from cldistill.testing import TinyBase, tiny_dataset, tiny_run, update_context
 from cldistill.training.run import LrPhase, Run, SlotConfig, Term
@@ -76,8 +75,8 @@ def test_a_mixed_batch_has_no_teacher() -> None:
 class Effects:
     """A router that only knows the effect stream."""
 
-    def route(self, random: Keyed, step: int, effects: Any) -> Route:
-        return Route("effect", {effects[random.integer(len(effects), "effect")]: 1.0})
+    def route(self, request: RouteRequest) -> Route:
+        return Route("effect", {request.effects[request.random.integer(len(request.effects), "effect")]: 1.0})
 
 
 class Spy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,20 +14,21 @@ from cldistill.component import BuildContext
 from cldistill.errors import OptionsError
 from cldistill.manifest.models import Sampler
 from cldistill.manifest.rules import lowest_sigma
-from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, EffectInfo
 from cldistill.schedule import Schedule
+from cldistill.testing import route_request
 from cldistill_plugins.collectionlora.bs_dmd import BsDmdSettings
 from cldistill_plugins.collectionlora.pdsr import Pdsr, PdsrSettings, build_pdsr, describe_pdsr
 from cldistill_plugins.collectionlora.ta_fm import draw_sigma
 from cldistill_plugins.collectionlora.ts_dmd import TsDmdSettings, describe_ts_dmd, generator_sigmas
 
 EFFECTS = ["ink", "gold", "oil"]
+asked = partial(route_request, effects=EFFECTS)
 
 
 def test_p_switch_is_the_share_of_the_effect_stream_and_effects_are_drawn_evenly() -> None:
     router = Pdsr(PdsrSettings(p_switch=0.7))
-    routes = [router.route(KeyedRandom(0).child(i), i, EFFECTS) for i in range(3000)]
+    routes = [router.route(asked(i)) for i in range(3000)]
     streams = Counter(route.stream for route in routes)
     assert streams["effect"] / 3000 == pytest.approx(0.7, abs=0.03)
     effects = Counter(route.effect for route in routes if route.stream == "effect")
@@ -38,25 +40,25 @@ def test_p_switch_is_the_share_of_the_effect_stream_and_effects_are_drawn_evenly
 def test_all_ranks_take_the_same_route() -> None:
     router = Pdsr(PdsrSettings())
     for step in range(50):
-        routes = [router.route(KeyedRandom(3, rank=rank).child(step), step, EFFECTS) for rank in range(4)]
+        routes = [router.route(asked(step, rank=rank)) for rank in range(4)]
         assert all(route == routes[0] for route in routes)
 
 
 def test_the_first_phase_mixes_effects_and_general_items_then_ends() -> None:
     router = Pdsr(PdsrSettings(mixed_until=10, mixed_general=0.4))
-    route = router.route(KeyedRandom(0), 9, EFFECTS)
+    route = router.route(asked(9))
     assert route.mixed
     assert route.effect is None
     assert route.pools[GENERAL] == pytest.approx(0.4)
     assert sum(route.pools.values()) == pytest.approx(1.0)
-    assert not router.route(KeyedRandom(0), 10, EFFECTS).mixed
+    assert not router.route(asked(10)).mixed
 
 
 def test_weights_say_how_often_an_effect_is_drawn_alone_and_in_a_mixture() -> None:
     router = Pdsr(PdsrSettings(p_switch=1.0, effect_weights={"oil": 2.0}, mixed_until=1, mixed_general=0.5))
-    pools = router.route(KeyedRandom(0), 0, EFFECTS).pools
+    pools = router.route(asked(0)).pools
     assert pools == pytest.approx({"ink": 0.125, "gold": 0.125, "oil": 0.25, GENERAL: 0.5})
-    drawn = Counter(router.route(KeyedRandom(0).child(i), 1, EFFECTS).effect for i in range(4000))
+    drawn = Counter(router.route(asked(1, update=i)).effect for i in range(4000))
     assert drawn["oil"] / 4000 == pytest.approx(0.5, abs=0.03)
     assert drawn["ink"] / 4000 == pytest.approx(0.25, abs=0.03)
 
@@ -69,26 +71,27 @@ def test_a_weight_of_an_unknown_effect_is_refused_with_the_nearest_name(tmp_path
 
 
 def test_redrawn_every_so_many_steps_stream_and_effect_hold_for_all_updates_between() -> None:
-    router = Pdsr(PdsrSettings(redraw_every=20, mixed_until=10), seed=5)
+    router = Pdsr(PdsrSettings(redraw_every=20, mixed_until=10))
     blocks = []
     for block in range(1, 40):
         keys = [
             (step, slot, update) for step in range(20 * block, 20 * block + 20, 7) for slot in "sc" for update in (0, 1)
         ]
         routes = [
-            router.route(KeyedRandom(1, rank=step % 2).child(*key), key[0], EFFECTS) for key in keys for step in (0, 1)
+            router.route(asked(step, slot=slot, update=update, rank=rank))
+            for step, slot, update in keys
+            for rank in (0, 1)
         ]
         assert all(route == routes[0] for route in routes)
         blocks.append(routes[0])
     assert {route.effect for route in blocks} == {None, *EFFECTS}, "between blocks it is drawn anew"
-    assert router.route(KeyedRandom(1), 9, EFFECTS).mixed
-    other = Pdsr(PdsrSettings(redraw_every=20), seed=6)
-    assert [other.route(KeyedRandom(1), 20 * b, EFFECTS) for b in range(1, 40)] != blocks, "another seed, another run"
+    assert router.route(asked(9)).mixed
+    assert [router.route(asked(20 * b, seed=6)) for b in range(1, 40)] != blocks, "another seed, another run"
 
 
 def test_the_papers_default_draws_for_every_update() -> None:
     router = Pdsr(PdsrSettings())
-    routes = [router.route(KeyedRandom(1).child(0, "critic", update), 0, EFFECTS) for update in range(60)]
+    routes = [router.route(asked(0, slot="critic", update=update)) for update in range(60)]
     assert {route.effect for route in routes} == {None, *EFFECTS}
 
 
@@ -106,7 +109,7 @@ def test_the_router_says_which_stream_mixes_pools_and_until_when(settings: PdsrS
     needs = describe_pdsr(settings)
     assert needs.mixed == mixed
     assert needs.begins == ({"effect": 5, GENERAL: 5} if settings.mixed_until else {})
-    assert any(Pdsr(settings).route(KeyedRandom(0), step, EFFECTS).mixed for step in range(9)) is bool(mixed)
+    assert any(Pdsr(settings).route(asked(step)).mixed for step in range(9)) is bool(mixed)
 
 
 def test_the_range_of_sigma_must_not_be_empty() -> None:

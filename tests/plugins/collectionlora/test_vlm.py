@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cldistill.endpoint.answers import MalformedAnswerError
-from cldistill.endpoint.client import Endpoint
 from cldistill.errors import EndpointError
 from cldistill.records import EffectInfo
 from cldistill.testing import ChatServer, completion
 from cldistill.testing.chat_server import Answer
 from cldistill_plugins.collectionlora.vlm import HELP, VlmCaptioner, clean_caption, sample_pairs
+from cldistill_plugins.endpoint.answers import MalformedAnswerError
+from cldistill_plugins.endpoint.client import Endpoint
 
 KEY = "sk-very-secret-0123456789"
 GOOD: Answer = (200, completion("Redraw the subject as black-and-white manga."))

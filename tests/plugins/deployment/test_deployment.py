@@ -13,14 +13,14 @@ import yaml
 
 from cldistill import testing
 from cldistill.catalogue import Catalogue
-from cldistill.collection.split import Group, Groups
 from cldistill.errors import DataError, NotMeasured
 from cldistill.testing import TinyBase
 from cldistill_plugins.deployment import __main__ as command
 from cldistill_plugins.deployment import benchmark
-from cldistill_plugins.deployment.benchmark import Plan, grouped_files, run_benchmark
+from cldistill_plugins.deployment.benchmark import BenchmarkPlan, grouped_files, run_benchmark
 from cldistill_plugins.deployment.loads import Mounts, effect_files
 from cldistill_plugins.deployment.queries import BankEffect, Query
+from cldistill_plugins.deployment.split import Group, Groups
 from cldistill_plugins.deployment.table import Layout, Routed, press_buttons, serve
 
 torch.set_num_threads(1)
@@ -113,9 +113,9 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return done.collection
 
 
-def plan(made: Path, **changes: object) -> Plan:
+def plan(made: Path, **changes: object) -> BenchmarkPlan:
     bank = [BankEffect(name=name, prompt="apply it") for name in ("zig", "zag", "zog", "zug")]
-    return replace(Plan(bank, made, [2, 4], queries=12, at_most=3, rank=2), **changes)  # type: ignore[arg-type]
+    return replace(BenchmarkPlan(bank, made, [2, 4], queries=12, at_most=3, rank=2), **changes)  # type: ignore[arg-type]
 
 
 def test_every_size_has_its_layouts_and_routers(made: Path) -> None:

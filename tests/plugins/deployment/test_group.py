@@ -20,45 +20,40 @@ from typer.testing import CliRunner
 from cldistill import testing
 from cldistill.catalogue import Catalogue
 from cldistill.cli import main as cli
-from cldistill.collection.split import Group, Groups, read_groups, routed
-from cldistill.component import Needs, Settings, grouper, stream_router
-from cldistill.errors import CollectionError, ManifestError, OptionsError, PluginError
+from cldistill.cli.options import read_settings
+from cldistill.collection.index import routed
+from cldistill.component import Needs, Settings, stream_router
+from cldistill.errors import CollectionError, ManifestError, OptionsError
 from cldistill.manifest.check import check_manifest
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages
-from cldistill.protocols import GroupingRequest
-from cldistill.records import Grouping
 from cldistill.testing.runs import tiny_manifest
-from cldistill_plugins.deployment.group import Order, group_bank, how_many, read_grouper_options, train_groups
+from cldistill_plugins.deployment.group import GroupingOrder, group_bank, how_many, train_groups
 from cldistill_plugins.deployment.group_manifests import only, write_manifests
-from cldistill_plugins.deployment.group_run import measuring_manifest
+from cldistill_plugins.deployment.group_run import GroupRequest, measuring_manifest
+from cldistill_plugins.deployment.least_interference import Grouping
+from cldistill_plugins.deployment.settings import LeastInterferenceSettings
+from cldistill_plugins.deployment.split import Group, Groups, read_groups
 
 torch.set_num_threads(1)
-
-
-class Odd(Settings):
-    """Options of the grouper of these tests."""
-
-    reverse: bool = False
-    forget: bool = False
 
 
 class ByGradient:
     """Looks at one update of each effect, then deals the effects out like cards."""
 
-    def __init__(self, settings: Odd) -> None:
+    def __init__(self, settings: LeastInterferenceSettings) -> None:
         self.settings = settings
 
-    def group(self, request: GroupingRequest) -> Grouping:
+    def group(self, request: GroupRequest) -> Grouping:
         names = [effect.name for effect in request.effects]
         seen = {name: float(len(request.update(name, 0).batch.items)) for name in names}
         request.advance(0.5)
         request.advance(1.0)
-        if self.settings.reverse:
+        if self.settings.seed:
             names.reverse()
         groups = tuple(tuple(names[i :: request.groups]) for i in range(request.groups))
         table = {a: {b: seen[a] for b in names if b != a} for a in names}
-        return Grouping(groups[:-1] if self.settings.forget else groups, table, "items a batch", {"within": 2.0})
+        return Grouping(groups, table, "items a batch", {"within": 2.0})
 
 
 class Weights(Settings):
@@ -71,24 +66,22 @@ def unused(*args: object) -> Any:
     raise AssertionError("built, though nothing is to be trained")
 
 
-PART = grouper("dealer", "deals", Odd, lambda s: Needs(), lambda s, c: ByGradient(s))
-
-
 @pytest.fixture
-def catalogue() -> Catalogue:
-    """The kit's parts, and the grouper of these tests."""
-    return testing.catalogue_with(PART)
+def catalogue(monkeypatch: pytest.MonkeyPatch) -> Catalogue:
+    """The kit's parts; the rule by which a bank is split is that of these tests."""
+    monkeypatch.setattr("cldistill_plugins.deployment.least_interference.LeastInterference", ByGradient)
+    return testing.catalogue_with()
 
 
-def order(folder: Path, catalogue: Catalogue, groups: int = 2, options: tuple[str, ...] = (), **parts: Any) -> Order:
+def order(folder: Path, catalogue: Catalogue, groups: int = 2, seed: int = 0, **parts: Any) -> GroupingOrder:
     file = folder / "bank.of.two.yaml"
     file.write_text(yaml.safe_dump(tiny_manifest(folder, **parts), sort_keys=False))
-    entry = catalogue.get("grouper", "dealer")
     checked = check_manifest(str(file), catalogue=catalogue)
-    return Order(checked, entry, read_grouper_options(entry, options), groups, folder / "out", "cldistill group …")
+    settings = LeastInterferenceSettings(seed=seed)
+    return GroupingOrder(checked, settings, groups, folder / "out", "cldistill group …")
 
 
-def carry_out(asked: Order) -> Groups:
+def carry_out(asked: GroupingOrder) -> Groups:
     return group_bank(asked, asked.output.parent / "cache", SilentStages(), never)
 
 
@@ -111,7 +104,7 @@ def test_a_split_is_written_and_trained(tmp_path: Path, catalogue: Catalogue, mo
     assert [group.effects for group in found.groups] == [("invert",), ("soften",)]
     told = json.loads((tmp_path / "out/interference.json").read_text())
     assert told["effects"] == ["invert", "soften"] and told["interference"] == [[None, 2.0], [2.0, None]]
-    assert (told["measured"], told["seed"], told["grouper"]["use"]) == ("items a batch", 0, "dealer")
+    assert (told["measured"], told["seed"], told["grouper"]["use"]) == ("items a batch", 0, "least-interference")
     assert read_groups(tmp_path / "out") == found
     first = yaml.safe_load((tmp_path / "out/group-1.yaml").read_text())
     assert set(first) == {"extends", "name", "effects"}
@@ -132,24 +125,20 @@ def test_the_same_split_is_taken_as_it_is_and_another_refused(
     found = carry_out(order(tmp_path, catalogue))
     monkeypatch.setattr(ByGradient, "group", lambda *args: pytest.fail("measured again"))
     assert carry_out(order(tmp_path, catalogue)) == found
-    for other in (order(tmp_path, catalogue, groups=1), order(tmp_path, catalogue, options=("reverse=true",))):
+    for other in (order(tmp_path, catalogue, groups=1), order(tmp_path, catalogue, seed=1)):
         with pytest.raises(CollectionError, match="holds the split of another"):
             carry_out(other)
 
 
-def test_a_grouper_that_loses_effects_is_named(tmp_path: Path, catalogue: Catalogue) -> None:
-    with pytest.raises(PluginError, match=r"'dealer' .* gave 1 groups of 1 effects; asked for: 2 of 2"):
-        carry_out(order(tmp_path, catalogue, options=("forget=true",)))
-    assert not (tmp_path / "out/groups.json").exists()
+def test_options_are_judged() -> None:
+    def read(*words: str) -> LeastInterferenceSettings:
+        return read_settings(LeastInterferenceSettings, words, "--option", Path())
 
-
-def test_options_are_judged(catalogue: Catalogue) -> None:
-    entry = catalogue.get("grouper", "dealer")
-    assert read_grouper_options(entry, ["reverse=true"]) == Odd(reverse=True)
-    with pytest.raises(OptionsError, match="did you mean 'reverse'"):
-        read_grouper_options(entry, ["revers=true"])
+    assert read("starts=4", "evaluation=out") == LeastInterferenceSettings(starts=4, evaluation=Path("out"))
+    with pytest.raises(OptionsError, match=r"--option:1: start: .*did you mean 'starts'"):
+        read("start=4")
     with pytest.raises(OptionsError, match="KEY=VALUE"):
-        read_grouper_options(entry, ["reverse"])
+        read("starts")
 
 
 def test_what_is_said_by_effect_is_cut_to_the_group(tmp_path: Path) -> None:
@@ -157,13 +146,13 @@ def test_what_is_said_by_effect_is_cut_to_the_group(tmp_path: Path) -> None:
     router = stream_router("weighing", "by weight", Weights, lambda s: needs, unused)
     shown = testing.write_pictures(tmp_path / "shown")
     asked = order(
-        tmp_path, testing.catalogue_with(PART, router),
+        tmp_path, testing.catalogue_with(router),
         router={"use": "weighing", "options": {"weights": {"invert": 2.0, "soften": 3.0}}},
         samples={"images": str(shown), "effects": ["invert"]},
     )  # fmt: skip
     groups = [Group("a", ("invert",), "a.yaml", "a"), Group("b", ("soften",), "b.yaml", "b")]
     write_manifests(asked.checked, groups, tmp_path / "out", changed=False)
-    catalogue = testing.catalogue_with(PART, router)
+    catalogue = testing.catalogue_with(router)
     for name, weights, rows in (("a", {"invert": 2.0}, ("invert",)), ("b", {"soften": 3.0}, None)):
         checked = check_manifest(str(tmp_path / f"out/{name}.yaml"), catalogue=catalogue)
         assert checked.router.settings == Weights(weights=weights)
@@ -219,18 +208,8 @@ def test_groups_are_read_back_or_refused(tmp_path: Path, catalogue: Catalogue) -
 
 def test_the_command_splits_and_shows(tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     order(tmp_path, catalogue)
-    monkeypatch.setattr("cldistill.catalogue.load_catalogue", lambda: catalogue)
     monkeypatch.setattr("cldistill.manifest.check.load_catalogue", lambda: catalogue)
-    words = [
-        "group",
-        str(tmp_path / "bank.of.two.yaml"),
-        "--into",
-        "2",
-        "-o",
-        str(tmp_path / "cmd"),
-        "--using",
-        "dealer",
-    ]
+    words = ["group", str(tmp_path / "bank.of.two.yaml"), "--into", "2", "-o", str(tmp_path / "cmd")]
     done = CliRunner().invoke(cli.app, [*words, "--set", "train.generator_steps=9"])
     assert done.exit_code == 0, done.output
     assert "tiny-1" in done.output and "items a batch: within 2" in done.output

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,26 +16,50 @@ from PIL import Image
 from cldistill import testing
 from cldistill.errors import DataError
 from cldistill.records import EffectInfo
-from cldistill.testing.grouper_check import EFFECTS
 from cldistill.training.run import Run
 from cldistill_plugins.deployment.confusion import confusion
 from cldistill_plugins.deployment.gradients import Sketch, compare, flow_matching, gradient, measure
 from cldistill_plugins.deployment.group_run import GroupRequest
 from cldistill_plugins.deployment.least_interference import LeastInterference
-from cldistill_plugins.deployment.plugin import register_groupers
 from cldistill_plugins.deployment.settings import LeastInterferenceSettings
 
 torch.set_num_threads(1)
+EFFECTS = tuple(EffectInfo(name, f"turn it into {name}") for name in ("manga", "gold", "snow", "glass", "lego"))
 NAMES = [effect.name for effect in EFFECTS]
 
 
-def test_it_conforms() -> None:
-    (component,) = register_groupers()
-    testing.check_grouper(component, {"batches": 2, "warm_up": 1, "starts": 4}, effects=EFFECTS[:3])
+def grouping_request(groups: int = 2, effects: Sequence[EffectInfo] = EFFECTS, run: Run | None = None) -> GroupRequest:
+    """Return a request over small pictures of ``effects`` on a tiny base; ``run``: one that `tiny_run` made, instead."""
+
+    def make() -> Run:
+        tiny = run or testing.tiny_run(slots=("student",))
+        dataset = testing.tiny_dataset(tiny.base, effects=effects)
+        return replace(tiny, dataset=dataset, effects=tuple(effects), batch_size=2)
+
+    return GroupRequest(effects, groups, make)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_groups_are_balanced_the_same_each_time_and_leave_the_run_as_it_was(groups: int) -> None:
+    names = NAMES[:3]
+    settings = LeastInterferenceSettings(batches=2, warm_up=1, starts=4)
+    run = testing.tiny_run(slots=("student",))
+    before, drawn = run.slots.state("student"), torch.random.get_rng_state()
+    found = LeastInterference(settings).group(grouping_request(groups, EFFECTS[:3], run))
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    assert all(torch.equal(value, before[name]) for name, value in run.slots.state("student").items())
+    assert run.slots.active is None
+    assert sorted(name for group in found.groups for name in group) == sorted(names)
+    assert len(found.groups) == groups and 1 <= max(map(len, found.groups)) <= math.ceil(len(names) / groups)
+    assert {name for row in (found.interference, *found.interference.values()) for name in row} == set(names)
+    numbers = [value for row in found.interference.values() for value in row.values()]
+    # `within` of groups of one is the mean of nothing.
+    assert all(math.isfinite(number) for number in numbers) and found.measured
+    assert LeastInterference(settings).group(grouping_request(groups, EFFECTS[:3])) == found
 
 
 def test_the_gradient_is_that_of_the_student() -> None:
-    request = testing.grouping_request()
+    request = grouping_request()
     run = request.run()
     context = request.update("gold", 3)
     found = gradient(run, context)
@@ -44,7 +70,7 @@ def test_the_gradient_is_that_of_the_student() -> None:
 
 
 def test_cosines_are_those_of_the_mean_gradients() -> None:
-    request = testing.grouping_request(effects=EFFECTS[:3])
+    request = grouping_request(effects=EFFECTS[:3])
     cosines, _ = measure(request, batches=2, warm_up=0, lr=1e-3, sketch=10**9)
     rows = [torch.stack([gradient(request.run(), request.update(n, i)) for i in range(2)]).mean(0) for n in NAMES[:3]]
     expected = torch.nn.functional.cosine_similarity(rows[0], rows[2], dim=0)
@@ -134,8 +160,8 @@ def test_an_evaluation_that_does_not_fit_is_named(
 
 
 def test_the_weights_are_put_back_after_an_error() -> None:
-    run = replace(testing.grouping_request().run())
-    request = testing.grouping_request(run=run)
+    run = replace(grouping_request().run())
+    request = grouping_request(run=run)
     before = run.slots.state("student")
 
     def advance(share: float) -> None:

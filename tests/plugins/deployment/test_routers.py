@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from cldistill.endpoint.client import Endpoint
 from cldistill.errors import EndpointError, NotMeasured
 from cldistill.testing import ChatServer, completion
 from cldistill_plugins.deployment import routers
 from cldistill_plugins.deployment.queries import BankEffect
 from cldistill_plugins.deployment.routers import TextRouter, VlmRouter
+from cldistill_plugins.endpoint.client import Endpoint
 
 BANK = [
     BankEffect(name="loose-sketch", prompt="sketch it"),

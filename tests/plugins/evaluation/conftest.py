@@ -29,7 +29,7 @@ from cldistill.testing.runs import tiny_manifest
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.weights import AdapterState, LoraWeights
 from cldistill_plugins.evaluation.check import enter
-from cldistill_plugins.evaluation.execute import Evaluated, evaluate_manifest
+from cldistill_plugins.evaluation.evaluate import Evaluated, evaluate_manifest
 
 torch.set_num_threads(1)
 

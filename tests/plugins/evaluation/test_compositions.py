@@ -12,9 +12,17 @@ from PIL.Image import Image
 
 from cldistill import testing
 from cldistill.errors import DataError, ManifestError
-from cldistill.sampling.generator import Painter, Row, Way
+from cldistill.sampling.generator import ImageGenerator, Row, SamplingConfig
 from cldistill.testing.runs import tiny_manifest
-from cldistill_plugins.evaluation.compositions import IN_TURN, SUMMED, TOGETHER, Order, both, compose, draw_pairs
+from cldistill_plugins.evaluation.compositions import (
+    IN_TURN,
+    SUMMED,
+    TOGETHER,
+    CompositionOrder,
+    both,
+    compose,
+    draw_pairs,
+)
 
 torch.set_num_threads(1)
 
@@ -44,12 +52,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def order(folder: Path, **changes: object) -> Order:
+def order(folder: Path, **changes: object) -> CompositionOrder:
     given: dict[str, object] = {
         "manifest": str(folder / "manifest.yaml"), "collection": folder / "run/collection", "pairs": 1, "pictures": 2,
         "output": folder, "cache": folder / "cache", "teachers": True,
     }  # fmt: skip
-    return Order(**(given | changes))  # type: ignore[arg-type]
+    return CompositionOrder(**(given | changes))  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
@@ -79,13 +87,13 @@ def test_every_system_makes_a_picture_of_every_source(folder: Path) -> None:
 
 def test_in_turn_the_second_effect_edits_what_the_first_made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, str, str]] = []
-    paint = Painter.paint
+    real = ImageGenerator.pictures
 
-    def watch(self: Painter, way: Way, rows: Sequence[Row]) -> Iterator[list[tuple[int, Image]]]:
+    def watch(self: ImageGenerator, config: SamplingConfig, rows: Sequence[Row]) -> Iterator[list[tuple[int, Image]]]:
         told.extend((item.key, prompts.student, item.sources[0].parent.name) for item, prompts in rows)
-        return paint(self, way, rows)
+        return real(self, config, rows)
 
-    monkeypatch.setattr(Painter, "paint", watch)
+    monkeypatch.setattr(ImageGenerator, "pictures", watch)
     made = compose(order(folder, teachers=False, pictures=1, cache=folder / "another-cache", seed=4))
     single = {name: f"<{name}> {name} the picture" for name in ("invert", "soften")}
     first = [("held-out/000", single[pair.first], "shown") for pair in made.pairs]

@@ -19,13 +19,15 @@ from cldistill.progress.stages import SilentStages, StoppableStages
 from cldistill.protocols import MetricRequest
 from cldistill.records import MetricValues, Prompts
 from cldistill.samples import held_out_items, held_out_rows
-from cldistill.sampling.generator import Painter, Way, slot_digest
+from cldistill.sampling.generator import ImageGenerator, SamplingConfig
 from cldistill.schedule import Schedule
+from cldistill.storage.files import source_digest
 from cldistill.storage.tensors import TensorCache
 from cldistill.testing.adapters import random_adapter, randomise_slot
 from cldistill.testing.contexts import tiny_run
 from cldistill.testing.pictures import write_pictures
-from cldistill_plugins.evaluation.metrics import code_digest, folder_digest
+from cldistill_plugins.evaluation.end_of_run import slot_digest
+from cldistill_plugins.evaluation.metrics import code_digest
 from cldistill_plugins.evaluation.picture_store import Pictures, PictureStore, place
 from cldistill_plugins.evaluation.pictures import Job, make_pictures
 
@@ -165,14 +167,14 @@ def test_a_stop_while_pictures_are_made_keeps_them(tmp_path: Path) -> None:
     effect = run.effects[0]
     pictures = sorted(write_pictures(tmp_path / "held-out", 3).iterdir())
     rows = held_out_rows(pictures, effect, run.prompts[effect.name])
-    painter = Painter(run.base, run.slots, Encoder(run.base, TensorCache(tmp_path / "encodings")))
-    ways = {steps: Way(Schedule(steps), False) for steps in (1, 2)}
-    jobs = [Job(f"bare-{steps}", effect.name, rows, lambda steps=steps: ways[steps]) for steps in ways]  # type: ignore[misc]
+    generator = ImageGenerator(run.base, run.slots, Encoder(run.base, TensorCache(tmp_path / "encodings")))
+    configs = {steps: SamplingConfig(Schedule(steps), False) for steps in (1, 2)}
+    jobs = [Job(f"bare-{steps}", effect.name, rows, lambda steps=steps: configs[steps]) for steps in configs]  # type: ignore[misc]
     store = PictureStore(tmp_path / "store")
     with pytest.raises(Stopped, match="editing the held-out pictures"):
-        make_pictures(painter, jobs, store, StoppableStages(SilentStages(), lambda: store.written > 0))
+        make_pictures(generator, jobs, store, StoppableStages(SilentStages(), lambda: store.written > 0))
     assert store.written == 3  # the batch that was under way
-    made = make_pictures(painter, jobs, store, SilentStages())
+    made = make_pictures(generator, jobs, store, SilentStages())
     assert store.written == 6
     assert len(made["bare-1"][effect.name]) == 3
     assert set(made["bare-1"][effect.name].digests).isdisjoint(made["bare-2"][effect.name].digests)
@@ -182,19 +184,19 @@ def test_a_picture_is_known_by_all_that_it_depends_on(tmp_path: Path) -> None:
     run = tiny_run()
     effect, prompts = run.effects[0], Prompts("student", "teacher", "", "t")
     one, two = held_out_items(sorted(write_pictures(tmp_path / "held-out", 2).iterdir()), effect)
-    painter = Painter(run.base, run.slots, Encoder(run.base, TensorCache(tmp_path / "encodings")))
+    generator = ImageGenerator(run.base, run.slots, Encoder(run.base, TensorCache(tmp_path / "encodings")))
     state = random_adapter(run.base, "x")
-    way = Way(Schedule(4), False)
+    config = SamplingConfig(Schedule(4), False)
     others = [
-        replace(way, schedule=Schedule(5)), replace(way, schedule=Schedule(4, 2.0)), replace(way, few_step=True),
-        replace(way, told="student"), replace(way, adapters=(state,)), replace(way, adapters=(state, state)),
-        replace(way, slot="student", slot_digest=slot_digest(run.slots, "student")),
+        replace(config, schedule=Schedule(5)), replace(config, schedule=Schedule(4, 2.0)), replace(config, few_step=True),
+        replace(config, told="student"), replace(config, adapters=(state,)), replace(config, adapters=(state, state)),
+        replace(config, slot="student", slot_digest=slot_digest(run.slots, "student")),
     ]  # fmt: skip
-    keys = [painter.key(other, one, prompts) for other in (way, *others)]
-    keys += [painter.key(way, two, prompts), painter.key(way, one, replace(prompts, teacher="other"))]
-    keys.append(replace(painter, seed=2).key(way, one, prompts))
+    keys = [generator.key(other, one, prompts) for other in (config, *others)]
+    keys += [generator.key(config, two, prompts), generator.key(config, one, replace(prompts, teacher="other"))]
+    keys.append(replace(generator, seed=2).key(config, one, prompts))
     assert len(set(keys)) == len(keys)
-    assert painter.key(way, one, replace(prompts, student="never heard")) == keys[0]
+    assert generator.key(config, one, replace(prompts, student="never heard")) == keys[0]
     before = slot_digest(run.slots, "student")
     randomise_slot(run.base, run.slots, "student", "again")
     assert slot_digest(run.slots, "student") != before
@@ -229,5 +231,5 @@ def test_values_are_forgotten_when_the_metrics_code_changes(tmp_path: Path) -> N
     assert code_digest(module.measure) == before
     (file.parent / "deep").mkdir()
     (file.parent / "deep" / "more.py").write_text("FACTOR = 2\n")
-    folder_digest.cache_clear()  # another process
+    source_digest.cache_clear()  # another process
     assert code_digest(module.measure) != before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cldistill.cli import main as cli
@@ -20,6 +22,9 @@ from cldistill.records import FLOOR, MetricValues
 from cldistill.testing.environment import catalogue_with
 from cldistill.testing.pictures import write_pictures
 from cldistill.testing.runs import run_manifest, tiny_manifest
+from cldistill_plugins.evaluation.api import evaluate_manifest, read_evaluation
+from cldistill_plugins.evaluation.check import enter
+from cldistill_plugins.evaluation.plugin import register_observers
 
 
 class NoOptions(Settings):
@@ -48,14 +53,46 @@ PACKAGELESS = metric("packageless", "", NoOptions, lambda settings: Needs(packag
 def test_a_run_reports_what_it_could_not_measure(tmp_path: Path) -> None:
     images = str(write_pictures(tmp_path / "held-out"))
     evaluate = {"images": images, "pictures": 2, "teacher_steps": 3, "metrics": [{"use": "count"}, {"use": "absent"}]}
-    done = run_manifest(tmp_path, catalogue_with(COUNT, ABSENT), steps=1, evaluate=evaluate)
+    done = run_manifest(tmp_path, catalogue_with(COUNT, ABSENT, *register_observers()), steps=1, evaluate=evaluate)
     report = json.loads((done.folder / "report.json").read_text())
-    assert list(report["systems"]) == ["base", "teacher@3", "teacher@4", "student@4"]
-    assert report["systems"]["student@4"]["mean"] == {"one": 1.0}
-    assert report["not_measured"] == {"absent": "no weights"}
-    values = json.loads((done.folder / "per_picture.json").read_text())["values"]
-    assert values["teacher@3"]["invert"]["one"] == [1.0, 1.0]
-    assert "floor" not in values
+    assert [system["name"] for system in report["systems"]] == ["base", "teacher@3", "teacher@4", "student@4"]
+    assert report["summary"]["student@4"] == {"one": {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 2}}
+    assert report["not_measured"] == [{"component": "absent", "reason": "no weights"}]
+    assert report["values"]["teacher@3"]["invert"]["one"] == [1.0, 1.0]
+    assert "floor" not in report["values"]
+    assert report["floors"]["one"]["mean"] == 0.0
+
+
+def test_a_run_is_reported_as_an_evaluation_is(tmp_path: Path) -> None:
+    images = str(write_pictures(tmp_path / "held-out"))
+    told = {"images": images, "pictures": 2, "teacher_steps": 3, "metrics": [{"use": "count"}]}
+    done = run_manifest(tmp_path, catalogue_with(COUNT, *register_observers()), steps=1, evaluate=told)
+    report = json.loads((done.folder / "report.json").read_text())
+    manifest, other = tmp_path / "eval.yaml", tmp_path / "other"
+    student = {"name": "student@4", "adapter": str(done.folder / "collection"), "steps": 4}
+    manifest.write_text(yaml.safe_dump(tiny_manifest(tmp_path, evaluate=told | {"systems": [student]})))
+    checked = check_manifest(str(manifest), catalogue=catalogue_with(COUNT), measuring=True)
+    evaluate_manifest(checked, enter(checked), other, Console(file=io.StringIO()), "cldistill eval", "again")
+    evaluated = json.loads((other / "report.json").read_text())
+    assert {*report} == {*evaluated, "run"}
+    assert report["systems"][-1] == evaluated["systems"][0]  # not least the hash of its weights
+    for part in ("values", "summary", "per_effect"):
+        assert report[part]["student@4"] == evaluated[part]["student@4"]
+    picture = Path("pictures", "student@4", "invert", "000.webp")
+    assert (done.folder / picture).read_bytes() == (other / picture).read_bytes()
+    for file in ("report.md", "report.html", "result.png"):
+        assert (done.folder / file).is_file()
+    assert read_evaluation(done.folder).command.startswith("cldistill run")
+    assert "one" in done.text and "1.000 [1.000, 1.000]" in " ".join(done.text.split())
+
+
+def test_two_held_out_pictures_of_one_name_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    images = write_pictures(tmp_path / "held-out")
+    (images / "000.jpg").write_bytes((images / "000.png").read_bytes())
+    file = tmp_path / "m.yaml"
+    file.write_text(yaml.safe_dump(tiny_manifest(tmp_path, evaluate={"images": str(images)})))
+    with pytest.raises(ManifestError, match=r"000\.png: 000\.jpg has the same name"):
+        check_manifest(str(file), catalogue=catalogue_with())
 
 
 def test_a_run_needs_its_metrics_packages_and_an_evaluation_does_not(tmp_path: Path) -> None:
@@ -106,6 +143,7 @@ def test_general_instructions_are_thinned_evenly_and_a_run_measures_the_same_one
     (images / "told.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     told = {"images": str(images), "pictures": 1, "teacher_steps": 2, "metrics": [{"use": "count"}],
             "general": str(images / "told.jsonl"), "general_pictures": 3}  # fmt: skip
-    done = run_manifest(tmp_path, catalogue_with(COUNT), steps=1, evaluate=told)
-    shown = json.loads((done.folder / "per_picture.json").read_text())["pictures"]["general"]
-    assert shown == ["general/000001", "general/000003", "general/000005"]
+    done = run_manifest(tmp_path, catalogue_with(COUNT, *register_observers()), steps=1, evaluate=told)
+    report = json.loads((done.folder / "report.json").read_text())
+    assert report["general"]["items"] == ["000001", "000003", "000005"]
+    assert list(report["general"]["summary"]) == ["base", "student@4"]  # a teacher is the base there

@@ -11,13 +11,14 @@ import torch
 
 from cldistill.adapters.slots import TEACHER, AdapterSlots
 from cldistill.collection.export import export_collection
+from cldistill.collection.round_trip import fixed_probe
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import effect_items
 from cldistill.errors import CollectionError
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Prompts
+from cldistill.sampling.generator import ImageGenerator, SamplingConfig
 from cldistill.sampling.samplers import few_step, predictor
-from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
 from cldistill.testing import (
@@ -28,6 +29,7 @@ from cldistill.testing import (
     teacher_request,
     write_pairs,
 )
+from cldistill.weights import AdapterState
 from cldistill_plugins.incremental.collection import CollectionSettings, CollectionTeacher, describe_collection
 from cldistill_plugins.incremental.plugin import register_teacher_sources
 
@@ -46,9 +48,10 @@ def exported(tmp_path: Path) -> Path:
     slots.add("student", base.adapter_targets, 2, 2.0, torch.Generator().manual_seed(0))
     randomise_slot(base, slots, "student", 1)
     return export_collection(
-        tmp_path / "collection", base=base, slots=slots, slot="student", weights=slots.state("student"), rank=2, alpha=2.0,
-        weights_kind="raw", effects=EFFECTS, prompts=PROMPTS, schedule=SAMPLER, title="two", steps=1,
+        tmp_path / "collection", base=base, slots=slots, slot="student", weights=slots.state("student"), weights_kind="raw",
+        effects=EFFECTS, prompts=PROMPTS, schedule=SAMPLER, title="two", steps=1,
         resolved_manifest="cldistill: 1\n", base_part=("tiny-base", {}), teacher_digests={}, manifest_digest="",
+        probe=fixed_probe(base, PROMPTS["ink"].student, TensorCache(tmp_path / "probe")),
     )  # fmt: skip
 
 
@@ -86,9 +89,16 @@ def test_targets_are_sampled_by_its_own_few_steps_and_without_guidance(exported:
     slots.mount(state)
     item = effect_items(write_pairs(tmp_path / "pairs", 1), "ink", "draw it")[0]
     example = encoder.example(item, PROMPTS["ink"])
-    random = KeyedRandom(5)
-    sampler = TeacherSampler(base, slots, Schedule(40, 3.0), random)
-    made = sampler.sample([example], TEACHER)
+    random = KeyedRandom(5).child("targets")
+    generator = ImageGenerator(base, slots, encoder, seed=5, purpose="targets")
+
+    def sample(teacher: AdapterState) -> torch.Tensor:
+        config = SamplingConfig.of_teacher(teacher, Schedule(40, 3.0))
+        (_, x0, _), *rest = generator.latents(config, [example])
+        assert not rest
+        return x0
+
+    made = sample(state)
     source, prompt = base.collate([example.source()]), base.collate([example.teacher()])
     with slots.scope(TEACHER), torch.no_grad():
         wanted = few_step(
@@ -96,8 +106,7 @@ def test_targets_are_sampled_by_its_own_few_steps_and_without_guidance(exported:
             lambda step: random.normal((1, *example.shape), "noise", item.key, step, per_rank=False),
         )  # fmt: skip
     assert torch.equal(made, wanted)
-    slots.mount(replace(state, digest="ordinary", few_step=None))
-    assert not torch.allclose(sampler.sample([example], TEACHER), wanted)
+    assert not torch.allclose(sample(replace(state, digest="ordinary", few_step=None)), wanted)
 
 
 def test_another_base_is_refused(exported: Path, tmp_path: Path) -> None:

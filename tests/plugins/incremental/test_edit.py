@@ -17,13 +17,15 @@ from typer.testing import CliRunner
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.cli import main as cli
 from cldistill.collection.export import export_collection
-from cldistill.collection.folder import read_folder
 from cldistill.collection.index import WEIGHTS, read_index
+from cldistill.collection.round_trip import fixed_probe
 from cldistill.errors import CollectionError
 from cldistill.records import EffectInfo, Prompts
 from cldistill.schedule import Schedule
+from cldistill.storage.tensors import TensorCache
 from cldistill.testing import TinyBase, randomise_slot
 from cldistill_plugins.incremental.edit import keep_removed, remove_effect, rename_effect
+from cldistill_plugins.incremental.folder import read_folder
 
 MANIFEST = """\
 # Resolved by cldistill; plugins:
@@ -73,10 +75,11 @@ def export(folder: Path, **changes: Any) -> Path:
     slots.add("student", base.adapter_targets, 2, 2.0, torch.Generator().manual_seed(0))
     randomise_slot(base, slots, "student", 1)
     given: dict[str, Any] = {
-        "base": base, "slots": slots, "slot": "student", "weights": slots.state("student"), "rank": 2, "alpha": 2.0,
+        "base": base, "slots": slots, "slot": "student", "weights": slots.state("student"),
         "weights_kind": "ema", "effects": EFFECTS, "prompts": PROMPTS, "schedule": Schedule(8, 3.0), "title": "two effects",
         "resolved_manifest": MANIFEST, "base_part": ("tiny-base", {}), "manifest_digest": "c3", "steps": 12,
         "teacher_digests": {"manga-tone": "a1", "gold-frame": "b2"},
+        "probe": fixed_probe(base, "any", TensorCache(folder.with_name("probe"))),
     }  # fmt: skip
     return export_collection(folder, **(given | changes))
 

@@ -10,9 +10,8 @@ from pydantic import ValidationError
 
 from cldistill.component import BuildContext
 from cldistill.errors import OptionsError
-from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, EffectInfo, Route
-from cldistill.testing import check_stream_router
+from cldistill.testing import check_stream_router, route_request
 from cldistill_plugins.incremental.plugin import register_stream_routers
 from cldistill_plugins.incremental.router import (
     Incremental,
@@ -34,7 +33,7 @@ def context(*names: str) -> BuildContext:
 
 def routes(count: int = 4000, step: int = 0, **options: object) -> list[Route]:
     router = Incremental(settings(**options))
-    return [router.route(KeyedRandom(0).child(index), step, EFFECTS) for index in range(count)]
+    return [router.route(route_request(step, update=index, effects=EFFECTS)) for index in range(count)]
 
 
 def test_each_group_has_its_share_and_its_effects_are_drawn_alike() -> None:
@@ -76,7 +75,7 @@ def test_it_describes_what_can_come_up() -> None:
 def test_all_ranks_take_the_same_route() -> None:
     router = Incremental(settings())
     for step in range(50):
-        found = [router.route(KeyedRandom(3, rank=rank).child(step), step, EFFECTS) for rank in range(4)]
+        found = [router.route(route_request(step, rank=rank, effects=EFFECTS)) for rank in range(4)]
         assert all(route == found[0] for route in found)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,19 +16,16 @@ import pytest
 from typer.testing import CliRunner
 
 from cldistill.cli.main import app
-from cldistill.component import BuildContext
 from cldistill.data.items import general_items
 from cldistill.errors import CldistillError, EndpointError
-from cldistill.plugins import register
-from cldistill.records import CATEGORIES, InstructionRequest
-from cldistill.testing import ChatServer, check_instruction_maker, completion, write_pictures
+from cldistill.testing import ChatServer, completion, write_pictures
 from cldistill.testing.chat_server import Answer
-from cldistill_plugins.evaluators import plugin
+from cldistill_plugins.instructions.makers import MAKERS
 from cldistill_plugins.instructions.mllm_maker import KINDS, MllmMaker
+from cldistill_plugins.instructions.request import CATEGORIES, InstructionMaker, InstructionRequest
 from cldistill_plugins.instructions.template_maker import TemplateMaker
 from cldistill_plugins.instructions.template_words import GAPS, TEMPLATES
 
-PARTS = {(part.kind, part.name): part for part in register(plugin).components}
 KEY = "sk-very-secret-9876543210"
 GOOD: Answer = (200, completion('{"instruction": "Add a hat to the dog."}'))
 
@@ -44,10 +43,27 @@ def pictures(tmp_path: Path) -> Path:
     return write_pictures(tmp_path / "pictures", 6)
 
 
+def made(name: str, tmp_path: Path, **options: Any) -> InstructionMaker:
+    return MAKERS[name].make(MAKERS[name].settings.model_validate(options), tmp_path / "cache")
+
+
+def check_maker(name: str, pictures: Path, tmp_path: Path, **options: Any) -> None:
+    """One line for every category and draw, the same each time, drawn from the request alone."""
+    maker = made(name, tmp_path, **options)
+    assert maker.concurrency >= 1
+    assert maker.identity == made(name, tmp_path, **options).identity != ""
+    asked = [
+        InstructionRequest(p, c, seed) for p in sorted(pictures.iterdir()) for c in CATEGORIES for seed in range(3)
+    ]
+    before, state = [request.picture.read_bytes() for request in asked], random.getstate()
+    written = [maker.instruction(request) for request in asked]
+    assert random.getstate() == state and [request.picture.read_bytes() for request in asked] == before
+    assert [maker.instruction(request) for request in reversed(asked)] == written[::-1]
+    assert all(text and text == " ".join(text.split()) for text in written)
+
+
 def maker(server: ChatServer, tmp_path: Path, **options: Any) -> MllmMaker:
-    component = PARTS["instruction_maker", "mllm"]
-    settings = component.settings.model_validate({"endpoint": server.url, "model": "qwen-vl", "retries": 0, **options})
-    built = component.build(settings, BuildContext(tmp_path, tmp_path / "cache", tmp_path))
+    built = made("mllm", tmp_path, endpoint=server.url, model="qwen-vl", retries=0, **options)
     assert isinstance(built, MllmMaker)
     return built
 
@@ -63,8 +79,8 @@ def command(pictures: Path, *words: str) -> Any:
 # --- templates
 
 
-def test_templates_conform() -> None:
-    check_instruction_maker(PARTS["instruction_maker", "templates"])
+def test_templates_write_the_same_for_the_same_request(pictures: Path, tmp_path: Path) -> None:
+    check_maker("templates", pictures, tmp_path)
 
 
 def test_every_category_has_templates_whose_gaps_can_be_filled() -> None:
@@ -83,9 +99,8 @@ def test_templates_are_varied_whole_sentences(category: str) -> None:
 # --- a vision-language model
 
 
-def test_the_model_conforms(server: ChatServer) -> None:
-    options = {"endpoint": server.url, "model": "m"}
-    check_instruction_maker(PARTS["instruction_maker", "mllm"], options)
+def test_the_model_writes_the_same_for_the_same_request(server: ChatServer, pictures: Path, tmp_path: Path) -> None:
+    check_maker("mllm", pictures, tmp_path, endpoint=server.url, model="m")
 
 
 def test_the_model_sees_the_picture_and_the_drawn_category(server: ChatServer, pictures: Path, tmp_path: Path) -> None:
@@ -177,15 +192,15 @@ def test_the_key_is_sent_and_appears_nowhere(
     ("words", "message"),
     [
         (["--maker", "mlm"], "no instruction maker is called 'mlm'; did you mean 'mllm'"),
-        (["--maker", "mllm", "--set", "modle=x"], "modle: mllm: unknown option; did you mean 'model'"),
-        (["--maker", "mllm"], "--set endpoint: mllm: is missing"),
+        (["--maker", "mllm", "--set", "modle=x"], "modle: unknown key ('x'); did you mean 'model'"),
+        (["--maker", "mllm"], "--set:1: endpoint: is missing"),
         (["--set", "seed"], "write KEY=VALUE"),
         (["--set", "a=[1"], "no YAML"),
         (["--maker", "mllm", "--set", "model=m", "--set", "endpoint=http://k:v@h/v1"], "must hold no key"),
     ],
 )
 def test_mistakes_are_named(pictures: Path, words: list[str], message: str) -> None:
-    with pytest.raises(CldistillError, match=message.replace("(", r"\(")):
+    with pytest.raises(CldistillError, match=re.escape(message)):
         command(pictures, *words)
 
 

@@ -15,9 +15,9 @@ from cldistill.data.items import general_items
 from cldistill.errors import DataError, EndpointError, Stopped
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages
-from cldistill.records import CATEGORIES, InstructionRequest
 from cldistill.testing import picture, write_pictures
-from cldistill_plugins.instructions.write import JOURNAL, InstructionPlan, Outcome, write_instructions
+from cldistill_plugins.instructions.request import CATEGORIES, InstructionRequest
+from cldistill_plugins.instructions.write import JOURNAL, InstructionPlan, WrittenInstructions, write_instructions
 
 
 @dataclass
@@ -44,7 +44,7 @@ def plan(tmp_path: Path) -> InstructionPlan:
     return InstructionPlan(write_pictures(tmp_path / "pictures", 6), tmp_path / "out" / "general.jsonl", per_picture=3)
 
 
-def write(plan: InstructionPlan, maker: Maker, stop: Callable[[], bool] = never) -> Outcome:
+def write(plan: InstructionPlan, maker: Maker, stop: Callable[[], bool] = never) -> WrittenInstructions:
     return write_instructions(plan, maker, SilentStages(), stop)
 
 

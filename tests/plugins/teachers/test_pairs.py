@@ -221,7 +221,7 @@ def test_a_training_that_diverged_says_so_and_leaves_nothing_to_be_found(tmp_pat
     assert base.calls == 13
     assert not job.file.exists()
     with pytest.raises(ValueError, match="no adapter slot"):
-        job.slots.rank("apprentice")
+        job.slots.rank("teacher-training")
     assert train_pairs(make_job(tmp_path, settings=settings)).modules
 
 
@@ -249,7 +249,7 @@ class Stages:
 
 def test_only_a_real_training_is_announced(tmp_path: Path) -> None:
     request, stages = teacher_request(tmp_path), Stages()
-    request = replace(request, preparation=replace(request.preparation, stages=stages))
+    request = replace(request, stages=stages)
     source = FromPairs(FromPairsSettings(steps=2, rank=2, alpha=2.0))
     first, again = source.adapter(request), source.adapter(request)
     assert first is not None and again is not None

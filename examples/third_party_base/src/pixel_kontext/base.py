@@ -29,6 +29,7 @@ class PixelKontext:
         assert description is not None
         self.settings = settings
         self.adapter_targets: tuple[str, ...] = description.targets
+        self.blocks: Mapping[str, int] = description.blocks
         self.guidance_scale: float = settings.guidance_scale
         self.target_guidance_scale: float = settings.guidance_scale
         self.resolution: int = settings.resolution
@@ -85,6 +86,16 @@ class PixelKontext:
         )[0]
         velocity: Tensor = output[:, : x.shape[1]].float()
         return velocity
+
+    def features(self, x: Tensor, sigma: Tensor, source: Tensors, prompt: Tensors, at: str) -> Tensor:
+        """Return ``[B, L, W]``: the picture's tokens after a double-stream block, which returns (text, pictures)."""
+        seen: list[tuple[Tensor, Tensor]] = []
+        handle = self.backbone.get_submodule(at).register_forward_hook(lambda block, given, output: seen.append(output))
+        try:
+            self.predict(x, sigma, source, prompt)  # small: the blocks behind it are not worth leaving out
+        finally:
+            handle.remove()
+        return seen[0][1][:, : x.shape[1]].float()
 
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float, mode: GuidanceMode) -> Tensor:
         """Return ``u + scale * (c - u)``; ``rescaled`` gives each token the norm of its conditional."""

@@ -70,5 +70,6 @@ def describe_base(settings: PixelKontextSettings) -> Needs:
         layers=2 * settings.layers,
         bytes_per_parameter=4.0,
         guidance_scale=settings.guidance_scale,
+        blocks={f"transformer_blocks.{layer}": settings.width for layer in range(settings.layers)},
     )
     return Needs(base=description)

@@ -40,9 +40,9 @@ def figures(
         raise typer.BadParameter("nothing to draw: give a RUN, or --curves NAME=RUN")
 
     from cldistill.storage.files import atomic_write_text
-    from cldistill.storage.provenance import LIBRARIES, provenance
     from cldistill_plugins.effectbench.figures.curves import quality_charts, training_charts
     from cldistill_plugins.effectbench.figures.measure import Plan
+    from cldistill_plugins.evaluation.api import LIBRARIES, provenance
 
     charts = [*training_charts(runs), *quality_charts(evaluation or ())]
     measured: dict[str, Any] = {"run": None, "figure4": None, "figure5": None}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cldistill.metrics.bootstrap import resample
+from cldistill_plugins.evaluation.api import resample
 
 Values = Mapping[str, NDArray[np.float64]]
 """Slashed name -> array of any shape, the same in every pair."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from cldistill.data.items import open_picture
 from cldistill.protocols import MetricRequest
 from cldistill.records import GENERAL, Column, MetricValues, Ratio
-from cldistill.storage.tensors import file_digest
+from cldistill.storage.files import file_digest
 
 from ..metrics.squared_error import squared_error
 from .sights import to_signal

@@ -1,1 +1,1 @@
-"""What an evaluation found, as a page to look at: one HTML file that holds everything it shows."""
+"""An evaluation as a page to look at: one HTML file that holds everything it shows."""

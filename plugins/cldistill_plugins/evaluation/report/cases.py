@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from statistics import fmean
@@ -10,40 +10,37 @@ from statistics import fmean
 from cldistill.records import GENERAL
 from cldistill_plugins.evaluation.report.record import Evaluation
 
-WORST_BY = ("bcr", "truth_distance")
-"""Metrics that order cases with equally many failures; where a report has neither, all of its metrics."""
-
 
 @dataclass(frozen=True)
-class Case:
+class ReportCase:
     """One effect (or the general pool) on one picture, by every system."""
 
     effect: str
     key: str
     place: int
-    """Where the picture stands in the lists of values."""
+    """The picture's index in the lists of values."""
     failing: int
-    """How many systems failed."""
+    """Number of systems that failed."""
     badness: tuple[float, ...]
-    """Means over the systems of what cases are ordered by, higher is worse."""
+    """Means over the systems of every metric that has a better direction, in the report's order; higher is worse."""
 
 
-def cases_of(evaluation: Evaluation) -> list[Case]:
+def cases_of(evaluation: Evaluation) -> list[ReportCase]:
     """List all cases: more failing systems first, then worse figures, then as the report has them."""
     pools = [effect.name for effect in evaluation.effects]
     if evaluation.general.items:
         pools.append(GENERAL)
     found = [
-        Case(pool, key, place, _failing(evaluation, pool, key), tuple(_badness(evaluation, pool, place)))
+        ReportCase(pool, key, place, _failing(evaluation, pool, key), tuple(_badness(evaluation, pool, place)))
         for pool in pools
         for place, key in enumerate(evaluation.keys_of(pool))
     ]
     return sorted(found, key=lambda case: (-case.failing, *(-value for value in case.badness)))
 
 
-def in_turns(cases: Iterable[Case]) -> list[Case]:
+def in_turns(cases: Iterable[ReportCase]) -> list[ReportCase]:
     """Deal cases out by effect: everybody's worst, then everybody's second worst, and so on."""
-    hands: dict[str, list[Case]] = {}
+    hands: dict[str, list[ReportCase]] = {}
     for case in cases:
         hands.setdefault(case.effect, []).append(case)
     return [case for case in chain.from_iterable(zip_longest(*hands.values())) if case is not None]
@@ -54,13 +51,10 @@ def _failing(evaluation: Evaluation, pool: str, key: str) -> int:
 
 
 def _badness(evaluation: Evaluation, pool: str, place: int) -> Iterator[float]:
-    for metric in _order_metrics(evaluation):
-        lists = [pools.get(pool, {}).get(metric) for pools in evaluation.values.values()]
+    for name, metric in evaluation.metrics.items():
+        if metric.better is None:
+            continue
+        lists = [pools.get(pool, {}).get(name) for pools in evaluation.values.values()]
         values = [v for v in (values[place] for values in lists if values is not None) if v is not None]
-        sign = -1.0 if evaluation.metrics[metric].better == "higher" else 1.0
+        sign = -1.0 if metric.better == "higher" else 1.0
         yield sign * fmean(values) if values else float("-inf")
-
-
-def _order_metrics(evaluation: Evaluation) -> Sequence[str]:
-    known = [name for name in WORST_BY if name in evaluation.metrics]
-    return known or [name for name, metric in evaluation.metrics.items() if metric.better is not None]

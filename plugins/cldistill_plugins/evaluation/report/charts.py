@@ -9,13 +9,13 @@ from typing import Any
 import altair as alt
 
 from cldistill_plugins.evaluation.report.figures import number, text_of
-from cldistill_plugins.evaluation.report.record import FAMILIES, Curve, Evaluation
+from cldistill_plugins.evaluation.report.record import Curve, Evaluation
 
 COLOURS = (
     "#0077bb", "#ee7733", "#009988", "#cc3311", "#aa66cc", "#b8860b", "#ee3377", "#33aadd", "#778833", "#888888",
 )  # fmt: skip
 """Told apart by most colour-blind readers (after Tol's "bright" scheme), and seen on white and on black."""
-FAMILY_COLOURS = ("#5566cc", "#cc4466", "#c9a227")
+FAMILY_COLOURS = ("#5566cc", "#cc4466", "#c9a227", *COLOURS)
 HEIGHT = 280
 ROW = 24
 
@@ -70,7 +70,7 @@ def failure_chart(evaluation: Evaluation) -> dict[str, Any] | None:
     rows = [
         {"system": system.label, "family": title, "cases": count}
         for system in evaluation.systems
-        for family, title in FAMILIES.items()
+        for family, title in evaluation.families.items()
         if (count := count_failures(evaluation, system.name, family))
     ]
     if not rows:
@@ -81,7 +81,7 @@ def failure_chart(evaluation: Evaluation) -> dict[str, Any] | None:
         .encode(
             x=alt.X("sum(cases):Q", title="bad cases", axis=alt.Axis(tickMinStep=1)),
             y=alt.Y("system:N", sort=labels, scale=alt.Scale(domain=labels), title=None),
-            color=_colour("family", list(FAMILIES.values()), colours=FAMILY_COLOURS),
+            color=_colour("family", list(evaluation.families.values()), colours=FAMILY_COLOURS),
             order=alt.Order("family:N"),
             tooltip=["system:N", "family:N", "cases:Q"],
         )

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cldistill.errors import DataError
 from cldistill.records import GENERAL
-from cldistill_plugins.evaluation.report.cases import Case, in_turns
+from cldistill_plugins.evaluation.report.cases import ReportCase, in_turns
 from cldistill_plugins.evaluation.report.record import SOURCE, TRUTH, Evaluation, picture_path
 
 QUALITY = 92
@@ -30,10 +30,10 @@ class Embedded:
     """Base64 of one WebP file each."""
     places: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     """``{column: {effect: {key: index of texts}}}``; all effects share their sources, under the effect ``""``."""
-    cases: list[Case] = field(default_factory=list)
+    cases: list[ReportCase] = field(default_factory=list)
     """The cases whose pictures are here, in the order in which they were given."""
     left_out: int = 0
-    """How many cases did not fit."""
+    """Number of cases that did not fit."""
 
     def place(self, column: str, effect: str, key: str) -> int | None:
         """Return the index of a picture's text, or ``None`` where it is not here."""
@@ -41,7 +41,7 @@ class Embedded:
 
 
 def embed(
-    folder: Path, evaluation: Evaluation, cases: Iterable[Case], limit: float = LIMIT_MEGABYTES, side: int = SIDE
+    folder: Path, evaluation: Evaluation, cases: Iterable[ReportCase], limit: float = LIMIT_MEGABYTES, side: int = SIDE
 ) -> Embedded:
     """Embed the pictures of as many cases as ``limit`` (in 10^6 bytes of text) takes: every effect's worst first.
 
@@ -51,7 +51,7 @@ def embed(
     ordered = list(cases)
     columns = [SOURCE, TRUTH, *(system.name for system in evaluation.systems)]
     found, known, room = Embedded(), dict[str, int](), int(limit * 1e6)
-    shown: set[Case] = set()
+    shown: set[ReportCase] = set()
     for case in in_turns(ordered):
         made = {
             column: encode(path, side)
@@ -69,7 +69,7 @@ def embed(
     return found
 
 
-def _add(found: Embedded, known: dict[str, int], case: Case, made: Mapping[str, str]) -> None:
+def _add(found: Embedded, known: dict[str, int], case: ReportCase, made: Mapping[str, str]) -> None:
     for column, text in made.items():
         if text not in known:
             known[text] = len(found.texts)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from cldistill_plugins.evaluation.report.record import Interval, MetricRow
+from cldistill_plugins.evaluation.report.record import IntervalEntry, MetricRow
 
 NOTHING = "–"
+ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
+"""Better direction -> the arrow behind a metric's title."""
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -30,7 +32,7 @@ def interval(low: float | None, high: float | None, percent: bool = False) -> st
     return f"[{', '.join(end.removesuffix(' %') for end in ends)}]"
 
 
-def text_of(found: Interval | None, metric: MetricRow) -> str:
+def text_of(found: IntervalEntry | None, metric: MetricRow) -> str:
     """Return ``mean [low, high]`` of a metric."""
     if found is None or found.mean is None:
         return NOTHING

@@ -13,7 +13,7 @@ from cldistill.storage.files import atomic_write_text
 from cldistill_plugins.evaluation.report.cases import cases_of
 from cldistill_plugins.evaluation.report.embedding import LIMIT_MEGABYTES, SIDE, Embedded, embed
 from cldistill_plugins.evaluation.report.page import as_text_blocks, lacking, render
-from cldistill_plugins.evaluation.report.record import FAMILIES, Evaluation, read_evaluation
+from cldistill_plugins.evaluation.report.record import Evaluation, read_evaluation
 from cldistill_plugins.evaluation.report.tables import cell, comparison_rows, score_rows, summary_rows
 
 NAME = "report.html"
@@ -28,7 +28,11 @@ def write_report(folder: Path, limit: float = LIMIT_MEGABYTES, side: int = SIDE)
     Raises:
         DataError: the folder has no ``report.json`` of an evaluation, or a picture cannot be read.
     """
-    evaluation = read_evaluation(folder)
+    return write_page(folder, read_evaluation(folder), limit, side)
+
+
+def write_page(folder: Path, evaluation: Evaluation, limit: float = LIMIT_MEGABYTES, side: int = SIDE) -> Path:
+    """Write ``report.html`` of an evaluation whose pictures lie in ``folder``: see `write_report`."""
     embedded = embed(folder, evaluation, cases_of(evaluation), limit, side)
     atomic_write_text(folder / NAME, page_of(evaluation, embedded, limit))
     return folder / NAME
@@ -51,7 +55,7 @@ def page_of(evaluation: Evaluation, embedded: Embedded, limit: float = LIMIT_MEG
     return render(
         "report.html.j2",
         evaluation=evaluation,
-        families=FAMILIES,
+        families=evaluation.families,
         summary=summary_rows(evaluation),
         scores=score_rows(evaluation),
         comparisons=comparison_rows(evaluation),
@@ -80,7 +84,7 @@ def viewer_data(evaluation: Evaluation, embedded: Embedded) -> dict[str, Any]:
             name: {"title": metric.title, "better": metric.better, "percent": metric.percent}
             for name, metric in evaluation.metrics.items()
         },
-        "families": dict(FAMILIES),
+        "families": evaluation.families,
         "general": dict(evaluation.general.prompts),
         "cases": [[case.effect, case.key, case.place] for case in embedded.cases],
         "failures": evaluation.failures,

@@ -22,7 +22,7 @@ VEGA_LITE = "6.1"
 
 REPORT = "cldistill_plugins.evaluation.report"
 LIBRARIES = ("altair", "itables", "jinja2", "vl_convert")
-"""What the extra ``report`` installs: the plots and tables that a page carries."""
+"""The libraries that the extra ``report`` installs: the plots and tables that a page carries."""
 
 
 def lacking() -> str | None:

@@ -22,22 +22,14 @@ from cldistill.records import GENERAL
 FORMAT = 1
 SOURCE, TRUTH = "source", "truth"
 
-Family = Literal["texture-and-detail-loss", "style-interference", "generalisation-collapse"]
-"""The paper's three failure families (Figure 6)."""
-FAMILIES: Mapping[Family, str] = {
-    "texture-and-detail-loss": "Texture and detail loss",
-    "style-interference": "Style interference",
-    "generalisation-collapse": "Generalisation collapse",
-}
 
-
-class _Part(BaseModel):
+class _ReportPart(BaseModel):
     """Keys that a later writer adds are no reason to refuse a report."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Interval(_Part):
+class IntervalEntry(_ReportPart):
     """A mean with its bootstrap interval over ``n`` pictures; ``None`` where nothing could be measured."""
 
     mean: float | None
@@ -46,7 +38,7 @@ class Interval(_Part):
     n: int = 0
 
 
-class Effect(_Part):
+class EffectRow(_ReportPart):
     """One effect of the evaluated bank."""
 
     name: str
@@ -56,7 +48,7 @@ class Effect(_Part):
     stochastic: bool | None = None
 
 
-class SystemRow(_Part):
+class SystemRow(_ReportPart):
     """One system: a row of the paper's tables."""
 
     name: str
@@ -71,7 +63,7 @@ class SystemRow(_Part):
         return self.title or self.name
 
 
-class MetricRow(_Part):
+class MetricRow(_ReportPart):
     """One metric: a column of the tables."""
 
     title: str
@@ -80,14 +72,14 @@ class MetricRow(_Part):
     percent: bool = False
 
 
-class NotMeasured(_Part):
+class NotMeasuredRow(_ReportPart):
     """A metric that the manifest asked for and that could not look."""
 
     component: str
     reason: str
 
 
-class NotRun(_Part):
+class NotRunRow(_ReportPart):
     """Something that the recipe names and nobody ran."""
 
     what: str
@@ -95,7 +87,7 @@ class NotRun(_Part):
     cost: str = ""
 
 
-class Comparison(_Part):
+class ComparisonEntry(_ReportPart):
     """The paired difference ``a - b`` of one metric, over the effects that both know."""
 
     a: str
@@ -107,27 +99,27 @@ class Comparison(_Part):
     n: int = 0
     effects: int | Sequence[str] | str = ""
     clear: bool = False
-    ratio: Interval | None = None
+    ratio: IntervalEntry | None = None
     """``a / b`` of the means; its upper bound is ``None`` where ``b`` may be zero."""
 
 
-class Line(_Part):
+class CurveLine(_ReportPart):
     """One line of a curve: points ``(x, y)``."""
 
     name: str
     points: Sequence[tuple[float, float | None]]
 
 
-class Curve(_Part):
+class Curve(_ReportPart):
     """One plot of several lines over a common axis."""
 
     title: str
     x: str = ""
     y: str = ""
-    lines: Sequence[Line]
+    lines: Sequence[CurveLine]
 
 
-class General(_Part):
+class GeneralPool(_ReportPart):
     """The pictures of the general pool, in the order of its values, and what was asked of each."""
 
     items: Sequence[str] = ()
@@ -137,7 +129,7 @@ class General(_Part):
 Values = Mapping[str, Mapping[str, Mapping[str, Sequence[float | None]]]]
 
 
-class Evaluation(_Part):
+class Evaluation(_ReportPart):
     """``report.json``: every name in it is one of ``effects``, ``systems``, ``metrics`` and ``pictures``."""
 
     format: Literal[1]
@@ -147,21 +139,27 @@ class Evaluation(_Part):
     seed: int | None = None
     versions: Mapping[str, str] = {}
     machine: Mapping[str, str | int | float | None] = {}
-    effects: Sequence[Effect]
+    effects: Sequence[EffectRow]
     pictures: Sequence[str]
     systems: Sequence[SystemRow]
     metrics: Mapping[str, MetricRow]
-    not_measured: Sequence[NotMeasured] = ()
+    not_measured: Sequence[NotMeasuredRow] = ()
     values: Values = {}
     """``{system: {effect: {metric: [value a picture]}}}``; the pool ``general`` has its own pictures."""
-    general: General = Field(default_factory=General)
-    summary: Mapping[str, Mapping[str, Interval]] = {}
-    per_effect: Mapping[str, Mapping[str, Mapping[str, Interval]]] = {}
-    floors: Mapping[str, Interval] = {}
-    failures: Mapping[str, Mapping[str, Mapping[str, Family]]] = {}
-    comparisons: Sequence[Comparison] = ()
-    not_run: Sequence[NotRun] = ()
+    general: GeneralPool = Field(default_factory=GeneralPool)
+    summary: Mapping[str, Mapping[str, IntervalEntry]] = {}
+    per_effect: Mapping[str, Mapping[str, Mapping[str, IntervalEntry]]] = {}
+    floors: Mapping[str, IntervalEntry] = {}
+    failures: Mapping[str, Mapping[str, Mapping[str, str]]] = {}
+    comparisons: Sequence[ComparisonEntry] = ()
+    not_run: Sequence[NotRunRow] = ()
     curves: Sequence[Curve] = ()
+
+    @property
+    def families(self) -> dict[str, str]:
+        """Every family of failures that a metric gave a bad case, with its title for people."""
+        found = {name for effects in self.failures.values() for keys in effects.values() for name in keys.values()}
+        return {name: name.replace("-", " ").capitalize() for name in sorted(found)}
 
     def keys_of(self, pool: str) -> Sequence[str]:
         """Return the pictures of an effect, or of the general pool, in the order of their values."""
@@ -198,7 +196,7 @@ def _describe(file: Path, error: ValidationError) -> str:
     if where == "format" or first["type"] == "missing":
         return (
             f"{file}: {where}: {first['msg']}. This is not a report of `cldistill eval` in format {FORMAT} "
-            "(a run's own report.json has another shape)."
+            "(a run whose manifest has no `evaluate:` reports nothing but its own figures)."
         )
     return f"{file}: {where}: {first['msg']}" if where else f"{file}: {first['msg']}"
 

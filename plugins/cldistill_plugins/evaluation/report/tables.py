@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cldistill_plugins.evaluation.report.figures import interval, number
 from cldistill_plugins.evaluation.report.record import (
-    FAMILIES,
-    Comparison,
-    Effect,
+    ComparisonEntry,
+    EffectRow,
     Evaluation,
-    Interval,
+    IntervalEntry,
     MetricRow,
     SystemRow,
 )
@@ -22,13 +22,13 @@ class Cell:
     """One figure of a table."""
 
     value: float | None
-    """What the column sorts by."""
+    """The figure that the column sorts by."""
     text: str
     interval: str = ""
     best: bool = False
 
 
-def cell(found: Interval | None, metric: MetricRow, best: bool = False) -> Cell:
+def cell(found: IntervalEntry | None, metric: MetricRow, best: bool = False) -> Cell:
     """Return the cell of an interval, empty where nothing was measured."""
     if found is None or found.mean is None:
         return Cell(None, number(None))
@@ -71,7 +71,7 @@ def _best(evaluation: Evaluation, metric: str) -> str | None:
 class ScoreRow:
     """One effect by one system."""
 
-    effect: Effect
+    effect: EffectRow
     system: SystemRow
     failures: Mapping[str, int]
     """Bad cases by failure family, in words."""
@@ -101,9 +101,8 @@ def score_rows(evaluation: Evaluation) -> list[ScoreRow]:
 
 
 def count_families(families: Iterable[str]) -> dict[str, int]:
-    """Count failure families, those that occur, in the paper's order."""
-    found = list(families)
-    return {family: found.count(family) for family in FAMILIES if family in found}
+    """Count failure families, those that occur, by name."""
+    return dict(sorted(Counter(families).items()))
 
 
 RATIO = MetricRow(title="ratio of the means")
@@ -129,7 +128,7 @@ def comparison_rows(evaluation: Evaluation) -> list[ComparisonRow]:
     rows = []
     for found in evaluation.comparisons:
         metric = evaluation.metrics.get(found.metric, MetricRow(title=found.metric))
-        difference = cell(Interval(mean=found.mean, low=found.low, high=found.high, n=found.n), metric)
+        difference = cell(IntervalEntry(mean=found.mean, low=found.low, high=found.high, n=found.n), metric)
         rows.append(
             ComparisonRow(
                 titles.get(found.a, found.a), titles.get(found.b, found.b), metric, _effects(found), difference,
@@ -139,13 +138,13 @@ def comparison_rows(evaluation: Evaluation) -> list[ComparisonRow]:
     return rows
 
 
-def _effects(found: Comparison) -> str:
+def _effects(found: ComparisonEntry) -> str:
     if isinstance(found.effects, str | int):
         return str(found.effects)
     return str(len(found.effects)) if len(found.effects) > 3 else ", ".join(found.effects)
 
 
-def verdict(found: Comparison, metric: MetricRow) -> str:
+def verdict(found: ComparisonEntry, metric: MetricRow) -> str:
     """Say in a word which side is better, where the difference is clear."""
     if not found.clear or found.mean is None:
         return "no clear difference"

@@ -1,4 +1,4 @@
-"""How far evaluators agree beyond chance: Fleiss' kappa."""
+"""Agreement of evaluators beyond chance: Fleiss' kappa."""
 
 from __future__ import annotations
 

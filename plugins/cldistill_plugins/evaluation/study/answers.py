@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cldistill.errors import DataError
-from cldistill_plugins.evaluation.study.key import Key, StudySet
+from cldistill_plugins.evaluation.study.key import StudyKey, StudySet
 
 
 class Evaluator(BaseModel):
@@ -45,7 +45,7 @@ class AnswerFile:
         return self.answers.evaluator.name
 
 
-def read_answers(key: Key, paths: Sequence[Path], partial: bool = False) -> list[Answers]:
+def read_answers(key: StudyKey, paths: Sequence[Path], partial: bool = False) -> list[Answers]:
     """Read the answers of all evaluators of one study.
 
     ``partial`` takes files in which sets are unanswered, and counts the answers that are there.
@@ -82,7 +82,7 @@ def _read(path: Path) -> Answers:
         raise DataError(f"{path}: is no answer file of a study: {where}: {first['msg']}") from error
 
 
-def _problems(key: Key, found: Answers, partial: bool) -> Iterator[str]:
+def _problems(key: StudyKey, found: Answers, partial: bool) -> Iterator[str]:
     if found.study != key.study:
         yield (
             f"is of another study ({found.study}; the key's is {key.study}): tally it with the key that was made with the "
@@ -104,7 +104,7 @@ def _problems(key: Key, found: Answers, partial: bool) -> Iterator[str]:
             yield from _wrong_answers(key, sets[name], answers)
 
 
-def _wrong_answers(key: Key, one: StudySet, answers: Mapping[str, str]) -> Iterator[str]:
+def _wrong_answers(key: StudyKey, one: StudySet, answers: Mapping[str, str]) -> Iterator[str]:
     questions = {question.name for question in key.questions}
     for question, choice in answers.items():
         where = f"answers.{one.id}.{question}"

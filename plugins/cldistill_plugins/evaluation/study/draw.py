@@ -1,4 +1,4 @@
-"""Which sets a study shows, and the tokens that stand for its candidates."""
+"""The sets that a study shows, drawn, and the tokens that stand for its candidates."""
 
 from __future__ import annotations
 

@@ -15,11 +15,11 @@ FORMAT = 1
 PAGE, KEY = "study.html", "key.json"
 
 
-class _Part(BaseModel):
+class _StudyPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Question(_Part):
+class StudyQuestion(_StudyPart):
     """One question asked of every set."""
 
     name: str
@@ -28,14 +28,16 @@ class Question(_Part):
 
 
 QUESTIONS = (
-    Question(name="quality", title="Quality", text="Which picture looks best: clean, sharp, without artefacts?"),
-    Question(name="consistency", title="Consistency", text="Which one keeps the people and things of the source best?"),
-    Question(name="style", title="Style", text="Which one shows the wanted effect best?"),
+    StudyQuestion(name="quality", title="Quality", text="Which picture looks best: clean, sharp, without artefacts?"),
+    StudyQuestion(
+        name="consistency", title="Consistency", text="Which one keeps the people and things of the source best?"
+    ),
+    StudyQuestion(name="style", title="Style", text="Which one shows the wanted effect best?"),
 )
-"""What the paper asked ten people about 50 sets (its user study): quality, consistency and style."""
+"""The questions that the paper put to ten people about 50 sets (its user study)."""
 
 
-class StudySystem(_Part):
+class StudySystem(_StudyPart):
     """One of the compared systems."""
 
     name: str
@@ -47,7 +49,7 @@ class StudySystem(_Part):
         return self.title or self.name
 
 
-class StudySet(_Part):
+class StudySet(_StudyPart):
     """One source and effect with a candidate a system."""
 
     id: str
@@ -57,8 +59,8 @@ class StudySet(_Part):
     """``{token: system}``; a token is random and says nothing."""
 
 
-class Key(_Part):
-    """``key.json``."""
+class StudyKey(_StudyPart):
+    """``key.json``: written by ``study make`` beside the page, needed to count the answers."""
 
     format: Literal[1]
     study: str
@@ -66,7 +68,7 @@ class Key(_Part):
     evaluation: str
     """Name of the evaluation whose pictures are shown."""
     systems: tuple[StudySystem, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[StudyQuestion, ...]
     sets: tuple[StudySet, ...]
 
     def write(self, path: Path) -> None:
@@ -74,7 +76,7 @@ class Key(_Part):
         atomic_write_text(path, self.model_dump_json(indent=2) + "\n")
 
 
-def read_key(path: Path) -> Key:
+def read_key(path: Path) -> StudyKey:
     """Read the key of a study.
 
     Raises:
@@ -85,7 +87,7 @@ def read_key(path: Path) -> Key:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file. `cldistill study` writes the key as {KEY} beside the page.")
     try:
-        return Key.model_validate_json(path.read_bytes())
+        return StudyKey.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"

@@ -16,7 +16,7 @@ from cldistill_plugins.evaluation.report.embedding import open_rgb
 from cldistill_plugins.evaluation.report.page import as_text_blocks, render
 from cldistill_plugins.evaluation.report.record import SOURCE, TRUTH, Evaluation, picture_path, read_evaluation
 from cldistill_plugins.evaluation.study.draw import choose_systems, draw_sets, token
-from cldistill_plugins.evaluation.study.key import KEY, PAGE, QUESTIONS, Key, StudySet, StudySystem
+from cldistill_plugins.evaluation.study.key import KEY, PAGE, QUESTIONS, StudyKey, StudySet, StudySystem
 from cldistill_plugins.evaluation.study.pictures import display_size, encode_equally
 
 SETS = 50
@@ -31,7 +31,7 @@ def write_study(
     seed: int = 0,
     example: bool = True,
     title: str = TITLE,
-) -> Key:
+) -> StudyKey:
     """Write a study of the pictures in an evaluation folder to ``output``, and return its key.
 
     ``example`` shows the effect on another picture (its truth), where the evaluation has one: an instruction like
@@ -48,7 +48,7 @@ def write_study(
             )
     evaluation = read_evaluation(folder)
     rows = choose_systems(evaluation, systems)
-    key = Key(
+    key = StudyKey(
         format=1,
         study=token(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -63,7 +63,7 @@ def write_study(
     return key
 
 
-def page_of(folder: Path, evaluation: Evaluation, key: Key, example: bool, title: str) -> str:
+def page_of(folder: Path, evaluation: Evaluation, key: StudyKey, example: bool, title: str) -> str:
     """Return the page: instructions, pictures and tokens, and not a word about systems."""
     prompts = {effect.name: effect.prompt or effect.name for effect in evaluation.effects}
     pictures: dict[str, bytes] = {}

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cldistill_plugins.evaluation.study.agreement import fleiss_kappa, in_words
 from cldistill_plugins.evaluation.study.answers import Answers
-from cldistill_plugins.evaluation.study.key import Key
+from cldistill_plugins.evaluation.study.key import StudyKey
 
 DRAWS = 4000
 LEVEL = 0.95
@@ -20,7 +20,7 @@ Votes = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Share:
-    """How often one system was chosen: the share of all votes with its interval."""
+    """The share of all votes that chose one system, with its interval."""
 
     votes: int
     share: float
@@ -45,14 +45,14 @@ class Preference:
 
 
 @dataclass(frozen=True)
-class Tally:
-    """What a study found."""
+class StudyResult:
+    """The counted answers of a study: made by `tally`, written and printed by the command ``study``."""
 
     evaluators: int
     sets: int
     questions: Mapping[str, Preference]
 
-    def to_json(self, key: Key, seed: int) -> dict[str, Any]:
+    def to_json(self, key: StudyKey, seed: int) -> dict[str, Any]:
         """Return plain data, with what it belongs to."""
         return {
             "format": 1,
@@ -77,7 +77,7 @@ def _plain(found: Preference) -> dict[str, Any]:
     }
 
 
-def tally(key: Key, answers: Sequence[Answers], seed: int = 0, draws: int = DRAWS) -> Tally:
+def tally(key: StudyKey, answers: Sequence[Answers], seed: int = 0, draws: int = DRAWS) -> StudyResult:
     """Count the answers of all evaluators."""
     found = {
         question.name: prefer(
@@ -85,10 +85,10 @@ def tally(key: Key, answers: Sequence[Answers], seed: int = 0, draws: int = DRAW
         )
         for question in key.questions
     }
-    return Tally(len(answers), len(key.sets), found)
+    return StudyResult(len(answers), len(key.sets), found)
 
 
-def votes_of(key: Key, answers: Sequence[Answers], question: str) -> Votes:
+def votes_of(key: StudyKey, answers: Sequence[Answers], question: str) -> Votes:
     """Return the votes as (evaluators, sets, systems): one where that system was chosen, else zero."""
     systems = [system.name for system in key.systems]
     votes = np.zeros((len(answers), len(key.sets), len(systems)))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cldistill_plugins.evaluation.report.figures import MINUS, NOTHING, interval, number
-from cldistill_plugins.evaluation.study.key import Key
-from cldistill_plugins.evaluation.study.preferences import Preference, Share, Tally
+from cldistill_plugins.evaluation.study.key import StudyKey
+from cldistill_plugins.evaluation.study.preferences import Preference, Share, StudyResult
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +29,7 @@ def _kappa(value: float | None) -> str:
     return f"{value:.2f}".replace("-0.00", "0.00").replace("-", MINUS) if value is not None else NOTHING
 
 
-def caption(key: Key, found: Tally) -> str:
+def caption(key: StudyKey, found: StudyResult) -> str:
     """Say what was counted."""
     return (
         f"{key.evaluation}: share of answers in which a system was the best of {len(key.systems)} "
@@ -38,7 +38,7 @@ def caption(key: Key, found: Tally) -> str:
     )
 
 
-def rows(key: Key, found: Tally, between: str = " ") -> list[list[str]]:
+def rows(key: StudyKey, found: StudyResult, between: str = " ") -> list[list[str]]:
     """Return the table: a row a question, a column a system, then the agreement; the first row is the head.
 
     ``between`` stands between a figure and its interval.
@@ -56,14 +56,14 @@ def rows(key: Key, found: Tally, between: str = " ") -> list[list[str]]:
     return [head, *body]
 
 
-def markdown(key: Key, found: Tally) -> str:
+def markdown(key: StudyKey, found: StudyResult) -> str:
     """Return the table as Markdown."""
     head, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows(key, found))
     lines = [head, ["---", *("---:" for _ in key.systems), "---"], *body]
     return caption(key, found) + "\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def table(key: Key, found: Tally) -> Table:
+def table(key: StudyKey, found: StudyResult) -> Table:
     """Return the table for the terminal."""
     from rich.table import Table
 

@@ -124,7 +124,7 @@ class UpBlock(nn.Module):
         return x
 
 
-class Encoder(nn.Module):
+class PictureEncoder(nn.Module):
     """Pictures to the mean and log-variance of their latents."""
 
     def __init__(self, dims: list[int], z_dim: int, blocks: int) -> None:
@@ -173,7 +173,7 @@ class Decoder(nn.Module):
 
 
 class ImageVAE(nn.Module):
-    """Encoder and decoder for single pictures, with the parameter names of `AutoencoderKLQwenImage`."""
+    """PictureEncoder and decoder for single pictures, with the parameter names of `AutoencoderKLQwenImage`."""
 
     def __init__(
         self, base_dim: int = 16, z_dim: int = 16, dim_mult: tuple[int, ...] = (1, 2, 4, 4), blocks: int = 1
@@ -181,7 +181,7 @@ class ImageVAE(nn.Module):
         super().__init__()
         dims = [base_dim * multiple for multiple in dim_mult]
         self.z_dim = z_dim
-        self.encoder = Encoder(dims, z_dim, blocks)
+        self.encoder = PictureEncoder(dims, z_dim, blocks)
         self.quant_conv = nn.Conv2d(2 * z_dim, 2 * z_dim, 1)
         self.post_quant_conv = nn.Conv2d(z_dim, z_dim, 1)
         self.decoder = Decoder(dims, z_dim, blocks)

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cldistill_plugins.effectbench.metrics import bootstrap, high_frequency
+from cldistill_plugins.effectbench.metrics import high_frequency
 from cldistill_plugins.effectbench.metrics.closeness import closeness, nearest_draw, nearest_effect
 from cldistill_plugins.effectbench.metrics.squared_error import squared_error
+from cldistill_plugins.evaluation.api import mean_interval, paired_difference
 
 
 @pytest.fixture
@@ -88,41 +89,41 @@ def test_impossible_cut_offs_and_shapes_are_refused(noise: Tensor) -> None:
 
 
 def test_a_constant_has_an_interval_without_width() -> None:
-    found = bootstrap.mean_interval([0.1] * 7)
+    found = mean_interval([0.1] * 7)
     assert (found.mean, found.low, found.high, found.n) == (0.1, 0.1, 0.1, 7)
 
 
 def test_the_interval_holds_the_mean_is_seeded_and_shrinks_with_more_pictures() -> None:
     values = np.random.default_rng(0).normal(1.0, 0.5, 400)
-    few, many = bootstrap.mean_interval(values[:25]), bootstrap.mean_interval(values)
+    few, many = mean_interval(values[:25]), mean_interval(values)
     assert few.low < few.mean < few.high
     assert many.high - many.low < 0.5 * (few.high - few.low)
     # The normal approximation: plus or minus 1.96 standard errors.
     assert many.high - many.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
-    assert bootstrap.mean_interval(values) == many
-    assert bootstrap.mean_interval(values, seed=1) != many
+    assert mean_interval(values) == many
+    assert mean_interval(values, seed=1) != many
 
 
 def test_whole_pictures_are_resampled_when_there_are_several_effects() -> None:
     per_picture = np.random.default_rng(1).normal(size=(30, 1)) + np.zeros((30, 6))
-    assert bootstrap.mean_interval(per_picture) == bootstrap.mean_interval(per_picture[:, 0])
+    assert mean_interval(per_picture) == mean_interval(per_picture[:, 0])
 
 
 def test_a_paired_difference_sees_what_the_spread_of_pictures_hides() -> None:
     generator = np.random.default_rng(2)
     hard = generator.normal(0.0, 5.0, 40)
     a, b = hard + 0.3 + generator.normal(0.0, 0.1, 40), hard
-    difference = bootstrap.paired_difference(a, b)
+    difference = paired_difference(a, b)
     assert difference.clear_of_zero and difference.mean == pytest.approx(0.3, abs=0.06)
-    assert not bootstrap.paired_difference(b, b).clear_of_zero
+    assert not paired_difference(b, b).clear_of_zero
     with pytest.raises(ValueError, match="same pictures"):
-        bootstrap.paired_difference(a, b[:5])
+        paired_difference(a, b[:5])
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan]])
 def test_nothing_and_nan_have_no_mean(values: list[float]) -> None:
     with pytest.raises(ValueError, match="a mean over pictures"):
-        bootstrap.mean_interval(values)
+        mean_interval(values)
 
 
 def test_squared_error_is_a_mean_over_each_picture(noise: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cldistill_plugins.evaluation.report.cases import Case, cases_of, in_turns
+from cldistill_plugins.evaluation.report.cases import ReportCase, cases_of, in_turns
 from cldistill_plugins.evaluation.report.record import Evaluation
 
 REPORT = {
@@ -43,6 +43,6 @@ def test_higher_is_better_where_the_metric_says_so() -> None:
 
 
 def test_cases_are_dealt_out_by_effect() -> None:
-    ink, grey = (lambda key: Case("ink", key, 0, 0, ())), (lambda key: Case("grey", key, 0, 0, ()))
+    ink, grey = (lambda key: ReportCase("ink", key, 0, 0, ())), (lambda key: ReportCase("grey", key, 0, 0, ()))
     dealt = in_turns([ink("1"), ink("2"), ink("3"), grey("1")])
     assert dealt == [ink("1"), grey("1"), ink("2"), ink("3")]

@@ -13,7 +13,7 @@ from cldistill.testing.evaluation import write_evaluation
 from cldistill_plugins.evaluation.report.charts import curve_charts, failure_chart, metric_charts
 from cldistill_plugins.evaluation.report.html import write_report
 from cldistill_plugins.evaluation.report.page import _inline
-from cldistill_plugins.evaluation.report.record import Curve, Line, read_evaluation
+from cldistill_plugins.evaluation.report.record import Curve, CurveLine, read_evaluation
 
 NASTY = "</script><img src=x onerror=alert(1)>"
 
@@ -86,7 +86,7 @@ def test_a_line_named_like_a_system_has_its_colour(folder: Path) -> None:
     metric = metric_charts(evaluation)[0]["spec"]["layer"][0]["encoding"]["color"]["scale"]
     colours = dict(zip(metric["domain"], metric["range"], strict=True))
     points = [(0.0, 1.0)]
-    lines = [Line(name=name, points=points) for name in ("something else", "ours", NASTY)]
+    lines = [CurveLine(name=name, points=points) for name in ("something else", "ours", NASTY)]
     changed = evaluation.model_copy(update={"curves": [Curve(title="loss", lines=lines)]})
     scale = curve_charts(changed)[0]["spec"]["encoding"]["color"]["scale"]
     assert scale["domain"] == ["something else", "ours", NASTY]

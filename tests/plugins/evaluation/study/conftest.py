@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cldistill_plugins.evaluation.study.key import QUESTIONS, Key, StudySet, StudySystem
+
+from cldistill_plugins.evaluation.study.key import QUESTIONS, StudyKey, StudySet, StudySystem
 
 SYSTEMS = ("base", "lightning", "ours")
 
 
 @pytest.fixture
-def key() -> Key:
+def key() -> StudyKey:
     """Six sets; the candidate ``t<set><place>`` is another system in every set."""
     sets = tuple(
         StudySet(
@@ -24,13 +25,13 @@ def key() -> Key:
         for index in range(6)
     )  # fmt: skip
     systems = tuple(StudySystem(name=name, title=name.capitalize()) for name in SYSTEMS)
-    return Key(
+    return StudyKey(
         format=1, study="abc", created="2026-10-08", evaluation="drawn", systems=systems, questions=QUESTIONS, sets=sets
     )
 
 
 @pytest.fixture
-def write_answers(tmp_path: Path, key: Key) -> Callable[..., Path]:
+def write_answers(tmp_path: Path, key: StudyKey) -> Callable[..., Path]:
     """Write the file of an evaluator who finds the system ``best[i]`` of set ``i`` the best in every respect."""
 
     def write(name: str, best: list[str], **changes: Any) -> Path:

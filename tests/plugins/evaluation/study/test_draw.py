@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from cldistill_plugins.evaluation.study.draw import choose_systems, draw_sets
 
 from cldistill.errors import DataError
 from cldistill.testing.evaluation import write_evaluation
 from cldistill_plugins.evaluation.report.record import Evaluation, picture_path, read_evaluation
+from cldistill_plugins.evaluation.study.draw import choose_systems, draw_sets
 
 SYSTEMS = ("base", "lightning", "ours")
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cldistill_plugins.evaluation.study.key import KEY, PAGE, Key, read_key
-from cldistill_plugins.evaluation.study.page import write_study
-from cldistill_plugins.evaluation.study.pictures import SIDE, display_size, encode_equally
 from PIL import Image, ImageFilter
 
 from cldistill.errors import DataError
 from cldistill.testing.evaluation import scene, write_evaluation
 from cldistill_plugins.evaluation.report.record import picture_path
+from cldistill_plugins.evaluation.study.key import KEY, PAGE, StudyKey, read_key
+from cldistill_plugins.evaluation.study.page import write_study
+from cldistill_plugins.evaluation.study.pictures import SIDE, display_size, encode_equally
 
 SYSTEMS = ("quokka", "wombat", "numbat", "bilby")
 
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Key]:
+def study(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyKey]:
     output = tmp_path_factory.mktemp("page") / "study"
     return output, write_study(folder, output, sets=10)
 
@@ -46,7 +46,7 @@ def data_of(page: str) -> dict[str, Any]:
     return data
 
 
-def test_the_page_names_no_system_and_no_file(study: tuple[Path, Key], folder: Path) -> None:
+def test_the_page_names_no_system_and_no_file(study: tuple[Path, StudyKey], folder: Path) -> None:
     page = (study[0] / PAGE).read_bytes()
     modules = b"".join(base64.b64decode(found) for found in re.findall(rb"text/javascript;base64,([^\"]+)", page))
     for text in (page.lower(), modules.lower(), *pictures_of(page.decode()).values()):
@@ -54,7 +54,7 @@ def test_the_page_names_no_system_and_no_file(study: tuple[Path, Key], folder: P
             assert word.encode() not in text, word
 
 
-def test_only_the_key_says_which_candidate_is_which(study: tuple[Path, Key], folder: Path) -> None:
+def test_only_the_key_says_which_candidate_is_which(study: tuple[Path, StudyKey], folder: Path) -> None:
     output, key = study
     assert read_key(output / KEY) == key == read_key(output)
     pictures = pictures_of((output / PAGE).read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def test_only_the_key_says_which_candidate_is_which(study: tuple[Path, Key], fol
                 assert Image.open(io.BytesIO(pictures[name])).convert("RGB").tobytes() == own.convert("RGB").tobytes()
 
 
-def test_candidates_of_a_set_have_one_size_and_one_form(study: tuple[Path, Key]) -> None:
+def test_candidates_of_a_set_have_one_size_and_one_form(study: tuple[Path, StudyKey]) -> None:
     output, key = study
     pictures = pictures_of((output / PAGE).read_text(encoding="utf-8"))
     for one in key.sets:
@@ -75,7 +75,7 @@ def test_candidates_of_a_set_have_one_size_and_one_form(study: tuple[Path, Key])
         assert len({tuple(sorted(picture.info)) for picture in opened}) == 1
 
 
-def test_nothing_in_the_page_stands_in_the_order_of_the_systems(study: tuple[Path, Key]) -> None:
+def test_nothing_in_the_page_stands_in_the_order_of_the_systems(study: tuple[Path, StudyKey]) -> None:
     page = (study[0] / PAGE).read_text(encoding="utf-8")
     sets = data_of(page)["sets"]
     assert all(one["candidates"] == sorted(one["candidates"]) for one in sets)
@@ -87,7 +87,7 @@ def test_nothing_in_the_page_stands_in_the_order_of_the_systems(study: tuple[Pat
     assert all(set(one) == {"id", "instruction", "candidates", "example"} for one in sets)
 
 
-def test_an_example_is_another_picture_of_the_same_effect(study: tuple[Path, Key], folder: Path) -> None:
+def test_an_example_is_another_picture_of_the_same_effect(study: tuple[Path, StudyKey], folder: Path) -> None:
     output, key = study
     pictures = pictures_of((output / PAGE).read_text(encoding="utf-8"))
     one = key.sets[0]
@@ -104,7 +104,7 @@ def test_without_examples_and_with_a_title(folder: Path, tmp_path: Path) -> None
     assert "<title>&lt;Best&gt; one</title>" in page
 
 
-def test_a_second_study_in_the_same_folder_is_refused(study: tuple[Path, Key], folder: Path) -> None:
+def test_a_second_study_in_the_same_folder_is_refused(study: tuple[Path, StudyKey], folder: Path) -> None:
     before = (study[0] / KEY).read_bytes()
     with pytest.raises(DataError, match="would make answers to the old page worthless"):
         write_study(folder, study[0], sets=2)

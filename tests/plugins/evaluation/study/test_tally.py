@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cldistill_plugins.evaluation.study.agreement import fleiss_kappa, in_words
-from cldistill_plugins.evaluation.study.answers import read_answers
-from cldistill_plugins.evaluation.study.key import Key
-from cldistill_plugins.evaluation.study.preferences import prefer, tally, votes_of
-from cldistill_plugins.evaluation.study.show import markdown
 from typer.testing import CliRunner
 
 from cldistill.cli.main import app
+from cldistill_plugins.evaluation.study.agreement import fleiss_kappa, in_words
+from cldistill_plugins.evaluation.study.answers import read_answers
+from cldistill_plugins.evaluation.study.key import StudyKey
+from cldistill_plugins.evaluation.study.preferences import prefer, tally, votes_of
+from cldistill_plugins.evaluation.study.show import markdown
 
 FLEISS_1971 = [
     [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
@@ -48,7 +48,7 @@ def test_kappa_where_nobody_can_agree_or_disagree() -> None:
     assert in_words(None) == "not defined"
 
 
-def test_votes_follow_the_key_and_not_the_place(key: Key, write_answers: Callable[..., Path]) -> None:
+def test_votes_follow_the_key_and_not_the_place(key: StudyKey, write_answers: Callable[..., Path]) -> None:
     best = ["ours", "ours", "ours", "base", "base", "lightning"]
     votes = votes_of(key, read_answers(key, [write_answers("Ann", best)]), "style")
     assert votes.shape == (1, 6, 3)
@@ -81,12 +81,12 @@ def test_people_who_differ_widen_the_interval() -> None:
     assert widths[1] > 1.5 * widths[0]
 
 
-def test_a_single_evaluator_has_shares_and_no_agreement(key: Key, write_answers: Callable[..., Path]) -> None:
+def test_a_single_evaluator_has_shares_and_no_agreement(key: StudyKey, write_answers: Callable[..., Path]) -> None:
     found = tally(key, read_answers(key, [write_answers("Ann", ["ours"] * 6)]), draws=50).questions["quality"]
     assert (found.shares["ours"].share, found.kappa, found.kappa_low) == (1.0, None, None)
 
 
-def test_the_table_in_markdown(key: Key, write_answers: Callable[..., Path]) -> None:
+def test_the_table_in_markdown(key: StudyKey, write_answers: Callable[..., Path]) -> None:
     best = ["ours", "ours", "ours", "base", "base", "lightning"]
     files = [write_answers(name, best) for name in ("Ann", "Bob")]
     text = markdown(key, tally(key, read_answers(key, files), draws=100))
@@ -96,7 +96,9 @@ def test_the_table_in_markdown(key: Key, write_answers: Callable[..., Path]) -> 
     assert lines[4].startswith("| Quality | 33.3 % [") and "1.00" in lines[4] and "almost perfect" in lines[4]
 
 
-def test_the_command_writes_and_prints_the_table(key: Key, write_answers: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_command_writes_and_prints_the_table(
+    key: StudyKey, write_answers: Callable[..., Path], tmp_path: Path
+) -> None:
     study = tmp_path / "study"
     key.write(study / "key.json")
     files = [str(write_answers(name, ["ours"] * 5 + [last])) for name, last in (("Ann", "ours"), ("Bob", "base"))]

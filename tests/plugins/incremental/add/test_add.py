@@ -16,11 +16,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from cldistill.collection.folder import read_folder
 from cldistill.training import step as step_module
 from cldistill.training import train as train_module
 from cldistill.training.metrics_log import read_metrics
 from cldistill_plugins.incremental.edit import rename_effect
+from cldistill_plugins.incremental.folder import read_folder
 
 from .conftest import World, contents, invoke
 

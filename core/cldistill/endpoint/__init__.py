@@ -1,1 +1,0 @@
-"""Questions to an OpenAI-compatible endpoint: settings, client, strict answers."""

@@ -1,1 +1,0 @@
-"""Statistics of measured values that several plugins share."""

@@ -1,0 +1,1 @@
+"""The client of OpenAI-compatible servers that other built-in plugins ask: `api` holds its public names."""

@@ -1,0 +1,7 @@
+"""Public names of the plugin ``samples``, for other built-in plugins."""
+
+from __future__ import annotations
+
+from cldistill_plugins.samples.grids import GridRow, save_grid
+
+__all__ = ["GridRow", "save_grid"]

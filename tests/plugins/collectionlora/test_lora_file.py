@@ -1,0 +1,100 @@
+"""``lora-file``: any key format, at its scale, fitted to the loaded base."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import nn
+
+from cldistill.adapters.slots import AdapterSlots
+from cldistill.errors import AdapterFormatError
+from cldistill.protocols import BaseModel, TeacherRequest
+from cldistill.records import EffectInfo
+from cldistill.weights import LoraWeights
+from cldistill_plugins.collectionlora.lora_file import LoraFile, LoraFileSettings, describe_lora_file
+
+
+@dataclass
+class Base:
+    backbone: nn.Module
+
+
+@dataclass
+class Request:
+    """All that the source looks at: the backbone."""
+
+    base: BaseModel
+    effect: EffectInfo
+    cache: Path
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> TeacherRequest:
+    backbone = nn.ModuleDict({"block": nn.ModuleDict({"to_q": nn.Linear(4, 8), "to_out": nn.Linear(8, 4)})})
+    return Request(cast(BaseModel, Base(backbone)), EffectInfo("manga-tone", "turn it"), tmp_path)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    tensors = {}
+    for name, out, wide in (("block_to_q", 8, 4), ("block_to_out", 4, 8)):
+        tensors[f"lora_unet_{name}.lora_down.weight"] = torch.ones(2, wide)
+        tensors[f"lora_unet_{name}.lora_up.weight"] = torch.ones(out, 2)
+        tensors[f"lora_unet_{name}.alpha"] = torch.tensor(1.0)
+    save_file(tensors, tmp_path / "teacher.safetensors")
+    return tmp_path / "teacher.safetensors"
+
+
+def settings(path: Path | str, root: Path | None = None, **values: Any) -> LoraFileSettings:
+    return LoraFileSettings.model_validate({"path": path, **values}, context={"root": root})
+
+
+def test_the_adapter_has_the_bases_names_and_the_files_scale(path: Path, request_: TeacherRequest) -> None:
+    state = LoraFile(settings(path)).adapter(request_)
+    assert state is not None
+    assert set(state.modules) == {"block.to_q", "block.to_out"}
+    assert {weights.scale for weights in state.modules.values()} == {0.5}
+    assert isinstance(state.modules["block.to_q"], LoraWeights)
+
+
+def test_scale_multiplies_the_files_own(path: Path, request_: TeacherRequest) -> None:
+    plain, strong = (LoraFile(settings(path, scale=scale)).adapter(request_) for scale in (1.0, 1.5))
+    assert plain is not None
+    assert strong is not None
+    assert {weights.scale for weights in strong.modules.values()} == {0.75}
+    assert strong.digest != plain.digest
+
+
+def test_a_backbone_that_carries_adapters_has_the_same_modules(path: Path, request_: TeacherRequest) -> None:
+    slots = AdapterSlots(request_.base.backbone)
+    slots.add("student", ["block.to_q", "block.to_out"], 2, 2.0, torch.Generator())
+    state = LoraFile(settings(path)).adapter(request_)
+    slots.mount(state)
+    assert state is not None
+    assert slots.mounted == state.digest
+
+
+def test_a_file_that_does_not_fit(path: Path, request_: TeacherRequest) -> None:
+    save_file({"other.lora_A.weight": torch.ones(2, 4), "other.lora_B.weight": torch.ones(8, 2)}, path)
+    with pytest.raises(AdapterFormatError, match="1 of 1 modules are not in the base"):
+        LoraFile(settings(path)).adapter(request_)
+
+
+def test_description_and_settings(path: Path) -> None:
+    assert describe_lora_file(settings("teacher.safetensors", path.parent)).adapter == path
+    for wrong in ({"scale": 0}, {"strength": 1}):
+        with pytest.raises(ValidationError):
+            settings(path, **wrong)
+
+
+def test_the_plugin_imports_no_torch() -> None:
+    code = "import sys, cldistill_plugins.teachers.plugin; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
