@@ -28,7 +28,7 @@ PRELOADED = (
     "cldistill.runner",
     "cldistill.testing",
     "cldistill.testing.tiny_plugin",
-    "cldistill_plugins.evaluation.execute",
+    "cldistill_plugins.evaluation.evaluate",
     "cldistill_plugins.qwen_image_edit.base",
     "numpy",
     "torch.distributed",

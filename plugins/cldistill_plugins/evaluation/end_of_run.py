@@ -19,6 +19,7 @@ from cldistill.training.run import ExportedRun, Run
 from cldistill_plugins.evaluation.check import EvaluationPlan, systems_of_run
 from cldistill_plugins.evaluation.evaluate import evaluate_systems, picture_store, write_pages
 from cldistill_plugins.evaluation.report.figures import ARROWS, text_of
+from cldistill_plugins.evaluation.report.page import lacking
 from cldistill_plugins.evaluation.report.record import Evaluation, IntervalEntry, MetricRow
 from cldistill_plugins.evaluation.setup import EvaluationSetup, setup_of_run
 from cldistill_plugins.evaluation.systems import OpenedSystem, open_systems
@@ -51,6 +52,8 @@ class EndOfRun:
         exported.results += [*([("Page", page)] if page.is_file() else []), ("Picture", picture)]
         for table in summary_tables(Evaluation.model_validate(report)):
             exported.console.print(table)
+        if (reason := lacking()) is not None:
+            exported.console.print(reason, markup=False, highlight=False, soft_wrap=True)
 
 
 def open_run_systems(setup: EvaluationSetup, plan: EvaluationPlan) -> list[OpenedSystem]:

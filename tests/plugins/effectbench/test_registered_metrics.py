@@ -79,6 +79,7 @@ def test_distances_to_source_and_truth(studio: Studio) -> None:
     assert "truth_energy" not in near["perfect"]["mosaic"].per_picture
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hed")
 def test_the_energy_distance_tells_a_sampler_that_averages_from_one_that_draws(eight: Studio) -> None:
     draws = [eight.draws("party-frame", path, count=6, seed=1) for path in eight.sources]

@@ -140,6 +140,7 @@ def test_statistics_count_sources_and_targets() -> None:
     torch.testing.assert_close(std, torch.full((16,), 3.0), atol=0.1, rtol=0)
 
 
+@pytest.mark.slow
 def test_decoder_training_resumes_and_leaves_the_latents_alone(tmp_path: Path) -> None:
     pixels = np.stack([_studio("train").picture(index) for index in range(2)])
     np.save(tmp_path / "pool.npy", pixels)

@@ -58,6 +58,7 @@ def test_it_is_small_and_in_half_precision() -> None:
     assert {parameter.dtype for parameter in loaded.transformer.parameters()} <= {torch.float16, torch.float32}
 
 
+@pytest.mark.slow
 def test_held_out_pictures_survive_the_vae(pipeline: QwenImageEditPlusPipeline, held_out: np.ndarray) -> None:
     assert evaluate.vae_psnr(pipeline, held_out[:16]) > 27
 

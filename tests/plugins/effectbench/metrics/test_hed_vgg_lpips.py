@@ -123,6 +123,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         load_weights()
 
 
+@pytest.mark.slow
 def test_loading_imports_neither_tensorflow_nor_torchvision() -> None:
     root = Path(__file__).parents[4] / "plugins"
     code = (

@@ -77,6 +77,7 @@ def test_of_many_effects_those_that_changed_are_listed() -> None:
     assert "0.600 → 0.500 -0.100 [-0.100, -0.100]" in text and "mean of 20" in text
 
 
+@pytest.mark.slow
 def test_a_growth_says_what_changed(world: World, quick: Any) -> None:
     text = invoke("add", world.collection, world.root / "new/gilded frame", "--steps", "3", *quick("gilded"))
     assert "What every effect gained or lost" in text
