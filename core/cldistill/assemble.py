@@ -52,7 +52,8 @@ Rows = dict[str, list[tuple[Item, Prompts]]]
 
 def assemble(
     checked: CheckedManifest, output: Path, *, cache: Path | None = None, stages: Stages | None = None,
-    observers: Sequence[object] = (), stop: Callable[[], bool] = never, choose: Callable[[Rows], Rows] | None = None,
+    observers: Callable[[BuildContext], Sequence[object]] = lambda context: (), stop: Callable[[], bool] = never,
+    choose: Callable[[Rows], Rows] | None = None,
 ) -> Run:  # fmt: skip
     """Build the run of a checked manifest; everything slow is cached under ``cache``.
 
@@ -64,7 +65,7 @@ def assemble(
     """
     manifest, train = checked.manifest, checked.manifest.train
     accelerator, context = start(checked, output, cache)
-    watching = (*observers, *(part.build(context) for part in checked.observers))
+    watching = observers(context)
     check_observers(watching)  # before hours of preparation, not after them
     router = checked.router.build(context)  # before anything slow: it may refuse its options
     random = KeyedRandom(train.seed, accelerator.process_index, context.device)
@@ -74,6 +75,7 @@ def assemble(
     isolator: PromptIsolator = checked.prompts.build(context)
     prompts = isolate(checked, isolator, base.tokenize)
     terms = tuple(cast(Term, replace(loss, loss=loss.loss.build(context))) for loss in checked.losses)
+    modules = make_modules(terms, random)
     rows, targeted, trained = _rows(checked, isolator, prompts), _target_pools(checked), checked.trained_teachers
     if choose is not None:
         rows = choose(rows)
@@ -89,7 +91,7 @@ def assemble(
         name=manifest.name, output=output, total_steps=train.generator_steps, base=base, slots=preparation.slots,
         slot_configs=tuple(checked.slots.values()), terms=terms, router=router, dataset=dataset, teachers=bank,
         schedule=Schedule(manifest.sampler.steps, manifest.sampler.shift, manifest.sampler.integer_timesteps),
-        modules=make_modules(terms, random), random=random.child("train"), accelerator=accelerator,
+        modules=modules, random=random.child("train"), accelerator=accelerator,
         effects=checked.effects, prompts=prompts,
         teacher_shift=teacher_shift(checked), batch_size=train.batch_size, grad_clip=train.grad_clip,
         checkpoint_every=train.checkpoint_every, keep=train.keep, max_bad_steps=train.max_bad_steps,
@@ -238,7 +240,7 @@ def make_modules(terms: Sequence[Term], random: KeyedRandom) -> dict[str, TermMo
     """Make the modules that loss terms own; ranks and runs of one seed make the same.
 
     Raises:
-        PluginError: a module has buffers, which differ by rank and would not be saved.
+        PluginError: a module has buffers, which differ by rank and would not be saved, or frozen parameters.
     """
     modules = {}
     for term in terms:
@@ -249,6 +251,10 @@ def make_modules(terms: Sequence[Term], random: KeyedRandom) -> dict[str, TermMo
             module = term.loss.module().to(random.device, torch.float32)
         if any(True for _ in module.buffers()):
             raise PluginError(f"the module of loss {term.name!r} has buffers: use layers without them (no BatchNorm)")
+        if not all(parameter.requires_grad for parameter in module.parameters()):
+            raise PluginError(
+                f"the module of loss {term.name!r} has frozen parameters: keep those outside of the module"
+            )
         modules[term.name] = TermModule(module, term.loss.optimizer)
     return modules
 
@@ -277,7 +283,7 @@ def _target_pools(checked: CheckedManifest) -> list[str]:
         return []
     pools = [effect.name for effect in checked.effects]
     if checked.manifest.general is not None and router.general:
-        with_general = {GENERAL, *router.mixed}
+        with_general = {GENERAL, *router.mixed, *router.general_streams}
         # A router that does not name its streams may draw the general pool in any.
         if router.streams is None or any(with_general & set(loss.streams or checked.streams) for loss in needing):
             pools.append(GENERAL)

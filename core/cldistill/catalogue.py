@@ -73,7 +73,8 @@ class Catalogue:
     def first_failure(self) -> list[str]:
         """Return a line that quotes the first plugin that failed, if one did: it may be the one that is missed."""
         if not self.failures:
-            return []
+            left_out = ", ".join(self.plugins.disabled)
+            return [f"Left out by CLDISTILL_DISABLE_PLUGINS, and perhaps missed: {left_out}"] if left_out else []
         count = len(self.failures)
         others = f" (and {count - 1} more: see `cldistill plugins`)" if count > 1 else ""
         return [f"A plugin that might offer it failed to load: {self.failures[0]}{others}"]

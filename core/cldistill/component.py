@@ -128,6 +128,8 @@ class Needs:
     mixed: Mapping[str, int | None] = field(default_factory=dict)
     """Router: streams whose batches mix several pools, which no teacher can teach -> the generator step at which each
     ends (None: never).  A loss that asks the teacher must keep out of them."""
+    general_streams: frozenset[str] = frozenset()
+    """Router: streams that draw from the general pool alone, beside that of its name."""
     begins: Mapping[str, int] = field(default_factory=dict)
     """Router: streams that come up only from a generator step on (0 for those that it does not name)."""
     sampler_below: float | None = None
@@ -202,6 +204,8 @@ class Component(Generic[S, T_co]):
     build: Callable[[S, BuildContext], T_co]
     automatic: bool = False
     """Observer: built for every run with its default settings, without being named in the manifest."""
+    serves: str = ""
+    """Automatic observer: the key of the manifest that it serves; without one there is a warning where the key is set."""
 
     def needs(self, settings: S, outline: RunOutline) -> Needs:
         """Return what ``describe`` says; the outline is given to one that takes a second argument."""
@@ -228,82 +232,59 @@ class Command:
 
 
 def base_model(
-    name: str,
-    summary: str,
-    settings: type[S],
-    describe: Describe[S],
+    name: str, summary: str, settings: type[S], describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.BaseModel],
-) -> Component[S, protocols.BaseModel]:
+) -> Component[S, protocols.BaseModel]:  # fmt: skip
     """Register a base model: ``describe`` must fill `Needs.base` from its config, without torch."""
     return Component("base_model", name, summary, settings, describe, build)
 
 
 def teacher_source(
-    name: str,
-    summary: str,
-    settings: type[S],
-    describe: Describe[S],
+    name: str, summary: str, settings: type[S], describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.TeacherSource],
-) -> Component[S, protocols.TeacherSource]:
+) -> Component[S, protocols.TeacherSource]:  # fmt: skip
     """Register a way to get an effect's teacher."""
     return Component("teacher_source", name, summary, settings, describe, build)
 
 
 def stream_router(
-    name: str,
-    summary: str,
-    settings: type[S],
-    describe: Describe[S],
+    name: str, summary: str, settings: type[S], describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.StreamRouter],
-) -> Component[S, protocols.StreamRouter]:
+) -> Component[S, protocols.StreamRouter]:  # fmt: skip
     """Register a rule that draws stream and pools for every update."""
     return Component("stream_router", name, summary, settings, describe, build)
 
 
 def prompt_isolator(
-    name: str,
-    summary: str,
-    settings: type[S],
-    describe: Describe[S],
+    name: str, summary: str, settings: type[S], describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.PromptIsolator],
-) -> Component[S, protocols.PromptIsolator]:
+) -> Component[S, protocols.PromptIsolator]:  # fmt: skip
     """Register a rule that gives student and teacher their prompts."""
     return Component("prompt_isolator", name, summary, settings, describe, build)
 
 
 def loss_term(
-    name: str,
-    summary: str,
-    settings: type[S],
-    describe: Describe[S],
+    name: str, summary: str, settings: type[S], describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.LossTerm],
-) -> Component[S, protocols.LossTerm]:
+) -> Component[S, protocols.LossTerm]:  # fmt: skip
     """Register a loss term: a callable from a context to `cldistill.records.LossOutput`."""
     return Component("loss_term", name, summary, settings, describe, build)
 
 
 def metric(
-    name: str,
-    summary: str,
-    settings: type[S],
-    describe: Describe[S],
+    name: str, summary: str, settings: type[S], describe: Describe[S],
     build: Callable[[S, BuildContext], protocols.Metric],
-) -> Component[S, protocols.Metric]:
+) -> Component[S, protocols.Metric]:  # fmt: skip
     """Register a metric over finished pictures."""
     return Component("metric", name, summary, settings, describe, build)
 
 
 def observer(
-    name: str,
-    summary: str,
-    settings: type[S],
-    describe: Describe[S],
-    build: Callable[[S, BuildContext], object],
-    *,
-    automatic: bool = False,
-) -> Component[S, object]:
+    name: str, summary: str, settings: type[S], describe: Describe[S],
+    build: Callable[[S, BuildContext], object], *, automatic: bool = False, serves: str = "",
+) -> Component[S, object]:  # fmt: skip
     """Register an observer: an object with `cldistill.markers.hookimpl` methods named as in `cldistill.hookspecs.RunHooks`.
 
-    ``automatic``: every run gets it, with its default settings, without naming it.
+    ``automatic``: every run gets it, with its default settings, without naming it; ``serves``: see `Component`.
     """
-    return Component("observer", name, summary, settings, describe, build, automatic)
+    return Component("observer", name, summary, settings, describe, build, automatic, serves)

@@ -22,6 +22,7 @@ from cldistill.data.items import list_pictures
 from cldistill.errors import Stopped
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import resolved_text
+from cldistill.manifest.rules import unserved
 from cldistill.prepare import Preparation
 from cldistill.progress.live import LiveStages
 from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
@@ -78,14 +79,12 @@ def _execute(
     started, stages = time.monotonic(), LiveStages(console)
     output.mkdir(parents=True, exist_ok=True)
     stop.promise = OUTSIDE_LOOP
-    run = assemble(checked, output, stages=stages, observers=[MetricsLog()], stop=lambda: bool(stop))
+    watch = lambda context: observers_of(checked, replace(context, console=console), leave_out)  # noqa: E731
+    run = assemble(checked, output, stages=stages, observers=watch, stop=lambda: bool(stop))
     run.changed_plugins = changed_plugins
-    preparation = prepared(run)
-    context = replace(preparation.context, console=console, manifest=checked.manifest)
-    run.observers = (*run.observers, *automatic_observers(checked, context, leave_out))
     if run.is_main:
         atomic_write_text(output / "manifest.resolved.yaml", resolved_text(checked))
-        for line in checked.teacher_lines():
+        for line in [*checked.teacher_lines(), *unserved(checked)]:
             console.print(line, soft_wrap=True, markup=False, highlight=False)
     stop.promise = IN_LOOP
     step = train(run, stop)
@@ -120,11 +119,13 @@ def prepared(run: Run) -> Preparation:
     return run.preparation
 
 
-def automatic_observers(checked: CheckedManifest, context: BuildContext, leave_out: Collection[str]) -> list[object]:
-    """Build the observers that every run gets, unless its manifest names them with options of its own."""
-    named = {part.name for part in checked.observers} | set(leave_out)
-    parts = [entry.component for entry in checked.catalogue if entry.component.automatic]
-    return [part.build(part.settings(), context) for part in parts if part.name not in named]
+def observers_of(checked: CheckedManifest, context: BuildContext, leave_out: Collection[str]) -> list[object]:
+    """Build the log of the steps, the observers that the manifest names, and those that every run gets."""
+    named = [part for part in checked.observers if part.name not in leave_out]
+    known = {part.name for part in checked.observers} | set(leave_out)
+    automatic = [e.component for e in checked.catalogue if e.component.automatic and e.component.name not in known]
+    built = [part.build(context) for part in named] + [part.build(part.settings(), context) for part in automatic]
+    return [MetricsLog(), *built]
 
 
 def finish(
@@ -138,10 +139,12 @@ def finish(
         advance(1)
     preparation = replace(prepared(run), stages=stages)
     exported = ExportedRun(checked, preparation, collection, console, command, {}, [])
-    Observers(run).run_exported(exported)
+    errors = Observers(run).run_exported(exported)
     path = run.output / "report.json"
     atomic_write_text(path, json.dumps({**exported.report, "run": run_figures(run, started)}, indent=1) + "\n")
     say_where(console, run, exported, path)
+    if errors:  # said last: the collection and what others measured are safe by now
+        raise errors[0]
     return Outcome(run.total_steps, True, collection, path)
 
 

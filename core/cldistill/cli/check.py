@@ -14,6 +14,7 @@ def check(manifest: ManifestArgument, overrides: SetOption = None, files: FilesO
     """Judge a manifest before anything is loaded; every mistake comes with its file and line."""
     from cldistill.manifest.check import check_manifest
     from cldistill.manifest.prompts import preview_prompts
+    from cldistill.manifest.rules import unserved
 
     checked = check_manifest(manifest, overrides or (), files=files)
     preview_prompts(checked)
@@ -24,7 +25,7 @@ def check(manifest: ManifestArgument, overrides: SetOption = None, files: FilesO
         f"{checked.manifest.name}: fits together. {len(checked.effects)} effects, {len(checked.losses)} losses, "
         f"slots {', '.join(checked.manifest.slots)}; streams {streams}; {seen}."
     )
-    for line in checked.teacher_lines():
+    for line in [*checked.teacher_lines(), *unserved(checked)]:
         typer.echo(f"  {line}")
 
 

@@ -14,9 +14,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from cldistill.catalogue import Catalogue, load_catalogue
 from cldistill.component import Command
-from cldistill.errors import PluginLoadError
-from cldistill.plugins import Owner, PluginSet, discover
+from cldistill.errors import PluginLoadError, nearest
+from cldistill.plugins import Owner
 
 
 class ContributedCommand(TyperCommand):
@@ -46,15 +47,15 @@ class CommandGroup(TyperGroup):
     """The engine's commands, then those of the installed plugins by name; where two have one name, neither is run."""
 
     @cached_property
-    def plugins(self) -> PluginSet:
+    def catalogue(self) -> Catalogue:
         """The installed plugins, discovered when the first command is looked up that the engine does not have."""
-        return discover()
+        return load_catalogue()
 
     @cached_property
     def contributed(self) -> Mapping[str, list[ContributedCommand]]:
         """Name -> the commands that plugins contribute under it."""
         found: dict[str, list[ContributedCommand]] = {}
-        for plugin in self.plugins.loaded:
+        for plugin in self.catalogue.plugins.loaded:
             for command in plugin.commands:
                 found.setdefault(command.name, []).append(ContributedCommand(command, plugin.owner))
         return {name: found[name] for name in sorted(found) if name not in self.commands}
@@ -72,11 +73,12 @@ class CommandGroup(TyperGroup):
         """Return name, command and remaining words of what was typed; a plugin's command is imported here.
 
         Raises:
-            PluginLoadError: nobody has the command and a plugin that might was left out or failed, or several have it.
+            PluginLoadError: nobody has the command, or several have it.
         """
         name = args[0]
-        if self.get_command(ctx, name) is None and (missing := self._missing(name)):
-            raise PluginLoadError(missing)
+        if self.get_command(ctx, name) is None:
+            known = f"no command is called {name!r}{nearest(name, self.list_commands(ctx))}"
+            raise PluginLoadError("\n".join([known, *self.catalogue.first_failure()]))
         _, command, rest = super().resolve_command(ctx, args)
         if isinstance(command, ContributedCommand):
             several = self.contributed[name]
@@ -88,10 +90,3 @@ class CommandGroup(TyperGroup):
                 )
             command = command.load()
         return name, command, rest
-
-    def _missing(self, name: str) -> str:
-        """Say which plugins might have had a command that nobody has; nothing where none was left out or failed."""
-        notes = [f"{failure}" for failure in self.plugins.failures[:1]]
-        if self.plugins.disabled:
-            notes.append(f"left out by CLDISTILL_DISABLE_PLUGINS: {', '.join(self.plugins.disabled)}")
-        return "\n".join([f"no command is called {name!r}; a plugin that might have it:", *notes]) if notes else ""

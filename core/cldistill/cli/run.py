@@ -55,16 +55,17 @@ def run(
 
     from cldistill.runner import execute
 
-    command = resume_command(manifest, folder, overrides or ())
+    command = resume_command(manifest, folder, overrides or (), changed_plugins)
     outcome = execute(checked, folder, Console(), command, changed_plugins=changed_plugins)
     if not outcome.finished:
         raise typer.Exit(3)
 
 
-def resume_command(manifest: str, folder: Path, overrides: Sequence[str]) -> str:
+def resume_command(manifest: str, folder: Path, overrides: Sequence[str], changed_plugins: bool = False) -> str:
     """Return the command that goes on with a run."""
     settings = [word for override in overrides for word in ("--set", override)]
-    return shlex.join([*command_words(), "run", manifest, "--output", str(folder), *settings])
+    changed = ["--changed-plugins"] if changed_plugins else []
+    return shlex.join([*command_words(), "run", manifest, "--output", str(folder), *settings, *changed])
 
 
 def set_aside(folder: Path) -> None:

@@ -104,7 +104,7 @@ class CheckedManifest:
         """Return what every builder may know of the run."""
         return BuildContext(
             root=self.file.root, cache=cache, output=output, device=device, seed=self.manifest.train.seed,
-            effects=self.effects, weights=weights, outline=self.outline,
+            effects=self.effects, weights=weights, outline=self.outline, manifest=self.manifest,
         )  # fmt: skip
 
     @property

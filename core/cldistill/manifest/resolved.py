@@ -19,6 +19,8 @@ from cldistill.storage.files import sampled_digest
 
 KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires")
 """Parts of a manifest that may change between a run and its resumption: they do not touch what is trained."""
+POOLED = ("effects", "general")
+"""Parts whose folders are pools of pictures, which have digests of their own."""
 BOOKKEEPING = ("checkpoint_every", "keep", "max_bad_steps", "device", "deterministic")
 """The same of ``train:``."""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
@@ -36,7 +38,8 @@ def resolve(checked: CheckedManifest) -> dict[str, Any]:
         for step in part.loc:
             target = target[step]
         target["options"] = part.settings.model_dump(mode="json", by_alias=True)
-    for written, loss in zip(data["losses"], checked.losses, strict=True):
+    for loss in checked.losses:  # perhaps not all of the manifest's: a measuring run leaves some out
+        written = data["losses"][loss.loss.loc[1]]
         written["slot"] = loss.slot
         written["streams"] = sorted(loss.streams) if loss.streams is not None else None
     for name, slot in checked.slots.items():
@@ -51,7 +54,7 @@ def manifest_digest(checked: CheckedManifest) -> str:
     """
     data = {key: value for key, value in resolve(checked).items() if key not in KEEP_FROM_DIGEST}
     data["train"] = {key: value for key, value in data["train"].items() if key not in BOOKKEEPING}
-    data = {key: _pathless(value, key == "base") for key, value in data.items()}
+    data = {key: _pathless(value, key not in POOLED) for key, value in data.items()}
     inputs = {"files": dict(input_digests(checked)), "pools": dict(pool_digests(checked))}
     return hashlib.sha256(json.dumps([data, inputs], sort_keys=True, default=str).encode()).hexdigest()
 
@@ -142,7 +145,7 @@ def _pathless(value: Any, listed: bool) -> Any:
     if path.is_file():
         return adapter_digest(path)
     files = sorted(file for file in path.rglob("*") if file.is_file()) if listed else []
-    listing = [[file.relative_to(path).as_posix(), file.stat().st_size] for file in files]
+    listing = [[file.relative_to(path).as_posix(), sampled_digest(file)] for file in files]
     return listing if path.is_dir() else path.name
 
 

@@ -249,3 +249,11 @@ def required_parts(checked: CheckedManifest, measuring: bool) -> list[Part]:
     """
     optional = measuring or (checked.manifest.evaluate is not None and bool(checked.manifest.evaluate.systems))
     return [part for part in checked.parts() if not (optional and part in checked.metrics)]
+
+
+def unserved(checked: CheckedManifest) -> list[str]:
+    """Warn of keys of the manifest that no installed observer serves: a plugin was left out, or failed to load."""
+    served = {entry.component.serves for entry in checked.catalogue}
+    keys = [key for key in ("samples", "evaluate") if getattr(checked.manifest, key) is not None and key not in served]
+    lines = [f"warning: no plugin that works serves `{key}:`, so nothing will come of it" for key in keys]
+    return [*lines, *checked.catalogue.first_failure()] if lines else []

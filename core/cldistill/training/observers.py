@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pluggy
 
-from cldistill.errors import PluginError, nearest
+from cldistill.errors import PluginError, Stopped, nearest
 from cldistill.hookspecs import RunHooks
 from cldistill.markers import PROJECT
 from cldistill.records import StepResult
@@ -82,16 +82,17 @@ class Observers:
         """Tell all observers."""
         self._call("run_finished", step=step, stopped=stopped)
 
-    def run_exported(self, exported: ExportedRun) -> None:
-        """Tell all observers; the first error of any is raised once all have been called."""
+    def run_exported(self, exported: ExportedRun) -> list[Exception]:
+        """Tell all observers, and return their errors; a stop goes through at once."""
         errors: list[Exception] = []
         for _, manager in self._plugins:
             try:
                 manager.hook.run_exported(run=self._run, exported=exported)
+            except Stopped:
+                raise
             except Exception as error:
                 errors.append(error)
-        if errors:
-            raise errors[0]
+        return errors
 
     def run_failed(self, error: BaseException) -> None:
         """Tell all observers."""

@@ -48,9 +48,10 @@ def describe_pdsr(settings: PdsrSettings) -> Needs:
         streams.add(MIXED)
         if settings.mixed_general < 1:  # with general items alone the bare base is the teacher of all
             mixed[MIXED] = settings.mixed_until
+    alone = frozenset({MIXED}) - mixed.keys() if settings.mixed_until else frozenset()
     begins = {stream: settings.mixed_until for stream in streams - {MIXED}} if settings.mixed_until else {}
     general = settings.p_switch < 1 or (settings.mixed_until > 0 and settings.mixed_general > 0)
-    return Needs(streams=frozenset(streams), general=general, mixed=mixed, begins=begins)
+    return Needs(streams=frozenset(streams), general=general, mixed=mixed, begins=begins, general_streams=alone)
 
 
 def build_pdsr(settings: PdsrSettings, context: BuildContext) -> Pdsr:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from cldistill_plugins.evaluation.evaluate import evaluate_manifest
     from cldistill_plugins.evaluation.provenance import LIBRARIES, provenance
+    from cldistill_plugins.evaluation.report.page import lacking
     from cldistill_plugins.evaluation.report.record import TRUTH, Evaluation, picture_path, read_evaluation
     from cldistill_plugins.evaluation.values import ValueStore
 
@@ -46,6 +47,7 @@ __all__ = [
     "ValueStore",
     "compose",
     "evaluate_manifest",
+    "lacking",
     "mean_interval",
     "paired_difference",
     "picture_path",
@@ -54,7 +56,7 @@ __all__ = [
     "resample",
 ]
 
-_MODULES = ("values", "provenance", "bootstrap", "report.record", "check", "compositions", "evaluate")
+_MODULES = ("values", "provenance", "bootstrap", "report.page", "report.record", "check", "compositions", "evaluate")
 
 
 def __getattr__(name: str) -> Any:

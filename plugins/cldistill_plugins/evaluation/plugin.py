@@ -37,6 +37,7 @@ def register_observers() -> Sequence[Component[Any, object]]:
             describe_end_of_run,
             build_end_of_run,
             automatic=True,
+            serves="evaluate",
         )
     ]
 

@@ -46,6 +46,9 @@ def add(
     ] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Begin optimiser and average anew, checkpoint or not.")] = False,
     overrides: SetOption = None,
+    changed_plugins: Annotated[
+        bool, typer.Option("--changed-plugins", help="Go on although plugins have changed; the run records it.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Set a run aside that is in the folder already.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and stop.")] = False,
     measure: Annotated[
@@ -64,7 +67,7 @@ def add(
     prepared = prepare_growth(request)
     console, folder = Console(), output or default_output(collection, len(given))
     if not fresh:
-        refuse_another(prepared.checked, folder, wanted=False)
+        refuse_another(prepared.checked, folder, wanted=False, changed_plugins=changed_plugins)
     if not plan:
         refuse_missing_processes(sys.argv[1:])
     if int(os.environ.get("RANK", "0")) == 0:
@@ -78,7 +81,7 @@ def add(
 
     from cldistill_plugins.incremental.run import grow
 
-    if not grow(prepared, folder, console, again(sys.argv[1:]), measure=measure):
+    if not grow(prepared, folder, console, again(sys.argv[1:]), measure=measure, changed_plugins=changed_plugins):
         raise typer.Exit(3)
 
 

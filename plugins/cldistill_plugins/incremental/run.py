@@ -10,7 +10,7 @@ from rich.console import Console
 from cldistill.manifest.models import Evaluate, EvaluatedSystem
 from cldistill.runner import execute, is_main
 from cldistill.storage.files import atomic_write_text
-from cldistill_plugins.evaluation.api import END_OF_RUN, EvaluationPlan, evaluate_manifest
+from cldistill_plugins.evaluation.api import END_OF_RUN, EvaluationPlan, evaluate_manifest, lacking
 from cldistill_plugins.incremental.edit import keep_removed
 from cldistill_plugins.incremental.manifest import BEFORE
 from cldistill_plugins.incremental.outcome import AFTER, outcome, table
@@ -20,12 +20,20 @@ MEASURED = "growth"
 """Folder of the evaluation within the run's."""
 
 
-def grow(prepared: Prepared, output: Path, console: Console, command: str, *, measure: bool = True) -> bool:
+def grow(
+    prepared: Prepared,
+    output: Path,
+    console: Console,
+    command: str,
+    *,
+    measure: bool = True,
+    changed_plugins: bool = False,
+) -> bool:
     """Run, and say what every effect gained or lost; ``command`` is what goes on with it.
 
     Returns whether it is finished: False after a stop.
     """
-    done = execute(prepared.checked, output, console, command, leave_out=[END_OF_RUN])
+    done = execute(prepared.checked, output, console, command, leave_out=[END_OF_RUN], changed_plugins=changed_plugins)
     if not done.finished or not is_main() or done.collection is None:
         return done.finished
     keep_removed(done.collection, prepared.growth.collection.index.removed)
@@ -43,7 +51,10 @@ def grow(prepared: Prepared, output: Path, console: Console, command: str, *, me
     atomic_write_text(output / "growth.json", json.dumps(found.to_json(), indent=1) + "\n")
     console.print("What every effect gained or lost, on held-out pictures \\[95 % interval]:")
     console.print(table(found))
-    for line in (f"Changes:    {output / 'growth.json'}", f"Report:     {output / MEASURED / 'report.html'}"):
+    for line in (
+        f"Changes:    {output / 'growth.json'}",
+        f"Report:     {lacking() or output / MEASURED / 'report.html'}",
+    ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return True
 

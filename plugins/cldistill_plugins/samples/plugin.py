@@ -39,5 +39,6 @@ def register_observers() -> Sequence[Component[Any, object]]:
             describe_sample_grids,
             build_sample_grids,
             automatic=True,
+            serves="samples",
         )
     ]

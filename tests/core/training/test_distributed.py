@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 output = Path(sys.argv[2])
 output.mkdir(parents=True, exist_ok=True)
-run = assemble(check_manifest(sys.argv[1]), output, observers=[MetricsLog()])
+run = assemble(check_manifest(sys.argv[1]), output, observers=lambda context: [MetricsLog()])
 assert run.accelerator.num_processes == 2
 assert train(run) == 4
 state = {f"{slot}.{name}": value for slot in ("student", "critic") for name, value in run.slots.state(slot).items()}

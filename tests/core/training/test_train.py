@@ -32,7 +32,7 @@ Write = Callable[..., Path]
 def build(manifest: Path, output: Path) -> Run:
     """Assemble a run with the metrics log."""
     output.mkdir(parents=True, exist_ok=True)
-    return assemble(check_manifest(str(manifest)), output, observers=[MetricsLog()])
+    return assemble(check_manifest(str(manifest)), output, observers=lambda context: [MetricsLog()])
 
 
 @pytest.fixture(scope="module")
