@@ -1,9 +1,8 @@
 """Mixed precision: every call of the backbone runs under the run's autocast, whoever makes it.
 
-Losses, the training of teachers, samplers and the export's check all call ``base.predict``, so that one is
-wrapped, and ``base.features`` with it.  LoRA
-weights, losses and optimisers stay in fp32; autocast casts copies.  (A recompute of gradient checkpointing re-enters the
-autocast of its forward by itself.)
+Losses, the training of teachers, samplers and the export's check all call ``base.predict``, so that one is wrapped, and
+``base.features`` with it.  LoRA weights, losses and optimisers stay in fp32; autocast casts copies.  (A recompute of gradient
+checkpointing re-enters the autocast of its forward by itself.)
 """
 
 from __future__ import annotations

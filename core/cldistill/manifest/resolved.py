@@ -15,12 +15,10 @@ from cldistill.adapters.header import find_file
 from cldistill.errors import CldistillError
 from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.yaml import dotted
-from cldistill.storage.files import sampled_digest
+from cldistill.storage.files import sampled_digest, sha256_bytes
 
 KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires")
 """Parts of a manifest that may change between a run and its resumption: they do not touch what is trained."""
-POOLED = ("effects", "general")
-"""Parts whose folders are pools of pictures, which have digests of their own."""
 BOOKKEEPING = ("checkpoint_every", "keep", "max_bad_steps", "device", "deterministic")
 """The same of ``train:``."""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
@@ -54,7 +52,7 @@ def manifest_digest(checked: CheckedManifest) -> str:
     """
     data = {key: value for key, value in resolve(checked).items() if key not in KEEP_FROM_DIGEST}
     data["train"] = {key: value for key, value in data["train"].items() if key not in BOOKKEEPING}
-    data = {key: _pathless(value, key not in POOLED) for key, value in data.items()}
+    data = {key: _pathless(value, key == "base") for key, value in data.items()}
     inputs = {"files": dict(input_digests(checked)), "pools": dict(pool_digests(checked))}
     return hashlib.sha256(json.dumps([data, inputs], sort_keys=True, default=str).encode()).hexdigest()
 
@@ -71,9 +69,13 @@ def _plugin(part: Part) -> str:
 
 
 def input_digests(checked: CheckedManifest) -> Iterator[tuple[str, str]]:
-    """Yield key path and hash of every adapter that a run starts from: teachers' files and the slots' ``init``."""
+    """Yield key path and hash of what a run starts from: teachers' files, the slots' ``init``, files that parts need."""
     for path, file in _adapters(checked):
         yield path, adapter_digest(file)
+    for part in checked.parts():
+        if part.loc[0] not in KEEP_FROM_DIGEST:
+            found = [_contents(file) for file in part.needs.files if file.exists()]
+            yield f"{dotted(part.loc)}.files", sha256_bytes(json.dumps(found).encode())
 
 
 def _adapters(checked: CheckedManifest) -> Iterator[tuple[str, Path]]:
@@ -131,9 +133,9 @@ def resolved_text(checked: CheckedManifest, *, portable: bool = False) -> str:
 
 
 def _pathless(value: Any, listed: bool) -> Any:
-    """Put in place of each path of this machine what lies there: a file's digest; for a folder, if ``listed``, its listing.
+    """Put the name in place of each path of this machine; if ``listed``, the contents of what lies there.
 
-    (Folders of pictures are hashed as pools.)  Of what is not there the name is left.
+    Files that decide what is trained are hashed apart (`input_digests`), folders of pictures as pools.
     """
     if isinstance(value, dict):
         return {key: _pathless(inner, listed) for key, inner in value.items()}
@@ -141,12 +143,12 @@ def _pathless(value: Any, listed: bool) -> Any:
         return [_pathless(inner, listed) for inner in value]
     if not isinstance(value, str) or not _is_local_path(value):
         return value
-    path = Path(value)
-    if path.is_file():
-        return adapter_digest(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if listed else []
-    listing = [[file.relative_to(path).as_posix(), sampled_digest(file)] for file in files]
-    return listing if path.is_dir() else path.name
+    return _contents(Path(value)) if listed and Path(value).exists() else Path(value).name
+
+
+def _contents(path: Path) -> list[list[str]]:
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return [[file.relative_to(path).as_posix(), sampled_digest(file)] for file in files]
 
 
 def _comment(title: str, lines: list[str]) -> str:

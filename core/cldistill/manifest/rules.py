@@ -254,6 +254,6 @@ def required_parts(checked: CheckedManifest, measuring: bool) -> list[Part]:
 def unserved(checked: CheckedManifest) -> list[str]:
     """Warn of keys of the manifest that no installed observer serves: a plugin was left out, or failed to load."""
     served = {entry.component.serves for entry in checked.catalogue}
-    keys = [key for key in ("samples", "evaluate") if getattr(checked.manifest, key) is not None and key not in served]
+    keys = [key for key in ("samples", "evaluate") if getattr(checked.manifest, key) and key not in served]
     lines = [f"warning: no plugin that works serves `{key}:`, so nothing will come of it" for key in keys]
     return [*lines, *checked.catalogue.first_failure()] if lines else []

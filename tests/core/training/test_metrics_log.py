@@ -24,7 +24,7 @@ def result(step: int, loss: float = 0.5) -> StepResult:
 
 
 def run_in(folder: Path) -> Any:
-    return SimpleNamespace(name="demo", output=folder, total_steps=9)
+    return SimpleNamespace(name="demo", output=folder, total_steps=9, plugin_changes=())
 
 
 def test_a_line_holds_everything(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def go(folder: Path, site: Path, monkeypatch: pytest.MonkeyPatch, **options: Any
     (folder / "manifest.yaml").write_text(yaml.safe_dump(data))
     with plugin_environment({"weighted": "weighted_router.plugin"}, [site]):
         checked = check_manifest(str(folder / "manifest.yaml"))
-        execute(checked, folder / "run", Console(quiet=True), "again", measure=False, **options)
+        execute(checked, folder / "run", Console(quiet=True), "again", leave_out=["evaluate"], **options)
 
 
 def weights(folder: Path) -> dict[str, bytes]:

@@ -133,7 +133,8 @@ def test_subject_consistency_is_five_for_the_truth_one_for_another_subject_and_z
     }
     found = VsaOracle(draws=4)(posters.ask(outputs))
     scores = {system: found[system]["hope-poster"].per_picture["vsa"] for system in found}
-    assert scores["perfect"] == scores[FLOOR] == [5.0, 5.0]
+    assert scores["perfect"] == pytest.approx([5.0, 5.0], abs=1e-4)  # convolutions sum in an order of their own
+    assert scores[FLOOR] == pytest.approx([5.0, 5.0], abs=1e-4)
     assert scores["idle"] == scores["confused"] == [0.0, 0.0]
     # Nothing of the asked-for truth is near a poster of another subject but its style: judged bad, or worst.
     assert max(scores["swapped"]) <= 1.0
