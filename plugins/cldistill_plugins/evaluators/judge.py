@@ -114,6 +114,7 @@ class Judge:
     settings: JudgeSettings
     endpoint: Endpoint
     answers: ValueStore
+    version: ClassVar[str] = "1"
     columns: ClassVar[Mapping[str, Column]] = COLUMNS
     cached_by: ClassVar[Literal["itself"]] = "itself"
     """Answers are kept one by one; a refused one is asked for again by the next evaluation."""
