@@ -28,7 +28,7 @@ def composed_draws(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one output is nearest to: 1 or 0, ``nan`` where it cannot be told."""
+    """The scores of one output of two composed effects, made by `judge`: 1 or 0, ``nan`` where it cannot be told."""
 
     success: float
     """Nearer to its composition's truth than to the source, either effect alone and the other order."""

@@ -60,7 +60,7 @@ def build_editreward(settings: EditRewardSettings, context: BuildContext) -> Met
 
 @dataclass(frozen=True)
 class Files:
-    """Where the network comes from."""
+    """Files of the reward network, found by `build_editreward`, and the precision in which they are loaded."""
 
     weights: Path
     base: Path

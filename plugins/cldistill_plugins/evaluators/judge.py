@@ -87,7 +87,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of it."""
+    """The judge's decision on one case: both stages' answers, of which BCR and VSA are computed."""
 
     bad: bool | None = None
     """None: stage 1 has no answer."""

@@ -75,7 +75,7 @@ def write_effect(folder: Path, effect: Effect, sources: Sequence[Path], seed: in
 
 
 def describe(effect: Effect) -> dict[str, object]:
-    """What ``effect.json`` says of an effect: name, prompt, provenance and licences."""
+    """Return the contents of ``effect.json``, which lies beside an effect's pairs: name, prompt, provenance and licences."""
     return {
         "name": effect.name,
         "prompt": effect.prompt,

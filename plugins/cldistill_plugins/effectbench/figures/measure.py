@@ -20,7 +20,7 @@ TAU_MAX, TAU_MIN = 750.0, 500.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured with."""
+    """The options of one measurement, from the command line of ``figures``: noise bounds, critic slot and batch size."""
 
     tau_max: float = TAU_MAX
     tau_min: float = TAU_MIN

@@ -32,7 +32,7 @@ SOFT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the oracle says of one output."""
+    """The oracle's decision on one output, made by `judge`; ``bcr-oracle`` and ``vsa-oracle`` score it."""
 
     bad: bool
     family: str | None
