@@ -42,7 +42,7 @@ class Recipe(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class EffectRecord:
     """One effect of the bank.
 
     Attributes:

@@ -11,7 +11,7 @@ from cldistill.errors import NotMeasured
 from cldistill.protocols import MetricRequest
 from cldistill.records import FAILURE, Column, MetricValues
 
-from ..metrics.bad_case import SOFT, Verdict, detail_ratio, judge
+from ..metrics.bad_case import SOFT, OracleVerdict, detail_ratio, judge
 from ..metrics.sketch import STRUCTURE
 from ..metrics.subject import consistency
 from .distances import Centres, relative
@@ -78,7 +78,9 @@ class VsaOracle(TruthMetric):
         return scores.result()
 
 
-def verdicts(sample: HeldOutSample, effects: Sequence[str], soft: float = SOFT) -> Iterator[tuple[SampleKey, Verdict]]:
+def verdicts(
+    sample: HeldOutSample, effects: Sequence[str], soft: float = SOFT
+) -> Iterator[tuple[SampleKey, OracleVerdict]]:
     """Judge the outputs of one picture by their distances to the centres of all effects' truths."""
     centres = Centres.of(effects, sample.truths)
     unedited = centres.of_source()
