@@ -164,7 +164,7 @@ class TeacherRequest:
     cache: Path
     """Folder of the content-addressed cache."""
     device: str
-    """Where tensors live."""
+    """The torch device that tensors are on."""
     stages: Stages
     """Shows how far long work is."""
     stop: Callable[[], bool]

@@ -46,7 +46,7 @@ class AdapterKey:
     part: str
     """``down``, ``up``, ``alpha`` or one of ``lokr_w1``, ``lokr_w1_a``, ..."""
     spelling: str
-    """What the trainer called the part, for the report: ``lora_A/B``, ``lora_down/up``, ``lokr``, ``alpha``."""
+    """The trainer's own name of the part, for the report: ``lora_A/B``, ``lora_down/up``, ``lokr``, ``alpha``."""
     adapter: str = ""
     """peft's adapter name inside the key, e.g. ``default``."""
 

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 PLAIN_SECONDS = 10.0
-"""How often a stage says how far it is where there is no terminal."""
+"""Seconds between the progress lines of a stage where there is no terminal."""
 
 
 class LiveStages:

@@ -18,7 +18,7 @@ PARTIAL = ".partial"
 """Suffix of what is still being written; the name before it starts with a dot."""
 BLOCK = 256 * 1024
 BLOCKS = 64
-"""How many blocks of a large file `sampled_digest` reads, spread over it, and their bytes (``BLOCK``)."""
+"""Number of blocks of a large file that `sampled_digest` reads, spread over it; ``BLOCK`` is the bytes of each."""
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -225,7 +225,7 @@ def _every_sigma(s: _Subject) -> None:
 
 
 def _leaves_arguments_alone(s: _Subject, size: tuple[int, int]) -> None:
-    """What the engine passes is what it caches and passes again: no method may write into it."""
+    """No method may write into its arguments: the engine caches them and passes them again."""
     base, first = s.base, picture(8, size)
     velocities = {"conditional": s.noise.clone(), "unconditional": s.noise.flip(0)}
     row = {**base.encode_source([picture(8, size)])}

@@ -1,4 +1,4 @@
-"""What every component promises, whatever its kind, and the words in which a broken promise is reported."""
+"""Checks that hold for components of every kind, and the error that reports a failed one; each kind's checks use them."""
 
 from __future__ import annotations
 

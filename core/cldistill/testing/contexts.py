@@ -55,7 +55,7 @@ class ObservedContext(TermContext):
     calls: list[Call] = field(default_factory=list)
     origin: str = "term"
     lent: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
-    """What the engine lent to the term and uses again (its name, itself, a copy of it then): it must stay as it is."""
+    """Tensors that the engine lends and uses again (each by name, itself, a copy of it then): a term must not change them."""
 
     def _predict(
         self, name: str, x: Tensor, sigma: Tensor, conditioning: Conditioning, at: str | None = None
@@ -92,7 +92,7 @@ class ObservedContext(TermContext):
 
 @dataclass(frozen=True)
 class SoloAccelerator:
-    """What a run asks of accelerate, for one process: it leaves accelerate's process-wide state alone."""
+    """A stand-in for accelerate's ``Accelerator`` in tests, for one process; it leaves accelerate's own global state alone."""
 
     device: torch.device
     num_processes: int = 1

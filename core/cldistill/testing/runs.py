@@ -23,7 +23,7 @@ from cldistill.training.metrics_log import FILE, read_metrics
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run left behind."""
+    """The results of a run that a test helper started and that ended: its folder, metrics, collection and output."""
 
     folder: Path
     steps: int
@@ -31,7 +31,7 @@ class FinishedRun:
     """The lines of ``metrics.jsonl``, one a generator step."""
     collection: Path | None
     text: str
-    """What it printed."""
+    """The text that the run printed."""
 
     def losses(self, term: str) -> list[float]:
         """Return a term's loss of every update that it took part in."""

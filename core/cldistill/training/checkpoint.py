@@ -38,7 +38,7 @@ class Checkpoint:
     step: int
     path: Path
     meta: Mapping[str, Any]
-    """What the caller of `save` gave, as it came back from JSON."""
+    """The plain data that the caller of `save` gave, as it came back from JSON."""
     files: Mapping[str, Mapping[str, Any]]
     """Group -> ``{"bytes": size, "sha256": hash}``."""
 

@@ -138,7 +138,7 @@ class Run:
     forwards: int = 0
     """Calls of the backbone so far in this process."""
     preparation: Preparation | None = None
-    """What the run was prepared with; None for a run that a test put together."""
+    """The loaded base and caches that the run works with; None for a run that a test put together."""
 
     @property
     def is_main(self) -> bool:
@@ -161,6 +161,6 @@ class ExportedRun:
     command: str
     """The command that made the run, for the report."""
     report: dict[str, Any]
-    """What becomes ``report.json``; observers add keys of their own."""
+    """The contents of ``report.json`` so far; observers add keys of their own."""
     results: list[tuple[str, Path]]
     """Files to be named at the end of the run, each with its label."""

@@ -1,4 +1,4 @@
-"""What a loss term sees: scoped predictors, a memoised rollout, the schedule and keyed randomness."""
+"""The context of one update, made by the trainer and given to every loss term: models, rollout, schedule, randomness."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEACHER = "teacher"
 
 @dataclass
 class UpdateMemo:
-    """What the terms of one update share: the rollout, the student's sample, and graded calls at the rollout."""
+    """Results that the terms of one update share: the rollout, the student's sample, and graded calls at the rollout."""
 
     rollout: Rollout | None = None
     sample: Tensor | None = None
@@ -148,5 +148,5 @@ class TermContext:
 
     @property
     def device(self) -> str:
-        """Where the tensors of this update live."""
+        """The torch device that the tensors of this update are on."""
         return str(self.run.accelerator.device)

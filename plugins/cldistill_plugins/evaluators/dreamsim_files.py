@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DINO = Path("checkpoints", "dino_vitbase16_pretrain.pth")
-"""Where ``torch.hub``, as the package calls it, keeps DINO's ViT-B/16."""
+"""Path of DINO's ViT-B/16, as ``torch.hub`` keeps it when the package calls it."""
 DINO_ADDRESS = "https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth"
 FILES = {
     "ensemble": (DINO, Path("clip_vitb16_pretrain.pth.tar"), Path("open_clip_vitb16_pretrain.pth.tar")),

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from .editreward_network import Scorer
 
 COLUMNS = {"editreward": Column("EditReward", "higher")}
-VERSION = "1"
-"""Of what these files compute; cached values go by it."""
 
 
 class EditRewardSettings(ModelSettings):
@@ -62,7 +60,7 @@ def build_editreward(settings: EditRewardSettings, context: BuildContext) -> Met
 
 @dataclass(frozen=True)
 class Files:
-    """Where the network comes from."""
+    """Files of the reward network, found by `build_editreward`, and the precision in which they are loaded."""
 
     weights: Path
     base: Path
@@ -72,6 +70,8 @@ class Files:
 class EditReward:
     """Implements `cldistill.protocols.Metric`: every value is kept as soon as it is there, since each takes a while."""
 
+    version: str = "1"
+    """Of the code; that of an instance names the weights and the prompts, too.  Cached values go by it."""
     columns = COLUMNS
     cached_by: Literal["effect"] = "effect"
 
@@ -79,7 +79,7 @@ class EditReward:
         self.files = files
         self.prompts = prompts
         self.device = device
-        self.version = f"{VERSION} {fingerprint(files.weights)} {fingerprint(files.base)} {prompts.digest}"
+        self.version = f"{EditReward.version} {fingerprint(files.weights)} {fingerprint(files.base)} {prompts.digest}"
         self._scorer: Scorer | None = None
 
     def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from cldistill.errors import NotMeasured
 
 FOLDERS = (Path("EditReward", "dataset"), Path("dataset"))
-"""Where the files lie, from the checkout's root or from the Python package in it."""
+"""Folders in which the prompt files are looked for, from the checkout's root or from the Python package in it."""
 TOKEN = "<|Reward|>"
 """The token at whose place the heads read the reward."""
 GAP = "{text_prompt}"
@@ -18,14 +18,14 @@ GAP = "{text_prompt}"
 
 @dataclass(frozen=True)
 class RewardPrompts:
-    """What the model is asked: one text for each of its two heads."""
+    """The questions to the reward model, read from its checkout by `read_prompts`: one text for each of its two heads."""
 
     following: str
     """Instruction following and semantic fidelity, for the first head; with a gap for the instruction."""
     quality: str
     """Visual quality and realism, for the second."""
     ending: str
-    """What follows either, with the reward token."""
+    """The end of both texts, with the reward token."""
 
     def texts(self, instruction: str) -> tuple[str, str]:
         """Return both whole texts."""

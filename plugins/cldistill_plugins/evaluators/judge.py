@@ -87,7 +87,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of it."""
+    """The judge's decision on one case: both stages' answers, of which BCR and VSA are computed."""
 
     bad: bool | None = None
     """None: stage 1 has no answer."""
@@ -114,6 +114,7 @@ class Judge:
     settings: JudgeSettings
     endpoint: Endpoint
     answers: ValueStore
+    version: ClassVar[str] = "1"
     columns: ClassVar[Mapping[str, Column]] = COLUMNS
     cached_by: ClassVar[Literal["itself"]] = "itself"
     """Answers are kept one by one; a refused one is asked for again by the next evaluation."""

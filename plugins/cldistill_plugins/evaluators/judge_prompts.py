@@ -1,4 +1,4 @@
-"""What the judge is asked, and the form in which it must answer (paper: EffectBench, BCR and VSA).
+"""Prompts of the multimodal judge, and the forms in which it must answer, for ``mllm-judge`` (paper: EffectBench, BCR and VSA).
 
 Stage 1 says whether an output is a bad case; stage 2, for good cases alone, how well the subject's identity is kept.
 """

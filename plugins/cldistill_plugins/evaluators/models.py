@@ -1,4 +1,4 @@
-"""Where a metric's weights are: a folder, or the snapshot of a hub repository in the hub's own cache.
+"""Finding the weights that a metric's options name: in a folder, or the snapshot of a hub repository in the hub's own cache.
 
 Nothing is downloaded unless an option allows it, and ``HF_HUB_OFFLINE`` forbids it all the same.
 """

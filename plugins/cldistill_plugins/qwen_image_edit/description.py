@@ -1,4 +1,4 @@
-"""What a Qwen-Image-Edit transformer consists of, worked out from its config (torch-free).
+"""Modules and sizes of a Qwen-Image-Edit transformer, worked out from its config for ``check`` and ``plan`` (torch-free).
 
 The counts follow diffusers' ``QwenImageTransformer2DModel``; a test compares them with a real instance.
 """

@@ -1,4 +1,4 @@
-"""Where a model lies on disk, and what its files say without being loaded (torch-free, for ``check`` and ``plan``)."""
+"""A model's files on disk, and all that ``check`` and ``plan`` read from them without loading weights (torch-free)."""
 
 from __future__ import annotations
 

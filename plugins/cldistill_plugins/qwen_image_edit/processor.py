@@ -24,12 +24,12 @@ from cldistill.errors import OptionsError
 
 IMAGE_TOKEN = "<|image_pad|>"
 CONFIGS = ("processor/processor_config.json", "processor/preprocessor_config.json")
-"""Where transformers 5 and 4 write how pictures are prepared."""
+"""Files in which transformers 5 and 4 keep the settings of picture preparation."""
 
 
 @dataclass(frozen=True)
 class PictureConfig:
-    """How pictures become patches, as the model's folder says; the defaults are transformers' own."""
+    """Settings by which pictures are cut into patches, read from the model's folder; the defaults are transformers' own."""
 
     image_mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
     image_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)

@@ -1,4 +1,4 @@
-"""What a manifest may say of the base (torch-free)."""
+"""The options that a manifest may give the base ``qwen-image-edit`` (torch-free)."""
 
 from __future__ import annotations
 

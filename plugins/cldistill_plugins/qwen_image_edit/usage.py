@@ -1,4 +1,4 @@
-"""How stock programs run a LoRA of this base: a diffusers script and ComfyUI's settings (torch-free)."""
+"""Instructions of exported cards for stock programs: a diffusers script and ComfyUI's settings for a LoRA (torch-free)."""
 
 from __future__ import annotations
 

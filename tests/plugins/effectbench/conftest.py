@@ -15,7 +15,7 @@ from cldistill.errors import NotMeasured
 from cldistill.records import EffectInfo, Item
 from cldistill.testing.metric_check import TinyMetricRequest
 from cldistill_plugins.effectbench.bank import named, truth_draws
-from cldistill_plugins.effectbench.measured.looks import HedEye, opened
+from cldistill_plugins.effectbench.measured.features import HedExtractor, loaded_extractor
 
 EFFECTS = ("halftone", "mosaic", "party-frame")
 """The last one is stochastic."""
@@ -87,6 +87,6 @@ def hed() -> None:
     """Skip where the weights of HED-VGG LPIPS are not installed; one thread, which is faster on small pictures."""
     torch.set_num_threads(1)
     try:
-        opened(HedEye)
+        loaded_extractor(HedExtractor)
     except NotMeasured as error:
         pytest.skip(str(error))

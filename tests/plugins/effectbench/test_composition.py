@@ -14,7 +14,7 @@ from PIL import Image
 
 from cldistill_plugins.effectbench import composition as command
 from cldistill_plugins.effectbench.bank import apply, truth_draws
-from cldistill_plugins.effectbench.composed_measure import TRUTH, Judge, summarise
+from cldistill_plugins.effectbench.composed_measure import TRUTH, CompositionJudge, summarise
 from cldistill_plugins.effectbench.composed_truth import composed_draws, judge
 from cldistill_plugins.evaluation.compositions import TOGETHER, Composed, Pair
 
@@ -78,7 +78,7 @@ def composed(pixels: np.ndarray, tmp_path: Path) -> Composed:
 
 def test_known_outputs_are_judged_as_they_are(composed: Composed, tmp_path: Path) -> None:
     done: list[int] = []
-    values = Judge(composed, tmp_path / "truths", draws=2).measure(done.append)
+    values = CompositionJudge(composed, tmp_path / "truths", draws=2).measure(done.append)
     assert set(values) == {TOGETHER, "forgetful", TRUTH} and sum(done) == 1
     for pair in composed.pairs:
         assert values[TRUTH][pair.name]["success"] == values[TRUTH][pair.name]["order_right"] == [1.0]

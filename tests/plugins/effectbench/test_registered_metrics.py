@@ -18,7 +18,7 @@ from cldistill.records import FAILURE, FLOOR, GENERAL, PROBES, EffectInfo, Item
 from cldistill.testing import check_metric
 from cldistill.testing.metric_check import TinyMetricRequest
 from cldistill_plugins.effectbench.bank import EffectError
-from cldistill_plugins.effectbench.measured import looks, truths
+from cldistill_plugins.effectbench.measured import features, truths
 from cldistill_plugins.effectbench.measured.bleeding import Bleeding
 from cldistill_plugins.effectbench.measured.closeness import Closeness
 from cldistill_plugins.effectbench.measured.distances import share_of_way
@@ -184,18 +184,18 @@ def test_what_shows_without_the_trigger_bleeds(studio: Studio) -> None:
 @pytest.mark.usefixtures("hed")
 def test_a_further_system_costs_only_its_own_pictures(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     BcrOracle(draws=4)(studio.ask({"perfect": {name: studio.truth(name) for name in EFFECTS}}))
-    looked: list[int] = []
-    look = looks.HedEye.__call__
+    extracted: list[int] = []
+    extract = features.HedExtractor.__call__
 
-    def counted(eye: looks.HedEye, pictures: Tensor) -> looks.Look:
-        looked.append(len(pictures))
-        return look(eye, pictures)
+    def counted(extractor: features.HedExtractor, pictures: Tensor) -> features.PictureFeatures:
+        extracted.append(len(pictures))
+        return extract(extractor, pictures)
 
-    monkeypatch.setattr(looks.HedEye, "__call__", counted)
-    looks.album.cache_clear()  # what follows must come from the disk
+    monkeypatch.setattr(features.HedExtractor, "__call__", counted)
+    features.feature_cache.cache_clear()  # what follows must come from the disk
     again = studio.ask({"later": {"mosaic": [p.filter(ImageFilter.GaussianBlur(3)) for p in studio.truth("mosaic")]}})
     assert BcrOracle(draws=4)(again)["later"].keys() == {"mosaic"}
-    assert sum(looked) == 2
+    assert sum(extracted) == 2
 
 
 def test_effects_that_the_bank_does_not_know_are_not_measured(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from .apply import apply, apply_effect
 from .catalogue import bank_of, catalogue, knows, named
 from .colour_filter import ColourFilter
-from .effect import Effect, EffectError, Picture, derived_seed
+from .effect import EffectError, EffectRecord, Picture, derived_seed
 from .gmic_command import GmicCommand
 from .neural import NeuralStyle
 from .painting import PaintingStyle
@@ -14,8 +14,8 @@ from .truth import truth_draws
 __all__ = [
     "SIX",
     "ColourFilter",
-    "Effect",
     "EffectError",
+    "EffectRecord",
     "GmicCommand",
     "NeuralStyle",
     "PaintingStyle",

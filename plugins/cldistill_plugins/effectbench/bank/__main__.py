@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.progress import track
 
 from .catalogue import bank_of, named, settings
-from .effect import Effect, EffectError
+from .effect import EffectError, EffectRecord
 from .effects_file import write_effects_file
 from .pairs import choose, copy_licences, pictures_in, write_effect
 from .six import SIX
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def chosen_effects(asked: Sequence[str]) -> list[Effect]:
+def chosen_effects(asked: Sequence[str]) -> list[EffectRecord]:
     """Return the effects that a number, ``quickstart`` or names ask for."""
     if list(asked) == ["quickstart"]:
         return list(SIX.values())
@@ -51,7 +51,7 @@ def chosen_effects(asked: Sequence[str]) -> list[Effect]:
     return [named(name) for name in asked]
 
 
-def _write(out: Path, effects: Sequence[Effect], pool: Sequence[Path], given: argparse.Namespace) -> None:
+def _write(out: Path, effects: Sequence[EffectRecord], pool: Sequence[Path], given: argparse.Namespace) -> None:
     with ProcessPoolExecutor(given.processes) as workers:
         jobs = [
             workers.submit(write_effect, out / e.name, e, choose(pool, e, given.pairs, given.seed), given.seed)

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .catalogue import named
-from .effect import Effect, EffectError, Picture, checked
+from .effect import EffectError, EffectRecord, Picture, checked
 
 
 def apply(effect_name: str, picture: NDArray[Any], seed: int | None = None) -> Picture:
@@ -29,7 +29,7 @@ def apply(effect_name: str, picture: NDArray[Any], seed: int | None = None) -> P
     return apply_effect(named(effect_name), picture, seed)
 
 
-def apply_effect(effect: Effect, picture: NDArray[Any], seed: int | None = None) -> Picture:
+def apply_effect(effect: EffectRecord, picture: NDArray[Any], seed: int | None = None) -> Picture:
     """:func:`apply` with the record instead of its name."""
     if seed is not None and seed < 0:
         raise EffectError(f"a seed is 0 or above, not {seed}")

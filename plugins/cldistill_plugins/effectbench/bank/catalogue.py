@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from .colour_filter import ColourFilter
-from .effect import Effect, EffectError, Recipe
+from .effect import EffectError, EffectRecord, Recipe
 from .gmic_command import GmicCommand
 from .neural import NeuralStyle
 from .painting import PaintingStyle
@@ -20,7 +20,7 @@ from .six import SIX
 FILE = "effects/effectbench.yaml"
 
 
-def named(effect_name: str) -> Effect:
+def named(effect_name: str) -> EffectRecord:
     """The effect of that name: one of the quickstart's six, or of the catalogue.
 
     Raises:
@@ -43,7 +43,7 @@ def knows(effect_name: str) -> bool:
     return effect_name in SIX or effect_name in catalogue()
 
 
-def bank_of(size: int) -> list[Effect]:
+def bank_of(size: int) -> list[EffectRecord]:
     """The bank of ``size`` effects: the catalogue's first ones, so that a larger bank holds the smaller ones.
 
     Raises:
@@ -56,7 +56,7 @@ def bank_of(size: int) -> list[Effect]:
 
 
 @cache
-def catalogue() -> Mapping[str, Effect]:
+def catalogue() -> Mapping[str, EffectRecord]:
     """Every effect of the catalogue by name, in its order."""
     entries = settings()["effects"]
     return MappingProxyType({entry["name"]: _effect(entry) for entry in entries})
@@ -69,12 +69,12 @@ def settings() -> Mapping[str, Any]:
     return MappingProxyType(yaml.safe_load(text))
 
 
-def _effect(entry: Mapping[str, Any]) -> Effect:
+def _effect(entry: Mapping[str, Any]) -> EffectRecord:
     recipe, name = entry["recipe"], entry["name"]
     kind = next(iter(recipe))
     if kind not in _RECIPES:
         raise EffectError(f"{FILE}, effect {name!r}: a recipe is one of {', '.join(_RECIPES)}, not {kind!r}")
-    return Effect(name, entry["prompt"], _RECIPES[kind](recipe), stochastic=bool(entry.get("stochastic", False)))
+    return EffectRecord(name, entry["prompt"], _RECIPES[kind](recipe), stochastic=bool(entry.get("stochastic", False)))
 
 
 _RECIPES: Mapping[str, Callable[[Mapping[str, Any]], Recipe]] = MappingProxyType(

@@ -1,4 +1,6 @@
-"""What an effect is: a name, the prompt people use for it, and a recipe that turns one picture into another.
+"""The record of one effect of the bank: a name, the prompt people use for it, and a recipe that turns one picture into another.
+
+The catalogue makes records; drawing pairs and truths, and every metric that compares with a truth, read them.
 
 Pictures are uint8 arrays (H, W, 3), RGB.  Every effect keeps the geometry: output and source are pixel-aligned.
 """
@@ -21,7 +23,7 @@ class EffectError(ValueError):
 
 
 class Recipe(Protocol):
-    """How an effect is made."""
+    """A way of making an effect, with its parameters: a G'MIC command, a colour filter, a neural style and so on."""
 
     @property
     def made_with(self) -> str:
@@ -40,7 +42,7 @@ class Recipe(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class EffectRecord:
     """One effect of the bank.
 
     Attributes:

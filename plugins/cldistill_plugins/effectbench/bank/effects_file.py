@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from .effect import Effect
+from .effect import EffectRecord
 
 
-def write_effects_file(out: Path, effects: Sequence[Effect]) -> Path:
+def write_effects_file(out: Path, effects: Sequence[EffectRecord]) -> Path:
     """Write ``out/effects-<N>.yaml``: name, prompt and pairs of each effect; teachers are the manifest's business."""
     listed = [{"name": effect.name, "prompt": effect.prompt, "pairs": effect.name} for effect in effects]
     path = out / f"effects-{len(effects)}.yaml"

@@ -25,7 +25,7 @@ PARTS: Mapping[str, Callable[[int, int], tuple[int, int, int, int]]] = MappingPr
         "centre": lambda w, h: (w // 3, h // 3, w - w // 3, h - h // 3),
     }
 )
-"""Which part of the painting is the style picture: a detail has coarser strokes than the whole."""
+"""Name -> the part of the painting that is cut out as the style picture: a detail has coarser strokes than the whole."""
 
 
 @dataclass(frozen=True, slots=True)

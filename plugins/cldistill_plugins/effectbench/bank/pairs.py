@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image
 
 from .apply import apply_effect
-from .effect import Effect, EffectError, Picture, derived_seed, package_version
+from .effect import EffectError, EffectRecord, Picture, derived_seed, package_version
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 _LICENCES = "LICENSES.md"
 
 
-def write_bank(out: Path, effects: Iterable[Effect], sources: Path, pairs: int, seed: int) -> list[Path]:
+def write_bank(out: Path, effects: Iterable[EffectRecord], sources: Path, pairs: int, seed: int) -> list[Path]:
     """Write every effect's folder ``out/<effect>``; returns the folders.
 
     Each effect draws its own ``pairs`` sources from the pool without repetition.  The pool's ``LICENSES.md`` (in it or
@@ -54,7 +54,7 @@ def pictures_in(folder: Path) -> list[Path]:
     return found
 
 
-def write_effect(folder: Path, effect: Effect, sources: Sequence[Path], seed: int) -> Path:
+def write_effect(folder: Path, effect: EffectRecord, sources: Sequence[Path], seed: int) -> Path:
     """Write ``folder/source/000.jpg``, ``folder/target/000.jpg``, ... and ``folder/effect.json``; returns ``folder``.
 
     Files of an earlier run in the two picture folders are removed.  A stochastic effect gets one draw a pair.
@@ -74,8 +74,8 @@ def write_effect(folder: Path, effect: Effect, sources: Sequence[Path], seed: in
     return folder
 
 
-def describe(effect: Effect) -> dict[str, object]:
-    """What ``effect.json`` says of an effect: name, prompt, provenance and licences."""
+def describe(effect: EffectRecord) -> dict[str, object]:
+    """Return the contents of ``effect.json``, which lies beside an effect's pairs: name, prompt, provenance and licences."""
     return {
         "name": effect.name,
         "prompt": effect.prompt,
@@ -96,7 +96,7 @@ def read_picture(path: Path) -> Picture:
         raise EffectError(f"{path} cannot be read as a picture: {error}") from error
 
 
-def choose(pool: Sequence[Path], effect: Effect, pairs: int, seed: int) -> list[Path]:
+def choose(pool: Sequence[Path], effect: EffectRecord, pairs: int, seed: int) -> list[Path]:
     """Draw an effect's own ``pairs`` sources from the pool, without repetition."""
     generator = np.random.default_rng(derived_seed("sources", seed, effect.name))
     return [pool[int(i)] for i in generator.permutation(len(pool))[:pairs]]

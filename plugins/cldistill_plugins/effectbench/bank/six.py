@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from .effect import Effect
+from .effect import EffectRecord
 from .gmic_command import GmicCommand
 from .neural import NeuralStyle
 
@@ -41,25 +41,27 @@ _PARTY_FRAME = (
     'm<16?((int(x/8)+int(y/8)+$q)%2?colour:250):m<18?20:i"'
 )
 
-SIX: MappingProxyType[str, Effect] = MappingProxyType(
+SIX: MappingProxyType[str, EffectRecord] = MappingProxyType(
     {
         effect.name: effect
         for effect in (
-            Effect("crimson-oil", "paint it in crimson oil", NeuralStyle(20)),
-            Effect("winter-pastel", "paint it in pale winter colours", NeuralStyle(14)),
-            Effect(
+            EffectRecord("crimson-oil", "paint it in crimson oil", NeuralStyle(20)),
+            EffectRecord("winter-pastel", "paint it in pale winter colours", NeuralStyle(14)),
+            EffectRecord(
                 "halftone",
                 "print it as a halftone",
                 GmicCommand(_HALFTONE, "dots of one ink on paper, as large as the picture is dark"),
             ),
-            Effect("mosaic", "lay it in mosaic tiles", GmicCommand(_MOSAIC, "tiles of 8 pixels with white joints")),
-            Effect(
+            EffectRecord(
+                "mosaic", "lay it in mosaic tiles", GmicCommand(_MOSAIC, "tiles of 8 pixels with white joints")
+            ),
+            EffectRecord(
                 "ink-hatching",
                 "draw it with bold ink lines",
                 GmicCommand(_HATCHING, "diagonal lines of random direction and phase, as thick as the picture is dark"),
                 stochastic=True,
             ),
-            Effect(
+            EffectRecord(
                 "party-frame",
                 "put a party frame around the picture",
                 GmicCommand(_PARTY_FRAME, "a checked border in one of four colours at random"),

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from .apply import apply_effect
 from .catalogue import named
-from .effect import Effect, Picture, checked, derived_seed
+from .effect import EffectRecord, Picture, checked, derived_seed
 
 
 def truth_draws(
-    effect: str | Effect, picture: NDArray[Any], n: int = 16, seed: int = 0, cache: Path | None = None
+    effect: str | EffectRecord, picture: NDArray[Any], n: int = 16, seed: int = 0, cache: Path | None = None
 ) -> NDArray[np.uint8]:
     """Truths of an effect on one picture: (draws, H, W, 3) uint8.
 
@@ -58,7 +58,7 @@ def content_hash(picture: Picture) -> str:
     return hashlib.sha256(repr(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()
 
 
-def _draw(effect: Effect, picture: Picture, seed: int, content: str, index: int) -> Picture:
+def _draw(effect: EffectRecord, picture: Picture, seed: int, content: str, index: int) -> Picture:
     return apply_effect(effect, picture, derived_seed("truth", seed, effect.name, content, index))
 
 

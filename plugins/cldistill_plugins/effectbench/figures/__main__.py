@@ -41,13 +41,13 @@ def figures(
 
     from cldistill.storage.files import atomic_write_text
     from cldistill_plugins.effectbench.figures.curves import quality_charts, training_charts
-    from cldistill_plugins.effectbench.figures.measure import Plan
+    from cldistill_plugins.effectbench.figures.measure import MeasurementOptions
     from cldistill_plugins.evaluation.api import LIBRARIES, provenance
 
     charts = [*training_charts(runs), *quality_charts(evaluation or ())]
     measured: dict[str, Any] = {"run": None, "figure4": None, "figure5": None}
     if run is not None:
-        measured = measured_run(run, effects, pairs, step, Plan(tau_max, tau_min, critic, rows))
+        measured = measured_run(run, effects, pairs, step, MeasurementOptions(tau_max, tau_min, critic, rows))
     command = shlex.join(["python", "-m", "cldistill_plugins.effectbench.figures", *sys.argv[1:]])
     seed = measured["run"]["seed"] if measured["run"] else None
     data = {"format": 1, **provenance(command, seed, (*LIBRARIES, "matplotlib")), **measured, "figure9": charts or None}
@@ -56,18 +56,18 @@ def figures(
         typer.echo(str(path))
 
 
-def measured_run(folder: Path, effects: int, pairs: int, step: int | None, plan: Any) -> dict[str, Any]:
+def measured_run(folder: Path, effects: int, pairs: int, step: int | None, options: Any) -> dict[str, Any]:
     """Open a run and measure Figures 4 and 5 in it: both compare its critic with the teachers."""
     from cldistill.progress.live import LiveStages
     from cldistill_plugins.effectbench.figures.measure import measure
     from cldistill_plugins.effectbench.figures.opened import open_run
 
     stages = LiveStages()
-    opened = open_run(folder, effects=effects, pairs=pairs, step=step, trained=[plan.critic], stages=stages)
+    opened = open_run(folder, effects=effects, pairs=pairs, step=step, trained=[options.critic], stages=stages)
     for note in opened.notes:
         typer.echo(f"note: {note}", err=True)
     with stages.stage("comparing critic and teachers", len(opened.effects)) as advance:
-        found = measure(opened, plan, advance)
+        found = measure(opened, options, advance)
     facts = {
         "name": opened.run.name, "step": opened.step, "weights": "raw", "seed": opened.run.random.seed,
         "manifest_digest": opened.run.manifest_digest, "device": str(opened.run.accelerator.device),

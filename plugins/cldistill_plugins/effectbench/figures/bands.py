@@ -30,7 +30,7 @@ def spectrum(pictures: Tensor) -> Tensor:
 
 
 def mask(height: int, width: int, band: str, cut_off: float = CUT_OFF) -> Tensor:
-    """Which entries of a spectrum ``[H, W]`` belong to a band: ``high`` is above ``cut_off`` cycles a pixel."""
+    """Return a mask of a spectrum ``[H, W]``, true in one band: ``high`` is above ``cut_off`` cycles a pixel."""
     rows = torch.fft.fftfreq(height, dtype=torch.float64)
     columns = torch.fft.fftfreq(width, dtype=torch.float64)
     high: Tensor = (rows[:, None].square() + columns[None, :].square()).sqrt() > cut_off

@@ -19,8 +19,8 @@ TAU_MAX, TAU_MIN = 750.0, 500.0
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is measured with."""
+class MeasurementOptions:
+    """The options of one measurement, from the command line of ``figures``: noise bounds, critic slot and batch size."""
 
     tau_max: float = TAU_MAX
     tau_min: float = TAU_MIN
@@ -28,18 +28,18 @@ class Plan:
     rows: int = 12
 
 
-def measure(opened: OpenedRun, plan: Plan, advance: Callable[[int], None]) -> dict[str, Any]:
+def measure(opened: OpenedRun, options: MeasurementOptions, advance: Callable[[int], None]) -> dict[str, Any]:
     """Return ``figure4`` and ``figure5``; ``advance`` is called once an effect."""
     vanishing: list[Values] = []
     bounds: list[Values] = []
     for effect in opened.effects:
-        probes = [Probe(opened, effect, pair, plan.critic, plan.rows) for pair in range(opened.pairs)]
-        vanishing.append(mean_of_pairs([measure_vanishing(probe, plan.tau_max) for probe in probes]))
+        probes = [Probe(opened, effect, pair, options.critic, options.rows) for pair in range(opened.pairs)]
+        vanishing.append(mean_of_pairs([measure_vanishing(probe, options.tau_max) for probe in probes]))
         bounds.append(mean_of_pairs([measure_bounds(probe) for probe in probes]))
         advance(1)
     names = list(opened.effects)
     shared = {
-        "effects": names, "pairs": opened.pairs, "tau_max": plan.tau_max, "tau_min": plan.tau_min, "cut_off": CUT_OFF,
+        "effects": names, "pairs": opened.pairs, "tau_max": options.tau_max, "tau_min": options.tau_min, "cut_off": CUT_OFF,
     }  # fmt: skip
     steps = [round(float(sigma) * 1000.0, 1) for sigma in opened.run.schedule.sigmas()]
     return {

@@ -34,7 +34,7 @@ class OpenedRun:
     pairs: int
     """Training pairs that each of them has here."""
     notes: tuple[str, ...] = ()
-    """What the reader of a measurement should know."""
+    """Reservations about the run, shown to the reader of a measurement."""
 
     def update(self, effect: str, pair: int, copies: int = 1) -> TermContext:
         """Return an update of the student on ``copies`` copies of one training pair, the effect's teacher mounted.

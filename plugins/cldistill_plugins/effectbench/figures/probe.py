@@ -32,7 +32,7 @@ EPS = 1e-6
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CriticDifference:
     """Critic and teacher on one sample, diffused to ``n`` noise levels."""
 
     difference: Tensor
@@ -97,7 +97,7 @@ class Probe:
         return low[index : index + 1]
 
     @torch.no_grad()
-    def compare(self, student_x0: Tensor, sigmas: Tensor) -> Comparison:
+    def compare(self, student_x0: Tensor, sigmas: Tensor) -> CriticDifference:
         """Let critic and teacher look at one output ``[1, ...]`` at ``n`` noise levels."""
 
         def both(context: UpdateContext, sigma: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class Probe:
 
         fake, real = self._chunked(sigmas, both).float().unbind(dim=1)
         distance = (student_x0.float() - real).abs().flatten(1).mean(dim=1)
-        return Comparison(fake - real, distance.clamp_min(EPS))
+        return CriticDifference(fake - real, distance.clamp_min(EPS))
 
     @torch.no_grad()
     def picture(self, x0: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How the figures look: black on white, fonts that can be read, colours that the colour-blind can tell apart."""
+"""The common style of the figures: black on white, fonts that can be read, colours that the colour-blind can tell apart."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from cldistill.protocols import MetricRequest
 from cldistill.records import PROBES, Column, MetricValues
 
 from ..metrics.bleeding import bleeding
-from .board import Board
 from .distances import Centres, relative
-from .sights import sights
+from .held_out import held_out_samples
+from .score_table import ScoreTable
 from .truth_metric import TruthMetric
 
 
@@ -26,13 +26,13 @@ class Bleeding(TruthMetric):
 
     def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
         """Measure every system that was asked the probes."""
-        board = Board(request)
-        for sight in sights(request, self.look(request), self.draws, self.seed, PROBES):
-            for effect, places, look in sight.by_effect():
-                truth, outputs = Centres.of([effect], sight.truths), relative(look, sight.truths)
+        scores = ScoreTable(request)
+        for sample in held_out_samples(request, self.open_extractor(request), self.draws, self.seed, PROBES):
+            for effect, keys, features in sample.by_effect():
+                truth, outputs = Centres.of([effect], sample.truths), relative(features, sample.truths)
                 unedited = truth.of_source()[effect]
-                rows = zip(places, truth.distances(outputs), outputs.lengths.tolist(), strict=True)
-                for place, distances, to_source in rows:
+                rows = zip(keys, truth.distances(outputs), outputs.lengths.tolist(), strict=True)
+                for key, distances, to_source in rows:
                     value = bleeding(distances[effect], to_source, unedited) if unedited > 0 else None
-                    board.put(place, f"bleeding_{place.probe.replace('-', '_')}", value)
-        return board.result()
+                    scores.put(key, f"bleeding_{key.probe.replace('-', '_')}", value)
+        return scores.result()

@@ -8,15 +8,16 @@ from typing import ClassVar
 from cldistill.protocols import MetricRequest
 from cldistill.records import Column, MetricValues
 
-from .board import Board
 from .distances import Rivals, relative, share_of_way
-from .sights import known_effects, sights
+from .held_out import held_out_samples, known_effects
+from .score_table import ScoreTable
 from .truth_metric import TruthMetric
 
 
 class Closeness(TruthMetric):
     """``closeness = 1 - d(output) / d(source)`` to the nearest truth draw, and ``nearest_is_right``."""
 
+    version = "1"
     cached_by = "effects"
     columns: ClassVar[Mapping[str, Column]] = {
         "closeness": Column("closeness to the truth", "higher"),
@@ -26,15 +27,15 @@ class Closeness(TruthMetric):
 
     def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
         """Measure every system on every effect of the bank."""
-        board, effects = Board(request), known_effects(request)
-        for sight in sights(request, self.look(request), self.draws, self.seed):
-            rivals = Rivals.of(effects, sight.truths, self.draws)
+        scores, effects = ScoreTable(request), known_effects(request)
+        for sample in held_out_samples(request, self.open_extractor(request), self.draws, self.seed):
+            rivals = Rivals.of(effects, sample.truths, self.draws)
             unedited = rivals.of_source()
-            for effect, places, look in sight.by_effect():
-                found = rivals.nearest(relative(look, sight.truths))
-                for place, distances in zip(places, found, strict=True):
+            for effect, keys, features in sample.by_effect():
+                found = rivals.nearest(relative(features, sample.truths))
+                for key, distances in zip(keys, found, strict=True):
                     own = distances[effect]
-                    board.put(place, "distance", own)
-                    board.put(place, "closeness", share_of_way(own, unedited[effect]))
-                    board.put(place, "nearest_is_right", own <= min(distances.values()))
-        return board.result()
+                    scores.put(key, "distance", own)
+                    scores.put(key, "closeness", share_of_way(own, unedited[effect]))
+                    scores.put(key, "nearest_is_right", own <= min(distances.values()))
+        return scores.result()

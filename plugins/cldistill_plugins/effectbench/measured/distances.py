@@ -1,4 +1,4 @@
-"""Distances between outputs and truths of one sight, all from sketches (`metrics.sketch`)."""
+"""Distances between outputs and truths of one held-out sample, all from sketches (`metrics.sketch`)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 from ..metrics.closeness import closeness
 from ..metrics.sketch import ALL, Relative
-from .looks import Look
+from .features import PictureFeatures
 from .truths import Truths
 
 
-def relative(look: Look, truths: Truths, levels: slice = ALL) -> Relative:
-    """Take a look's sketches relative to the unedited source's: their ``lengths`` are distances to the source."""
-    return Relative.of(look["sketch"], truths.source["sketch"], levels)
+def relative(features: PictureFeatures, truths: Truths, levels: slice = ALL) -> Relative:
+    """Take outputs' sketches relative to the unedited source's: their ``lengths`` are distances to the source."""
+    return Relative.of(features["sketch"], truths.source["sketch"], levels)
 
 
-def to_own(outputs: Look, effect: str, truths: Truths) -> tuple[Tensor, Tensor]:
+def to_own(outputs: PictureFeatures, effect: str, truths: Truths) -> tuple[Tensor, Tensor]:
     """Distances of outputs to the effect's reference draws (N, draws), and of the unedited source to them (draws,)."""
     own = relative(truths.own(effect), truths)
     return relative(outputs, truths).squared_distances(own), own.lengths
@@ -41,9 +41,9 @@ class Rivals:
     @classmethod
     def of(cls, effects: Sequence[str], truths: Truths, draws: int) -> Rivals:
         """Take at most ``draws`` draws of each effect."""
-        looks = {effect: truths.own(effect)["sketch"][:draws] for effect in effects}
-        table = Relative.of(torch.cat(list(looks.values())), truths.source["sketch"])
-        return cls(table, {effect: len(look) for effect, look in looks.items()})
+        sketches = {effect: truths.own(effect)["sketch"][:draws] for effect in effects}
+        table = Relative.of(torch.cat(list(sketches.values())), truths.source["sketch"])
+        return cls(table, {effect: len(sketch) for effect, sketch in sketches.items()})
 
     def nearest(self, outputs: Relative) -> list[dict[str, float]]:
         """For each output the distance to each effect's nearest draw."""

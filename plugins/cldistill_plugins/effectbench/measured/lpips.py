@@ -8,9 +8,9 @@ from typing import ClassVar
 from cldistill.protocols import MetricRequest
 from cldistill.records import Column, MetricValues
 
-from .board import Board
 from .distances import relative, to_own
-from .sights import sights
+from .held_out import held_out_samples
+from .score_table import ScoreTable
 from .truth_metric import TruthMetric
 
 
@@ -20,6 +20,7 @@ class HedVggLpipsMetric(TruthMetric):
     (``truth-distance`` takes the nearest draw.)
     """
 
+    version = "1"
     columns: ClassVar[Mapping[str, Column]] = {
         "lpips_source": Column("HED-VGG LPIPS to the source"),
         "lpips_truth": Column("HED-VGG LPIPS to the truth", "lower"),
@@ -27,12 +28,12 @@ class HedVggLpipsMetric(TruthMetric):
 
     def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
         """Measure every system on every effect of the bank."""
-        board = Board(request)
-        for sight in sights(request, self.look(request), self.draws, self.seed):
-            for effect, places, look in sight.by_effect():
-                to_source = relative(look, sight.truths).lengths.tolist()
-                to_truth = to_own(look, effect, sight.truths)[0].mean(dim=1).tolist()
-                for place, source, truth in zip(places, to_source, to_truth, strict=True):
-                    board.put(place, "lpips_source", source)
-                    board.put(place, "lpips_truth", truth)
-        return board.result()
+        scores = ScoreTable(request)
+        for sample in held_out_samples(request, self.open_extractor(request), self.draws, self.seed):
+            for effect, keys, features in sample.by_effect():
+                to_source = relative(features, sample.truths).lengths.tolist()
+                to_truth = to_own(features, effect, sample.truths)[0].mean(dim=1).tolist()
+                for key, source, truth in zip(keys, to_source, to_truth, strict=True):
+                    scores.put(key, "lpips_source", source)
+                    scores.put(key, "lpips_truth", truth)
+        return scores.result()

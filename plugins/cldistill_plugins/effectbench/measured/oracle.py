@@ -11,13 +11,13 @@ from cldistill.errors import NotMeasured
 from cldistill.protocols import MetricRequest
 from cldistill.records import FAILURE, Column, MetricValues
 
-from ..metrics.bad_case import SOFT, Verdict, detail_ratio, judge
+from ..metrics.bad_case import SOFT, OracleVerdict, detail_ratio, judge
 from ..metrics.sketch import STRUCTURE
 from ..metrics.subject import consistency
-from .board import Board
 from .distances import Centres, relative
-from .looks import Look
-from .sights import Place, Sight, known_effects, sights
+from .features import PictureFeatures
+from .held_out import HeldOutSample, SampleKey, held_out_samples, known_effects
+from .score_table import ScoreTable
 from .truth_metric import TruthMetric
 from .truths import Truths
 
@@ -39,13 +39,13 @@ class BcrOracle(TruthMetric):
 
     def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
         """Judge every output of every system on every effect of the bank, and fresh truth draws as the floor."""
-        board, effects = Board(request), known_effects(request)
-        for sight in sights(request, self.look(request), self.draws, self.seed):
-            for place, verdict in verdicts(sight, effects, self.soft):
-                board.put(place, "bad_case", verdict.bad)
-                board.put(place, "soft_case", verdict.soft)
-                board.tag(place, FAILURE, verdict.family)
-        return board.result()
+        scores, effects = ScoreTable(request), known_effects(request)
+        for sample in held_out_samples(request, self.open_extractor(request), self.draws, self.seed):
+            for key, verdict in verdicts(sample, effects, self.soft):
+                scores.put(key, "bad_case", verdict.bad)
+                scores.put(key, "soft_case", verdict.soft)
+                scores.tag(key, FAILURE, verdict.family)
+        return scores.result()
 
 
 class VsaOracle(TruthMetric):
@@ -61,39 +61,43 @@ class VsaOracle(TruthMetric):
         Raises:
             NotMeasured: there is one held-out picture only, so that no other subject is known.
         """
-        board, effects = Board(request), known_effects(request)
-        for sight in sights(request, self.look(request), self.draws, self.seed):
-            if not any(other.size == sight.truths.size for other in sight.others):
+        scores, effects = ScoreTable(request), known_effects(request)
+        for sample in held_out_samples(request, self.open_extractor(request), self.draws, self.seed):
+            if not any(other.size == sample.truths.size for other in sample.others):
                 raise NotMeasured("subject consistency needs another subject: give two pictures of one size or more")
-            bad = {place: verdict.bad for place, verdict in verdicts(sight, effects)}
-            for effect, places, look in sight.by_effect():
-                truth = float(relative(sight.truths.own(effect), sight.truths, STRUCTURE).lengths.mean())
-                unrelated = _unrelated(effect, sight.truths, sight.others)
-                for place, output in zip(places, relative(look, sight.truths, STRUCTURE).lengths.tolist(), strict=True):
+            bad = {key: verdict.bad for key, verdict in verdicts(sample, effects)}
+            for effect, keys, features in sample.by_effect():
+                truth = float(relative(sample.truths.own(effect), sample.truths, STRUCTURE).lengths.mean())
+                unrelated = _unrelated(effect, sample.truths, sample.others)
+                for key, output in zip(
+                    keys, relative(features, sample.truths, STRUCTURE).lengths.tolist(), strict=True
+                ):
                     score = consistency(output, truth, unrelated)
                     # Where the effect itself leaves no subject, bad cases have no score either: they would be all there is.
-                    board.put(place, "vsa", 0.0 if bad[place] and score is not None else score)
-        return board.result()
+                    scores.put(key, "vsa", 0.0 if bad[key] and score is not None else score)
+        return scores.result()
 
 
-def verdicts(sight: Sight, effects: Sequence[str], soft: float = SOFT) -> Iterator[tuple[Place, Verdict]]:
+def verdicts(
+    sample: HeldOutSample, effects: Sequence[str], soft: float = SOFT
+) -> Iterator[tuple[SampleKey, OracleVerdict]]:
     """Judge the outputs of one picture by their distances to the centres of all effects' truths."""
-    centres = Centres.of(effects, sight.truths)
+    centres = Centres.of(effects, sample.truths)
     unedited = centres.of_source()
-    for effect, places, look in sight.by_effect():
-        outputs = relative(look, sight.truths)
-        typical = sight.truths.own(effect)["energy"].tolist()
-        rows = zip(places, centres.distances(outputs), outputs.lengths.tolist(), _energies(look), strict=True)
-        for place, distances, to_source, energy in rows:
-            yield place, judge(effect, distances, to_source, unedited, detail_ratio(energy, typical), soft)
+    for effect, keys, features in sample.by_effect():
+        outputs = relative(features, sample.truths)
+        typical = sample.truths.own(effect)["energy"].tolist()
+        rows = zip(keys, centres.distances(outputs), outputs.lengths.tolist(), _energies(features), strict=True)
+        for key, distances, to_source, energy in rows:
+            yield key, judge(effect, distances, to_source, unedited, detail_ratio(energy, typical), soft)
 
 
-def _energies(look: Look) -> list[float]:
-    energies: list[float] = look["energy"].tolist()
+def _energies(features: PictureFeatures) -> list[float]:
+    energies: list[float] = features["energy"].tolist()
     return energies
 
 
 def _unrelated(effect: str, truths: Truths, others: Sequence[Truths]) -> float:
     """Mean structural distance between this source and the effect's truth on other pictures of its size."""
-    looks = [other.own(effect)["sketch"][:1] for other in others if other.size == truths.size]
-    return float(relative({"sketch": torch.cat(looks)}, truths, STRUCTURE).lengths.mean())
+    sketches = [other.own(effect)["sketch"][:1] for other in others if other.size == truths.size]
+    return float(relative({"sketch": torch.cat(sketches)}, truths, STRUCTURE).lengths.mean())

@@ -14,7 +14,7 @@ from cldistill.records import GENERAL, Column, MetricValues, Ratio
 from cldistill.storage.files import file_digest
 
 from ..metrics.squared_error import squared_error
-from .sights import to_signal
+from .held_out import to_signal
 from .truths import decoded
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What all metrics share that compare with the truth of an effect of the bank."""
+"""The base class of all metrics that compare with the truth of an effect of the bank."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cldistill.protocols import MetricRequest
 from cldistill.records import Column
 
 from ..bank import EffectError, knows, named, truth_draws
-from .looks import Eye, HedEye, opened
-from .sights import known_effects
+from .features import FeatureExtractor, HedExtractor, loaded_extractor
+from .held_out import known_effects
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,8 +24,9 @@ class TruthMetric:
 
     columns: ClassVar[Mapping[str, Column]] = {}
     cached_by: ClassVar[Literal["effect", "effects"]] = "effect"
-    version: ClassVar[str] = "1"
-    eye: ClassVar[type[Eye]] = HedEye
+    version: ClassVar[str]
+    """Raised when its values change: cached ones go by it."""
+    extractor: ClassVar[type[FeatureExtractor]] = HedExtractor
 
     def __init__(self, draws: int = 16, seed: int = 0) -> None:
         """Args: draws: of a stochastic effect, the reference; seed: of the reference draws."""
@@ -48,8 +49,8 @@ class TruthMetric:
         """Whether the effect draws; None where the bank does not know it."""
         return named(effect).stochastic if knows(effect) else None
 
-    def look(self, request: MetricRequest) -> Eye:
-        """Return what this metric looks with, once it is clear that there is something to look at.
+    def open_extractor(self, request: MetricRequest) -> FeatureExtractor:
+        """Return this metric's feature extractor, once it is clear that there is something to measure.
 
         Raises:
             NotMeasured: none of the effects is in the bank, or weights are not installed.
@@ -57,4 +58,4 @@ class TruthMetric:
         if request.effects and not known_effects(request):
             names = ", ".join(effect.name for effect in request.effects[:5])
             raise NotMeasured(f"the truth of none of the effects ({names}) is known to the bank")
-        return opened(self.eye)
+        return loaded_extractor(self.extractor)

@@ -1,4 +1,4 @@
-"""What every effect of the bank truly makes of the held-out pictures, as the metrics see it."""
+"""The true outputs of the bank's effects for the held-out pictures, as features that the metrics compare with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cldistill.protocols import MetricRequest
 from cldistill.storage.tensors import content_key
 
 from ..bank import EffectError, Picture, named, truth_draws
-from .looks import Eye, Look, album, key_of, look_at
+from .features import FeatureExtractor, PictureFeatures, extract, feature_cache, feature_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,38 +32,44 @@ class Truths:
     """The truths of one source picture.  All pictures pass through the base's VAE, as every system's outputs did."""
 
     def __init__(
-        self, request: MetricRequest, eye: Eye, path: Path, size: tuple[int, int], draws: int, seed: int
+        self,
+        request: MetricRequest,
+        extractor: FeatureExtractor,
+        path: Path,
+        size: tuple[int, int],
+        draws: int,
+        seed: int,
     ) -> None:
         """Args: size: width and height of the outputs, to which the source is resized first."""
         self.size = size
         self._request = request
-        self._eye = eye
+        self._extractor = extractor
         self._draws = draws
         self._seed = seed
-        self._cache = album(request.cache)
+        self._cache = feature_cache(request.cache)
         source = open_picture(path)
         self._source = source if source.size == size else source.resize(size, Pillow.Resampling.LANCZOS)
 
     @cached_property
-    def source(self) -> Look:
-        """The unedited picture: a look of 1."""
-        return self._look("source", lambda: [self._source])
+    def source(self) -> PictureFeatures:
+        """The features of the unedited picture."""
+        return self._features("source", lambda: [self._source])
 
-    def own(self, effect: str) -> Look:
-        """Reference truths: a look of ``draws``, or of 1 where the effect is deterministic.
+    def own(self, effect: str) -> PictureFeatures:
+        """The features of the reference truths: of ``draws``, or of one where the effect is deterministic.
 
         Raises:
             NotMeasured: what makes the effect is not installed, or not fetched.
         """
         return self._drawn(effect, self._draws, self._seed)
 
-    def fresh(self, effect: str) -> Look:
+    def fresh(self, effect: str) -> PictureFeatures:
         """One draw from another seed than the reference draws, which for a deterministic effect is the truth itself."""
         if not named(effect).stochastic:
             return self.own(effect)
         return self._drawn(effect, 1, self._seed + FRESH_SEED)
 
-    def _drawn(self, effect: str, count: int, seed: int) -> Look:
+    def _drawn(self, effect: str, count: int, seed: int) -> PictureFeatures:
         record = named(effect)
         key = (record.fingerprint, count, seed) if record.stochastic else (record.fingerprint,)
 
@@ -74,15 +80,15 @@ class Truths:
                 raise NotMeasured(f"the effect {effect!r} cannot be made: {error}") from error
             return [Pillow.fromarray(draw) for draw in stack]
 
-        return self._look(repr(key), draw)
+        return self._features(repr(key), draw)
 
-    def _look(self, name: str, draw: Callable[[], Sequence[Image]]) -> Look:
+    def _features(self, name: str, draw: Callable[[], Sequence[Image]]) -> PictureFeatures:
         key = (self._content, name)
 
-        def look() -> Look:
-            return look_at(self._eye, decoded(self._request, key, draw))
+        def make() -> PictureFeatures:
+            return extract(self._extractor, decoded(self._request, key, draw))
 
-        return self._cache.get(key_of(self._eye, content_key(self._request.base_digest, *key)), look)
+        return self._cache.get(feature_key(self._extractor, content_key(self._request.base_digest, *key)), make)
 
     @cached_property
     def _pixels(self) -> Picture:
@@ -105,7 +111,9 @@ def decoded(request: MetricRequest, key: Sequence[str], draw: Callable[[], Seque
         made = request.reconstruct(draw())
         return {"pixels": torch.from_numpy(np.stack([np.asarray(picture) for picture in made]))}
 
-    return as_signal(album(request.cache).get(content_key("decoded", request.base_digest, *key), make)["pixels"])
+    return as_signal(
+        feature_cache(request.cache).get(content_key("decoded", request.base_digest, *key), make)["pixels"]
+    )
 
 
 def as_signal(pixels: Tensor) -> Tensor:

@@ -31,8 +31,8 @@ SOFT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the oracle says of one output."""
+class OracleVerdict:
+    """The oracle's decision on one output, made by `judge`; ``bcr-oracle`` and ``vsa-oracle`` score it."""
 
     bad: bool
     family: str | None
@@ -53,7 +53,7 @@ def judge(
     source_to_truths: Mapping[str, float],
     detail: float | None = None,
     soft: float = SOFT,
-) -> Verdict:
+) -> OracleVerdict:
     """Judge one output.
 
     Args:
@@ -67,11 +67,11 @@ def judge(
     nearest = min(to_truths, key=to_truths.__getitem__)
     if min(to_source, to_truths[nearest]) >= to_truths[effect]:  # a tie is decided for the effect
         lost = detail is not None and detail < soft
-        return Verdict(False, TEXTURE_AND_DETAIL_LOSS if lost else None, effect)
+        return OracleVerdict(False, TEXTURE_AND_DETAIL_LOSS if lost else None, effect)
     if to_source < to_truths[nearest]:
-        return Verdict(True, GENERALISATION_COLLAPSE, None)
+        return OracleVerdict(True, GENERALISATION_COLLAPSE, None)
     like_it = to_truths[nearest] < source_to_truths[nearest]
-    return Verdict(True, STYLE_INTERFERENCE if like_it else GENERALISATION_COLLAPSE, nearest)
+    return OracleVerdict(True, STYLE_INTERFERENCE if like_it else GENERALISATION_COLLAPSE, nearest)
 
 
 def detail_ratio(output: float, truth_draws: list[float]) -> float:

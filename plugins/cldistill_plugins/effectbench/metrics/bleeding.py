@@ -1,4 +1,4 @@
-"""How much of an effect shows where nobody asked for it."""
+"""The score of ``bleeding``: the share of an effect that shows in an output that nobody asked to have it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Which effect is this picture?  Regularised linear discriminant analysis on what is known of other pictures.
+"""A classifier that tells by which effect a picture was made, for ``effect-recognition``.
+
+Regularised linear discriminant analysis on what is known of other pictures.
 
 Fisher's discriminant with a covariance within effects that is shrunk towards its diagonal (Friedman 1989, "Regularized
 discriminant analysis"): the nearest centroid by the Mahalanobis distance.  Centroids come from true outputs of *other*

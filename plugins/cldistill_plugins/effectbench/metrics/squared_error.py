@@ -1,4 +1,4 @@
-"""What a model makes of an instruction whose result is known, against that result."""
+"""Squared error of an output to the known result of its instruction, for ``retention``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of the subject is left, on the paper's scale of 1 to 5 (VSA).  Pure functions of distances.
+"""Subject consistency of an output on the paper's scale of 1 to 5 (VSA), for ``vsa-oracle``.  Pure functions of distances.
 
 The paper asks a multimodal judge for the consistency of the subject: 1 to 5, and 0 for a bad case.  The oracle measures
 how far the *structure* of an output is from the unedited source (by the third and fourth level of HED-VGG LPIPS, which see

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cldistill_plugins.effectbench.bank import (
     SIX,
-    Effect,
     EffectError,
+    EffectRecord,
     GmicCommand,
     NeuralStyle,
     apply,
@@ -95,15 +95,15 @@ def test_the_style_that_erases_the_subject_is_refused() -> None:
 
 def test_commands_that_fail_or_change_the_size_are_explained(picture: NDArray[np.uint8]) -> None:
     with pytest.raises(EffectError, match="failed"):
-        apply_effect(Effect("broken", "x", GmicCommand("no_such_command_at_all", "")), picture)
+        apply_effect(EffectRecord("broken", "x", GmicCommand("no_such_command_at_all", "")), picture)
     with pytest.raises(EffectError, match="changed the size"):
-        apply_effect(Effect("small", "x", GmicCommand("resize 50%,50%", "")), picture)
+        apply_effect(EffectRecord("small", "x", GmicCommand("resize 50%,50%", "")), picture)
 
 
 def test_grey_results_become_colour_pictures_and_values_are_clipped(picture: NDArray[np.uint8]) -> None:
-    grey = apply_effect(Effect("grey", "x", GmicCommand("luminance", "")), picture)
+    grey = apply_effect(EffectRecord("grey", "x", GmicCommand("luminance", "")), picture)
     assert grey.shape == picture.shape and np.array_equal(grey[..., 0], grey[..., 2])
-    loud = apply_effect(Effect("loud", "x", GmicCommand("mul 10 sub 300", "")), picture)
+    loud = apply_effect(EffectRecord("loud", "x", GmicCommand("mul 10 sub 300", "")), picture)
     expected = np.clip(picture.astype(float) * 10 - 300, 0, 255)
     assert np.array_equal(loud, expected.astype(np.uint8))
 
@@ -124,10 +124,10 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
 
 
 def test_the_fingerprint_follows_what_decides_the_pixels() -> None:
-    base = Effect("a", "prompt", GmicCommand("negate", "x"))
-    assert base.fingerprint == Effect("a", "another prompt", GmicCommand("negate", "x")).fingerprint
-    assert base.fingerprint != Effect("a", "prompt", GmicCommand("blur 1", "x")).fingerprint
-    assert base.fingerprint != Effect("a", "prompt", GmicCommand("negate", "x"), version=2).fingerprint
+    base = EffectRecord("a", "prompt", GmicCommand("negate", "x"))
+    assert base.fingerprint == EffectRecord("a", "another prompt", GmicCommand("negate", "x")).fingerprint
+    assert base.fingerprint != EffectRecord("a", "prompt", GmicCommand("blur 1", "x")).fingerprint
+    assert base.fingerprint != EffectRecord("a", "prompt", GmicCommand("negate", "x"), version=2).fingerprint
 
 
 def test_importing_the_bank_loads_neither_gmic_nor_onnxruntime_nor_torch() -> None:

@@ -14,7 +14,7 @@ from cldistill_plugins.effectbench.figures.bands import rms
 from cldistill_plugins.effectbench.figures.bounds import CRITIC_TIMESTEPS, measure_bounds
 from cldistill_plugins.effectbench.figures.draw_bounds import first_row_below
 from cldistill_plugins.effectbench.figures.opened import OpenedRun
-from cldistill_plugins.effectbench.figures.probe import Comparison, Probe
+from cldistill_plugins.effectbench.figures.probe import CriticDifference, Probe
 from cldistill_plugins.effectbench.figures.vanishing import TIMESTEPS, measure_vanishing
 
 
@@ -39,10 +39,10 @@ class Faded(Probe):
         """Return the same at every step."""
         return 0.8 * self.target().expand(len(sigmas), *self.target().shape[1:])
 
-    def compare(self, student_x0: Tensor, sigmas: Tensor) -> Comparison:
+    def compare(self, student_x0: Tensor, sigmas: Tensor) -> CriticDifference:
         """Return the same at every noise level."""
         difference = (student_x0 - self.target()).expand(len(sigmas), *student_x0.shape[1:])
-        return Comparison(difference, torch.full((len(sigmas),), 0.5))
+        return CriticDifference(difference, torch.full((len(sigmas),), 0.5))
 
 
 def test_a_gradient_that_points_to_the_target_agrees_with_it(opened: OpenedRun) -> None:

@@ -1,4 +1,4 @@
-"""Where a metric writes its values, picture by picture and in any order."""
+"""The table that a metric fills with its values, picture by picture and in any order, and returns."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from collections import defaultdict
 from cldistill.protocols import MetricRequest
 from cldistill.records import MetricValues
 
-from .sights import Place
+from .held_out import SampleKey
 
 
-class Board:
-    """Values and tags by place; what was never written is ``nan``, or no tag."""
+class ScoreTable:
+    """Values and tags of one metric by sample; what was never written is ``nan``, or no tag."""
 
     def __init__(self, request: MetricRequest) -> None:
         self._items = request.items
         self._values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
         self._tags: dict[tuple[str, str], dict[str, list[str | None]]] = defaultdict(dict)
 
-    def put(self, place: Place, name: str, value: float | None) -> None:
+    def put(self, key: SampleKey, name: str, value: float | None) -> None:
         """Write one value; None is a value that could not be found."""
-        row = self._values[place.system, place.pool].setdefault(name, [math.nan] * len(self._items[place.pool]))
-        row[place.at] = math.nan if value is None else float(value)
+        row = self._values[key.system, key.pool].setdefault(name, [math.nan] * len(self._items[key.pool]))
+        row[key.at] = math.nan if value is None else float(value)
 
-    def tag(self, place: Place, name: str, word: str | None) -> None:
+    def tag(self, key: SampleKey, name: str, word: str | None) -> None:
         """Write one word."""
-        row = self._tags[place.system, place.pool].setdefault(name, [None] * len(self._items[place.pool]))
-        row[place.at] = word
+        row = self._tags[key.system, key.pool].setdefault(name, [None] * len(self._items[key.pool]))
+        row[key.at] = word
 
     def result(self) -> dict[str, dict[str, MetricValues]]:
         """Return everything written as a metric returns it."""
