@@ -33,7 +33,7 @@ from cldistill.protocols import BaseModel, OwnsModule, PromptIsolator, TeacherSo
 from cldistill.random import KeyedRandom
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
 from cldistill.samples import later_rows
-from cldistill.sampling.generator import ImageGenerator
+from cldistill.sampling.image_generator import ImageGenerator
 from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache

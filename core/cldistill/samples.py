@@ -11,10 +11,10 @@ from cldistill.data.encodings import Encoder
 from cldistill.data.items import evenly, general_items, list_pictures
 from cldistill.manifest.models import Evaluate, Manifest
 from cldistill.records import STUDENT, EffectInfo, Item, Prompts
-from cldistill.sampling.generator import ImageGenerator, Row, SamplingConfig
+from cldistill.sampling.image_generator import ImageGenerator, Row, SamplingConfig
 from cldistill.schedule import Schedule
 from cldistill.training.run import Run
-from cldistill.training.update import TEACHER
+from cldistill.training.term_context import TEACHER
 
 if TYPE_CHECKING:
     from PIL.Image import Image

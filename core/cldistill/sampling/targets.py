@@ -12,7 +12,7 @@ from cldistill.errors import DataError
 from cldistill.precision import precision_key
 from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.records import Prompts
-from cldistill.sampling.generator import ImageGenerator, SamplingConfig
+from cldistill.sampling.image_generator import ImageGenerator, SamplingConfig
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import content_key
 from cldistill.weights import AdapterState

@@ -25,7 +25,7 @@ from cldistill.testing.pictures import after, picture
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.testing.tiny_parts import TinyPrompts, TinyRouter, TinyRouterSettings
 from cldistill.training.run import LrPhase, Run, SlotConfig, TermModule
-from cldistill.training.update import TermContext
+from cldistill.training.term_context import TermContext
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

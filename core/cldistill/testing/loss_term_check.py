@@ -20,7 +20,7 @@ from cldistill.testing.extreme_random import TURNS, Draws, ExtremeRandom
 from cldistill.testing.held_state import changed_state, held_state
 from cldistill.testing.tiny_plugin import register_base_models
 from cldistill.training.run import Run, Term
-from cldistill.training.update import TEACHER
+from cldistill.training.term_context import TEACHER
 
 (TINY_BASE,) = register_base_models()
 

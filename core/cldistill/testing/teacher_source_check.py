@@ -15,7 +15,7 @@ from cldistill.prepare import Preparation
 from cldistill.progress.stages import SilentStages
 from cldistill.protocols import BaseModel, TeacherRequest, TeacherSource
 from cldistill.records import EffectInfo
-from cldistill.sampling.generator import ImageGenerator
+from cldistill.sampling.image_generator import ImageGenerator
 from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache

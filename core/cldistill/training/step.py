@@ -19,7 +19,7 @@ from cldistill.random import KeyedRandom
 from cldistill.records import STUDENT, RouteRequest, StepResult, UpdateResult
 from cldistill.training.optim import Optimizer, average_gradients, learning_rate
 from cldistill.training.run import Run, SlotConfig, Term
-from cldistill.training.update import TermContext, UpdateMemo
+from cldistill.training.term_context import TermContext, UpdateMemo
 
 
 class Optimizers(dict[str, Optimizer]):

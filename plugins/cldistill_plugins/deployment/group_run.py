@@ -12,7 +12,7 @@ from cldistill.manifest.models import Targets
 from cldistill.progress.stages import Stages
 from cldistill.records import STUDENT, EffectInfo, Route
 from cldistill.training.run import Run
-from cldistill.training.update import TermContext, UpdateMemo
+from cldistill.training.term_context import TermContext, UpdateMemo
 
 STREAM = "effect"
 

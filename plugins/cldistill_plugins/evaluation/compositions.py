@@ -20,7 +20,7 @@ from cldistill.errors import DataError, ManifestError
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages, Stages
 from cldistill.records import Item, Prompts
-from cldistill.sampling.generator import Row, SamplingConfig
+from cldistill.sampling.image_generator import Row, SamplingConfig
 from cldistill.schedule import Schedule
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ SUFFIX = ".webp"
 
 
 class PictureStore:
-    """Pictures by key (`cldistill.sampling.generator.ImageGenerator.key`), in the cache."""
+    """Pictures by key (`cldistill.sampling.image_generator.ImageGenerator.key`), in the cache."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from cldistill.data.encodings import Encoder
 from cldistill.progress.stages import Stages
 from cldistill.records import Item
-from cldistill.sampling.generator import ImageGenerator, Row, SamplingConfig
+from cldistill.sampling.image_generator import ImageGenerator, Row, SamplingConfig
 from cldistill_plugins.evaluation.picture_store import Pictures, PictureStore
 
 Outputs = Mapping[str, Mapping[str, Pictures]]

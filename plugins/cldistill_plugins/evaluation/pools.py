@@ -10,7 +10,7 @@ from cldistill.manifest.models import Evaluate
 from cldistill.protocols import PromptIsolator
 from cldistill.records import GENERAL, UNTRIGGERED, WRONG_TRIGGER, EffectInfo, Item, Prompts, probe_pool
 from cldistill.samples import general_rows, held_out_items
-from cldistill.sampling.generator import Row
+from cldistill.sampling.image_generator import Row
 from cldistill_plugins.evaluation.systems import OpenedSystem
 
 NEUTRAL = "keep the picture as it is"

@@ -14,7 +14,7 @@ import torch
 
 from cldistill.protocols import BaseModel
 from cldistill.records import EffectInfo, Item, Prompts
-from cldistill.sampling.generator import SAMPLE_BATCH
+from cldistill.sampling.image_generator import SAMPLE_BATCH
 from cldistill.storage.tensors import content_key
 from cldistill_plugins.evaluation.picture_store import Pictures
 from cldistill_plugins.evaluation.values import ValueStore

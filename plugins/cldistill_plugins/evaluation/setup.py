@@ -14,7 +14,7 @@ from cldistill.manifest.prompts import isolate
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel
 from cldistill.records import Prompts
-from cldistill.sampling.generator import ImageGenerator
+from cldistill.sampling.image_generator import ImageGenerator
 from cldistill.schedule import Schedule
 from cldistill.training.run import ExportedRun, Run
 

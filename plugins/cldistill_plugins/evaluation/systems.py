@@ -13,7 +13,7 @@ from cldistill.collection.index import CollectionIndex, read_index
 from cldistill.errors import CollectionError
 from cldistill.manifest.models import TEACHER, EvaluatedSystem
 from cldistill.records import GENERAL, EffectInfo, Prompts
-from cldistill.sampling.generator import SamplingConfig
+from cldistill.sampling.image_generator import SamplingConfig
 from cldistill.schedule import Schedule
 from cldistill.weights import AdapterState
 from cldistill_plugins.evaluation.setup import EvaluationSetup

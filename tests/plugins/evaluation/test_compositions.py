@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from cldistill import testing
 from cldistill.errors import DataError, ManifestError
-from cldistill.sampling.generator import ImageGenerator, Row, SamplingConfig
+from cldistill.sampling.image_generator import ImageGenerator, Row, SamplingConfig
 from cldistill.testing.runs import tiny_manifest
 from cldistill_plugins.evaluation.compositions import (
     IN_TURN,

@@ -19,7 +19,7 @@ from cldistill.progress.stages import SilentStages, StoppableStages
 from cldistill.protocols import MetricRequest
 from cldistill.records import MetricValues, Prompts
 from cldistill.samples import held_out_items, held_out_rows
-from cldistill.sampling.generator import ImageGenerator, SamplingConfig
+from cldistill.sampling.image_generator import ImageGenerator, SamplingConfig
 from cldistill.schedule import Schedule
 from cldistill.storage.files import source_digest
 from cldistill.storage.tensors import TensorCache

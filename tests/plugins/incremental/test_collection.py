@@ -17,7 +17,7 @@ from cldistill.data.items import effect_items
 from cldistill.errors import CollectionError
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Prompts
-from cldistill.sampling.generator import ImageGenerator, SamplingConfig
+from cldistill.sampling.image_generator import ImageGenerator, SamplingConfig
 from cldistill.sampling.samplers import few_step, predictor
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache

@@ -16,7 +16,7 @@ from cldistill.records import STUDENT, Route
 from cldistill.training import checkpoint
 from cldistill.training.checkpoint import Checkpoint
 from cldistill.training.run import Run
-from cldistill.training.update import TermContext, UpdateMemo
+from cldistill.training.term_context import TermContext, UpdateMemo
 
 MANIFEST = "manifest.resolved.yaml"
 STREAM = "effect"
