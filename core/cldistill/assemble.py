@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -80,7 +80,10 @@ def assemble(
     if choose is not None:
         rows = choose(rows)
         targeted, trained = list(rows), [name for name in trained if name in rows]
-    bank = teacher_bank(checked, preparation, trained)
+    bank = teacher_bank(checked, preparation)
+    for name in trained[accelerator.process_index :: accelerator.num_processes]:
+        bank.state(name)
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:  # the exported file will be compared on it
         fixed_probe(base, prompts[checked.effects[0].name].student, preparation.encoder.cache)
     dataset = prepare(
@@ -215,12 +218,8 @@ def teacher_modules(checked: CheckedManifest) -> tuple[str, ...]:
     return tuple(sorted(covered))
 
 
-def teacher_bank(checked: CheckedManifest, preparation: Preparation, trained: Collection[str]) -> TeacherBank:
-    """Return the run's teachers; those that must be ``trained`` first are trained here, each rank its share.
-
-    The others are read when they are first mounted: fifty files of 2 GB do not fit in host memory at once.
-    """
-    accelerator = preparation.accelerator
+def teacher_bank(checked: CheckedManifest, preparation: Preparation) -> TeacherBank:
+    """Return the run's teachers, each read or trained when it is first asked for: fifty of 2 GB do not fit in memory."""
 
     def fetch(effect: EffectInfo) -> Callable[[], AdapterState | None]:
         part = checked.teachers[effect.name]
@@ -229,11 +228,7 @@ def teacher_bank(checked: CheckedManifest, preparation: Preparation, trained: Co
         source: TeacherSource = part.build(preparation.context)
         return lambda: source.adapter(preparation.request(effect))
 
-    bank = TeacherBank({effect.name: fetch(effect) for effect in checked.effects})
-    for name in list(trained)[accelerator.process_index :: accelerator.num_processes]:
-        bank.state(name)
-    accelerator.wait_for_everyone()
-    return bank
+    return TeacherBank({effect.name: fetch(effect) for effect in checked.effects})
 
 
 def make_modules(terms: Sequence[Term], random: KeyedRandom) -> dict[str, TermModule]:

@@ -60,7 +60,9 @@ def load_setup(
     preparation = load_base(checked, accelerator, context, stages, stop)
     base = preparation.base
     prompts = isolate(checked, checked.prompts.build(context), base.tokenize)
-    bank = teacher_bank(checked, preparation, checked.trained_teachers) if teachers else TeacherBank({})
+    bank = teacher_bank(checked, preparation) if teachers else TeacherBank({})
+    for name in checked.trained_teachers if teachers else ():  # before any picture is made; nobody shares the work here
+        bank.state(name)
     return EvaluationSetup(
         checked,
         context,

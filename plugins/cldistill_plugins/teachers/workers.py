@@ -136,7 +136,7 @@ def _trainer(
     checked = check_manifest(order.manifest, order.overrides)
     stages = _Telling(tell)
     preparation = load_base(checked, *start(checked, order.cache, order.cache), stages, stop)
-    bank = teacher_bank(checked, preparation, ())
+    bank = teacher_bank(checked, preparation)
 
     def train(name: str) -> object:
         stages.effect = name

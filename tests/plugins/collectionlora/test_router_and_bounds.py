@@ -183,3 +183,9 @@ def test_students_own_steps_are_all_drawn() -> None:
     schedule = Schedule(8, 3.0)
     drawn = draw_sigma("student-steps", schedule, uniform, uniform)
     assert torch.equal(drawn.unique(), schedule.sigmas().unique())
+
+
+def test_a_first_phase_of_general_items_alone_is_said_to_draw_from_the_general_pool() -> None:
+    needs = describe_pdsr(PdsrSettings(p_switch=1.0, mixed_until=3, mixed_general=1.0))
+    assert (needs.general, needs.mixed, needs.general_streams) == (True, {}, {"mixed"})
+    assert describe_pdsr(PdsrSettings(mixed_until=3)).general_streams == frozenset()

@@ -30,7 +30,7 @@ from cldistill.progress.stages import SilentStages
 from cldistill.testing.runs import tiny_manifest
 from cldistill_plugins.deployment.group import GroupingOrder, group_bank, how_many, train_groups
 from cldistill_plugins.deployment.group_manifests import only, write_manifests
-from cldistill_plugins.deployment.group_run import GroupRequest, measuring_manifest
+from cldistill_plugins.deployment.group_run import GroupRequest, measuring_manifest, measuring_run
 from cldistill_plugins.deployment.least_interference import Grouping
 from cldistill_plugins.deployment.settings import LeastInterferenceSettings
 from cldistill_plugins.deployment.split import Group, Groups, read_groups
@@ -174,6 +174,18 @@ def test_measuring_touches_neither_teachers_nor_general_pictures(tmp_path: Path,
     assert set(small.teachers.values()) == {None} and small.manifest.general is None
     assert small.manifest.targets is not None and small.manifest.targets.origin == "pair"
     assert [loss.name for loss in small.losses] == ["tiny-flow"]
+
+
+def test_a_measuring_run_is_made_of_a_manifest_with_losses_of_other_slots(
+    tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    critic = {"use": "tiny-flow", "slot": "critic"}
+    slots = {"student": {"rank": 2, "lr": 1e-2}, "critic": {"rank": 2, "lr": 1e-2}}
+    file = tmp_path / "two.yaml"
+    file.write_text(yaml.safe_dump(tiny_manifest(tmp_path, losses=[critic, {"use": "tiny-flow"}], slots=slots)))
+    checked = check_manifest(str(file), catalogue=catalogue)
+    run = measuring_run(checked, tmp_path / "out", tmp_path / "cache", SilentStages(), never)
+    assert [term.slot for term in run.terms] == ["student"]
 
 
 def test_an_effect_without_pairs_cannot_be_measured(tmp_path: Path, catalogue: Catalogue) -> None:
