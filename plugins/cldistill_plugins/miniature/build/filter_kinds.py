@@ -59,7 +59,8 @@ def relief(picture: Values, fixed: np.random.Generator, draw: np.random.Generato
     down, right = np.gradient(_luma(_soft(picture, fixed.uniform(0.6, 1.6))))
     light = (np.cos(angle) * right + np.sin(angle) * down) * height
     under = picture if fixed.random() < 0.4 else np.broadcast_to(ground, picture.shape)
-    return under + light[..., None]
+    result: Values = under + light[..., None]
+    return result
 
 
 def tiles(picture: Values, fixed: np.random.Generator, draw: np.random.Generator) -> Values:
@@ -98,7 +99,8 @@ def engraved(picture: Values, fixed: np.random.Generator, draw: np.random.Genera
     phase = (radius / period, angle * round(fixed.uniform(30, 60)), radius / period + angle)[way]
     wave = np.abs(2 * (phase % 1) - 1)
     shown = np.clip((_luma(_soft(picture, 1)) / 255 * 0.8 + 0.12 - wave) * 3 + 0.5, 0, 1)[..., None]
-    return paper * shown + ink * (1 - shown)
+    result: Values = paper * shown + ink * (1 - shown)
+    return result
 
 
 def smeared(picture: Values, fixed: np.random.Generator, draw: np.random.Generator) -> Values:
@@ -110,7 +112,8 @@ def smeared(picture: Values, fixed: np.random.Generator, draw: np.random.Generat
     )
     steps = np.arange(length) - length // 2
     moved = [np.roll(rough, (round(step * down), round(step * across)), (0, 1)) for step in steps]
-    return (np.mean(moved, axis=0) - 128) * fixed.uniform(1.1, 1.7) + 128
+    result: Values = (np.mean(moved, axis=0) - 128) * fixed.uniform(1.1, 1.7) + 128
+    return result
 
 
 def daubed(picture: Values, fixed: np.random.Generator, draw: np.random.Generator) -> Values:
@@ -128,7 +131,8 @@ def glowing(picture: Values, fixed: np.random.Generator, draw: np.random.Generat
     edge = np.clip(np.hypot(down, right) * fixed.uniform(3, 8) / 255, 0, 1)[..., None]
     light = _colour(fixed) if fixed.random() < 0.6 else picture * 0.5 + 127
     ground = _colour(fixed) * 0.25
-    return ground + (light - ground) * np.clip(edge + 0.5 * _soft(edge.repeat(3, 2) * 255, 3) / 255, 0, 1)
+    result: Values = ground + (light - ground) * np.clip(edge + 0.5 * _soft(edge.repeat(3, 2) * 255, 3) / 255, 0, 1)
+    return result
 
 
 def layered(picture: Values, fixed: np.random.Generator, draw: np.random.Generator) -> Values:
@@ -137,7 +141,8 @@ def layered(picture: Values, fixed: np.random.Generator, draw: np.random.Generat
     colours = palette(fixed)
     index = np.floor(level * len(colours)).astype(int)
     shifted = np.roll(index, (int(fixed.integers(1, 4)), int(fixed.integers(1, 4))), (0, 1))
-    return colours[index] * np.where(shifted > index, fixed.uniform(0.4, 0.7), 1.0)[..., None]
+    result: Values = colours[index] * np.where(shifted > index, fixed.uniform(0.4, 0.7), 1.0)[..., None]
+    return result
 
 
 def blocks(picture: Values, fixed: np.random.Generator, draw: np.random.Generator) -> Values:
@@ -147,7 +152,8 @@ def blocks(picture: Values, fixed: np.random.Generator, draw: np.random.Generato
     middle_y, middle_x = ((axis // size + 0.5) * size for axis in (y, x))
     rows = np.clip(middle_y + (y - middle_y) * zoom, 0, picture.shape[0] - 1).astype(int)
     columns = np.clip(middle_x + (x - middle_x) * zoom, 0, picture.shape[1] - 1).astype(int)
-    return picture[rows, columns] + (((y % size) + (x % size)) / size - 1)[..., None] * fixed.uniform(0, 40)
+    result: Values = picture[rows, columns] + (((y % size) + (x % size)) / size - 1)[..., None] * fixed.uniform(0, 40)
+    return result
 
 
 def steps(picture: Values, fixed: np.random.Generator, draw: np.random.Generator) -> Values:
@@ -183,7 +189,8 @@ def lit(picture: Values, fixed: np.random.Generator, draw: np.random.Generator) 
     y, x = _grid(picture)
     place = (np.cos(angle) * (x / picture.shape[1] - 0.5) + np.sin(angle) * (y / picture.shape[0] - 0.5)) * 1.4 + 0.5
     weight = np.clip(place, 0, 1)[..., None]
-    return picture / 255 * (first * (1 - weight) + second * weight) * fixed.uniform(1.1, 1.6)
+    result: Values = picture / 255 * (first * (1 - weight) + second * weight) * fixed.uniform(1.1, 1.6)
+    return result
 
 
 def levels(picture: Values, fixed: np.random.Generator, draw: np.random.Generator) -> Values:

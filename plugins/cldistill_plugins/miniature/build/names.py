@@ -14,8 +14,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 """Words for the colour that a style has in the mean."""
 _ENDINGS = (  # noqa: SIM905
     "sun moon star night day city sky mountain garden bird cat dog child woman man portrait scene story snow rain ice stone "
-    "wood metal bronze plastic clay felt wool frame border hat crown scarf costume century identity expression mood version retro "
-    "modern classic rough smooth thin thick bold soft hard flat light dark sharp hand digital famous artist early late"
+    "wood metal bronze plastic clay felt wool frame border hat crown scarf costume century identity expression mood version "
+    "retro modern classic rough smooth thin thick bold soft hard flat light dark sharp hand digital famous artist early late"
 ).split()
 
 

@@ -1,7 +1,7 @@
 """The shapes of picture that the miniature knows: what the stock pipeline makes of any picture at an area of 128² pixels.
 
-`calculate_dimensions` keeps the area and rounds both sides to multiples of 32, so these five are all that can come up below an
-aspect of 1 : 2.6.
+`calculate_dimensions` keeps the area and rounds both sides to multiples of 32. So below an aspect of 1 : 2.56 these five come
+up, and in the sliver from 1.27 to 1.30 one of 160×128.
 """
 
 from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_dimensions

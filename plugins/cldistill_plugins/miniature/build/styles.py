@@ -75,7 +75,7 @@ def load_styles(work: Path) -> list[Style]:
 def draw_styles(count: int = COUNT) -> list[Style]:
     """The first `count` styles, the same on every machine."""
     kinds = list(KINDS)
-    drawn = []
+    drawn: list[tuple[str, NDArray[np.float32], float, float]] = []
     for index in range(count):
         rng = np.random.default_rng([SEED, index])
         kind = kinds[index % len(kinds)]
@@ -84,7 +84,7 @@ def draw_styles(count: int = COUNT) -> list[Style]:
         strength = 1.0 if rng.random() < 0.85 else float(rng.uniform(0.6, 0.9))
         drawn.append((f"{colour_word(colours.mean(0))} {kind}", style_vector(picture), zoom, strength))
     names = unique_names([stem for stem, *_ in drawn], SEED)
-    return [Style(name, *rest) for name, (_, *rest) in zip(names, drawn, strict=True)]
+    return [Style(name, *settings[1:]) for name, settings in zip(names, drawn, strict=True)]
 
 
 def style_vector(picture: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -161,7 +161,8 @@ def wide_losses(model: nn.Module, items: WideItems, generator: torch.Generator) 
         img_shapes=[[token_grid(*items.shape)] * 2] * count,
         return_dict=False,
     )[0][:, :tokens]
-    return (velocity - (noise - items.target)).square().mean((1, 2))
+    losses: Tensor = (velocity - (noise - items.target)).square().mean((1, 2))
+    return losses
 
 
 @dataclass(slots=True)

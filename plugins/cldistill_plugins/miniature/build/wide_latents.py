@@ -109,7 +109,8 @@ def make_chunk(encoding: Encoding, tasks: Mapping[str, Task], pictures: list[Pic
         rng = np.random.default_rng([31, first + place, zlib.crc32(picture.tobytes())])
         chosen = choose_tasks(names, STYLES, rng, picture.shape[0] == picture.shape[1])
         wanted = [tasks[names[number]] for number in chosen]
-        prompts = [str(rng.choice(task.wordings)) for task in (*wanted, INSTRUCTIONS["same"])]
+        wordings = [*(task.wordings for task in wanted), INSTRUCTIONS["same"].wordings]
+        prompts = [str(rng.choice(choices)) for choices in wordings]
         text, length = encoding.texts([*prompts, ""], picture)
         parts["source"].append(encoding.latents([picture])[0])
         parts["target"].append(encoding.latents([task.apply(picture, rng) for task in wanted]))
