@@ -98,13 +98,13 @@ def test_all_filters_have_their_own_names() -> None:
 
 
 def test_no_style_or_filter_is_one_of_the_banks_effects() -> None:
-    """Root mean square of the difference in grey levels, on a picture of the pool: every tenth of ours to all of the bank's."""
+    """Root mean square of the difference in grey levels, on a picture of the pool: some of ours to all of the bank's."""
     pytest.importorskip("onnx")
     catalogue = pytest.importorskip("cldistill_plugins.effectbench.bank.catalogue")
     picture = _scenes().scene(0, 128, 128)
     bank = [effect for effect in catalogue.catalogue().values() if "painting" not in effect.name]
     truths = np.stack([effect.recipe.render(picture, 1).astype(np.float32) for effect in bank])
-    ours: Sequence[Task] = [*styles.draw_styles(22), *filters.draw_filters()[::10]]
+    ours: Sequence[Task] = [*styles.draw_styles(8), *filters.draw_filters(57)[::3]]
     for task in ours:
         shown = task.apply(picture, np.random.default_rng(0)).astype(np.float32)
         if (

@@ -33,6 +33,7 @@ class Options:
     base_minutes: float
     wide_sources: int
     wide_minutes: float
+    wide_decay: float
     wide_batch: int
 
 
@@ -125,7 +126,13 @@ def train_wide_transformer(options: Options) -> None:
     from cldistill_plugins.miniature.build.wide import WidePlan, train_wide
 
     workers = 1 if options.device != "cpu" else options.workers
-    plan = WidePlan(options.wide_minutes, workers=workers, batch=options.wide_batch, device=options.device)
+    plan = WidePlan(
+        options.wide_minutes,
+        workers=workers,
+        batch=options.wide_batch,
+        decay=options.wide_decay,
+        device=options.device,
+    )
     train_wide(plan, options.work, options.output / "pipeline")
 
 
@@ -134,6 +141,13 @@ def assemble_wide(options: Options) -> None:
     from cldistill_plugins.miniature.build.wide import write_wide_pipeline
 
     write_wide_pipeline(options.work, options.output / "pipeline", options.work / "pipeline-wide")
+
+
+def compare_losses(options: Options) -> None:
+    """Print the flow loss of the pipeline's transformer beside the wide one's."""
+    from cldistill_plugins.miniature.build.wide_losses import compare
+
+    print(compare(options.work, options.output / "pipeline"))
 
 
 STAGES: dict[str, Callable[[Options], None]] = {
@@ -147,6 +161,7 @@ STAGES: dict[str, Callable[[Options], None]] = {
     "wide-latents": write_wide_latents,
     "wide": train_wide_transformer,
     "wide-pipeline": assemble_wide,
+    "wide-losses": compare_losses,
 }
 
 
@@ -164,6 +179,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--base-minutes", type=float, default=45)
     parser.add_argument("--wide-sources", type=int, default=2400, help="pictures for the wide transformer, in twenties")
     parser.add_argument("--wide-minutes", type=float, default=480)
+    parser.add_argument(
+        "--wide-decay", type=float, default=0.3, help="last share of those minutes, in which the rate falls"
+    )
     parser.add_argument("--wide-batch", type=int, default=24, help="pictures a worker and step")
     values = vars(parser.parse_args(arguments))
     stage = values.pop("stage")

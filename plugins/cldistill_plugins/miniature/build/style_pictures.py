@@ -19,7 +19,7 @@ def palette(rng: np.random.Generator) -> Values:
     """Three to six colours (K, 3): of near hues, of two opposite ones, of any, or ink and paper."""
     count = int(rng.integers(3, 7))
     way, hue = rng.integers(4), rng.random()
-    hues = (
+    hues: tuple[Values, ...] = (
         hue + rng.uniform(-0.09, 0.09, count),
         hue + 0.5 * rng.integers(0, 2, count),
         rng.random(count),
