@@ -143,11 +143,13 @@ def assemble_wide(options: Options) -> None:
     write_wide_pipeline(options.work, options.output / "pipeline", options.work / "pipeline-wide")
 
 
-def compare_losses(options: Options) -> None:
-    """Print the flow loss of the pipeline's transformer beside the wide one's."""
-    from cldistill_plugins.miniature.build.wide_losses import compare
+def compare_wide(options: Options) -> None:
+    """Print the flow loss and the general edits of the pipeline's transformer beside the wide one's."""
+    from cldistill_plugins.miniature.build.wide_compare import compare_edits, compare_losses
 
-    print(compare(options.work, options.output / "pipeline"))
+    pipeline, pictures = options.output / "pipeline", options.output / "pictures" / "train"
+    print(compare_losses(options.work, pipeline))
+    print(compare_edits(pipeline, options.work / "pipeline-wide", pictures))
 
 
 STAGES: dict[str, Callable[[Options], None]] = {
@@ -161,7 +163,7 @@ STAGES: dict[str, Callable[[Options], None]] = {
     "wide-latents": write_wide_latents,
     "wide": train_wide_transformer,
     "wide-pipeline": assemble_wide,
-    "wide-losses": compare_losses,
+    "wide-compare": compare_wide,
 }
 
 
