@@ -19,12 +19,8 @@ def palette(rng: np.random.Generator) -> Values:
     """Three to six colours (K, 3): of near hues, of two opposite ones, of any, or ink and paper."""
     count = int(rng.integers(3, 7))
     way, hue = rng.integers(4), rng.random()
-    hues: tuple[Values, ...] = (
-        hue + rng.uniform(-0.09, 0.09, count),
-        hue + 0.5 * rng.integers(0, 2, count),
-        rng.random(count),
-        np.full(count, hue),
-    )
+    near, opposite = hue + rng.uniform(-0.09, 0.09, count), hue + 0.5 * rng.integers(0, 2, count)
+    hues = np.stack([near, opposite, rng.random(count), np.full(count, hue)]).astype(np.float64)
     saturation = rng.uniform(0, 0.25, count) if way == 3 else rng.uniform(0.25, 1.0, count)
     value = np.sort(rng.uniform(0.05, 1.0, count)) if way == 3 else rng.uniform(0.15, 1.0, count)
     return hsv(hues[way] % 1, saturation, value)
