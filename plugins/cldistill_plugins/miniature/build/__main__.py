@@ -31,6 +31,10 @@ class Options:
     vae_minutes: float
     decoder_minutes: float
     base_minutes: float
+    wide_sources: int
+    wide_minutes: float
+    wide_decay: float
+    wide_batch: int
 
 
 def prepare(options: Options) -> None:
@@ -110,6 +114,44 @@ def evaluate(options: Options) -> None:
     print(measure.table(figures))
 
 
+def write_wide_latents(options: Options) -> None:
+    """Fetch the photos; encode sources of every shape, and what edits, styles and filters make of them."""
+    from cldistill_plugins.miniature.build.wide_latents import write_wide_chunks
+
+    write_wide_chunks(options.work, options.output / "pipeline", options.wide_sources)
+
+
+def train_wide_transformer(options: Options) -> None:
+    """Widen the pipeline's transformer and train it on."""
+    from cldistill_plugins.miniature.build.wide import WidePlan, train_wide
+
+    workers = 1 if options.device != "cpu" else options.workers
+    plan = WidePlan(
+        options.wide_minutes,
+        workers=workers,
+        batch=options.wide_batch,
+        decay=options.wide_decay,
+        device=options.device,
+    )
+    train_wide(plan, options.work, options.output / "pipeline")
+
+
+def assemble_wide(options: Options) -> None:
+    """Write the pipeline with the wide transformer to `work/pipeline-wide`; the one that ships stays as it is."""
+    from cldistill_plugins.miniature.build.wide import write_wide_pipeline
+
+    write_wide_pipeline(options.work, options.output / "pipeline", options.work / "pipeline-wide")
+
+
+def compare_wide(options: Options) -> None:
+    """Print the flow loss and the general edits of the pipeline's transformer beside the wide one's."""
+    from cldistill_plugins.miniature.build.wide_compare import compare_edits, compare_losses
+
+    pipeline, pictures = options.output / "pipeline", options.output / "pictures" / "train"
+    print(compare_losses(options.work, pipeline))
+    print(compare_edits(pipeline, options.work / "pipeline-wide", pictures))
+
+
 STAGES: dict[str, Callable[[Options], None]] = {
     "prepare": prepare,
     "vae": train_joint,
@@ -118,6 +160,10 @@ STAGES: dict[str, Callable[[Options], None]] = {
     "base": train_transformer,
     "assemble": assemble,
     "evaluate": evaluate,
+    "wide-latents": write_wide_latents,
+    "wide": train_wide_transformer,
+    "wide-pipeline": assemble_wide,
+    "wide-compare": compare_wide,
 }
 
 
@@ -128,11 +174,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=PACKAGE, help="where pictures/ and pipeline/ go (the package)")
     parser.add_argument("--stage", choices=list(STAGES), help="run this stage only")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each for VAE and latents")
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--sources", type=int, default=1200, help="pictures for the transformer, in hundreds")
     parser.add_argument("--vae-minutes", type=float, default=32)
     parser.add_argument("--decoder-minutes", type=float, default=16)
     parser.add_argument("--base-minutes", type=float, default=45)
+    parser.add_argument("--wide-sources", type=int, default=2400, help="pictures for the wide transformer, in twenties")
+    parser.add_argument("--wide-minutes", type=float, default=480)
+    parser.add_argument(
+        "--wide-decay", type=float, default=0.3, help="last share of those minutes, in which the rate falls"
+    )
+    parser.add_argument("--wide-batch", type=int, default=24, help="pictures a worker and step")
     values = vars(parser.parse_args(arguments))
     stage = values.pop("stage")
     options = Options(**values)

@@ -27,13 +27,17 @@ TRANSFORMER: dict[str, Any] = {
     "joint_attention_dim": 64,
     "axes_dims_rope": (8, 12, 12),
 }
-"""2.5 M parameters."""
+"""2.5 M parameters at 4 heads."""
 
 
-def build_transformer(seed: int = 0) -> QwenImageTransformer2DModel:
-    """The untrained transformer."""
+WIDE_HEADS = 8
+"""Heads of the wide transformer: width 256, 9.8 M parameters."""
+
+
+def build_transformer(seed: int = 0, heads: int = 4) -> QwenImageTransformer2DModel:
+    """The untrained transformer; its width is 32 times its `heads`."""
     torch.manual_seed(seed)
-    return QwenImageTransformer2DModel(**TRANSFORMER)
+    return QwenImageTransformer2DModel(**TRANSFORMER | {"num_attention_heads": heads})
 
 
 def build_scheduler() -> FlowMatchEulerDiscreteScheduler:

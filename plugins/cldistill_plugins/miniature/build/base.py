@@ -70,7 +70,7 @@ def _work(rank: int, plan: BasePlan, work: Path) -> None:
     data = load_latents(work)
     model = start(build_transformer(plan.seed)).to(plan.device)
     averaged = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizer, clock = _optimizer(model, plan), Clock(plan.minutes)
+    optimizer, clock = optimizer_of(model, plan.lr, 2e-3), Clock(plan.minutes)
     checkpoint = work / "base.pt"
     if (state := load_state(checkpoint)) is not None:
         model.load_state_dict(state["model"])
@@ -103,10 +103,11 @@ def start(model: QwenImageTransformer2DModel) -> QwenImageTransformer2DModel:
     return model
 
 
-def _optimizer(model: QwenImageTransformer2DModel, plan: BasePlan) -> Muon:
+def optimizer_of(model: QwenImageTransformer2DModel, lr: float, adam_lr: float) -> Muon:
+    """Muon for the hidden matrices of the blocks, Adam for everything else."""
     hidden = [parameter for name, parameter in model.named_parameters() if _is_hidden(name)]
     rest = [parameter for name, parameter in model.named_parameters() if not _is_hidden(name)]
-    return Muon(hidden, plan.lr, adam_lr=2e-3, adam=rest)
+    return Muon(hidden, lr, adam_lr=adam_lr, adam=rest)
 
 
 def _is_hidden(name: str) -> bool:

@@ -16,11 +16,13 @@ class Clock:
     """How far a training of `minutes` has come.
 
     Attributes:
+        decay: share of the time, at its end, in which the rate falls; more minutes may be given until then.
         elapsed: seconds trained so far, in all runs together.
         step: updates made so far.
     """
 
     minutes: float
+    decay: float = 1.0
     elapsed: float = 0.0
     step: int = 0
     _last: float = field(default_factory=time.monotonic)
@@ -39,8 +41,9 @@ class Clock:
 
     @property
     def factor(self) -> float:
-        """Learning-rate factor: a short linear warm-up, then a cosine to zero at the end of the planned time."""
-        return min(1.0, (self.step + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * self.progress))
+        """Learning-rate factor: a short linear warm-up, and a cosine to zero over the last part of the planned time."""
+        falling = max(0.0, 1 - (1 - self.progress) / self.decay)
+        return min(1.0, (self.step + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * falling))
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:

@@ -44,19 +44,23 @@ class Writer:
 
     @torch.no_grad()
     def embed(self, prompts: list[str], pictures: list[Picture]) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, 40, 64), zero behind the end, and their lengths (B,)."""
+        """Embeddings (B, 40, 64) for square pictures, zero behind the end, and their lengths (B,)."""
         resizer = VaeImageProcessor(vae_scale_factor=16)
-        images = [resizer.resize(Image.fromarray(picture), 64, 64) for picture in pictures]
+        kept, lengths = self.states(prompts, [resizer.resize(Image.fromarray(picture), 64, 64) for picture in pictures])
+        room = kept.new_zeros(len(prompts), TOKENS, kept.shape[-1])
+        room[:, : kept.shape[1]] = kept
+        return room, lengths
+
+    @torch.no_grad()
+    def states(self, prompts: list[str], images: list[Image.Image]) -> tuple[Tensor, Tensor]:
+        """States (B, T, 64) of prompts and of pictures at the eye's size, zero behind the end, and their lengths (B,)."""
         slot = "Picture 1: <|vision_start|><|image_pad|><|vision_end|>"
         text = [self.template.format(slot + prompt) for prompt in prompts]
         inputs = self.processor(text=text, images=images, padding=True, padding_side="right", return_tensors="pt")
         names = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")
         states = self.encoder(**{name: inputs[name] for name in names}, output_hidden_states=True).hidden_states[-1]
         mask = inputs["attention_mask"][:, PREFIX:]
-        kept = states[:, PREFIX:] * mask[..., None]
-        room = kept.new_zeros(len(prompts), TOKENS, kept.shape[-1])
-        room[:, : kept.shape[1]] = kept
-        return room, mask.sum(1)
+        return states[:, PREFIX:] * mask[..., None], mask.sum(1)
 
 
 def open_writer() -> Writer:
