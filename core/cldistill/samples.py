@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cldistill.adapters.slots import TEACHER
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import evenly, general_items, list_pictures
 from cldistill.manifest.models import Evaluate, Manifest
@@ -14,7 +15,6 @@ from cldistill.records import STUDENT, EffectInfo, Item, Prompts
 from cldistill.sampling.image_generator import ImageGenerator, Row, SamplingConfig
 from cldistill.schedule import Schedule
 from cldistill.training.run import Run
-from cldistill.training.term_context import TEACHER
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -31,7 +31,7 @@ class Inspection:
     record: Mapping[str, Any]
     """Everything as plain data, as ``--json`` gives it."""
     fit: FitReport | None
-    """How it lies on the base, where one was named."""
+    """Its fit to the base, where one was named."""
 
     def to_json(self) -> str:
         """Return everything as JSON text, for scripts."""

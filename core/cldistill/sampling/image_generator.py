@@ -39,7 +39,7 @@ class SamplingConfig:
     few_step: bool
     """Consistency sampling without guidance, as the student; else Euler's method, guided as the base says."""
     told: Literal["student", "teacher"] = "teacher"
-    """Which of an item's prompts the network hears."""
+    """The one of an item's prompts that the network hears."""
     adapters: tuple[AdapterState, ...] = ()
     """Mounted at once, their deltas add up; none (and no slot): the bare base."""
     slot: str | None = None

@@ -8,6 +8,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
+from cldistill.adapters.slots import TEACHER
 from cldistill.assemble import make_modules
 from cldistill.component import AnyComponent, Needs, RunOutline
 from cldistill.protocols import BaseModel, LossTerm
@@ -20,7 +21,6 @@ from cldistill.testing.extreme_random import TURNS, Draws, ExtremeRandom
 from cldistill.testing.held_state import changed_state, held_state
 from cldistill.testing.tiny_plugin import register_base_models
 from cldistill.training.run import Run, Term
-from cldistill.training.term_context import TEACHER
 
 (TINY_BASE,) = register_base_models()
 

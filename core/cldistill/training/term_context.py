@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from cldistill.adapters.slots import TEACHER
 from cldistill.errors import ManifestError
 from cldistill.protocols import Keyed
 from cldistill.records import MIDDLE, STUDENT, Batch, Conditioning, Rollout, find_block
 from cldistill.schedule import Schedule, to_x0
 from cldistill.training.run import Run
-
-TEACHER = "teacher"
 
 
 @dataclass

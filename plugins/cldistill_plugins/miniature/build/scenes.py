@@ -17,7 +17,7 @@ SEED = 11
 
 @dataclass(frozen=True, slots=True)
 class Scenes:
-    """What training sources are composed from: the training studio, and photos."""
+    """The material of training sources: the training studio, and photos."""
 
     studio: Studio
     photos: list[Image.Image]

@@ -88,7 +88,7 @@ def draw_styles(count: int = COUNT) -> list[Style]:
 
 
 def style_vector(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What the style predictor says of a style picture (256, 256, 3): (1, 1, 1, 100)."""
+    """Return the style predictor's vector (1, 1, 1, 100) of a style picture (256, 256, 3)."""
     result: NDArray[np.float32] = _session("arbitrary_predict").run(
         None, {"style_image": picture[None].astype(np.float32) / 255}
     )[0]

@@ -19,7 +19,7 @@ HARD_EDITS = ("mirror", "flip", "rotate", "outline", "posterise")
 
 
 class Task(Protocol):
-    """What turns a picture into another."""
+    """A callable that turns a picture into another."""
 
     @property
     def wordings(self) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class WidePlan:
-    """How to train the wide transformer.
+    """The settings of the wide transformer's training.
 
     Attributes:
         minutes: of training in all; the rate falls over the last `decay` of them.

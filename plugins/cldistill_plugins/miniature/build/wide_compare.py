@@ -44,7 +44,7 @@ def compare_losses(work: Path, pipeline: Path) -> str:
 
 
 def compare_edits(pipeline: Path, wide: Path, pictures: Path) -> str:
-    """How many times nearer to the truth each edit is than the source, by both pipelines, on training pictures."""
+    """Return the factor by which each edit is nearer to the truth than the source, by both pipelines, on training pictures."""
     torch.set_num_threads(1)
     shown = evaluate.load_pictures(pictures)[-PICTURES:]
     narrow, broad = (evaluate.score_edits(evaluate.load_pipeline(folder), shown) for folder in (pipeline, wide))

@@ -1,4 +1,4 @@
-"""What the wide transformer trains on, computed once: latents of sources in five shapes and of what some tasks make of them.
+"""The training data of the wide transformer, computed once: latents of sources in five shapes and of their edits.
 
 Chunks of 20 pictures of one shape, `work/wide/000-128x128.safetensors`…, K = 18 tasks a picture, L = 48 tokens: `source`
 (20, 16, h, w) and `target` (20, K, 16, h, w), normalised as the VAE's config says; `text` (20, K + 2, L, 64) and `length`
