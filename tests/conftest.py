@@ -255,8 +255,8 @@ def describe_base(settings: BaseSettings) -> Needs:
 def describe_router(settings: RouterSettings) -> Needs:
     shares = {"effect": settings.p_switch, GENERAL: 1 - settings.p_switch, "mixed": settings.mixed_until != 0}
     streams = frozenset(name for name, share in shares.items() if share)
-    mixed = {"mixed": settings.mixed_until} if settings.mixed_until != 0 else {}
-    return Needs(streams=streams, general=settings.p_switch < 1, mixed=mixed)
+    ends = {"mixed": settings.mixed_until} if settings.mixed_until else {}
+    return Needs(streams=streams, general=settings.p_switch < 1, ends=ends)
 
 
 def unbuildable(settings: Any, context: BuildContext) -> Any:

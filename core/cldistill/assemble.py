@@ -278,7 +278,7 @@ def _target_pools(checked: CheckedManifest) -> list[str]:
         return []
     pools = [effect.name for effect in checked.effects]
     if checked.manifest.general is not None and router.general:
-        with_general = {GENERAL, *router.mixed, *router.general_streams}
+        with_general = {GENERAL, *router.general_streams}
         # A router that does not name its streams may draw the general pool in any.
         if router.streams is None or any(with_general & set(loss.streams or checked.streams) for loss in needing):
             pools.append(GENERAL)

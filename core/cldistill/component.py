@@ -102,10 +102,10 @@ class Needs:
     targets: bool = False
     """Loss term: needs target latents."""
     teacher: bool = False
-    """Loss term: calls the mounted teacher."""
+    """Loss term: calls the teacher."""
     general: bool = False
     """Router: draws from the general pool, which the manifest must then have: in the stream ``general``, and in those that
-    it names in ``mixed``."""
+    it names in ``general_streams``."""
     pairs: bool = False
     """Teacher source: needs the effect's pairs."""
     forwards: Forwards = field(default_factory=Forwards)
@@ -125,13 +125,12 @@ class Needs:
     """Importable packages that it needs beyond cldistill's own, e.g. ``("tensorboard",)``."""
     install: str | None = None
     """The command that installs ``packages``, e.g. ``pip install "cldistill[tensorboard]"``."""
-    mixed: Mapping[str, int | None] = field(default_factory=dict)
-    """Router: streams whose batches mix several pools, which no teacher can teach -> the generator step at which each
-    ends (None: never).  A loss that asks the teacher must keep out of them."""
     general_streams: frozenset[str] = frozenset()
-    """Router: streams that draw from the general pool alone, beside that of its name."""
+    """Router: streams whose batches hold general items, beside that of its name."""
     begins: Mapping[str, int] = field(default_factory=dict)
     """Router: streams that come up only from a generator step on (0 for those that it does not name)."""
+    ends: Mapping[str, int] = field(default_factory=dict)
+    """Router: streams that come up only before a generator step (never ending for those that it does not name)."""
     sampler_below: float | None = None
     """Loss term: the student's sampler must have a step strictly below this sigma."""
     adapter_scale: float = 1.0

@@ -239,7 +239,7 @@ class UpdateContext(Protocol):
         """
 
     def teacher(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Guided velocity of the mounted teacher on the teacher's prompt, no grad."""
+        """Guided velocity of each item's teacher on the teacher's prompt, no grad: one call for each `Batch.shares`."""
 
     def rollout(self) -> Rollout:
         """The student's trajectory to the drawn step, no grad; memoised within the update."""

@@ -90,8 +90,8 @@ class Item:
 class Route:
     """The pools from which one update takes its batch: drawn by the stream router, the same on every rank.
 
-    ``pools`` maps a pool (an effect's name or ``general``) to the chance that an item comes from it.  With one pool the
-    teacher of that pool is mounted (none for ``general``: the bare base); with several, the batch is mixed and has no teacher.
+    ``pools`` maps a pool (an effect's name or ``general``) to the chance that an item comes from it.  Every item has the
+    teacher of its own pool (the bare base for ``general``).
     """
 
     stream: str
@@ -102,11 +102,6 @@ class Route:
         """The one effect of the batch, or None in the general stream and in mixed batches."""
         names = tuple(self.pools)
         return names[0] if len(names) == 1 and names[0] != GENERAL else None
-
-    @property
-    def mixed(self) -> bool:
-        """Whether items of several pools share the batch."""
-        return len(self.pools) > 1
 
 
 @dataclass(frozen=True)
@@ -137,6 +132,20 @@ class Conditioning:
     source: Tensors
     prompt: Tensors
 
+    def rows(self, rows: Sequence[int]) -> Conditioning:
+        """Return the inputs of some items alone."""
+        picked = [{name: value[list(rows)] for name, value in part.items()} for part in (self.source, self.prompt)]
+        return Conditioning(*picked)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Items of a batch that one call of one teacher serves."""
+
+    effect: str | None
+    """None: items of the general pool, whose teacher is the bare base."""
+    rows: tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -151,6 +160,8 @@ class Batch:
     """``x0`` of the target, ``[B, L, C]``; None where no active loss needs targets."""
     latent_shape: tuple[int, ...]
     """Shape of one latent without the batch axis, e.g. ``(L, C)``."""
+    shares: tuple[Share, ...]
+    """The items by teacher: one share for each pool, or more where other ranks have more."""
 
     @property
     def size(self) -> int:

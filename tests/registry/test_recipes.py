@@ -38,13 +38,6 @@ def test_a_recipe_whose_bank_was_not_made_names_the_file(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("recipe", "overrides", "expected"),
     [
-        (
-            "one-effect", ["router.options.mixed_until=100"],
-            "losses.0: bs-dmd asks the teacher, and a batch of the stream 'mixed', which pdsr yields until step 100, mixes "
-            "several effects and has none; give it `streams: [effect, general]` or `from_step: 100`",
-        ),
-        ("quickstart", ["losses.bs-dmd.streams=[effect, general, mixed]", "losses.bs-dmd.from_step=19",
-                        "slots.critic.from_step=0"], "losses.1.streams.2: bs-dmd asks the teacher"),
         ("quickstart", ["losses.bs-dmd.streams=[effect]"], "losses: none trains the student on the stream 'general'"),
         ("quickstart", ["losses.bs-dmd.streams=[effect]", "losses.bs-dmd.until_step=21"],
          "losses: none trains the student on the stream 'general'"),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cldistill.protocols import BaseModel, Keyed
-from cldistill.records import Batch, Conditioning, Item, Route, Tensors
+from cldistill.records import GENERAL, Batch, Conditioning, Item, Route, Share, Tensors
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,25 @@ class Dataset:
             unconditional=conditioning([example.unconditional() for example in examples]),
             target=torch.stack(targets).float().to(device) if len(targets) == len(examples) else None,
             latent_shape=examples[0].shape,
+            shares=shares_of([example.item.pool for example in examples]),
         )
+
+
+def shares_of(pools: Sequence[str], count: int = 0) -> tuple[Share, ...]:
+    """Group the items of a batch, given by their pools, by teacher: in at least ``count`` shares, if there are items enough.
+
+    A share that is cut in two costs one call of its teacher more and no computation.
+    """
+    rows: dict[str, list[int]] = {}
+    for row, pool in enumerate(pools):
+        rows.setdefault(pool, []).append(row)
+    found = [Share(None if pool == GENERAL else pool, tuple(own)) for pool, own in rows.items()]
+    while len(found) < min(count, len(pools)):
+        largest = max(found, key=lambda share: len(share.rows))
+        at, middle = found.index(largest), len(largest.rows) // 2
+        halves = largest.rows[:middle], largest.rows[middle:]
+        found[at : at + 1] = [Share(largest.effect, half) for half in halves]
+    return tuple(found)
 
 
 def on_device(tensors: Tensors, device: str | torch.device) -> dict[str, Tensor]:

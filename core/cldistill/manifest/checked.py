@@ -117,7 +117,7 @@ class CheckedManifest:
 
     def meets(self, stream: str, start: int, stop: int) -> bool:
         """Whether the router may yield a stream somewhere in the 0-based generator steps from ``start`` to before ``stop``."""
-        until = self.router.needs.mixed.get(stream)
+        until = self.router.needs.ends.get(stream)
         return stop > max(start, self.router.needs.begins.get(stream, 0)) and (until is None or start < until)
 
     def teacher_lines(self) -> list[str]:

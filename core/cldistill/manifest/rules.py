@@ -93,7 +93,6 @@ def _loss(checked: CheckedManifest, index: int, term: CheckedLoss) -> Problems:
             yield loc, f"{name} calls the slot {other!r} from step {term.from_step}, but it starts at {start}"
     yield from _features(checked, loc, term)
     yield from _stream_names(checked, index, term)
-    yield from _mixed_streams(checked, index, term)
     yield from _low_steps(checked, index, term)
     if term.targets and manifest.targets is None:
         yield loc, f"{name} needs a target, and there are none; add `targets: {{from: teacher, steps: 40}}`"
@@ -137,25 +136,6 @@ def _stream_names(checked: CheckedManifest, index: int, term: CheckedLoss) -> Pr
         yield ("losses", index), text
 
 
-def _mixed_streams(checked: CheckedManifest, index: int, term: CheckedLoss) -> Problems:
-    """A batch that mixes pools has no teacher: a loss that asks for one must start later, or keep to other streams."""
-    router, written = checked.router, checked.manifest.losses[index].streams
-    for stream, until in sorted(router.needs.mixed.items()) if term.teacher else ():
-        meets = term.streams is None or stream in term.streams
-        if not meets or (until is not None and term.from_step >= until):
-            continue
-        others = sorted((term.streams or router.needs.streams or frozenset()) - router.needs.mixed.keys())
-        advice = [f"`streams: [{', '.join(others)}]`"] if others else []
-        if until is not None and until < checked.manifest.train.generator_steps:
-            advice.append(f"`from_step: {until}`")
-        text = (
-            f"{term.loss.name} asks the teacher, and a batch of the stream {stream!r}, which {router.name} yields "
-            f"{'always' if until is None else f'until step {until}'}, mixes several effects and has none"
-            f"{'; give it ' if advice else ''}{' or '.join(advice)}"
-        )
-        yield ("losses", index, *(() if written is None else ("streams", written.index(stream)))), text
-
-
 def _low_steps(checked: CheckedManifest, index: int, term: CheckedLoss) -> Problems:
     """A loss may need low steps of the student's sampler (TS-DMD starts from targets noised to one of those)."""
     bound, sampler = term.loss.needs.sampler_below, checked.manifest.sampler
@@ -178,7 +158,7 @@ def _untaught_streams(checked: CheckedManifest) -> Problems:
     """A stream on which no loss ever trains the student makes updates that leave it as it is."""
     router, end = checked.router, checked.manifest.train.generator_steps
     for stream in sorted(router.needs.streams or ()) if STUDENT in checked.slots else ():
-        until = router.needs.mixed.get(stream)
+        until = router.needs.ends.get(stream)
         taught = any(
             term.slot == STUDENT and term.weight > 0 and (term.streams is None or stream in term.streams)
             and checked.meets(stream, term.from_step, end if term.until_step is None else term.until_step)

@@ -200,7 +200,7 @@ def update_context(
     seed: int = 0, targets: bool = True, slots: Sequence[str] = ("student", "critic"), schedule: Schedule | None = None,
     run: Run | None = None, batch: Batch | None = None, term: str = "under-test",
 ) -> ObservedContext:  # fmt: skip
-    """Return the context of one update, its teacher mounted: call a loss term with it, then look at ``.calls``.
+    """Return the context of one update: call a loss term with it, then look at ``.calls``.
 
     Args:
         base: Any base model; by default a new `TinyBase`.  It gets slots, so one base serves one context.
@@ -216,6 +216,5 @@ def update_context(
     """
     run = run or tiny_run(base, slots=slots, schedule=schedule)
     batch = batch or tiny_batch(run.base, stream, size, targets=targets)
-    run.teachers.mount(run.slots, batch.route.effect)
     keyed = run.random.child("train", seed, step, trains, 0)
     return ObservedContext(run, step, trains, batch, keyed, keyed.child("term", term), term=term)

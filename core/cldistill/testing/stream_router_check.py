@@ -93,13 +93,13 @@ def _described(checker: Checker, needs: Needs, route: Route, step: int) -> None:
     require(
         GENERAL not in route.pools or needs.general, "draws from the general pool, so describe must say general=True"
     )
-    until = needs.mixed.get(stream, 0)
     require(
-        not route.mixed or until is None or step < until,
-        f"mixes the pools {sorted(route.pools)} in step {step} of the stream {stream!r}, so describe must say "
-        f"mixed={{{stream!r}: ...}}: no teacher fits such a batch, and `cldistill check` keeps losses that ask for one "
-        "out of it",
+        GENERAL not in route.pools or stream in {GENERAL, *needs.general_streams},
+        f"draws general items on the stream {stream!r}, which describe must name in general_streams: their targets "
+        "would not be made",
     )
+    ends = needs.ends.get(stream, step + 1)
+    require(step < ends, f"yields the stream {stream!r} in step {step}, but describes that it ends at {ends}")
 
 
 def _well_formed(checker: Checker, route: Route, effects: Sequence[str]) -> None:

@@ -9,11 +9,13 @@ import math
 import resource
 import sys
 import time
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from cldistill.data.dataset import shares_of
 from cldistill.errors import PluginError
 from cldistill.random import KeyedRandom
 from cldistill.records import STUDENT, RouteRequest, StepResult, UpdateResult
@@ -88,13 +90,16 @@ def _context(run: Run, config: SlotConfig, step: int, update: int, previous: Ter
         shared=KeyedRandom(run.random.seed),
     )  # fmt: skip
     batch = run.dataset.draw(run.router.route(request), random.child("batch"), run.batch_size)
+    if run.accelerator.num_processes > 1 and batch.size > 1 and len(batch.route.pools) > 1:
+        # Under FSDP every call gathers weights from all ranks: each must make as many.
+        count = torch.tensor([len(batch.shares)], device=run.accelerator.device)
+        most = int(run.accelerator.gather(count).max())
+        batch = replace(batch, shares=shares_of([item.pool for item in batch.items], most))
     return TermContext(run, step, config.name, batch, random, random, UpdateMemo())
 
 
 def run_update(run: Run, optimizers: Optimizers, context: TermContext, terms: list[Term], update: int) -> UpdateResult:
     """Run the terms of one slot's update and move the slot and the terms' modules, unless something is not finite."""
-    if any(term.teacher for term in terms):
-        run.teachers.mount(run.slots, context.batch.route.effect)
     owners = [term.name for term in terms if term.name in run.modules]
     trained = [optimizers[name] for name in (context.trains, *map(module_key, owners))]
     for optimizer in trained:
@@ -114,10 +119,9 @@ def run_update(run: Run, optimizers: Optimizers, context: TermContext, terms: li
         if not bad:
             optimizer.apply(learning_rate(optimizer.phases, context.step, run.total_steps))
         optimizer.zero_grad()
-    route = context.batch.route
-    return UpdateResult(
-        context.trains, update, route.stream, tuple(sorted(route.pools)), losses, metrics, norms[0], skipped=bad
-    )
+    pools = tuple(sorted({item.pool for item in context.batch.items}))
+    stream = context.batch.route.stream
+    return UpdateResult(context.trains, update, stream, pools, losses, metrics, norms[0], skipped=bad)
 
 
 def sharing_groups(terms: list[Term]) -> list[list[Term]]:

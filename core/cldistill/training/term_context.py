@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from cldistill.adapters.slots import TEACHER
-from cldistill.errors import ManifestError
 from cldistill.protocols import Keyed
 from cldistill.records import MIDDLE, STUDENT, Batch, Conditioning, Rollout, find_block
 from cldistill.schedule import Schedule, to_x0
@@ -85,24 +84,25 @@ class TermContext:
 
     @torch.no_grad()
     def teacher(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Guided velocity of the mounted teacher (or the bare base) on the teacher's prompt.
+        """Guided velocity of each item's teacher (the bare base for general items) on the teacher's prompt: a call a share."""
+        batch = self.batch
+        if len(batch.shares) == 1:
+            return self._taught(batch.shares[0].effect, x, sigma, batch.teacher, batch.unconditional)
+        velocity = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+        for share in batch.shares:
+            rows = list(share.rows)
+            own, empty = batch.teacher.rows(rows), batch.unconditional.rows(rows)
+            velocity[rows] = self._taught(share.effect, x[rows], sigma[rows], own, empty).float()
+        return velocity
 
-        Raises:
-            ManifestError: the batch mixes several pools.  `cldistill check` refuses such a manifest, unless its router
-                does not say in ``Needs.mixed`` which of its streams are mixed.
-        """
-        route = self.batch.route
-        if route.mixed:
-            raise ManifestError(
-                f"a loss asks for the teacher in step {self.step}, whose stream {route.stream!r} mixes the pools "
-                f"{sorted(route.pools)}: no one teacher fits; keep the loss out of it (`streams`, `from_step`), "
-                "and let the router describe the stream as mixed"
-            )
-        base = self.run.base
-        conditional = self._predict(TEACHER, x, sigma, self.batch.teacher)
-        if base.guidance_scale == 1.0 or self.run.slots.mounted_few_step is not None:
+    def _taught(self, effect: str | None, x: Tensor, sigma: Tensor, own: Conditioning, empty: Conditioning) -> Tensor:
+        """Mount one teacher and call it."""
+        run, base = self.run, self.run.base
+        run.teachers.mount(run.slots, effect)
+        conditional = self._predict(TEACHER, x, sigma, own)
+        if base.guidance_scale == 1.0 or run.slots.mounted_few_step is not None:
             return conditional  # a distilled network has its guidance built in
-        unconditional = self._predict(TEACHER, x, sigma, self.batch.unconditional)
+        unconditional = self._predict(TEACHER, x, sigma, empty)
         return base.guide(conditional, unconditional, base.guidance_scale, base.guidance_mode)
 
     def _predict(

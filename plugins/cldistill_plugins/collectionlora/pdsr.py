@@ -26,6 +26,11 @@ class PdsrSettings(Settings):
         description="generator steps for which stream and effect stay as drawn: 1 draws them for every update (the paper); "
         "the released code keeps them for 20 steps",
     )
+    one_effect_a_batch: bool = Field(
+        False,
+        description="draw one effect for the whole batch, and on every rank; otherwise every item's effect is drawn, and "
+        "each teacher sees its own items",
+    )
     mixed_until: int = Field(
         0,
         ge=0,
@@ -39,19 +44,17 @@ class PdsrSettings(Settings):
 
 
 def describe_pdsr(settings: PdsrSettings) -> Needs:
-    """Say which streams can come up, which of them mix pools, and whether the general pool is drawn from."""
+    """Say which streams can come up and when, and which draw from the general pool."""
     streams = {EFFECT} if settings.p_switch > 0 else set()
     if settings.p_switch < 1:
         streams.add(GENERAL)
-    mixed: dict[str, int | None] = {}
-    if settings.mixed_until:
-        streams.add(MIXED)
-        if settings.mixed_general < 1:  # with general items alone the bare base is the teacher of all
-            mixed[MIXED] = settings.mixed_until
-    alone = frozenset({MIXED}) - mixed.keys() if settings.mixed_until else frozenset()
-    begins = {stream: settings.mixed_until for stream in streams - {MIXED}} if settings.mixed_until else {}
-    general = settings.p_switch < 1 or (settings.mixed_until > 0 and settings.mixed_general > 0)
-    return Needs(streams=frozenset(streams), general=general, mixed=mixed, begins=begins, general_streams=alone)
+    until = settings.mixed_until
+    begins, ends = (dict.fromkeys(streams, until), {MIXED: until}) if until else ({}, {})
+    general = frozenset({MIXED}) if until and settings.mixed_general > 0 else frozenset[str]()
+    return Needs(
+        streams=frozenset({*streams, *ends}), general=settings.p_switch < 1 or bool(general), begins=begins, ends=ends,
+        general_streams=general,
+    )  # fmt: skip
 
 
 def build_pdsr(settings: PdsrSettings, context: BuildContext) -> Pdsr:
@@ -70,9 +73,11 @@ def build_pdsr(settings: PdsrSettings, context: BuildContext) -> Pdsr:
 
 
 class Pdsr:
-    """Draw ``p ~ U(0, 1)``: below ``p_switch`` one effect with its teacher, else the general stream.
+    """Draw ``p ~ U(0, 1)``: below ``p_switch`` effects with their teachers, else the general stream.
 
-    The paper draws for every update.  The released code draws every 20 steps (``redraw_every: 20``), and on each rank for
+    The paper has one item a batch and rank, so that its eight ranks mix eight effects.  A larger batch here mixes as many
+    as it has items, which cuts the variance of the gradient to a quarter of that of a batch of one effect.  The paper
+    draws the stream for every update.  The released code draws every 20 steps (``redraw_every: 20``), and on each rank for
     itself.  The latter is no option here: ranks on different streams make different numbers of forwards, and under FSDP,
     where every forward gathers weights from all ranks, they would wait for one another for ever.
     """
@@ -88,7 +93,10 @@ class Pdsr:
         if held > 1:  # one draw for all updates of so many generator steps
             random = request.shared.child("pdsr", request.step // held)
         if random.uniform("stream") < self.settings.p_switch:
-            return Route(EFFECT, {self._draw_effect(random, request.effects): 1.0})
+            one = self.settings.one_effect_a_batch
+            return Route(
+                EFFECT, {self._draw_effect(random, request.effects): 1.0} if one else self._chances(request.effects)
+            )
         return Route(GENERAL, {GENERAL: 1.0})
 
     def _draw_effect(self, random: Keyed, effects: Sequence[str]) -> str:

@@ -15,7 +15,6 @@ RECENT = 48
 """Generator steps whose stream stays visible, and buckets of a trend."""
 IDLE_STEPS = 25
 """Generator steps after which a loss that has not counted is drawn dim, and left out of plain lines."""
-MIXED = "mixed"
 """Stands for the pool of a batch whose items come from several."""
 
 
@@ -88,9 +87,9 @@ class Statistics:
         self.stream = ""
         self.pools: tuple[str, ...] = ()
         self.recent: deque[tuple[str, bool]] = deque(maxlen=RECENT)
-        """Pool (or ``mixed``) and whether it was skipped, of the last generator steps."""
+        """Pool (the stream where there are several) and whether it was skipped, of the last generator steps."""
         self.counts: Counter[str] = Counter()
-        """Generator steps of each pool in this session, in order of first appearance."""
+        """Generator steps of each pool, or stream, in this session, in order of first appearance."""
         self.losses: dict[tuple[str, str], LossStatistics] = {}
         """(slot, loss) -> its numbers."""
         self.grad_norms: dict[str, Smooth] = {}
@@ -119,7 +118,7 @@ class Statistics:
         self.stream, self.pools = first.stream, first.pools
         self.forwards, self.memory_mb = result.forwards, result.peak_memory_mb
         self.skipped += skipped
-        pool = first.pools[0] if len(first.pools) == 1 else MIXED
+        pool = first.pools[0] if len(first.pools) == 1 else first.stream
         self.recent.append((pool, skipped))
         self.counts[pool] += 1
         for update in result.updates:

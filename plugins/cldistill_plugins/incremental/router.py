@@ -32,6 +32,9 @@ class IncrementalSettings(Settings):
         description="whether old effects come up on a stream of their own, 'rehearsal', so that losses can tell them from "
         "new ones; otherwise on 'effect' like those",
     )
+    one_effect_a_batch: bool = Field(
+        False, description="draw one effect for the whole batch; otherwise every item's effect is drawn"
+    )
     mixed_until: int = Field(
         0, ge=0, description="generator steps of a first phase whose batches mix all three shares (stream 'mixed')"
     )
@@ -50,7 +53,7 @@ class IncrementalSettings(Settings):
 
 
 def describe_incremental(settings: IncrementalSettings) -> Needs:
-    """Say which streams can come up, which of them mix pools, and whether the general pool is drawn from."""
+    """Say which streams can come up and when, and which draw from the general pool."""
     streams = {EFFECT}
     if (
         settings.rehearsal_stream
@@ -58,9 +61,16 @@ def describe_incremental(settings: IncrementalSettings) -> Needs:
         streams.add(REHEARSAL)
     if settings.general:
         streams.add(GENERAL)
-    begins = {stream: settings.mixed_until for stream in streams} if settings.mixed_until else {}
-    mixed: dict[str, int | None] = {MIXED: settings.mixed_until} if settings.mixed_until else {}
-    return Needs(streams=frozenset({*streams, *mixed}), general=settings.general > 0, mixed=mixed, begins=begins)
+    until = settings.mixed_until
+    begins, ends = (dict.fromkeys(streams, until), {MIXED: until}) if until else ({}, {})
+    general = frozenset(ends if settings.general else ())
+    return Needs(
+        streams=frozenset({*streams, *ends}),
+        general=settings.general > 0,
+        begins=begins,
+        ends=ends,
+        general_streams=general,
+    )
 
 
 def build_incremental(settings: IncrementalSettings, context: BuildContext) -> Incremental:
@@ -82,7 +92,7 @@ def build_incremental(settings: IncrementalSettings, context: BuildContext) -> I
 
 
 class Incremental:
-    """Draw new, old or general by their shares, then one effect of those, all alike.
+    """Draw new, old or general by their shares, then effects of those, all alike.
 
     Rehearsal against forgetting is experience replay; that the old network itself says what is right is learning without
     forgetting (Li and Hoiem, arXiv 1606.09282) with the replay's pictures.  Like PDSR (arXiv 2605.25378 section 3.1) it draws
@@ -106,7 +116,9 @@ class Incremental:
             return Route(GENERAL, {GENERAL: 1.0})
         again = (drawn >= chances["new"] or not new) and bool(old)
         names, stream = (old, REHEARSAL if self.settings.rehearsal_stream else EFFECT) if again else (new, EFFECT)
-        return Route(stream, {names[request.random.integer(len(names), "effect")]: 1.0})
+        if self.settings.one_effect_a_batch:
+            names = [names[request.random.integer(len(names), "effect")]]
+        return Route(stream, dict.fromkeys(names, 1.0 / len(names)))
 
     def _mixture(self, new: Sequence[str], old: Sequence[str]) -> dict[str, float]:
         chances = self.settings.chances

@@ -266,19 +266,18 @@ class Undeclared:
         return Route("effect", {GENERAL: 1.0})
 
 
-class Mixing:
-    """Mixes two pools without saying so."""
+class Elsewhere:
+    """Draws general items on a stream that it does not name."""
 
     def route(self, request: RouteRequest) -> Route:
-        return Route("effect", {request.effects[0]: 0.5, request.effects[-1]: 0.5})
+        return Route("effect", {request.effects[0]: 0.5, GENERAL: 0.5})
 
 
-class MixingForLonger:
-    """Says that it mixes until step 10, and goes on."""
+class ForLonger:
+    """Says that a stream ends at step 10, and yields it for one step more."""
 
     def route(self, request: RouteRequest) -> Route:
-        pools = {request.effects[0]: 0.5, request.effects[-1]: 0.5} if request.step < 11 else {request.effects[0]: 1.0}
-        return Route("mixed", pools)
+        return Route("mixed" if request.step < 11 else "effect", {request.effects[0]: 1.0})
 
 
 class TooEarly:
@@ -294,13 +293,16 @@ class TooEarly:
         (Counting, "another rank, or another order"),
         (PerRank, "another rank"),
         (Undeclared, "describe must say general=True"),
-        (Mixing, r"in step 0 of the stream 'effect', so describe must say mixed="),
+        (Elsewhere, "draws general items on the stream 'effect', which describe must name in general_streams"),
         (TooEarly, "yields the stream 'late' in step 0, but describes that it begins at 5"),
-        (MixingForLonger, r"in step 10 of the stream 'mixed', so describe must say mixed="),
+        (ForLonger, "yields the stream 'mixed' in step 10, but describes that it ends at 10"),
     ],
 )
 def test_each_fault_of_a_router_is_named(router: Callable[[], Any], message: str) -> None:
-    needs = Needs(streams=frozenset({"effect", "mixed", "late"}), mixed={"mixed": 10}, begins={"late": 5})
+    general = router is Elsewhere
+    needs = Needs(
+        streams=frozenset({"effect", "mixed", "late"}), ends={"mixed": 10}, begins={"late": 5}, general=general
+    )
     component = stream_router("faulty", "has a fault", Nothing, lambda s: needs, lambda s, c: router())
     with pytest.raises(ConformanceError, match=message):
         testing.check_stream_router(component, fresh=False)

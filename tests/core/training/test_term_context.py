@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from cldistill.errors import ManifestError
+from cldistill.data.dataset import shares_of
 from cldistill.protocols import UpdateContext
 from cldistill.random import KeyedRandom
-from cldistill.records import GENERAL, LossOutput, Route, RouteRequest
+from cldistill.records import GENERAL, LossOutput, Route, RouteRequest, Share
 from cldistill.schedule import Schedule
-from cldistill.testing import TinyBase, tiny_dataset, tiny_run, update_context
+from cldistill.testing import ObservedContext, TinyBase, tiny_batch, tiny_dataset, tiny_run, update_context
 from cldistill.training.run import LrPhase, Run, SlotConfig, Term
 from cldistill.training.step import make_optimizers, run_step
 
@@ -61,12 +61,35 @@ def test_all_terms_of_an_update_share_one_rollout_and_one_sample() -> None:
     assert torch.equal(first.random.normal((3,), "noise"), second.random_of("a").normal((3,), "noise"))
 
 
-def test_a_mixed_batch_has_no_teacher() -> None:
-    context = update_context()
-    context.batch = replace(context.batch, route=Route("mixed", {"invert": 0.6, GENERAL: 0.4}))
-    with pytest.raises(ManifestError, match=r"step 0, whose stream 'mixed' mixes the pools \['general', 'invert'\]"):
-        context.teacher(torch.zeros_like(context.rollout().x), torch.ones(2))
-    assert not [call for call in context.calls if call.slot == "teacher"]
+def test_each_item_has_the_teacher_of_its_own_pool() -> None:
+    run = tiny_run()
+    mixed, x, sigma = _mixed(run)
+    together = mixed.teacher(x, sigma)
+    assert [call.slot for call in mixed.calls] == ["teacher"] * 3
+    for share in mixed.batch.shares:
+        alone = update_context(run=run, batch=replace(mixed.batch, shares=(Share(share.effect, (0, 1, 2, 3)),)))
+        rows = list(share.rows)
+        torch.testing.assert_close(together[rows], alone.teacher(x, sigma)[rows])
+    first, second, general = (list(share.rows) for share in mixed.batch.shares)
+    assert (first, second, general) == ([0, 2], [1], [3])
+
+
+def _mixed(run: Run) -> tuple[ObservedContext, Tensor, Tensor]:
+    pools = ["invert", "soften", "invert", GENERAL]
+    batch = tiny_batch(run.base, "effect", 4)
+    items = tuple(replace(item, pool=pool) for item, pool in zip(batch.items, pools, strict=True))
+    context = update_context(run=run, batch=replace(batch, items=items, shares=shares_of(pools)))
+    x = torch.randn((4, *batch.latent_shape), generator=torch.Generator().manual_seed(0))
+    return context, x, torch.full((4,), 0.5)
+
+
+def test_a_share_is_cut_where_another_rank_has_more_of_them() -> None:
+    pools = ["a", "b", "a", "a", GENERAL]
+    assert [(share.effect, share.rows) for share in shares_of(pools)] == [("a", (0, 2, 3)), ("b", (1,)), (None, (4,))]
+    cut = shares_of(pools, 5)
+    assert [share.effect for share in cut] == ["a", "a", "a", "b", None]
+    assert sorted(row for share in cut for row in share.rows) == [0, 1, 2, 3, 4]
+    assert shares_of(["a"], 3) == (Share("a", (0,)),), "there is no call without an item"
 
 
 # --- the loop around it

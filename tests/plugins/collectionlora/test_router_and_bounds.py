@@ -27,7 +27,7 @@ asked = partial(route_request, effects=EFFECTS)
 
 
 def test_p_switch_is_the_share_of_the_effect_stream_and_effects_are_drawn_evenly() -> None:
-    router = Pdsr(PdsrSettings(p_switch=0.7))
+    router = Pdsr(PdsrSettings(p_switch=0.7, one_effect_a_batch=True))
     routes = [router.route(asked(i)) for i in range(3000)]
     streams = Counter(route.stream for route in routes)
     assert streams["effect"] / 3000 == pytest.approx(0.7, abs=0.03)
@@ -47,15 +47,17 @@ def test_all_ranks_take_the_same_route() -> None:
 def test_the_first_phase_mixes_effects_and_general_items_then_ends() -> None:
     router = Pdsr(PdsrSettings(mixed_until=10, mixed_general=0.4))
     route = router.route(asked(9))
-    assert route.mixed
+    assert route.stream == "mixed"
     assert route.effect is None
     assert route.pools[GENERAL] == pytest.approx(0.4)
     assert sum(route.pools.values()) == pytest.approx(1.0)
-    assert not router.route(asked(10)).mixed
+    assert router.route(asked(10)).stream != "mixed"
 
 
 def test_weights_say_how_often_an_effect_is_drawn_alone_and_in_a_mixture() -> None:
-    router = Pdsr(PdsrSettings(p_switch=1.0, effect_weights={"oil": 2.0}, mixed_until=1, mixed_general=0.5))
+    settings = PdsrSettings(p_switch=1.0, effect_weights={"oil": 2.0}, mixed_until=1, mixed_general=0.5)
+    router = Pdsr(settings.model_copy(update={"one_effect_a_batch": True}))
+    assert dict(Pdsr(settings).route(asked(1)).pools) == pytest.approx({"ink": 0.25, "gold": 0.25, "oil": 0.5})
     pools = router.route(asked(0)).pools
     assert pools == pytest.approx({"ink": 0.125, "gold": 0.125, "oil": 0.25, GENERAL: 0.5})
     drawn = Counter(router.route(asked(1, update=i)).effect for i in range(4000))
@@ -71,7 +73,7 @@ def test_a_weight_of_an_unknown_effect_is_refused_with_the_nearest_name(tmp_path
 
 
 def test_redrawn_every_so_many_steps_stream_and_effect_hold_for_all_updates_between() -> None:
-    router = Pdsr(PdsrSettings(redraw_every=20, mixed_until=10))
+    router = Pdsr(PdsrSettings(redraw_every=20, mixed_until=10, one_effect_a_batch=True))
     blocks = []
     for block in range(1, 40):
         keys = [
@@ -85,31 +87,41 @@ def test_redrawn_every_so_many_steps_stream_and_effect_hold_for_all_updates_betw
         assert all(route == routes[0] for route in routes)
         blocks.append(routes[0])
     assert {route.effect for route in blocks} == {None, *EFFECTS}, "between blocks it is drawn anew"
-    assert router.route(asked(9)).mixed
+    assert router.route(asked(9)).stream == "mixed"
     assert [router.route(asked(20 * b, seed=6)) for b in range(1, 40)] != blocks, "another seed, another run"
 
 
 def test_the_papers_default_draws_for_every_update() -> None:
-    router = Pdsr(PdsrSettings())
-    routes = [router.route(asked(0, slot="critic", update=update)) for update in range(60)]
-    assert {route.effect for route in routes} == {None, *EFFECTS}
+    for one, effects in ((True, {None, *EFFECTS}), (False, {None})):
+        router = Pdsr(PdsrSettings(one_effect_a_batch=one))
+        routes = [router.route(asked(0, slot="critic", update=update)) for update in range(60)]
+        assert {route.stream for route in routes} == {"effect", GENERAL}
+        assert {route.effect for route in routes} == effects
+
+
+def test_every_item_of_a_batch_may_have_its_own_effect() -> None:
+    routes = [Pdsr(PdsrSettings(p_switch=1.0)).route(asked(step)) for step in range(5)]
+    assert all(dict(route.pools) == pytest.approx(dict.fromkeys(EFFECTS, 1 / 3)) for route in routes)
 
 
 @pytest.mark.parametrize(
-    ("settings", "mixed"),
+    ("settings", "ends", "general"),
     [
-        (PdsrSettings(), {}),
-        (PdsrSettings(mixed_until=5), {"mixed": 5}),
-        (PdsrSettings(mixed_until=5, mixed_general=0.0), {"mixed": 5}),
-        # general items alone: the bare base is the teacher of them all
-        (PdsrSettings(mixed_until=5, mixed_general=1.0), {}),
+        (PdsrSettings(), {}, set()),
+        (PdsrSettings(mixed_until=5), {"mixed": 5}, {"mixed"}),
+        (PdsrSettings(mixed_until=5, mixed_general=0.0), {"mixed": 5}, set()),
+        (PdsrSettings(mixed_until=5, mixed_general=1.0), {"mixed": 5}, {"mixed"}),
     ],
 )
-def test_the_router_says_which_stream_mixes_pools_and_until_when(settings: PdsrSettings, mixed: dict[str, int]) -> None:
+def test_the_router_says_until_when_it_mixes_all_and_whether_general_items_are_among_them(
+    settings: PdsrSettings, ends: dict[str, int], general: set[str]
+) -> None:
     needs = describe_pdsr(settings)
-    assert needs.mixed == mixed
+    assert (needs.ends, needs.general_streams) == (ends, general)
     assert needs.begins == ({"effect": 5, GENERAL: 5} if settings.mixed_until else {})
-    assert any(Pdsr(settings).route(asked(step)).mixed for step in range(9)) is bool(mixed)
+    routes = [Pdsr(settings).route(asked(step)) for step in range(9)]
+    assert [route.stream == "mixed" for route in routes] == [step < ends.get("mixed", 0) for step in range(9)]
+    assert {route.stream for route in routes if GENERAL in route.pools} - {GENERAL} == general
 
 
 def test_the_range_of_sigma_must_not_be_empty() -> None:
@@ -187,5 +199,4 @@ def test_students_own_steps_are_all_drawn() -> None:
 
 def test_a_first_phase_of_general_items_alone_is_said_to_draw_from_the_general_pool() -> None:
     needs = describe_pdsr(PdsrSettings(p_switch=1.0, mixed_until=3, mixed_general=1.0))
-    assert (needs.general, needs.mixed, needs.general_streams) == (True, {}, {"mixed"})
-    assert describe_pdsr(PdsrSettings(mixed_until=3)).general_streams == frozenset()
+    assert (needs.general, needs.general_streams) == (True, {"mixed"})

@@ -37,7 +37,8 @@ def routes(count: int = 4000, step: int = 0, **options: object) -> list[Route]:
 
 
 def test_each_group_has_its_share_and_its_effects_are_drawn_alike() -> None:
-    drawn = Counter(route.effect or route.stream for route in routes(new=2, rehearsal=1, general=1))
+    alone = routes(new=2, rehearsal=1, general=1, one_effect_a_batch=True)
+    drawn = Counter(route.effect or route.stream for route in alone)
     assert drawn[GENERAL] / 4000 == pytest.approx(0.25, abs=0.03)
     for name, chance in {"oil": 0.25, "fog": 0.25, "ink": 0.125, "gold": 0.125}.items():
         assert drawn[name] / 4000 == pytest.approx(chance, abs=0.03)
@@ -46,30 +47,32 @@ def test_each_group_has_its_share_and_its_effects_are_drawn_alike() -> None:
 def test_old_effects_may_have_a_stream_of_their_own() -> None:
     assert {route.stream for route in routes(200)} == {"effect", GENERAL}
     streams = {
-        (route.effect in ("oil", "fog"), route.stream) for route in routes(400, rehearsal_stream=True, general=0)
+        (frozenset(route.pools), route.stream) for route in routes(400, rehearsal_stream=True, general=0)
     }
-    assert streams == {(True, "effect"), (False, "rehearsal")}
+    assert streams == {(frozenset({"oil", "fog"}), "effect"), (frozenset({"ink", "gold"}), "rehearsal")}
 
 
 def test_a_share_of_zero_never_comes_up() -> None:
-    assert {route.effect for route in routes(400, rehearsal=0, general=0)} == {"oil", "fog"}
+    drawn = routes(400, rehearsal=0, general=0, one_effect_a_batch=True)
+    assert {route.effect for route in drawn} == {"oil", "fog"}
     assert {route.stream for route in routes(400, general=0)} == {"effect"}
 
 
 def test_the_first_phase_mixes_all_three_by_the_same_shares() -> None:
     (route,) = routes(1, step=4, new=2, rehearsal=1, general=1, mixed_until=5)
-    assert (route.stream, route.mixed) == ("mixed", True)
+    assert route.stream == "mixed"
     assert dict(route.pools) == pytest.approx({"oil": 0.25, "fog": 0.25, "ink": 0.125, "gold": 0.125, GENERAL: 0.25})
     (later,) = routes(1, step=5, mixed_until=5)
-    assert not later.mixed
+    assert later.stream != "mixed"
 
 
 def test_it_describes_what_can_come_up() -> None:
     needs = describe_incremental(settings(mixed_until=7))
     assert needs.streams == {"effect", GENERAL, "mixed"} and needs.general
-    assert needs.mixed == {"mixed": 7} and needs.begins == {"effect": 7, GENERAL: 7}
+    assert needs.ends == {"mixed": 7} and needs.begins == {"effect": 7, GENERAL: 7}
+    assert needs.general_streams == {"mixed"}
     alone = describe_incremental(settings(general=0, rehearsal_stream=True))
-    assert alone.streams == {"effect", "rehearsal"} and not alone.general and not alone.mixed
+    assert alone.streams == {"effect", "rehearsal"} and not alone.general and not alone.ends
 
 
 def test_all_ranks_take_the_same_route() -> None:

@@ -37,12 +37,11 @@ class OpenedRun:
     """Reservations about the run, shown to the reader of a measurement."""
 
     def update(self, effect: str, pair: int, copies: int = 1) -> TermContext:
-        """Return an update of the student on ``copies`` copies of one training pair, the effect's teacher mounted.
+        """Return an update of the student on ``copies`` copies of one training pair.
 
         Several copies let one call of a network compare as many noise levels.  Effect and pair key all that is drawn.
         """
         run = self.run
-        run.teachers.mount(run.slots, effect)
         random = run.random.child("opened", effect, pair)
         examples = [run.dataset.pools[effect][pair]] * copies
         batch = run.dataset.collate(Route(STREAM, {effect: 1.0}), examples, str(run.accelerator.device))
