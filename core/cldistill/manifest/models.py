@@ -106,8 +106,9 @@ class Slot(ManifestPart):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Modules to adapt: full names or endings such as ``to_q``; by default what the base names."""
-    reuse_sample: bool = False
-    """The first update of a step takes the batch and the sample of the student's update."""
+    reuse_sample: bool | Literal["trajectory"] = False
+    """The first update of a step takes the batch and the sample of the student's update; with ``trajectory`` every update
+    does, each with the sample at another step of the student's trajectory."""
 
 
 RESERVED_SLOTS = {

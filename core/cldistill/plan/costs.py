@@ -109,7 +109,9 @@ def _cycle(checked: CheckedManifest, stream: str, start: int, stop: int) -> Cycl
         graded += slot.updates * (sum(loss.loss.needs.forwards.graded for loss in active) - _spared(active))
         forwards += slot.updates * _update(checked, active)
         if slot.reuse_sample and sampled:
-            forwards -= _shared(checked, active)
+            whole = slot.reuse_sample == "trajectory"
+            forwards -= (slot.updates if whole else 1) * _shared(checked, active)
+            forwards += _continued(checked.manifest.sampler.steps, slot.updates) if whole else 0
         if name == STUDENT:
             # A graded call at the rollout's step is the sample that a later slot may take over.
             sampled = any(loss.loss.needs.forwards.rollout and loss.loss.needs.forwards.graded for loss in active)
@@ -121,6 +123,12 @@ def _shared(checked: CheckedManifest, active: list[CheckedLoss]) -> float:
     needs = [loss.loss.needs.forwards for loss in active]
     rollout = (checked.manifest.sampler.steps - 1) / 2 if any(need.rollout for need in needs) else 0.0
     return rollout + max(need.sample for need in needs)
+
+
+def _continued(steps: int, updates: int) -> float:
+    """Expected calls that take a trajectory from one random step to the last of ``updates`` different ones."""
+    visited = min(steps, updates)
+    return visited * (steps + 1) / (visited + 1) - 1 - (steps - 1) / 2
 
 
 def _spared(active: list[CheckedLoss]) -> int:

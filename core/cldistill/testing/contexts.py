@@ -25,7 +25,7 @@ from cldistill.testing.pictures import after, picture
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.testing.tiny_parts import TinyPrompts, TinyRouter, TinyRouterSettings
 from cldistill.training.run import LrPhase, Run, SlotConfig, TermModule
-from cldistill.training.term_context import TermContext
+from cldistill.training.term_context import TermContext, UpdateMemo
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -217,4 +217,4 @@ def update_context(
     run = run or tiny_run(base, slots=slots, schedule=schedule)
     batch = batch or tiny_batch(run.base, stream, size, targets=targets)
     keyed = run.random.child("train", seed, step, trains, 0)
-    return ObservedContext(run, step, trains, batch, keyed, keyed.child("term", term), term=term)
+    return ObservedContext(run, step, trains, batch, keyed, keyed.child("term", term), UpdateMemo(keyed), term)

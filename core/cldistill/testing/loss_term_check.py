@@ -191,7 +191,7 @@ class _Case:
         require, needs, declared = self.checker.require, self.needs, self.needs.forwards
         own = [call for call in context.calls if call.origin == "term"]
         counts = {
-            "rollout": context.memo.rollout is not None,
+            "rollout": bool(context.memo.path),
             "sample": sum(call.origin == "sample" for call in context.calls),
             "shared": len(context.memo.graded),
             "graded": sum(call.graded and call.slot != TEACHER for call in own),

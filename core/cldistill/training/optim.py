@@ -100,17 +100,10 @@ class Optimizer:
             if state:
                 self.adamw.state[value] = state
 
-    def warm_start(self, tensors: Mapping[str, Tensor], average: Mapping[str, Tensor] | None) -> None:
-        """Take over the moments and the average of an earlier run; its weights are in the parameters already.
-
-        The average's warm-up begins anew: at the end of a long run it moves by 0.001 an update, and after a hundred more
-        would hold a tenth of what they changed.
-        """
+    def warm_start(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over the moments and the average's age of an earlier run; what it exported is in the parameters already."""
         self.load(tensors)
-        self.updates = 0
         self.reset_average()
-        if self.average is not None and average is not None:
-            self.average = {name: average[name].to(value.device).clone() for name, value in self.average.items()}
 
 
 def average_gradients(gradients: Sequence[Tensor], bad: bool, accelerator: object) -> bool:

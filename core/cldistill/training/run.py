@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from cldistill.protocols import BaseModel, LossTerm, StreamRouter
 from cldistill.records import AdamW, EffectInfo, Prompts
@@ -52,8 +52,9 @@ class SlotConfig:
     """A checkpoint of an earlier run, whose slot of the same name goes on here."""
     ema: float | None = None
     targets: tuple[str, ...] = ()
-    reuse_sample: bool = False
-    """The first update of a step takes the batch and the sample of the student's update instead of new ones."""
+    reuse_sample: bool | Literal["trajectory"] = False
+    """The first update of a step takes the batch and the sample of the student's update instead of new ones; with
+    ``trajectory`` all do, each with the sample of another step of the student's trajectory."""
 
 
 L = TypeVar("L")

@@ -21,7 +21,7 @@ from cldistill.random import KeyedRandom
 from cldistill.records import STUDENT, RouteRequest, StepResult, UpdateResult
 from cldistill.training.optim import Optimizer, average_gradients, learning_rate
 from cldistill.training.run import Run, SlotConfig, Term
-from cldistill.training.term_context import TermContext, UpdateMemo
+from cldistill.training.term_context import TermContext
 
 
 class Optimizers(dict[str, Optimizer]):
@@ -81,10 +81,15 @@ def begin_slots(run: Run, optimizers: Optimizers, step: int) -> None:
 
 
 def _context(run: Run, config: SlotConfig, step: int, update: int, previous: TermContext | None) -> TermContext:
-    """Draw stream, effect and batch of one update, or take over those of the student's update (`reuse_sample`)."""
+    """Draw stream, effects and batch of one update, or take over those of the student's update (`reuse_sample`)."""
     random = run.random.child(step, config.name, update)
-    if update == 0 and config.reuse_sample and previous is not None and previous.memo.sample is not None:
-        return TermContext(run, step, config.name, previous.batch, random, random, previous.memo)
+    reuse = config.reuse_sample if previous is not None and previous.memo.samples else False
+    if previous is not None and (reuse == "trajectory" or (reuse and update == 0)):
+        # The student's own step first, then the sampler's other steps in an order drawn for this generator step.
+        order = torch.randperm(run.schedule.steps, generator=run.random.child(step, config.name).generator("order"))
+        steps = sorted(order.tolist(), key=lambda k: k != previous.memo.k)
+        memo = replace(previous.memo, k=steps[update % len(steps)], graded={})
+        return TermContext(run, step, config.name, previous.batch, random, random, memo)
     request = RouteRequest(
         step, run.total_steps, config.name, update, [effect.name for effect in run.effects], random.child("route"),
         shared=KeyedRandom(run.random.seed),
@@ -95,7 +100,7 @@ def _context(run: Run, config: SlotConfig, step: int, update: int, previous: Ter
         count = torch.tensor([len(batch.shares)], device=run.accelerator.device)
         most = int(run.accelerator.gather(count).max())
         batch = replace(batch, shares=shares_of([item.pool for item in batch.items], most))
-    return TermContext(run, step, config.name, batch, random, random, UpdateMemo())
+    return TermContext.begin(run, step, config.name, batch, random)
 
 
 def run_update(run: Run, optimizers: Optimizers, context: TermContext, terms: list[Term], update: int) -> UpdateResult:

@@ -16,10 +16,16 @@ from cldistill.training.run import Run
 
 @dataclass
 class UpdateMemo:
-    """Results that the terms of one update share: the rollout, the student's sample, and graded calls at the rollout."""
+    """Results that the terms of one update share: the student's trajectory as far as it was needed, and graded calls."""
 
-    rollout: Rollout | None = None
-    sample: Tensor | None = None
+    random: Keyed
+    """From which the trajectory is drawn: that of the update that began it."""
+    k: int | None = None
+    """The step at which the rollout stops, once it is drawn."""
+    path: list[Rollout] = field(default_factory=list)
+    """The trajectory at each of the sampler's steps, from the first on."""
+    samples: dict[int, Tensor] = field(default_factory=dict)
+    """The student's ``x0`` at those steps."""
     graded: dict[tuple[str, str | None], Tensor] = field(default_factory=dict)
     """(slot, block or None) -> what it gave at the rollout's ``x`` and ``sigma``, with its graph: until that is freed."""
 
@@ -36,9 +42,14 @@ class TermContext:
     """Keyed to the update: the rollout is drawn from it, so that all terms see the same one."""
     random: Keyed
     """Keyed to the term."""
-    memo: UpdateMemo = field(default_factory=UpdateMemo)
+    memo: UpdateMemo
     term: str = ""
     """Name of the term whose context it is."""
+
+    @classmethod
+    def begin(cls, run: Run, step: int, trains: str, batch: Batch, random: Keyed) -> TermContext:
+        """Return the context of a new update, of which nothing has been computed."""
+        return cls(run, step, trains, batch, random, random, UpdateMemo(random))
 
     @property
     def schedule(self) -> Schedule:
@@ -68,8 +79,8 @@ class TermContext:
     def _graded(self, name: str, x: Tensor, sigma: Tensor, at: str | None) -> Tensor:
         """Call a slot; at the rollout, where several terms may ask for the same, with one graph for all of them."""
         wanted = torch.is_grad_enabled() and (name == self.trains or x.requires_grad)
-        rollout, key = self.memo.rollout, (name, at)
-        shared = wanted and rollout is not None and x is rollout.x and sigma is rollout.sigma
+        key, here = (name, at), self.memo.path[self.memo.k or 0 :][:1]
+        shared = wanted and bool(here) and x is here[0].x and sigma is here[0].sigma
         if shared and key in self.memo.graded:
             return self.memo.graded[key]
         with torch.set_grad_enabled(wanted):
@@ -119,31 +130,40 @@ class TermContext:
 
         One ``k`` for the whole batch and all ranks: a depth per sample would run to the batch's deepest.
         """
-        if self.memo.rollout is None:
-            self.memo.rollout = self._roll_out()
-        return self.memo.rollout
+        return self._at(self._depth())
 
-    def _roll_out(self) -> Rollout:
+    def _depth(self) -> int:
+        if self.memo.k is None:
+            self.memo.k = self.memo.random.integer(self.schedule.steps, "depth")
+        return self.memo.k
+
+    def _at(self, step: int) -> Rollout:
+        """Follow the student's trajectory to a step of the sampler, from where it was left."""
+        path, random = self.memo.path, self.memo.random
         shape = (self.batch.size, *self.batch.latent_shape)
         sigmas = self.schedule.sigmas(self.device).unsqueeze(1).expand(-1, self.batch.size)
-        k = self.shared.integer(self.schedule.steps, "depth")
-        x = self.shared.normal(shape, "rollout", "start")
-        for index in range(k):
-            x0 = to_x0(x, self.student(x, sigmas[index]), sigmas[index])
-            x = self.schedule.renoise(x0, self.shared.normal(shape, "rollout", index), sigmas[index + 1])
-        return Rollout(x, sigmas[k], k)
+        if not path:
+            path.append(Rollout(random.normal(shape, "rollout", "start"), sigmas[0], 0))
+        for index in range(len(path), step + 1):
+            noise = random.normal(shape, "rollout", index - 1)
+            x = self.schedule.renoise(self._sample_at(index - 1), noise, sigmas[index])
+            path.append(Rollout(x, sigmas[index], index))
+        return path[step]
+
+    def _sample_at(self, step: int) -> Tensor:
+        if step not in self.memo.samples:
+            at = self._at(step)
+            self.memo.samples[step] = to_x0(at.x, self.student(at.x, at.sigma), at.sigma)
+        return self.memo.samples[step]
 
     @torch.no_grad()
     def sample(self) -> Tensor:
         """The student's ``x0`` at the rollout's step."""
-        if self.memo.sample is None:
-            rollout = self.rollout()
-            self.memo.sample = to_x0(rollout.x, self.student(rollout.x, rollout.sigma), rollout.sigma)
-        return self.memo.sample
+        return self._sample_at(self.rollout().k)
 
     def keep_sample(self, x0: Tensor) -> None:
         """Offer a graded call's ``x0`` at the rollout's step as this update's sample."""
-        self.memo.sample = x0.detach()
+        self.memo.samples[self._depth()] = x0.detach()
 
     @property
     def device(self) -> str:

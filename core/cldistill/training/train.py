@@ -129,17 +129,15 @@ def resume(run: Run, optimizers: Optimizers, observers: Observers) -> int:
 
 
 def warm_start(run: Run, optimizers: Optimizers) -> None:
-    """Let the slots with a ``checkpoint`` of an earlier run begin as they ended there, moments and average included."""
+    """Let the slots with a ``checkpoint`` of an earlier run begin as it exported them: as their average, if it kept one."""
     for config in run.slot_configs:
         if config.checkpoint is None:
             continue
         found = checkpoint.read(config.checkpoint)
         found.verify()
-        run.slots.load(config.name, found.load(config.name))
         average = f"ema-{config.name}"
-        optimizers[config.name].warm_start(
-            found.load(f"optimizer-{config.name}"), found.load(average) if average in found.groups else None
-        )
+        run.slots.load(config.name, found.load(average if average in found.groups else config.name))
+        optimizers[config.name].warm_start(found.load(f"optimizer-{config.name}"))
 
 
 def final_weights(run: Run, slot: str) -> tuple[dict[str, Tensor], str]:

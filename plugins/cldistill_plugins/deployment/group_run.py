@@ -12,7 +12,7 @@ from cldistill.manifest.models import Targets
 from cldistill.progress.stages import Stages
 from cldistill.records import STUDENT, EffectInfo, Route
 from cldistill.training.run import Run
-from cldistill.training.term_context import TermContext, UpdateMemo
+from cldistill.training.term_context import TermContext
 
 STREAM = "effect"
 
@@ -45,7 +45,7 @@ class GroupRequest:
         run = self.run()
         random = run.random.child("group", effect, draw)
         batch = run.dataset.draw(Route(STREAM, {effect: 1.0}), random.child("batch"), run.batch_size)
-        return TermContext(run, 0, STUDENT, batch, random, random, UpdateMemo())
+        return TermContext.begin(run, 0, STUDENT, batch, random)
 
 
 def measuring_manifest(checked: CheckedManifest) -> CheckedManifest:

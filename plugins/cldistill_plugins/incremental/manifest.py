@@ -31,6 +31,8 @@ REHEARSED = 5
 """Pictures on which an old effect is rehearsed: a hundred steps see each of fifty effects a handful of times."""
 MIXED_SHARE = 0.6
 """Of the steps, where the collection's run began on mixed batches."""
+EMA_SHARE = 10
+"""About as many times the average's memory, 1 / (1 - ema) updates, fits into the run."""
 RECALL_WEIGHT = 10.0
 """The recalled difference is small, and the gradients of distribution matching, with which it shares the steps, are not."""
 
@@ -146,18 +148,18 @@ def _recall(growth: Growth, mixed: int) -> dict[str, Any]:
 def losses(growth: Growth, mixed: int) -> list[dict[str, Any]]:
     """Move the losses that counted at the end of the collection's run to the beginning of this one.
 
-    Those of its first phase alone count in this run's first phase, where it has one.  The recall of an earlier growth is
-    left to `_recall`.
+    Those of its first phase alone count in this run's first phase, where it has one.  On the rehearsal stream none counts:
+    what teaches there is a few-step sampler, to be imitated by `_recall` and by nothing that compares scores.
     """
     known, found = growth.known, []
     end = known["train"]["generator_steps"]
-    gone = {*(() if mixed else (MIXED,)), *(() if growth.general else ("general",))}
+    streams = [*((MIXED,) if mixed else ()), "effect", *(("general",) if growth.general else ())]
     for loss in known["losses"]:
         until = loss.get("until_step")
         over = until is not None and until < end
-        streams = loss.get("streams")
-        left = None if streams is None else [stream for stream in streams if stream not in gone]
-        if left == [] or (over and not mixed) or loss["use"] == RECALL:
+        known_streams = loss.get("streams")
+        left = [stream for stream in streams if known_streams is None or stream in known_streams]
+        if not left or (over and not mixed) or loss["use"] == RECALL:
             continue
         moved = {**loss, "streams": left, "from_step": mixed if loss.get("from_step") else 0}
         found.append({**moved, "until_step": mixed if over else None})
@@ -168,6 +170,8 @@ def _slot(growth: Growth, name: str, slot: Mapping[str, Any], mixed: int) -> dic
     checkpoint = growth.checkpoint
     moved = {**slot, "lr": last_rate(slot["lr"]), "warmup": 0, "from_step": mixed if slot.get("from_step") else 0}
     moved["checkpoint"] = None
+    if slot.get("ema") is not None:  # a longer memory would export mostly what was there before
+        moved["ema"] = min(float(slot["ema"]), growth.steps / (growth.steps + EMA_SHARE))
     if checkpoint is not None and {name, f"optimizer-{name}"} <= set(checkpoint.groups):
         return {**moved, "init": None, "checkpoint": str(checkpoint.path)}
     if name == STUDENT:

@@ -34,6 +34,14 @@ def test_reusing_the_sample_saves_a_rollout_and_its_call(world: Any) -> None:
     assert costs(checked) == {"effect": (35.5, 51.5), "general": (30.5, 42.5)}
 
 
+def test_one_trajectory_a_cycle_saves_all_but_its_continuation(world: Any) -> None:
+    """Counted by hand: five updates on five of the eight steps; from 3.5 to the last of those, 6.5 in the mean, is 3 calls."""
+    checked = world.check("slots.critic.reuse_sample=trajectory")
+    assert costs(checked) == {"effect": (20.5, 36.5), "general": (15.5, 27.5)}
+    all_eight = world.check("slots.critic.reuse_sample=trajectory", "slots.critic.updates=20")
+    assert costs(all_eight)["effect"][0] == 20.5 + 15 + 0.5
+
+
 def test_no_guidance_makes_the_teacher_cost_one_call(world: Any) -> None:
     assert costs(world.check("base.options.guidance=1"))["effect"][0] == 38.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -122,7 +123,7 @@ class Spy:
         return LossOutput(velocity.square().mean())
 
 
-def spied(*terms: Term, reuse: bool = False, updates: int = 1) -> Run:
+def spied(*terms: Term, reuse: bool | Literal["trajectory"] = False, updates: int = 1) -> Run:
     """A run of these terms on the tiny base, its critic with ``updates`` a step."""
     run = tiny_run(TinyBase())
     run.dataset, run.terms, run.router, run.batch_size = tiny_dataset(run.base), terms, Effects(), 2
@@ -143,6 +144,24 @@ def test_a_reused_sample_is_the_very_tensor_of_the_students_update() -> None:
     assert critic.seen[0].batch is student.seen[0].batch
     assert not critic.samples[0].requires_grad
     assert all(sample is not student.samples[0] for sample in critic.samples[1:])
+
+
+def test_a_trajectory_serves_all_updates_of_a_cycle_each_at_another_of_its_steps() -> None:
+    student, critic = Spy(), Spy("critic")
+    run = spied(Term("s", student, "student"), Term("c", critic, "critic"), reuse="trajectory", updates=STEPS)
+    run.schedule = Schedule(STEPS)
+    for step in range(6):
+        before = run.forwards
+        run_step(run, make_optimizers(run), step)
+        own = student.seen[-1]
+        cycle, samples = critic.seen[-STEPS:], critic.samples[-STEPS:]
+        assert samples[0] is student.samples[-1]
+        assert all(context.batch is own.batch for context in cycle)
+        depths = [context.rollout().k for context in cycle]
+        assert depths[0] == own.rollout().k and sorted(depths) == list(range(STEPS))
+        assert len({id(sample) for sample in samples}) == STEPS
+        # One call a step of the trajectory, and the graded one of each update.
+        assert run.forwards - before == STEPS + 1 + STEPS
 
 
 def test_five_critic_updates_draw_different_noise_samples_and_batches() -> None:

@@ -46,9 +46,7 @@ def test_each_group_has_its_share_and_its_effects_are_drawn_alike() -> None:
 
 def test_old_effects_may_have_a_stream_of_their_own() -> None:
     assert {route.stream for route in routes(200)} == {"effect", GENERAL}
-    streams = {
-        (frozenset(route.pools), route.stream) for route in routes(400, rehearsal_stream=True, general=0)
-    }
+    streams = {(frozenset(route.pools), route.stream) for route in routes(400, rehearsal_stream=True, general=0)}
     assert streams == {(frozenset({"oil", "fog"}), "effect"), (frozenset({"ink", "gold"}), "rehearsal")}
 
 

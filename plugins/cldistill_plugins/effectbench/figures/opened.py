@@ -16,7 +16,7 @@ from cldistill.records import STUDENT, Route
 from cldistill.training import checkpoint
 from cldistill.training.checkpoint import Checkpoint
 from cldistill.training.run import Run
-from cldistill.training.term_context import TermContext, UpdateMemo
+from cldistill.training.term_context import TermContext
 
 MANIFEST = "manifest.resolved.yaml"
 STREAM = "effect"
@@ -45,7 +45,7 @@ class OpenedRun:
         random = run.random.child("opened", effect, pair)
         examples = [run.dataset.pools[effect][pair]] * copies
         batch = run.dataset.collate(Route(STREAM, {effect: 1.0}), examples, str(run.accelerator.device))
-        return TermContext(run, self.step, STUDENT, batch, random, random, UpdateMemo())
+        return TermContext.begin(run, self.step, STUDENT, batch, random)
 
 
 def open_run(

@@ -1,0 +1,42 @@
+"""The manifest of a growing run: which losses count on which of its streams, and how long the average remembers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from cldistill.manifest.load import load_manifest
+from cldistill_plugins.incremental.folder import CollectionFolder
+from cldistill_plugins.incremental.manifest import Growth, _slot, losses
+
+
+def growth(recipe: str, steps: int = 100, **changes: Any) -> Growth:
+    known = load_manifest(recipe).manifest.model_dump(mode="json", by_alias=True) | changes
+    return Growth(cast("CollectionFolder", None), known, (), {}, {}, None, steps)
+
+
+@pytest.mark.parametrize("recipe", ["quickstart", "one-effect", "collectionlora-50"])
+@pytest.mark.parametrize("mixed", [0, 60])
+def test_no_loss_of_the_collections_run_counts_on_the_rehearsal_stream(recipe: str, mixed: int) -> None:
+    found = {loss["use"]: set(loss["streams"]) for loss in losses(growth(recipe), mixed)}
+    assert {"bs-dmd", "ts-dmd", "ta-fm", "fake-score"} <= found.keys()
+    assert all("rehearsal" not in streams for streams in found.values())
+    assert found["bs-dmd"] >= {"effect", "general"} and "effect" in found["fake-score"]
+    assert all(("mixed" in streams) <= bool(mixed) for streams in found.values())
+
+
+def test_without_a_general_pool_no_loss_waits_for_it() -> None:
+    found = losses(growth("collectionlora-50", general=None), 0)
+    assert all(loss["streams"] == ["effect"] for loss in found)
+
+
+@pytest.mark.parametrize(("ema", "steps", "kept"), [(0.999, 90, 0.9), (0.98, 1000, 0.98), (None, 100, None)])
+def test_the_average_forgets_within_the_run(ema: float | None, steps: int, kept: float | None) -> None:
+    slot = {"rank": 4, "lr": 1e-4, "from_step": 0, "ema": ema}
+    grown = growth("quickstart", steps)
+    path = cast("CollectionFolder", SimpleNamespace(path=Path("collection")))
+    grown = Growth(path, grown.known, (), {}, {}, None, steps)
+    assert _slot(grown, "student", slot, 0)["ema"] == kept
