@@ -51,17 +51,63 @@ class Size:
     """A larger bank that `cldistill group` splits by measured interference, for Table 2; none of it is trained."""
     trained_groups: int = 0
     """A bank that is split into two collections which are then trained."""
+    levers: int = 0
+    """Effects on which the method's levers are compared at equal seconds; one of the sizes of Table 4."""
+    lever_seconds: int = 0
+    """Seconds of one core that each of them trains."""
 
 
 SMOKE = Size(
     "smoke", 3, 1, (), 2, 2, 2, 1, 1, 2, 0, 12, 1, 4, ("samples=null", "train.batch_size=2", "targets.steps=2"), 6
 )
-LAPTOP = Size("laptop", 50, 4, (10, 20), 400, 6000, 200, 100, 100, 4, 4, 200, 20, split=100, trained_groups=20)
+LAPTOP = Size(
+    "laptop", 50, 4, (10, 20), 400, 6000, 200, 100, 100, 4, 4, 200, 20, split=100, trained_groups=20, levers=10,
+    lever_seconds=240,
+)  # fmt: skip
 FULL = replace(
     LAPTOP, name="full", scaling=(10, 20, 100, 180), teacher_steps=2000, coarse_steps=12000, full_steps=600,
-    lightning_steps=300, art=12, photos=12, compositions=50, trained_groups=100,
+    lightning_steps=300, art=12, photos=12, compositions=50, trained_groups=100, lever_seconds=1200,
 )  # fmt: skip
 SIZES = {size.name: size for size in (SMOKE, LAPTOP, FULL)}
+
+
+@dataclass(frozen=True)
+class Lever:
+    """A change of the method, to be compared with it at equal seconds."""
+
+    title: str
+    seconds: float
+    """Of one core, a cycle on ten effects: what an uncontended run of thirty cycles took."""
+    values: Sequence[str] = ()
+    """Its ``--set``."""
+
+
+def _losses(*more: str) -> str:
+    own = (
+        "{use: ta-fm, streams: [effect], weight: 0.3}",
+        "{use: bs-dmd, streams: [effect, general]}",
+        "{use: ts-dmd, streams: [effect], options: {tau_max: 750, tau_min: 500}}",
+        "{use: fake-score}",
+    )
+    return f"losses=[{', '.join([*own, *more])}]"
+
+
+LEVERS = {
+    "mixed": Lever("an effect an item", 1.0),
+    "one": Lever("one effect a batch", 1.0, ("router.options.one_effect_a_batch=true",)),
+    "trajectory": Lever("one trajectory a cycle", 1.0, ("slots.critic.reuse_sample=trajectory",)),
+    "gan": Lever(
+        "with DMD2's GAN term",
+        1.0,
+        (_losses("{use: gan, streams: [effect], weight: 0.003}", "{use: gan-head, streams: [effect], weight: 0.01}"),),
+    ),
+    "imitate": Lever(
+        "with on-policy imitation of the teacher", 1.0, (_losses("{use: recall, streams: [effect], weight: 1.0}"),)
+    ),
+}
+LEVER_SEEDS = (0, 1)
+TRAINING_PICTURES = "package:cldistill_plugins.miniature/pictures/train"
+"""What levers are judged on: nothing is chosen on held-out pictures."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +126,7 @@ def all_steps(size: Size) -> list[Step]:
     """Return every step of a size, in an order in which each comes after what it needs."""
     return [
         *preparation(size), *trainings(size), *growing(size), *measurements(size), *grouping(size), *looking(size),
-        *scaling(size),
+        *scaling(size), *levers(size),
     ]  # fmt: skip
 
 
@@ -217,6 +263,35 @@ def _long(size: Size, count: int) -> list[Step]:
             (f"train-ours-{count}-full", f"train-ours-{name}", "pictures"),
         ),
     ]
+
+
+def levers(size: Size) -> list[Step]:
+    """Return the full half of a small bank with and without each lever, for equal seconds and two seeds; and the measure."""
+    if not size.levers:
+        return []
+    half = f"runs/effectbench-coarse-{size.levers}/collection"
+    steps, systems = (
+        [],
+        [{"name": "coarse", "title": "coarse half", "adapter": f"run:effectbench-coarse-{size.levers}"}],
+    )
+    for name, lever in LEVERS.items():
+        for seed in LEVER_SEEDS:
+            output = f"lever-{name}-{seed}"
+            values = [
+                f"train.generator_steps={max(1, round(size.lever_seconds / lever.seconds))}", f"train.seed={seed}",
+                f"slots.student.init={half}", f"name={output}", "samples=null", *lever.values,
+            ]  # fmt: skip
+            command = train(size, "effectbench", output, *values, effects=size.levers)
+            steps.append(Step(f"train-{output}", command, (f"train-coarse-{size.levers}",)))
+            systems.append({"name": f"{name}-{seed}", "title": lever.title, "adapter": f"run:{output}"})
+    systems.append({"name": "teacher", "title": "Base", "adapter": "teacher", "steps": size.sampling_steps})
+    compare = [[f"{name}-{seed}", f"mixed-{seed}"] for name in LEVERS if name != "mixed" for seed in LEVER_SEEDS]
+    values = (
+        f"evaluate.images={TRAINING_PICTURES}", "evaluate.pictures=8", f"evaluate.systems={json.dumps(systems)}",
+        f"evaluate.compare={json.dumps(compare)}",
+    )  # fmt: skip
+    measured = evaluate(size, "effectbench-table4", "levers", *values, effects=size.levers)
+    return [*steps, Step("levers", measured, tuple(step.name for step in steps))]
 
 
 def growing(size: Size) -> list[Step]:
