@@ -2,7 +2,7 @@
 
     python examples/effectbench/render.py WORK
 
-The JSON files keep what a table says, with the command, seed, versions and machine that made it, and each effect's means;
+What this folder has no part of stays as it is in results/.  The JSON files keep what a table says, with the command, seed, versions and machine that made it, and each effect's means;
 every single value and picture stays in WORK/eval/<table>, where report.html shows them.
 """
 
@@ -25,6 +25,7 @@ from tables import (
     new_effects_table,
     not_run_table,
     system_table,
+    variance_table,
 )
 from unrun import not_run
 
@@ -43,8 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("work", type=Path, metavar="WORK", help="folder that run.py worked in")
     parser.add_argument("--into", type=Path, default=HERE, metavar="DIR", help="where results go (default: here)")
     given = parser.parse_args(arguments)
-    results = rounded(collect(given.work))
     (given.into / "results").mkdir(parents=True, exist_ok=True)
+    known = {path.stem: json.loads(path.read_text()) for path in sorted((given.into / "results").glob("*.json"))}
+    found = rounded(collect(given.work))
+    results = {**known, **found, "costs": {**known.get("costs", {}), **found["costs"]}}
     for name, result in results.items():
         path = given.into / "results" / f"{name}.json"
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -66,7 +69,8 @@ def collect(work: Path) -> dict[str, Any]:
         path = work / "runs" / name / "groups.json"
         if path.is_file():
             results[name] = json.loads(path.read_text())
-    results["claims"] = {"claims": [claim.plain() for claim in all_claims(reports)]}
+    if judged := all_claims(reports):
+        results["claims"] = {"claims": [claim.plain() for claim in judged]}
     results["costs"] = {path.stem: json.loads(path.read_text()) for path in sorted((work / "done").glob("*.json"))}
     return results
 
@@ -81,7 +85,7 @@ def all_claims(reports: Mapping[str, Any]) -> list[claims.Claim]:
     if "table5" in reports:
         grown = [s["name"] for s in reports["table5"]["systems"] if s["name"].startswith("ours-")]
         found += claims.of_table5(reports["table5"], grown[0], grown[-1])
-    else:
+    elif found:
         found.append(claims.Claim("After four additions the old effects lose at most 2 %", "", claims.UNMEASURED))
     return found
 
@@ -130,6 +134,9 @@ def page(results: Mapping[str, Any], figures: Sequence[Path], work: Path) -> str
         "table4": "\n\n".join(_scaling(results)),
         "long": _table(results, _longest(results), ("truth_distance", "bad_case", "recognised", "hf_distance")),
         "longcompare": _compared(results, _longest(results)),
+        "levers": _table(results, "levers", ("truth_distance", "bad_case", "hf_log_ratio", "hf_distance")),
+        "comparelevers": comparison_table(results["levers"]) if "levers" in results else "",
+        "variance": variance_table(results.get("variance")),
         "table5": _table(results, "table5", ("truth_distance", "truth_closeness", "bad_case")),
         "table5dmd": _table(results, "table5-dmd", ("truth_distance", "truth_closeness", "bad_case")),
         "new": new_effects_table(results.get("table5")),

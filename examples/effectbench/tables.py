@@ -161,3 +161,15 @@ def composition_table(result: Mapping[str, Any] | None) -> str:
         for system in result["systems"]
     ]  # fmt: skip
     return table(["system", "evaluations", "success", "nearer to the composition than to either effect alone"], rows)
+
+
+def variance_table(result: Mapping[str, Any] | None) -> str:
+    """Return the variance of each loss's gradient with one effect a batch, as against an effect an item."""
+    if result is None:
+        return "Not measured."
+    kinds = ("one effect a batch", "an effect an item")
+    rows = [
+        [name, *(f"{values[kind]:.4f}" for kind in kinds), f"{values['ratio']:.1f}"]
+        for name, values in result["losses"].items()
+    ]
+    return table(["gradient of", *(f"variance, {kind}" for kind in kinds), "ratio"], rows)
