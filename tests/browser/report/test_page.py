@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+pytestmark = pytest.mark.slow
+
 PHONE = (390, 844)
 
 

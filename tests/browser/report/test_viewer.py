@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image, ImageChops, ImageStat
 from selenium.webdriver.common.keys import Keys
 
 from cldistill.testing.evaluation import write_evaluation
 from cldistill_plugins.evaluation.report.html import write_report
 from cldistill_plugins.evaluation.report.record import picture_path
+
+pytestmark = pytest.mark.slow
 
 SYSTEMS = ("base", "lightning", "ours")
 

@@ -52,6 +52,7 @@ ABSENT = metric("absent", "", NoOptions, lambda settings: Needs(), absent)
 PACKAGELESS = metric("packageless", "", NoOptions, lambda settings: Needs(packages=("no_such_package",)), absent)
 
 
+@pytest.mark.slow
 def test_a_run_reports_what_it_could_not_measure(tmp_path: Path) -> None:
     images = str(write_pictures(tmp_path / "held-out"))
     evaluate = {"images": images, "pictures": 2, "teacher_steps": 3, "metrics": [{"use": "count"}, {"use": "absent"}]}
@@ -99,6 +100,7 @@ def test_no_figure_of_the_tables_at_a_runs_end_is_broken(tmp_path: Path, width: 
     assert sum(lines[place + 1].count("[") for place in grey) == 6
 
 
+@pytest.mark.slow
 def test_a_run_is_reported_as_an_evaluation_is(tmp_path: Path) -> None:
     images = str(write_pictures(tmp_path / "held-out"))
     told = {"images": images, "pictures": 2, "teacher_steps": 3, "metrics": [{"use": "count"}]}
@@ -151,6 +153,7 @@ def test_a_run_needs_its_metrics_packages_and_an_evaluation_does_not(tmp_path: P
     check_manifest(str(file), catalogue=catalogue, measuring=True)  # nothing is trained from it
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, tiny_manifest: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     images = str(write_pictures(tmp_path / "held-out", size=(64, 64)))
@@ -173,6 +176,7 @@ def test_the_command(tmp_path: Path, tiny_manifest: Callable[..., Path], monkeyp
     assert "`evaluate:`" in str(refused.exception)
 
 
+@pytest.mark.slow
 def test_general_instructions_are_thinned_evenly_and_a_run_measures_the_same_ones(tmp_path: Path) -> None:
     images = write_pictures(tmp_path / "held-out", 3)
     rows = [{"image": f"{index % 3:03d}.png", "instruction": f"make it {index}"} for index in range(7)]
