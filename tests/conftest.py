@@ -51,7 +51,10 @@ SHARING = ("tests/browser", "tests/plugins/incremental/add")
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give a file, or a folder of `SHARING`, to one worker, so that nothing is made twice; those with slow tests come first."""
+    """Give a file, or a folder of `SHARING`, to one worker, so that nothing is made twice; the longest come first.
+
+    ``slow(20)`` says about how many seconds a test takes with what is made for it; ``slow`` alone counts as one.
+    """
     root = Path(__file__).parents[1]
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
@@ -59,8 +62,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = next((folder for folder in SHARING if file.startswith(f"{folder}/")), file)
         item.add_marker(pytest.mark.xdist_group(group))
         groups.setdefault(group, []).append(item)
-    slow = {name: sum(item.get_closest_marker("slow") is not None for item in found) for name, found in groups.items()}
+    slow = {name: sum(map(_seconds, found)) for name, found in groups.items()}
     items[:] = [item for name in sorted(groups, key=lambda name: -slow[name]) for item in groups[name]]
+
+
+def _seconds(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("slow")
+    return 0.0 if mark is None else float(mark.args[0]) if mark.args else 1.0
 
 
 class Started:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_errors_and_requests_of_a_page_are_seen(browser: Any, tmp_path: Path) -> None:
     page = tmp_path / "page.html"

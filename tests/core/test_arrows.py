@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -81,8 +82,10 @@ class Import:
         return any(target == prefix or target.startswith(f"{prefix}.") for target in self.targets)
 
 
-def imports(file: Path) -> Iterator[Import]:
-    yield from _walk(ast.parse(file.read_text(encoding="utf-8")), file, only_types=False)
+@cache
+def imports(file: Path) -> tuple[Import, ...]:
+    """Read a file's imports, once for all tests."""
+    return tuple(_walk(ast.parse(file.read_text(encoding="utf-8")), file, only_types=False))
 
 
 def _walk(node: ast.AST, file: Path, only_types: bool) -> Iterator[Import]:

@@ -33,6 +33,7 @@ def written(folder: Path) -> dict[str, Path]:
     return files
 
 
+@pytest.mark.slow
 def test_the_loss_term_of_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = written(tmp_path)
     assert {"steady_loss/plugin.py", "tests/test_steady.py"} <= set(files)

@@ -52,6 +52,7 @@ def test_bf16_reaches_every_call_and_no_weight(seen: list[tuple[torch.dtype, tor
     assert {value.dtype for value in weights.values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_by_default_the_launcher_decides(
     seen: list[tuple[torch.dtype, torch.dtype]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,6 +65,7 @@ def test_by_default_the_launcher_decides(
     assert {computed for computed, _ in seen} == {torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_in_another_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_manifest(tmp_path, train=TRAIN)
     AcceleratorState._reset_state(True)
@@ -72,6 +74,7 @@ def test_a_run_does_not_go_on_in_another_precision(tmp_path: Path, monkeypatch: 
         run_manifest(tmp_path, train=TRAIN)
 
 
+@pytest.mark.slow
 def test_targets_of_another_precision_are_other_targets(tmp_path: Path) -> None:
     run_manifest(tmp_path, train=TRAIN)
     before = set((tmp_path / "cache").rglob("*.safetensors"))

@@ -83,6 +83,7 @@ def mixed_parts(folder: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("base", [{}, {"layout": "image"}])
 def test_a_run_takes_portrait_landscape_and_several_references(tmp_path: Path, size: int, base: dict[str, Any]) -> None:
@@ -95,6 +96,7 @@ def test_a_run_takes_portrait_landscape_and_several_references(tmp_path: Path, s
     assert (tmp_path / "run/result.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_of_the_real_family_takes_both_orientations(tiny_manifest: Any, tmp_path: Path) -> None:
     """At batch size 2, through pairs training, targets, every loss of the method, and a grid."""
     pairs, held_out = mixed_pairs(tmp_path / "mixed"), write_pictures(tmp_path / "held-out", 1, WIDE)
@@ -128,6 +130,7 @@ def test_a_mixed_batch_is_filled_from_the_routes_own_pools(tmp_path: Path) -> No
     assert pools == {"invert", "soften"}
 
 
+@pytest.mark.slow
 def test_no_encoder_comes_back_once_the_run_is_assembled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[bool] = []
     assembled = False
@@ -224,6 +227,7 @@ def test_a_target_that_leaves_the_cache_is_an_error_that_says_what_to_do(tmp_pat
         example.target()
 
 
+@pytest.mark.slow
 def test_a_damaged_target_is_sampled_again_before_training(tmp_path: Path) -> None:
     run = build(tmp_path)
     target = run.dataset.pools["invert"][0].target
@@ -235,6 +239,7 @@ def test_a_damaged_target_is_sampled_again_before_training(tmp_path: Path) -> No
     assert again is not None and torch.equal(again(), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("after", "doing"), [(0, "encoding"), (9, "encoding"), (12, "sampling")])
 def test_a_stop_while_preparing_keeps_what_is_done(tmp_path: Path, after: int, doing: str, own_cache: Path) -> None:
     asked = 0

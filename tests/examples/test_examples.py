@@ -27,7 +27,12 @@ def entry_points(package: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("package", "count"),
-    [("third_party_loss", 4), ("third_party_base", 2), ("third_party_gan", 4), ("third_party_router", 3)],
+    [
+        pytest.param("third_party_loss", 4, marks=pytest.mark.slow),
+        pytest.param("third_party_base", 2, marks=pytest.mark.slow),
+        pytest.param("third_party_gan", 4, marks=pytest.mark.slow),
+        ("third_party_router", 3),
+    ],
 )
 def test_the_tests_of_a_package_pass(package: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, which has imported torch already: pytest is not started again."""
@@ -42,9 +47,9 @@ def test_the_tests_of_a_package_pass(package: str, count: int, tmp_path: Path, m
 @pytest.mark.parametrize(
     ("package", "name"),
     [
-        ("third_party_loss", "detail-fm"),
-        ("third_party_base", "pixel-kontext"),
-        ("third_party_gan", "gan-head"),
+        pytest.param("third_party_loss", "detail-fm", marks=pytest.mark.slow),
+        pytest.param("third_party_base", "pixel-kontext", marks=pytest.mark.slow),
+        pytest.param("third_party_gan", "gan-head", marks=pytest.mark.slow),
         ("third_party_router", "epochs"),
     ],
 )
@@ -63,6 +68,7 @@ def test_a_package_stays_as_small_as_promised(package: str, lines: int) -> None:
     assert sum(len(file.read_text().splitlines()) for file in folder.glob("*.py")) <= lines
 
 
+@pytest.mark.slow
 def test_a_loss_is_checked_on_another_base_than_the_tiny_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("third_party_gan", "third_party_base"):
         monkeypatch.syspath_prepend(str(EXAMPLES / package / "src"))
@@ -71,6 +77,7 @@ def test_a_loss_is_checked_on_another_base_than_the_tiny_one(monkeypatch: pytest
     check_loss_term(gan, beside=[head], base=base, base_options={"layers": 2}, through={"critic"}, fresh=False)
 
 
+@pytest.mark.slow
 def test_the_python_api_trains_and_generates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, output = tmp_path / "manifest.yaml", tmp_path / "out"
     manifest.write_text(yaml.safe_dump(tiny_manifest(tmp_path, steps=2)))

@@ -52,6 +52,10 @@ CHECKS: dict[Kind, Any] = {
 }  # fmt: skip
 
 
+QUICK = ("stream_router", "prompt_isolator")
+"""The kinds whose checks take a moment; a check of another kind takes half a second to two."""
+
+
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
     return load_catalogue()
@@ -60,7 +64,7 @@ def catalogue() -> Catalogue:
 @pytest.mark.parametrize(
     ("kind", "name", "options"),
     [
-        pytest.param(kind, name, options, id=f"{name}-{number}")
+        pytest.param(kind, name, options, id=f"{name}-{number}", marks=() if kind in QUICK else pytest.mark.slow)
         for kind, parts in HERE.items()
         for name, choices in parts.items()
         for number, options in enumerate(choices)

@@ -78,7 +78,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return output, result.output
 
 
-@pytest.mark.slow
+@pytest.mark.slow(31)
 def test_the_report_holds_every_figure(finished: tuple[Path, str]) -> None:
     report = json.loads((finished[0] / "report.json").read_text())
     figures = {"seconds", "peak_memory_mb", "generator_steps", "forwards"}

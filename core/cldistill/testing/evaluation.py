@@ -30,13 +30,12 @@ EFFECTS: Mapping[str, tuple[str, bool, Callable[[Image], Image]]] = {
 }
 """``{name: (prompt, stochastic, what it does)}``."""
 METRICS = {
-    "bcr": {"title": "bad cases", "better": "lower", "component": "bcr-oracle", "percent": True},
-    "truth_distance": {
-        "title": "distance to the truth", "better": "lower", "component": "truth-distance", "percent": False,
-    },
-    "detail": {"title": "high-frequency energy", "better": None, "component": "high-frequency-energy", "percent": False},
+    "bcr": {"title": "bad cases", "better": "lower", "component": "bad-cases", "percent": True},
+    "truth_distance": {"title": "distance to the truth", "better": "lower", "component": "distance", "percent": False},
+    "detail": {"title": "high-frequency energy", "better": None, "component": "detail", "percent": False},
 }  # fmt: skip
-FAMILIES = ("texture-and-detail-loss", "style-interference", "generalisation-collapse")
+FAMILIES = ("blurred", "another-effect", "unchanged")
+"""What a bad output is; a metric may give such a name to a bad case."""
 
 
 def scene(seed: int, size: int) -> Image:
@@ -106,11 +105,11 @@ def _save(shown: Image, path: Path) -> None:
 
 
 def _made(family: str | None, source: Image, truth: Image, dice: random.Random) -> Image:
-    if family == "texture-and-detail-loss":
+    if family == "blurred":
         return truth.filter(ImageFilter.GaussianBlur(3))
-    if family == "style-interference":
+    if family == "another-effect":
         return _effect(dice.choice(list(EFFECTS)), 0)[2](source).convert("RGB")
-    if family == "generalisation-collapse":
+    if family == "unchanged":
         return source
     small = truth.resize((max(truth.width * 3 // 4, 1), max(truth.height * 3 // 4, 1)), Resampling.LANCZOS)
     return ImageEnhance.Brightness(small.resize(truth.size)).enhance(dice.uniform(0.9, 1.1))
@@ -157,7 +156,7 @@ def _report(
             for i, name in enumerate(systems)
         ],
         "metrics": METRICS,
-        "not_measured": [{"component": "clip", "reason": "no weights of open_clip on this machine"}],
+        "not_measured": [{"component": "a-judge", "reason": "its weights are not on this machine"}],
         "values": values, "general": {"items": []}, "summary": summary,
         "per_effect": {
             s: {e: {m: _interval(values[s][e][m]) for m in METRICS} for e in effects} for s in systems

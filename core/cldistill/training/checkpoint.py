@@ -28,7 +28,7 @@ FORMAT = 1
 INDEX = "checkpoint.json"
 SUFFIX = ".safetensors"
 _STEP = re.compile(r"step-(\d{6,})")
-_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]*")
 
 
 @dataclass(frozen=True)

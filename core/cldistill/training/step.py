@@ -29,8 +29,8 @@ class Optimizers(dict[str, Optimizer]):
 
 
 def module_key(term: str) -> str:
-    """Return the name of a term's module among optimisers and in checkpoints."""
-    return f"module-{term}"
+    """Return the name of a term's module among optimisers and in checkpoints: no slot's, for those hold no ``@``."""
+    return f"module@{term}"
 
 
 def make_optimizers(run: Run) -> Optimizers:

@@ -23,6 +23,12 @@ def group(
     train: Annotated[
         bool, typer.Option("--train", help="Train every collection afterwards; resumes by itself.")
     ] = False,
+    changed_plugins: Annotated[
+        bool,
+        typer.Option(
+            "--changed-plugins", help="With --train: go on although plugins have changed; the runs record it."
+        ),
+    ] = False,
     options: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="How interference is measured, e.g. evaluation=FOLDER."),
@@ -39,10 +45,10 @@ def group(
     checked = check_manifest(manifest, overrides or ())
     command = group_command(sys.argv[1:])
     count = how_many(len(checked.effects), into, at_most)
-    _carry_out(GroupingOrder(checked, settings, count, output, command, bool(overrides)), train)
+    _carry_out(GroupingOrder(checked, settings, count, output, command, bool(overrides)), train, changed_plugins)
 
 
-def _carry_out(order: GroupingOrder, train: bool) -> None:
+def _carry_out(order: GroupingOrder, train: bool, changed_plugins: bool) -> None:
     from rich.console import Console
 
     from cldistill.errors import Stopped
@@ -60,7 +66,7 @@ def _carry_out(order: GroupingOrder, train: bool) -> None:
         console.print(str(stopped))
         raise typer.Exit(3) from None
     _print(console, found)
-    if train and not train_groups(found, console, order.command):
+    if train and not train_groups(found, console, order.command, changed_plugins):
         raise typer.Exit(3)
 
 

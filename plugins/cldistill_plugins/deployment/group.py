@@ -150,15 +150,19 @@ def interference_json(order: GroupingOrder, grouping: Grouping) -> dict[str, Any
     }
 
 
-def train_groups(groups: Groups, console: Any, command: str) -> bool:
-    """Run every group's manifest, one after the other; each resumes by itself.  False: a signal stopped one."""
+def train_groups(groups: Groups, console: Any, command: str, changed_plugins: bool = False) -> bool:
+    """Run every group's manifest, one after the other; each resumes by itself.  False: a signal stopped one.
+
+    ``changed_plugins``: runs go on although plugins have changed since, and record it.
+    """
     from cldistill.manifest.check import check_manifest
     from cldistill.runner import execute
 
     for group in groups.groups:
         console.print(f"[bold]{group.name}[/]: {len(group.effects)} effects", highlight=False)
         checked = check_manifest(str(groups.folder / group.manifest))
-        if not execute(checked, groups.folder / group.run, console, command).finished:
+        output = groups.folder / group.run
+        if not execute(checked, output, console, command, changed_plugins=changed_plugins).finished:
             return False
     return True
 

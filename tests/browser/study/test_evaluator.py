@@ -10,6 +10,8 @@ from selenium.webdriver.common.keys import Keys
 
 from cldistill_plugins.evaluation.study.key import PAGE
 
+pytestmark = pytest.mark.slow
+
 PHONE = (390, 844)
 
 

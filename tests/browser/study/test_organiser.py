@@ -13,6 +13,8 @@ from cldistill_plugins.evaluation.report.record import picture_path
 from cldistill_plugins.evaluation.study.answers import read_answers
 from cldistill_plugins.evaluation.study.preferences import tally
 
+pytestmark = pytest.mark.slow
+
 SYSTEMS = ("quokka", "wombat", "numbat", "bilby")
 
 

@@ -63,7 +63,7 @@ def swapped(slots: AdapterSlots, forward: Forward, states: list[AdapterState]) -
     return outputs
 
 
-@pytest.mark.slow
+@pytest.mark.slow(11)
 def test_replaced_teachers_cost_graphs_until_the_limit_and_stay_right(
     backbone: nn.Module, slots: AdapterSlots, forward: Forward, lora: Lora, targets: list[str]
 ) -> None:
@@ -79,7 +79,7 @@ def test_replaced_teachers_cost_graphs_until_the_limit_and_stay_right(
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(5)
 def test_a_padded_teacher_slot_is_one_graph_for_all_teachers(
     graphs: list[object], slots: AdapterSlots, forward: Forward, lora: Lora, targets: list[str]
 ) -> None:

@@ -78,7 +78,7 @@ def two_ranks(tmp_path: Path) -> Iterator[tuple[Path, Mapping[str, str]]]:
         yield manifest, {**clean, "OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(17)
 def test_the_documented_command_trains_two_ranks_to_the_same_weights(
     two_ranks: tuple[Path, Mapping[str, str]], tmp_path: Path
 ) -> None:
@@ -99,6 +99,7 @@ def test_the_documented_command_trains_two_ranks_to_the_same_weights(
     assert "accelerate launch --num_processes 2" in done.stderr
 
 
+@pytest.mark.slow(6)
 def test_one_process_where_accelerate_was_asked_for_two_is_told_the_command(
     two_ranks: tuple[Path, Mapping[str, str]], tmp_path: Path
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +46,27 @@ def measured(*arguments: str) -> dict[str, Any]:
     return {**json.loads(last), "stdout": done.stdout, "stderr": "\n".join(errors)}
 
 
+def said(*arguments: str) -> dict[str, Any]:
+    """Run the command line in this process, which saves the second of a fresh interpreter; return exit code and text."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["cldistill", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    return {"code": end.value.code or 0, "stdout": out.getvalue(), "stderr": err.getvalue().rstrip("\n")}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--help",), ("run", "--help"), ("check", "one-effect", "--no-files"), ("check", "collectionlora-50", "--no-files"),
-        ("plan", "collectionlora-50", "--no-files"), ("plugins",), ("schema",),
+        pytest.param(words.split(), id=words, marks=() if words == "check one-effect --no-files" else pytest.mark.slow)
+        for words in (
+            "--help", "run --help", "check one-effect --no-files", "check collectionlora-50 --no-files",
+            "plan collectionlora-50 --no-files", "plugins", "schema",
+        )
     ],
-    ids=" ".join,
 )  # fmt: skip
-def test_quick_commands_load_no_torch(arguments: tuple[str, ...]) -> None:
+def test_quick_commands_load_no_torch(arguments: list[str]) -> None:
     found = measured(*arguments)
     assert (found["code"], found["torch"]) == (0, False), found["stderr"]
     assert found["seconds"] < CPU_SECONDS
@@ -65,7 +79,7 @@ def test_help_lists_the_commands() -> None:
 
 
 def test_a_user_error_is_one_message_and_exit_code_2() -> None:
-    found = measured("check", "one-efect")
+    found = said("check", "one-efect")
     assert (found["code"], found["stdout"]) == (2, "")
     assert found["stderr"] == (
         "cldistill: one-efect: neither a manifest file nor a shipped recipe; did you mean 'one-effect'?"
@@ -73,13 +87,14 @@ def test_a_user_error_is_one_message_and_exit_code_2() -> None:
 
 
 def test_the_shipped_recipe_asks_for_the_users_files_alone() -> None:
-    found = measured("check", "collectionlora-50")
+    found = said("check", "collectionlora-50")
     assert found["code"] == 2
     lines = found["stderr"].splitlines()
     assert all("no such" in line for line in lines[:-1]), lines
     assert lines[-1].startswith("... and ")
 
 
+@pytest.mark.slow
 def test_a_full_check_of_a_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: Any) -> None:
     """The built-in components, on files that are there: one effect whose teacher is the base."""
     manifest = {
@@ -94,20 +109,20 @@ def test_a_full_check_of_a_users_folder(tmp_path: Path, monkeypatch: pytest.Monk
     assert (found["code"], found["torch"]) == (0, False), found["stderr"]
     assert found["stdout"].startswith("mine: fits together. 1 effects, 4 losses")
     assert "3 items" in found["stdout"]
-    found = measured("check", "mine.yaml", "--set", "losses.ts-dmd.options.tau_maks=3")
+    found = said("check", "mine.yaml", "--set", "losses.ts-dmd.options.tau_maks=3")
     assert found["stderr"] == ("cldistill: --set: losses.1.options.tau_maks: unknown key (3); did you mean 'tau_max'?")
 
 
 def test_plan_as_json() -> None:
-    plan = json.loads(measured("plan", "collectionlora-50", "--no-files", "--json")["stdout"])
+    plan = json.loads(said("plan", "collectionlora-50", "--no-files", "--json")["stdout"])
     assert [adapter["modules"] for adapter in plan["adapters"]] == [840, 840]
     assert [cycle["forwards"] for cycle in plan["cycles"]] == [35.5, 30.5]
 
 
 def test_plan_shows_a_manifest_that_loads_again(world: Any) -> None:
-    text = measured("plan", "one-effect", "--no-files", "--show")["stdout"]
+    text = said("plan", "one-effect", "--no-files", "--show")["stdout"]
     (world.root / "shown.yaml").write_text(text)
-    assert measured("plan", "shown.yaml", "--no-files", "--show")["stdout"] == text
+    assert said("plan", "shown.yaml", "--no-files", "--show")["stdout"] == text
     assert yaml.safe_load(text)["losses"][1]["options"]["tau_max"] == 750.0
 
 
@@ -115,7 +130,7 @@ def test_plan_shows_a_manifest_that_loads_again(world: Any) -> None:
 
 
 def test_plugins_as_json_lists_settings_and_owners() -> None:
-    found = json.loads(measured("plugins", "--json")["stdout"])
+    found = json.loads(said("plugins", "--json")["stdout"])
     components = {c["name"]: c for plugin in found["plugins"] for c in plugin["components"]}
     assert {plugin["distribution"] for plugin in found["plugins"]} >= {"cldistill"}
     settings = {row["name"]: row for row in components["ts-dmd"]["settings"]}

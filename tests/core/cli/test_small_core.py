@@ -68,6 +68,7 @@ def test_help_lists_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert words.issuperset(CORE) and not words & set(CONTRIBUTED)
 
 
+@pytest.mark.slow
 def test_the_core_checks_plans_runs_inspects_and_generates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     manifest, output, made = taught_by_files(tmp_path), tmp_path / "out", tmp_path / "made.png"
     assert "fits together. 2 effects" in call(monkeypatch, "check", str(manifest))

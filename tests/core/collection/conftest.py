@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_pipeline(tmp_path_factory.mktemp("base") / "tiny")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make(pipeline: Path) -> Callable[..., Made]:
     def build(rank: int = 4, alpha: float = 4.0, **options: Any) -> Made:
         settings = QwenImageEditSettings.model_validate(
@@ -84,9 +85,15 @@ def make(pipeline: Path) -> Callable[..., Made]:
     return build
 
 
+@pytest.fixture(scope="session")
+def exported_once(make: Callable[..., Made], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make().export(tmp_path_factory.mktemp("exported") / "collection")
+
+
 @pytest.fixture
-def exported(make: Callable[..., Made], tmp_path: Path) -> Path:
-    return make().export(tmp_path / "collection")
+def exported(exported_once: Path, tmp_path: Path) -> Path:
+    """A copy of the collection, which a test may change."""
+    return shutil.copytree(exported_once, tmp_path / "collection")
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ def test_the_adapter_matters_and_the_header_rules_the_base(collection: Collectio
     assert np.abs(mounted - np.asarray(collection.generate(photo, "manga-tone"), float)).max() > 5
 
 
+@pytest.mark.slow
 def test_the_weights_file_alone_is_enough(exported: Path, pipeline: Path, tmp_path: Path, photo: Image.Image) -> None:
     alone = Path(shutil.copy(exported / WEIGHTS, tmp_path / "mine.safetensors"))
     ours = Collection.load(alone, base=str(pipeline), device="cpu").generate(photo, "gold-frame")
@@ -67,7 +68,10 @@ def test_unknown_effects_get_the_nearest_name(collection: Collection, photo: Ima
         collection.generate(photo, "manga-tone", steps=0)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "LA", "1", "CMYK", "I;16"])
+@pytest.mark.parametrize(
+    "mode",
+    ["RGBA", "L", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("RGB", "P", "LA", "1", "CMYK", "I;16"))],
+)
 def test_any_mode(collection: Collection, photo: Image.Image, tmp_path: Path, mode: str) -> None:
     given = Image.new("I;16", (90, 70), 30000) if mode == "I;16" else photo.convert(mode)
     path = tmp_path / ("photo.tif" if mode == "CMYK" else "photo.png")

@@ -88,6 +88,7 @@ def our_picture(made: Any, photo: Image.Image, prompt: str, schedule: Schedule) 
     return picture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [4.0, 16.0])
 def test_the_stock_pipeline_gives_the_same_picture(
     make: Callable[..., Any], pipeline: Path, tmp_path: Path, photo: Image.Image, alpha: float,
@@ -102,6 +103,7 @@ def test_the_stock_pipeline_gives_the_same_picture(
     assert difference(ours, our_picture(make(alpha=1e-9), photo, prompt, Schedule(8, 3.0))) > 0.05
 
 
+@pytest.mark.slow
 def test_integer_timesteps_reach_the_stock_pipeline_as_sigmas(
     make: Callable[..., Any], pipeline: Path, tmp_path: Path, photo: Image.Image, unrounded: list[np.ndarray]
 ) -> None:
@@ -114,6 +116,7 @@ def test_integer_timesteps_reach_the_stock_pipeline_as_sigmas(
     assert furthest(unrounded) <= 1e-3
 
 
+@pytest.mark.slow
 def test_a_collection_on_the_shipped_miniature_gives_the_stock_pipeline_the_same_picture(
     make: Callable[..., Any], tmp_path: Path, unrounded: list[np.ndarray]
 ) -> None:
@@ -162,6 +165,7 @@ def test_the_header(exported: Path, pipeline: Path) -> None:
     assert str(pipeline.parent) not in json.dumps(header)
 
 
+@pytest.mark.slow
 def test_the_cards_script_runs(
     exported: Path, pipeline: Path, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +200,7 @@ def test_samples_of_any_mode_and_size_fit_the_card(make: Callable[..., Any], tmp
     assert [row.split(" | ")[-1] for row in rows] == ["![gold-frame](samples/gold-frame.png) |"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_file_has_the_precision_of_the_base(make: Callable[..., Any], tmp_path: Path, dtype: str) -> None:
     made = make(dtype=dtype)
@@ -236,12 +241,14 @@ def test_missing_modules_are_counted(make: Callable[..., Any], tmp_path: Path) -
     assert not (tmp_path / "collection").exists()
 
 
+@pytest.mark.slow
 def test_the_check_leaves_the_teacher_slot_empty(make: Callable[..., Any], tmp_path: Path) -> None:
     made = make()
     made.export(tmp_path / "collection")
     assert made.slots.mounted is None and made.slots.active is None
 
 
+@pytest.mark.slow
 def test_a_given_probe_needs_no_encoders(make: Callable[..., Any], tmp_path: Path) -> None:
     made = make()
     probe = made.probe()

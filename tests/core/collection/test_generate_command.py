@@ -31,6 +31,7 @@ def pictures(photo: Image.Image, tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_two_effects_and_two_pictures(exported: Path, pipeline: Path, pictures: list[Path], tmp_path: Path) -> None:
     effects, out = ["manga-tone", "gold-frame"], tmp_path / "out.png"
     options = [word for effect in effects for word in ("--effect", effect)]
@@ -55,6 +56,7 @@ def test_a_name_that_no_picture_can_have_is_refused_before_the_work(
     assert ".webp" in done.output  # the box around it wraps the sentence somewhere
 
 
+@pytest.mark.slow
 def test_the_printed_command_names_a_local_base(
     make: Callable[..., Any], pipeline: Path, tmp_path: Path, pictures: list[Path]
 ) -> None:

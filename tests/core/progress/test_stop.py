@@ -148,7 +148,7 @@ def in_evaluation(program: Program, number: str) -> dict[str, Any]:
     return {"evaluate": {"images": images, "pictures": 1, "teacher_steps": 2, "metrics": metrics}}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(6)
 @pytest.mark.parametrize(("where", "number"), [(in_preparation, "SIGINT"), (in_evaluation, "SIGTERM")])
 def test_a_signal_outside_the_loop_ends_as_in_it(program: Program, where: Any, number: str) -> None:
     manifest = program.write(**where(program, number))
@@ -164,7 +164,7 @@ def test_a_signal_outside_the_loop_ends_as_in_it(program: Program, where: Any, n
     assert (program.root / "out/collection").is_dir()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 @pytest.mark.parametrize("within", ["loss", "checkpoint"])
 def test_a_run_killed_outright_ends_byte_for_byte_like_an_unbroken_one(program: Program, within: str) -> None:
     step = 5 if within == "loss" else 4

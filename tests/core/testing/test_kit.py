@@ -28,11 +28,13 @@ class Nothing(Settings):
     """No options."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"layout": "image", "seed": 3, "guidance_scale": 2.0}])
 def test_the_tiny_base_conforms(options: Mapping[str, object]) -> None:
     testing.check_base_model(PARTS["tiny-base"], options, size=(20, 28))
 
 
+@pytest.mark.slow
 def test_the_other_tiny_parts_conform() -> None:
     """Those of the built-in plugins are checked by ``tests/plugins/test_all_conform.py``."""
     testing.check_loss_term(PARTS["tiny-flow"])
@@ -94,6 +96,7 @@ def test_a_run_trains_and_exports_what_the_collection_api_loads(tmp_path: Path) 
     assert done.collection is not None and len(read_header(done.collection).modules) == len(TinyBase().adapter_targets)
 
 
+@pytest.mark.slow
 def test_an_uninstalled_plugin_is_found_as_installed_ones_are(tmp_path: Path) -> None:
     (tmp_path / "a_package_of_a_test.py").write_text(
         "from cldistill.component import Needs, Settings, loss_term\n"

@@ -187,10 +187,12 @@ def term(loss: Callable[[UpdateContext], Tensor], **forwards: Any) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_a_term_that_caches_what_the_batch_decides_passes() -> None:
     testing.check_loss_term(term(Cached()), fresh=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("component", "message"),
     [
@@ -323,6 +325,7 @@ component = stream_router("faulty", "draws from a set", Options, describe, build
 """
 
 
+@pytest.mark.slow
 def test_a_route_that_hangs_on_the_order_of_a_set_is_seen_in_another_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from cldistill.errors import CheckpointError
+from cldistill.manifest.models import SlotName
 from cldistill.training import checkpoint
+from cldistill.training.step import module_key
 
 Groups = dict[str, dict[str, torch.Tensor]]
 
@@ -51,6 +54,19 @@ def test_round_trip(tmp_path: Path) -> None:
         assert loaded.keys() == tensors.keys()
         for key, tensor in tensors.items():
             assert torch.equal(loaded[key], tensor) and loaded[key].dtype == tensor.dtype
+
+
+def test_a_slot_cannot_have_the_file_of_a_terms_module(tmp_path: Path) -> None:
+    """A slot may be called ``module-head``, but by no name that the module of a term ``head`` has."""
+    key = module_key("head")
+    with pytest.raises(ValidationError, match="pattern"):
+        TypeAdapter(SlotName).validate_python(key)
+    slot = TypeAdapter(SlotName).validate_python("module-head")
+    names = (slot, f"optimizer-{slot}", key, f"optimizer-{key}")
+    held = {name: {"value": torch.tensor(float(place))} for place, name in enumerate(names)}
+    path = checkpoint.save(tmp_path, 1, held, {}, 1)
+    assert len(list(path.glob("*.safetensors"))) == 4
+    assert [checkpoint.read(path).load(name)["value"].item() for name in names] == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_unknown_group_is_a_clear_error(tmp_path: Path) -> None:

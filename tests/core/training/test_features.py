@@ -18,7 +18,7 @@ from cldistill.records import AdamW, LossOutput, Route, RouteRequest
 from cldistill.testing import TinyBase, tiny_dataset, tiny_run, update_context
 from cldistill.testing.contexts import SoloAccelerator
 from cldistill.training.run import Run, Term
-from cldistill.training.step import make_optimizers, run_step, sharing_groups
+from cldistill.training.step import make_optimizers, module_key, run_step, sharing_groups
 
 torch.set_num_threads(1)
 
@@ -199,5 +199,5 @@ def test_a_modules_gradient_is_averaged_over_ranks_with_the_slots() -> None:
     run.grad_clip = 1e9
     optimizers = make_optimizers(run)
     run_step(run, optimizers, 0)
-    moments = {key: value for key, value in optimizers["module-head"].state().items() if key.endswith(".exp_avg")}
+    moments = {key: value for key, value in optimizers[module_key("head")].state().items() if key.endswith(".exp_avg")}
     assert moments and all(torch.allclose(value, torch.full_like(value, 0.1)) for value in moments.values())

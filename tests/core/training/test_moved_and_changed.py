@@ -86,6 +86,7 @@ def half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, d
     return folder, site, whole
 
 
+@pytest.mark.slow
 def test_a_moved_folder_and_environment_go_on_byte_for_byte(half: Any, tmp_path: Path, monkeypatch: Any) -> None:
     folder, site, whole = half
     moved, elsewhere = tmp_path / "other" / "place", tmp_path / "venv" / "lib"
@@ -97,6 +98,7 @@ def test_a_moved_folder_and_environment_go_on_byte_for_byte(half: Any, tmp_path:
     assert str(tmp_path) not in (moved / "run/checkpoints/step-000002/checkpoint.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_changed_plugin_is_refused_by_name_and_recorded_where_it_goes_on(half: Any, monkeypatch: Any) -> None:
     folder, site, whole = half
     old = read(folder / "run/checkpoints/step-000001").meta["plugins"]["weighted"]

@@ -71,7 +71,7 @@ class Killer:
         return run_step(run, optimizers, step)  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(5)
 def test_a_killed_and_resumed_run_ends_byte_for_byte_like_an_unbroken_one(
     tiny_manifest: Write, tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,12 +97,14 @@ def metrics(output: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in row.items() if k not in ("seconds", "peak_memory_mb")} for row in rows]
 
 
+@pytest.mark.slow
 def test_another_manifest_does_not_go_on_with_this_run(tiny_manifest: Write, trained: Path) -> None:
     changed = tiny_manifest("other.yaml", sampler={"steps": 4, "shift": 2.0})
     with pytest.raises(CheckpointError, match=r"another manifest.*--fresh"):
         train(build(changed, trained))
 
 
+@pytest.mark.slow
 def test_renaming_a_run_is_no_other_manifest(tiny_manifest: Write, trained: Path) -> None:
     assert train(build(tiny_manifest("other.yaml", name="renamed"), trained)) == 6
 
@@ -121,6 +123,7 @@ def test_an_update_moves_its_own_slot_and_nothing_else(tiny_manifest: Write, tmp
             assert torch.equal(value, frozen[name]), name
 
 
+@pytest.mark.slow
 def test_gradients_do_not_leak_from_the_students_update_to_the_critic(tiny_manifest: Write, tmp_path: Path) -> None:
     run = build(tiny_manifest(), tmp_path / "out")
     optimizers = make_optimizers(run)
@@ -132,6 +135,7 @@ def test_gradients_do_not_leak_from_the_students_update_to_the_critic(tiny_manif
     assert optimizers["critic"].updates == 0
 
 
+@pytest.mark.slow
 def test_the_critic_starts_as_a_copy_of_the_student(tiny_manifest: Write, tmp_path: Path) -> None:
     run = build(tiny_manifest(), tmp_path / "out")
     optimizers = make_optimizers(run)
@@ -171,6 +175,7 @@ def spoil(run: Run, steps: set[int]) -> None:
     run.terms = tuple(replace(t, loss=NanOn(t.loss, steps)) if t.name == "ta-fm" else t for t in run.terms)
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny_manifest: Write, tmp_path: Path) -> None:
     run = build(tiny_manifest(), tmp_path / "out")
     spoil(run, {1})
@@ -183,6 +188,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny_manifest: Write, 
     assert all(torch.isfinite(value).all() for value in weights.values())
 
 
+@pytest.mark.slow
 def test_too_many_in_a_row_stop_the_run_and_keep_the_last_good_checkpoint(tiny_manifest: Write, tmp_path: Path) -> None:
     manifest = tiny_manifest(
         router={"use": "pdsr", "options": {"mixed_until": 30}},
@@ -195,6 +201,7 @@ def test_too_many_in_a_row_stop_the_run_and_keep_the_last_good_checkpoint(tiny_m
     assert [p.name for p in sorted((tmp_path / "out/checkpoints").iterdir())] == ["step-000002", "step-000004"]
 
 
+@pytest.mark.slow
 def test_a_signal_saves_after_the_step_and_the_run_goes_on_later(
     tiny_manifest: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +218,7 @@ def test_a_signal_saves_after_the_step_and_the_run_goes_on_later(
     assert train(build(manifest, tmp_path / "out")) == 6
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     tiny_manifest: Write, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,6 +230,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     assert files(trained / "checkpoints/step-000006") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [2, 4])
 def test_a_last_step_that_is_not_finite_still_leaves_the_weights_of_all_others(
     tiny_manifest: Write, tmp_path: Path, every: int
@@ -248,6 +257,7 @@ class NanGradient:
         return LossOutput(loss + torch.sqrt((loss - loss.detach()).abs()), {})
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_moves_nothing(tiny_manifest: Write, tmp_path: Path) -> None:
     run = build(tiny_manifest(), tmp_path / "out")
     optimizers = make_optimizers(run)
@@ -291,6 +301,7 @@ class Detached:
         return LossOutput(self.inner(context).loss.detach(), {})
 
 
+@pytest.mark.slow
 def test_a_loss_without_a_graph_is_named_instead_of_skipped(tiny_manifest: Write, tmp_path: Path) -> None:
     run = build(tiny_manifest(), tmp_path / "out")
     run.terms = tuple(replace(t, loss=Detached(t.loss)) if t.name == "ta-fm" else t for t in run.terms)
@@ -298,6 +309,7 @@ def test_a_loss_without_a_graph_is_named_instead_of_skipped(tiny_manifest: Write
         run_step(run, make_optimizers(run), 0)
 
 
+@pytest.mark.slow
 def test_damage_found_at_the_export_is_told(
     tiny_manifest: Write, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -308,6 +320,7 @@ def test_damage_found_at_the_export_is_told(
     assert "step-000006 is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_checkpoint_takes_the_live_tensors_and_no_copies_of_all(
     tiny_manifest: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +339,7 @@ def test_a_checkpoint_takes_the_live_tensors_and_no_copies_of_all(
         assert given["optimizer-student"][f"{name}.exp_avg"].data_ptr() == moments[value]["exp_avg"].data_ptr()
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_does_not_go_on_with_this_run(tiny_manifest: Write, trained: Path) -> None:
     run = build(tiny_manifest(), trained)
     found = checkpoint.latest(trained / "checkpoints", warn=lambda text: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import traceback
 from collections.abc import Iterator
@@ -34,14 +35,20 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five pairs, whose after-pictures are large."""
+    root = tmp_path_factory.mktemp("pairs")
+    for side, size in (("source", (40, 30)), ("target", (1200, 600))):
+        (root / side).mkdir()
+        for number in range(5):
+            Image.new("RGB", size, (number * 40, 0, len(side))).save(root / side / f"{number}.png")
+    return root
+
+
 @pytest.fixture
-def effect(tmp_path: Path) -> EffectInfo:
-    for number in range(5):
-        for side, size in (("source", (40, 30)), ("target", (1200, 600))):
-            folder = tmp_path / "pairs" / side
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", size, (number * 40, 0, len(side))).save(folder / f"{number}.png")
-    return EffectInfo("manga-tone", "turn it into manga", tmp_path / "pairs")
+def effect(pairs: Path, tmp_path: Path) -> EffectInfo:
+    return EffectInfo("manga-tone", "turn it into manga", shutil.copytree(pairs, tmp_path / "pairs"))
 
 
 def captioner(server: ChatServer, tmp_path: Path, waits: list[float] | None = None, **changes: Any) -> VlmCaptioner:

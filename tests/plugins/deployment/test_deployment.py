@@ -137,6 +137,7 @@ def test_mistakes_are_kept(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert told["count"] > 0 and all(row["meant"] == "zag" and row["picked"] == "zig" for row in told["first"])
 
 
+@pytest.mark.slow
 def test_without_an_encoder_the_rest_is_measured(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(effects: object) -> None:
         raise NotMeasured("it is not installed")

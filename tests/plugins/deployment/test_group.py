@@ -25,8 +25,10 @@ from cldistill.collection.index import routed
 from cldistill.component import Needs, Settings, stream_router
 from cldistill.errors import CollectionError, ManifestError, OptionsError
 from cldistill.manifest.check import check_manifest
+from cldistill.manifest.checked import CheckedManifest
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages
+from cldistill.runner import Outcome
 from cldistill.testing.runs import tiny_manifest
 from cldistill_plugins.deployment.group import GroupingOrder, group_bank, how_many, train_groups
 from cldistill_plugins.deployment.group_manifests import only, write_manifests
@@ -227,3 +229,23 @@ def test_the_command_splits_and_shows(tmp_path: Path, catalogue: Catalogue, monk
     assert "tiny-1" in done.output and "items a batch: within 2" in done.output
     checked = check_manifest(str(tmp_path / "cmd/group-2.yaml"), catalogue=catalogue)
     assert checked.manifest.train.generator_steps == 9 and checked.manifest.name == "tiny-2"
+
+
+def test_the_command_lets_its_runs_go_on_after_a_plugin_has_changed(
+    tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order(tmp_path, catalogue)
+    monkeypatch.setattr("cldistill.manifest.check.load_catalogue", lambda: catalogue)
+    seen: list[tuple[str, bool]] = []
+
+    def execute(checked: CheckedManifest, output: Path, *rest: Any, changed_plugins: bool) -> Outcome:
+        seen.append((output.name, changed_plugins))
+        return Outcome(4, finished=True)
+
+    monkeypatch.setattr("cldistill.runner.execute", execute)
+    words = ["group", str(tmp_path / "bank.of.two.yaml"), "--into", "2", "-o", str(tmp_path / "cmd"), "--train"]
+    for options, changed in (([], False), (["--changed-plugins"], True)):
+        done = CliRunner().invoke(cli.app, [*words, *options], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        assert seen == [("group-1", changed), ("group-2", changed)]
+        seen.clear()

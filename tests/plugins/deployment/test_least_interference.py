@@ -39,6 +39,7 @@ def grouping_request(groups: int = 2, effects: Sequence[EffectInfo] = EFFECTS, r
     return GroupRequest(effects, groups, make)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_groups_are_balanced_the_same_each_time_and_leave_the_run_as_it_was(groups: int) -> None:
     names = NAMES[:3]

@@ -48,6 +48,7 @@ def outputs_of(studio: Studio) -> dict[str, dict[str, list[Image.Image]]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hed")
 def test_the_truth_is_close_the_source_is_not_and_another_effect_is_recognised(studio: Studio) -> None:
     asked = studio.ask(outputs_of(studio))
@@ -108,6 +109,7 @@ def test_the_oracle_finds_bad_cases_names_their_family_and_has_a_floor(studio: S
     assert found["perfect"]["halftone"].per_picture["soft_case"] == [0.0, 0.0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hed")
 def test_fresh_draws_of_a_scattering_effect_are_no_bad_cases(studio: Studio) -> None:
     # Two draws of confetti are farther from each other than from the bare picture: the nearest draw would condemn them.
@@ -119,6 +121,7 @@ def test_fresh_draws_of_a_scattering_effect_are_no_bad_cases(studio: Studio) -> 
     assert rates == {"drawn": [0.0, 0.0], "idle": [1.0, 1.0], FLOOR: [0.0, 0.0]}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hed")
 def test_subject_consistency_is_five_for_the_truth_one_for_another_subject_and_zero_for_a_bad_case(
     studio: Studio,

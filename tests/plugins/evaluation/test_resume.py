@@ -52,6 +52,7 @@ def test_the_same_evaluation_makes_and_measures_nothing_again(desk: Any) -> None
     assert desk.pixels("base", "invert", output="again").any()
 
 
+@pytest.mark.slow
 def test_one_more_picture_or_system_makes_only_what_is_new(desk: Any) -> None:
     desk.evaluate(BARE)
     assert desk.evaluate(BARE, pictures=3).made == 2 + 1  # one of each effect, and one more source
@@ -87,6 +88,7 @@ class ByEffect:
         return {**found, "floor": floor}
 
 
+@pytest.mark.slow
 def test_a_metric_by_effect_is_asked_for_new_pools_alone(desk: Any) -> None:
     desk.metric("by-effect", lambda context: ByEffect("effect"))
     desk.metric("by-effects", lambda context: ByEffect("effects"))

@@ -20,10 +20,12 @@ from cldistill.manifest.check import check_manifest
 from cldistill.protocols import MetricRequest
 from cldistill.records import FLOOR, MetricValues
 from cldistill.testing.environment import catalogue_with
+from cldistill.testing.evaluation import write_evaluation
 from cldistill.testing.pictures import write_pictures
 from cldistill.testing.runs import run_manifest, tiny_manifest
 from cldistill_plugins.evaluation.api import evaluate_manifest, read_evaluation
 from cldistill_plugins.evaluation.check import enter
+from cldistill_plugins.evaluation.end_of_run import summary_tables
 from cldistill_plugins.evaluation.plugin import register_observers
 
 
@@ -50,6 +52,7 @@ ABSENT = metric("absent", "", NoOptions, lambda settings: Needs(), absent)
 PACKAGELESS = metric("packageless", "", NoOptions, lambda settings: Needs(packages=("no_such_package",)), absent)
 
 
+@pytest.mark.slow
 def test_a_run_reports_what_it_could_not_measure(tmp_path: Path) -> None:
     images = str(write_pictures(tmp_path / "held-out"))
     evaluate = {"images": images, "pictures": 2, "teacher_steps": 3, "metrics": [{"use": "count"}, {"use": "absent"}]}
@@ -63,6 +66,41 @@ def test_a_run_reports_what_it_could_not_measure(tmp_path: Path) -> None:
     assert report["floors"]["one"]["mean"] == 0.0
 
 
+@pytest.mark.parametrize("width", [80, 100])
+def test_no_figure_of_the_tables_at_a_runs_end_is_broken(tmp_path: Path, width: int) -> None:
+    """Four systems, and as many metrics as fill several tables; every mean and interval stands on one line."""
+    folder = write_evaluation(tmp_path, systems=("base", "teacher@40", "teacher@8", "student@8"), size=16)
+    told = json.loads((folder / "report.json").read_text())
+    for copy in range(4):
+        name = f"distance-{copy}"
+        told["metrics"][name] = told["metrics"]["truth_distance"] | {"title": f"distance number {copy} to the truth"}
+        for part in (told["summary"], *told["per_effect"].values()):
+            for found in part.values():
+                found[name] = {"mean": -0.25 * copy, "low": -2.75, "high": -1.25, "n": 3}
+        for effects in told["values"].values():
+            for found in effects.values():
+                found[name] = found["truth_distance"]
+    (folder / "report.json").write_text(json.dumps(told))
+    screen = Console(file=io.StringIO(), width=width)
+    for table in summary_tables(read_evaluation(folder), width):
+        screen.print(table)
+    lines = [line.rstrip() for line in screen.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= width
+    assert all(line.count("[") == line.count("]") for line in lines)
+    assert "…" not in "".join(lines)
+    place = lines.index(" distance number 3 to the truth ↓")
+    assert [line.split() for line in lines[place + 1 : place + 5]] == [
+        [f"{name},", evaluations, "evaluations", "−0.750", "[−2.750,", "−1.250]"]
+        for name, evaluations in (("Base", "80"), ("Teacher@40", "8"), ("Teacher@8", "8"), ("Student@8", "8"))
+    ]
+    grey = [place for place, line in enumerate(lines) if line.startswith(" grey ")]
+    assert len(grey) == {80: 2, 100: 2}[width]
+    means = " ".join(lines[place].removeprefix(" grey ") for place in grey).split()
+    assert means[-4:] == ["0.000", "−0.250", "−0.500", "−0.750"] and len(means) == 7
+    assert sum(lines[place + 1].count("[") for place in grey) == 6
+
+
+@pytest.mark.slow
 def test_a_run_is_reported_as_an_evaluation_is(tmp_path: Path) -> None:
     images = str(write_pictures(tmp_path / "held-out"))
     told = {"images": images, "pictures": 2, "teacher_steps": 3, "metrics": [{"use": "count"}]}
@@ -115,6 +153,7 @@ def test_a_run_needs_its_metrics_packages_and_an_evaluation_does_not(tmp_path: P
     check_manifest(str(file), catalogue=catalogue, measuring=True)  # nothing is trained from it
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, tiny_manifest: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     images = str(write_pictures(tmp_path / "held-out", size=(64, 64)))
@@ -137,6 +176,7 @@ def test_the_command(tmp_path: Path, tiny_manifest: Callable[..., Path], monkeyp
     assert "`evaluate:`" in str(refused.exception)
 
 
+@pytest.mark.slow
 def test_general_instructions_are_thinned_evenly_and_a_run_measures_the_same_ones(tmp_path: Path) -> None:
     images = write_pictures(tmp_path / "held-out", 3)
     rows = [{"image": f"{index % 3:03d}.png", "instruction": f"make it {index}"} for index in range(7)]

@@ -66,6 +66,7 @@ def test_a_teacher_with_an_acceleration_lora(desk: Any) -> None:
     assert np.array_equal(desk.pixels("teacher-fast", "general", "000001"), desk.pixels("fast", "general", "000001"))
 
 
+@pytest.mark.slow
 def test_samplers_steps_and_evaluations(desk: Any) -> None:
     desk.lora("fast")
     path = str(desk.root / "fast.safetensors")

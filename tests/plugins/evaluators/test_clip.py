@@ -72,6 +72,7 @@ def by_hand(folder: Path) -> Any:
     return features
 
 
+@pytest.mark.slow
 def test_it_conforms(folder: Path) -> None:
     check_metric(CLIP, {"model": str(folder), "against": ["reference", "source", "text"]})
 

@@ -69,6 +69,7 @@ def build(folder: Path, **options: Any) -> Compared:
     return metric
 
 
+@pytest.mark.slow
 def test_it_conforms(folder: Path) -> None:
     check_metric(DINO, {"model": str(folder), "against": ["source", "reference"]})
 

@@ -96,10 +96,12 @@ def build(folder: Path, **options: Any) -> Compared:
     return metric
 
 
+@pytest.mark.slow
 def test_it_conforms(folder: Path) -> None:
     check_metric(DREAMSIM, {"folder": str(folder), "variant": "clip_vitb32", "against": ["reference", "source"]})
 
 
+@pytest.mark.slow
 def test_the_distances_are_those_of_the_packages_own_loader(folder: Path, request_: TinyMetricRequest) -> None:
     found = build(folder, against=["reference", "source"])(request_)["teacher@4"]["invert"].per_picture
     with contextlib.redirect_stdout(io.StringIO()):
@@ -112,6 +114,7 @@ def test_the_distances_are_those_of_the_packages_own_loader(folder: Path, reques
             assert found[name][index] == pytest.approx(float(model(preprocess(made), preprocess(other))), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["ensemble", "dino_vitb16", "open_clip_vitb32"])
 def test_every_variant_is_built_offline_and_its_lora_counts(
     variant: str, tmp_path: Path, random_restored: None, monkeypatch: pytest.MonkeyPatch
@@ -194,6 +197,7 @@ def test_a_failing_download_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             build(tmp_path / "empty", variant=variant, download=True)
 
 
+@pytest.mark.slow
 def test_the_published_lora_configuration_of_2024_is_read(folder: Path, request_: TinyMetricRequest) -> None:
     """Older versions of peft wrote fewer members."""
     file = folder / "clip_vitb32_single_lora" / "adapter_config.json"

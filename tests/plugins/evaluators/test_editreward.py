@@ -165,6 +165,7 @@ def build(tmp_path: Path, **changes: Any) -> EditReward:
     return metric
 
 
+@pytest.mark.slow
 def test_it_conforms(
     tmp_path: Path, base: Path, repository: Path, published: Published, request_: TinyMetricRequest
 ) -> None:
@@ -206,6 +207,7 @@ def test_values_are_kept_one_by_one(
         metric(replace(request_, kept={}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["shards", "pth", "nested pth", "old names"])
 def test_every_form_of_a_checkpoint_gives_the_same(
     tmp_path: Path, base: Path, repository: Path, published: Published, request_: TinyMetricRequest, form: str
@@ -234,6 +236,7 @@ def test_every_form_of_a_checkpoint_gives_the_same(
             assert after[system][pool].per_picture["editreward"] == expected
 
 
+@pytest.mark.slow
 def test_half_precision_is_near_and_the_heads_stay_exact(
     tmp_path: Path, base: Path, repository: Path, published: Published, request_: TinyMetricRequest
 ) -> None:

@@ -60,6 +60,7 @@ def evaluate(root: Path, server: ChatServer, output: str) -> dict[str, Any]:
     return dict(json.loads((root / output / "report.json").read_text()))
 
 
+@pytest.mark.slow
 def test_an_evaluation_lists_what_is_absent_and_asks_again_where_it_was_refused(
     server: ChatServer, tmp_path: Path
 ) -> None:

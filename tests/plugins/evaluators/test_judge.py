@@ -204,6 +204,7 @@ def test_answers_are_kept_and_only_the_refused_are_asked_again(
     assert build(server, tmp_path, concurrency=3)(request_) == after and len(server.requests) == asked + 2
 
 
+@pytest.mark.slow
 def test_whatever_a_judgement_depends_on_is_part_of_its_key(
     server: ChatServer, request_: TinyMetricRequest, tmp_path: Path
 ) -> None:

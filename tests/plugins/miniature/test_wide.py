@@ -62,6 +62,7 @@ def test_a_widened_transformer_computes_the_same() -> None:
     torch.testing.assert_close(losses[1], losses[0], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_copies_of_a_channel_part_in_training() -> None:
     model = widened(build_transformer(seed=1), 8)
     items = wide.draw_wide({(128, 128): _chunk(128, 128)}, 4, torch.Generator().manual_seed(0))
@@ -123,6 +124,7 @@ class _Shipped:
         return edits | {f"{number}": Edit(INSTRUCTIONS["grey"]) for number in range(wide_latents.STYLES + 10)}
 
 
+@pytest.mark.slow
 def test_a_chunk_holds_what_the_vae_and_the_text_side_say() -> None:
     pictures = [np.random.default_rng(seed).integers(0, 256, (96, 160, 3), dtype=np.uint8) for seed in range(2)]
     encoding = wide_latents.open_encoding(PIPELINE)
@@ -135,6 +137,7 @@ def test_a_chunk_holds_what_the_vae_and_the_text_side_say() -> None:
     assert not chunk["text"][0, 0, int(chunk["length"][0, 0]) :].any()
 
 
+@pytest.mark.slow
 def test_training_stops_goes_on_and_leaves_its_average(tmp_path: Path) -> None:
     work, pipeline = _work(tmp_path / "work"), _pipeline(tmp_path / "pipeline")
     path = wide.train_wide(wide.WidePlan(0.001, batch=2), work, pipeline)
@@ -151,6 +154,7 @@ def test_training_stops_goes_on_and_leaves_its_average(tmp_path: Path) -> None:
     assert not list(work.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_the_wide_pipeline_is_the_narrow_one_with_another_transformer(tmp_path: Path) -> None:
     work, pipeline = _work(tmp_path / "work"), _pipeline(tmp_path / "pipeline")
     (pipeline / "model_index.json").write_text("{}", encoding="utf-8")

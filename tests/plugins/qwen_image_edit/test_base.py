@@ -88,6 +88,7 @@ def test_predict_equals_the_stock_pipelines_call(
         assert torch.allclose(v, output[:, :length], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(90, 70), (50, 110)])
 def test_few_step_sample_equals_the_stock_picture(base: QwenImageEdit, folder: Path, size: tuple[int, int]) -> None:
     pictures = [picture(3, *size)]
@@ -116,6 +117,7 @@ def test_few_step_sample_equals_the_stock_picture(base: QwenImageEdit, folder: P
     assert float(np.mean(np.asarray(ours) != np.asarray(theirs))) <= 1e-3
 
 
+@pytest.mark.slow
 def test_guided_euler_equals_the_stock_pipeline(base: QwenImageEdit, folder: Path) -> None:
     pictures = [picture(4)]
     source = base.collate([base.encode_source(pictures)])
@@ -178,6 +180,7 @@ def test_the_target_has_the_geometry_of_its_references(base: QwenImageEdit) -> N
     assert base.decode(target[None], base.collate([source]))[0].size == (width, height)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1000, 60), (60, 1000), (2000, 10), (1, 900), (3, 2), (1, 1)])
 def test_a_picture_of_any_size_can_be_edited(base: QwenImageEdit, size: tuple[int, int]) -> None:
     shown = Image.new("RGB", size, "teal")
@@ -201,6 +204,7 @@ def test_sizes_are_the_stock_ones_wherever_those_are_sizes(side: int) -> None:
             assert min(ours) == 32 and max(ours) <= 4 * side * side // 32
 
 
+@pytest.mark.slow
 def test_loading_prints_nothing_and_leaves_the_libraries_as_they_were(
     settings: QwenImageEditSettings, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -229,6 +233,7 @@ def test_encoding_draws_no_random_numbers(base: QwenImageEdit) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_encoders_are_lazy_and_really_released(base: QwenImageEdit) -> None:
     encoders = base._encoders
     base.encode_source([picture()])
@@ -284,6 +289,7 @@ def test_features_are_the_noised_tokens_after_a_block_and_leave_out_those_behind
     assert torch.allclose(plain, pinned, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_predicts_in_autocast_and_rounds_like_stock(settings: QwenImageEditSettings, folder: Path) -> None:
     base = QwenImageEdit(settings.model_copy(update={"dtype": "bfloat16"}))
     pipeline = stock(folder, torch.bfloat16)
@@ -349,6 +355,7 @@ def test_zero_cond_t_comes_from_the_config_or_the_option(settings: QwenImageEdit
         assert torch.isfinite(ours).all() and not torch.allclose(ours, off.predict(x, sigma, source, prompt))
 
 
+@pytest.mark.slow
 def test_with_zero_cond_t_predict_equals_the_stock_pipelines_call(
     settings: QwenImageEditSettings, tmp_path: Path
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from cldistill.testing import check_base_model
 from cldistill.testing.tiny import TINY_RESOLUTION, TINY_VL_RESOLUTION
 from cldistill_plugins.qwen_image_edit.description import idle_modules
@@ -12,6 +14,7 @@ from cldistill_plugins.qwen_image_edit.plugin import register_base_models
 (COMPONENT,) = register_base_models()
 
 
+@pytest.mark.slow
 def test_the_base_conforms(folder: Path) -> None:
     options = {"model": str(folder), "resolution": TINY_RESOLUTION, "vl_resolution": TINY_VL_RESOLUTION}
     check_base_model(COMPONENT, {**options, "dtype": "float32"}, size=(64, 64))

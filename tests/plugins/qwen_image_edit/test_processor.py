@@ -76,7 +76,7 @@ def test_a_picture_that_is_a_line_is_refused(folder: Path) -> None:
         load_processor(folder, load_tokenizer(folder))([TEXT], [photo(2000, 5)], padding=True, return_tensors="pt")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(9)
 def test_the_base_is_loaded_without_torchvision() -> None:
     """`pip install cldistill` brings none: the CPU build of torch, for one, has no torchvision beside it."""
     code = (

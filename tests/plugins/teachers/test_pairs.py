@@ -73,6 +73,7 @@ def killed_at(step: int) -> Callable[..., bool]:
     return take
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [1, 6])
 def test_a_killed_and_resumed_training_ends_byte_for_byte_like_an_unbroken_one(
     tmp_path: Path, kill: int, monkeypatch: pytest.MonkeyPatch
@@ -92,6 +93,7 @@ def test_a_killed_and_resumed_training_ends_byte_for_byte_like_an_unbroken_one(
     assert mended.file.read_bytes() == whole.file.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_stop_saves_and_the_training_goes_on_exactly(tmp_path: Path) -> None:
     whole = make_job(tmp_path, "whole")
     train_pairs(whole)
@@ -213,6 +215,7 @@ def test_a_step_that_is_not_finite_is_left_out(tmp_path: Path) -> None:
     assert all(value.isfinite().all() for value in values if isinstance(value, Tensor))
 
 
+@pytest.mark.slow
 def test_a_training_that_diverged_says_so_and_leaves_nothing_to_be_found(tmp_path: Path) -> None:
     base, settings = Sick(lambda call: call > 3), changed(steps=40)
     job = make_job(tmp_path, base=base, slots=AdapterSlots(base.backbone), settings=settings)

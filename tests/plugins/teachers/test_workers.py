@@ -29,16 +29,16 @@ def manifest(folder: Path, **options: object) -> Path:
 
 
 class Teachers(Protocol):
-    def __call__(self, path: Path, *more: str | Path) -> subprocess.CompletedProcess[str]: ...
+    def __call__(self, path: Path, *more: str | Path, processes: int) -> subprocess.CompletedProcess[str]: ...
 
 
 @pytest.fixture
 def teachers(tmp_path: Path, interpreter: Any) -> Teachers:
-    """Run ``cldistill teachers MANIFEST``, which starts two interpreters of its own."""
+    """Run ``cldistill teachers MANIFEST``, which starts an interpreter for each of its processes."""
 
-    def run(path: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
+    def run(path: Path, *more: str | Path, processes: int) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"CLDISTILL_CACHE": str(tmp_path / "cache")}
-        command = ("-m", "cldistill", "teachers", path, "--processes", "2", *more)
+        command = ("-m", "cldistill", "teachers", path, "--processes", str(processes), *more)
         done: subprocess.CompletedProcess[str] = interpreter.run(*command, environment=environment)
         return done
 
@@ -54,25 +54,25 @@ def same(first: Path, second: Path) -> bool:
     return tensors.keys() == others.keys() and all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_two_processes_train_every_teacher_once_and_a_second_call_trains_none(
     tmp_path: Path, teachers: Teachers
 ) -> None:
     path = manifest(tmp_path)
-    first = teachers(path)
+    first = teachers(path, processes=2)
     assert first.returncode == 0, first.stderr
     made = finished(tmp_path)
     assert len(made) == 2
     assert "2 teachers are in the cache" in first.stdout
-    assert teachers(path, "--export", tmp_path / "files").returncode == 0
+    assert teachers(path, "--export", tmp_path / "files", processes=1).returncode == 0
     assert finished(tmp_path) == made
     for name in ("mosaic", "halftone"):
         assert any(same(tmp_path / "files" / f"{name}.safetensors", Path(path)) for path in made)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_a_teacher_that_diverges_is_named_and_nothing_of_it_is_kept(tmp_path: Path, teachers: Teachers) -> None:
-    done = teachers(manifest(tmp_path, lr=1e30, steps=12))
+    done = teachers(manifest(tmp_path, lr=1e30, steps=12), processes=1)
     assert done.returncode == 2
     assert "teacher of " in done.stderr
     assert "lr" in done.stderr

@@ -42,6 +42,7 @@ def test_banks_are_nested_and_every_entry_has_a_licence() -> None:
     assert {next(iter(entry["recipe"])) for entry in settings()["effects"]} <= set(settings()["licences"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("effect", MADE, ids=lambda effect: effect.name)
 def test_every_effect_changes_the_picture_and_is_stochastic_where_it_says_so(effect) -> None:  # type: ignore[no-untyped-def]
     source = picture()
@@ -63,6 +64,7 @@ def test_names_are_found_in_both_banks_and_unknown_ones_get_the_nearest() -> Non
     assert len(catalogue()) == 180
 
 
+@pytest.mark.slow
 def test_the_command_writes_pairs_and_a_list_for_the_manifest(tmp_path: Path) -> None:
     assert main([str(tmp_path), "--effects", "2", "--pairs", "2", "--processes", "1"]) == 0
     listed = yaml.safe_load((tmp_path / "effects-2.yaml").read_text())

@@ -73,6 +73,7 @@ def test_no_draws_are_refused(picture: NDArray[np.uint8]) -> None:
         truth_draws("party-frame", picture, n=0)
 
 
+@pytest.mark.slow
 def test_the_command_writes_pairs_with_provenance_and_repeats_itself(tmp_path: Path, pool: Path) -> None:
     assert (
         main([str(tmp_path / "a"), "--effects", "quickstart", "--sources", str(pool), "--pairs", "3", "--seed", "7"])

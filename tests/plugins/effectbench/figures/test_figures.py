@@ -28,7 +28,7 @@ def plain(figure: Figure) -> list[Any]:
     return [axes for axes in figure.axes if axes.get_visible()]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 def test_from_a_run_to_its_figures(tmp_path: Path, tiny_manifest: Callable[..., Path]) -> None:
     run, out, quality = tmp_path / "run", tmp_path / "out", tmp_path / "quality.json"
     execute(check_manifest(str(tiny_manifest())), run, Console(file=io.StringIO()), "")

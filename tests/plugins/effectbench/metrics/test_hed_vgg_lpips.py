@@ -45,6 +45,7 @@ def test_equal_pictures_have_distance_zero_and_others_more(metric: HedVggLpips, 
     assert (metric.distance(pictures, pictures.roll(1, dims=0)) > 0.05).all()
 
 
+@pytest.mark.slow
 def test_distance_is_symmetric_and_grows_with_noise(metric: HedVggLpips, pictures: Tensor) -> None:
     noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(1))
     little, much = (pictures + 0.05 * noise).clamp(-1, 1), (pictures + 0.4 * noise).clamp(-1, 1)
@@ -59,6 +60,7 @@ def test_features_give_the_same_distances_as_the_pictures(metric: HedVggLpips, p
     assert torch.allclose(table[0, 1], metric.distance(pictures[:1], pictures[1:2])[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_table_of_one_picture_equals_the_distances_one_by_one(metric: HedVggLpips, pictures: Tensor) -> None:
     noise = torch.randn((6, 3, 48, 48), generator=torch.Generator().manual_seed(2))
     outputs = torch.cat([pictures[:1], (pictures[1:2] + 0.02 * noise).clamp(-1, 1)])

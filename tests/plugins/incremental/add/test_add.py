@@ -24,11 +24,12 @@ from cldistill_plugins.incremental.folder import read_folder
 
 from .conftest import World, contents, invoke
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = "collection/pytorch_lora_weights.safetensors"
 Quick = Callable[[str], tuple[str, str]]
 
 
-@pytest.mark.slow
 def test_from_pairs_with_the_old_teachers_gone(world: World, quick: Quick) -> None:
     shutil.rmtree(world.root / "teachers")
     old, before = world.effects(), contents(world.root / "run")
@@ -83,7 +84,6 @@ def test_from_a_teachers_file_with_the_collection_alone(world: World) -> None:
     assert world.effects("grown")[:2] == json.loads((alone / "effects.json").read_text())["effects"]
 
 
-@pytest.mark.slow
 def test_what_grew_can_grow_again(world: World, quick: Quick) -> None:
     world.add(world.root / "new/gilded frame", "--steps", "2", *quick("gilded"))
     pairs = shutil.copytree(world.root / "data/soften", world.root / "new/third")
@@ -168,7 +168,6 @@ def test_anew_starts_from_the_collections_own_weights(
     assert all(torch.allclose(own, file, atol=1e-6) for own, file in products)
 
 
-@pytest.mark.slow
 def test_a_stopped_growth_goes_on_and_ends_as_the_unbroken_one(
     world: World, quick: Quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:

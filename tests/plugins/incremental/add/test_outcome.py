@@ -14,6 +14,8 @@ from cldistill_plugins.incremental.outcome import outcome, table
 
 from .conftest import World, invoke
 
+pytestmark = pytest.mark.slow
+
 
 def report(**values: Any) -> dict[str, Any]:
     """Return a report of two old effects and a new one on three pictures."""
@@ -77,7 +79,6 @@ def test_of_many_effects_those_that_changed_are_listed() -> None:
     assert "0.600 → 0.500 -0.100 [-0.100, -0.100]" in text and "mean of 20" in text
 
 
-@pytest.mark.slow
 def test_a_growth_says_what_changed(world: World, quick: Any) -> None:
     text = invoke("add", world.collection, world.root / "new/gilded frame", "--steps", "3", *quick("gilded"))
     assert "What every effect gained or lost" in text

@@ -14,6 +14,8 @@ from cldistill_plugins.incremental.edit import remove_effect, rename_effect
 
 from .conftest import World, contents, invoke
 
+pytestmark = pytest.mark.slow
+
 NEW = "new/gilded frame"
 
 
