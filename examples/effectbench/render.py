@@ -2,8 +2,8 @@
 
     python examples/effectbench/render.py WORK
 
-What this folder has no part of stays as it is in results/.  The JSON files keep what a table says, with the command, seed, versions and machine that made it, and each effect's means;
-every single value and picture stays in WORK/eval/<table>, where report.html shows them.
+Results that the working folder has no part of stay as they are.  The JSON files keep what a table says, with the command,
+seed, versions and machine that made it, and each effect's means; every single value and picture stays in WORK/eval/<table>, where report.html shows them.
 """
 
 from __future__ import annotations
