@@ -12,8 +12,7 @@ from typing import cast
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
-from cldistill.adapters.files import fit, load_adapter
-from cldistill.adapters.header import read_header
+from cldistill.adapters.files import load_fitted
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
@@ -201,21 +200,14 @@ def add_slots(preparation: Preparation, checked: CheckedManifest, random: KeyedR
     base, slots = preparation.base, preparation.slots
     for config in checked.slots.values():
         slots.add(config.name, config.targets, config.rank, config.alpha, random.generator("init", config.name))
-    slots.add_teacher(teacher_modules(checked))
-    for config in checked.slots.values():
-        if isinstance(config.init, Path) and config.checkpoint is None:
-            slots.start_from(config.name, load_adapter(config.init, checked.description.modules))
+    fits = [fit for effect, fit in checked.teacher_fits.items() if checked.teachers[effect] is not None]
+    # What a teacher covers outside of the slots must be wrapped too.
+    slots.add_teacher(tuple(sorted({*checked.description.targets, *(to for fit in fits for to in fit.names.values())})))
+    for name, fitted in checked.starts.items():
+        if name in checked.slots:
+            slots.start_from(name, load_fitted(fitted))
     if checked.manifest.train.gradient_checkpointing:
         base.enable_gradient_checkpointing(slots.run_pinned)
-
-
-def teacher_modules(checked: CheckedManifest) -> tuple[str, ...]:
-    """Every module of the base that a teacher may cover: what lies outside the slots must be wrapped too."""
-    covered = set(checked.description.targets)
-    for part in checked.teachers.values():
-        if part is not None and part.needs.adapter is not None:
-            covered |= set(fit(read_header(part.needs.adapter), checked.description).names.values())
-    return tuple(sorted(covered))
 
 
 def teacher_bank(checked: CheckedManifest, preparation: Preparation) -> TeacherBank:

@@ -17,8 +17,7 @@ from cldistill.records import GENERAL, Item
 from cldistill.training.run import SlotConfig
 
 if TYPE_CHECKING:
-    from cldistill.adapters.files import FitReport
-    from cldistill.adapters.header import AdapterHeader
+    from cldistill.adapters.files import FitReport, FittedAdapter
 
 SHOWN = 10
 """Mistakes of this phase that are listed; fifty missing teachers are one mistake."""
@@ -62,16 +61,18 @@ def check_files(checked: CheckedManifest, *, measuring: bool = False) -> Checked
     for part in required_parts(checked, measuring):
         for path in part.needs.files:
             files.exists((*part.loc, "options"), path)
+    starts: dict[str, FittedAdapter] = {}
     for name, slot in checked.slots.items() if not measuring else ():
         if slot.checkpoint is not None:
             files.attempt(("slots", name, "checkpoint"), partial(_goes_on, checked, slot, slot.checkpoint))
         elif isinstance(slot.init, Path) and (found := _fit(files, ("slots", name, "init"), slot.init)) is not None:
-            files.attempt(("slots", name, "init"), partial(_require_room, *found, slot))
+            files.attempt(("slots", name, "init"), partial(_require_room, found, slot))
+            starts[name] = found
     if files.problems:
         rest = len(files.problems) - SHOWN
         more = [f"... and {rest} more"] if rest > 0 else []
         raise ManifestError("\n".join([*files.problems[:SHOWN], *more]))
-    return replace(checked, items=items, teacher_ranks=_teacher_ranks(checked, fits), teacher_fits=fits)
+    return replace(checked, items=items, teacher_ranks=_teacher_ranks(checked, fits), teacher_fits=fits, starts=starts)
 
 
 def _items(files: _Files) -> dict[str, tuple[Item, ...]]:
@@ -121,7 +122,7 @@ def _teacher_fits(files: _Files) -> Iterator[tuple[str, FitReport]]:
         if part is not None and part.needs.adapter is not None:
             found = _fit(files, ("effects", index, "teacher", "options"), part.needs.adapter)
             if found is not None:
-                yield effect.name, found[1].scaled(part.needs.adapter_scale)
+                yield effect.name, found.report.scaled(part.needs.adapter_scale)
 
 
 def _teacher_ranks(checked: CheckedManifest, fits: Mapping[str, FitReport]) -> dict[str, int]:
@@ -131,25 +132,18 @@ def _teacher_ranks(checked: CheckedManifest, fits: Mapping[str, FitReport]) -> d
     return {name: rank for name, rank in ranks.items() if rank is not None}
 
 
-def _fit(files: _Files, loc: Loc, path: Path) -> tuple[AdapterHeader, FitReport] | None:
-    """Return an adapter file's header and how it lies on the base, if it fits."""
+def _fit(files: _Files, loc: Loc, path: Path) -> FittedAdapter | None:
+    """Return how an adapter file lies on the base, if it fits."""
     from cldistill.adapters.files import fit
-    from cldistill.adapters.header import read_header
 
-    if not files.exists(loc, path):
-        return None
-
-    def look() -> tuple[AdapterHeader, FitReport]:
-        header = read_header(path)
-        return header, fit(header, files.checked.description)
-
-    return files.attempt(loc, look)
+    return (
+        files.attempt(loc, partial(fit, path, files.checked.description.modules)) if files.exists(loc, path) else None
+    )
 
 
 def _goes_on(checked: CheckedManifest, slot: SlotConfig, folder: Path) -> None:
     """See that a checkpoint holds the slot and its optimiser, with the modules and the rank that the slot has here."""
     from cldistill.adapters.files import fit
-    from cldistill.adapters.header import read_header
     from cldistill.training.checkpoint import read
 
     name, rank = slot.name, slot.rank
@@ -159,17 +153,18 @@ def _goes_on(checked: CheckedManifest, slot: SlotConfig, folder: Path) -> None:
         raise CheckpointError(f"{folder}: {error}; name a folder such as RUN/checkpoints/step-001500") from error
     if missing := [group for group in (name, f"optimizer-{name}") if group not in found.groups]:
         raise CheckpointError(f"{folder} holds no {missing[0]!r}, only {', '.join(found.groups) or 'nothing'}")
-    header = read_header(folder / f"{name}.safetensors")
-    modules, targets = set(fit(header, checked.description).names.values()), set(slot.targets)
-    if modules != targets or header.ranks != (rank,):
+    report = fit(folder / f"{name}.safetensors", checked.description.modules).report
+    modules, targets = set(report.names.values()), set(slot.targets)
+    if modules != targets or report.ranks != (rank,):
         raise CheckpointError(
-            f"{folder}: its slot {name!r} has rank {header.ranks[-1]} and {len(modules)} modules, and the slot here rank "
+            f"{folder}: its slot {name!r} has rank {report.ranks[-1]} and {len(modules)} modules, and the slot here rank "
             f"{rank} and {len(targets)}: to go on, both must be the same"
         )
 
 
-def _require_room(header: AdapterHeader, report: FitReport, slot: SlotConfig) -> None:
+def _require_room(fitted: FittedAdapter, slot: SlotConfig) -> None:
     """See that a slot can start from a file: what `cldistill.adapters.slots.overlay` refuses once the base is loaded."""
+    header, report = fitted.header, fitted.report
     name, rank, targets = slot.name, slot.rank, set(slot.targets)
     outside = [module for module in report.names.values() if module not in targets]
     if outside:
