@@ -52,8 +52,8 @@ def manifest_digest(checked: CheckedManifest) -> str:
     """
     data = {key: value for key, value in resolve(checked).items() if key not in KEEP_FROM_DIGEST}
     data["train"] = {key: value for key, value in data["train"].items() if key not in BOOKKEEPING}
+    inputs = {"pools": dict(pool_digests(checked)), "files": dict(input_digests(checked))}
     data = {key: _pathless(value, key == "base") for key, value in data.items()}
-    inputs = {"files": dict(input_digests(checked)), "pools": dict(pool_digests(checked))}
     return hashlib.sha256(json.dumps([data, inputs], sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cldistill.assemble import load_base, start, teacher_bank, teacher_shift
+from cldistill.assemble import load_base, start, teacher_bank
 from cldistill.component import BuildContext
 from cldistill.data.teachers import TeacherBank
 from cldistill.manifest.checked import CheckedManifest
@@ -44,7 +44,7 @@ class EvaluationSetup:
     @property
     def teacher_shift(self) -> float:
         """Shift of the teachers' own schedule."""
-        return teacher_shift(self.checked)
+        return self.checked.manifest.teacher_shift
 
 
 def load_setup(
