@@ -17,19 +17,17 @@ from cldistill.adapters.slots import AdapterSlots
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
-from cldistill.data.teachers import TeacherBank
 from cldistill.errors import LaunchError, PluginError
 from cldistill.manifest.checked import CheckedManifest, default_cache
 from cldistill.manifest.models import Targets
 from cldistill.manifest.prompts import isolate
 from cldistill.manifest.resolved import manifest_digest, plugin_digests
 from cldistill.precision import run_under_autocast
-from cldistill.prepare import Preparation, Rows, pool_rows, prepare, targeted_pools
+from cldistill.prepare import Preparation, Rows, pool_rows, prepare, targeted_pools, teacher_bank
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages, Stages
-from cldistill.protocols import BaseModel, OwnsModule, PromptIsolator, TeacherSource
+from cldistill.protocols import BaseModel, OwnsModule, PromptIsolator
 from cldistill.random import KeyedRandom
-from cldistill.records import EffectInfo
 from cldistill.samples import later_rows
 from cldistill.sampling.image_generator import ImageGenerator
 from cldistill.sampling.targets import TeacherSampler
@@ -37,7 +35,6 @@ from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
 from cldistill.training.observers import check_observers
 from cldistill.training.run import Run, Term, TermModule
-from cldistill.weights import AdapterState
 
 DATA_PARALLEL = "MULTI_"
 """The beginning of accelerate's names of plain data parallelism: MULTI_CPU, MULTI_GPU, MULTI_XPU and so on."""
@@ -199,19 +196,6 @@ def add_slots(preparation: Preparation, checked: CheckedManifest, random: KeyedR
             slots.start_from(name, load_fitted(fitted))
     if checked.manifest.train.gradient_checkpointing:
         base.enable_gradient_checkpointing(slots.run_pinned)
-
-
-def teacher_bank(checked: CheckedManifest, preparation: Preparation) -> TeacherBank:
-    """Return the run's teachers, each read or trained when it is first asked for: fifty of 2 GB do not fit in memory."""
-
-    def fetch(effect: EffectInfo) -> Callable[[], AdapterState | None]:
-        part = checked.teachers[effect.name]
-        if part is None:  # nothing asks for it
-            return lambda: None
-        source: TeacherSource = part.build(preparation.context)
-        return lambda: source.adapter(preparation.request(effect))
-
-    return TeacherBank({effect.name: fetch(effect) for effect in checked.effects})
 
 
 def make_modules(terms: Sequence[Term], random: KeyedRandom) -> dict[str, TermModule]:

@@ -16,9 +16,10 @@ from cldistill.data.teachers import TeacherBank
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.progress.stages import Stages
-from cldistill.protocols import BaseModel, PromptIsolator, TeacherRequest
+from cldistill.protocols import BaseModel, PromptIsolator, TeacherRequest, TeacherSource
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
 from cldistill.sampling.targets import TeacherSampler
+from cldistill.weights import AdapterState
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -56,6 +57,19 @@ class Preparation:
             encoder=self.encoder, cache=self.cache, device=str(self.accelerator.device), stages=self.stages,
             stop=self.stop,
         )  # fmt: skip
+
+
+def teacher_bank(checked: CheckedManifest, preparation: Preparation) -> TeacherBank:
+    """Return the run's teachers, each read or trained when it is first asked for: fifty of 2 GB do not fit in memory."""
+
+    def fetch(effect: EffectInfo) -> Callable[[], AdapterState | None]:
+        part = checked.teachers[effect.name]
+        if part is None:  # nothing asks for it
+            return lambda: None
+        source: TeacherSource = part.build(preparation.context)
+        return lambda: source.adapter(preparation.request(effect))
+
+    return TeacherBank({effect.name: fetch(effect) for effect in checked.effects})
 
 
 def item_prompts(item: Item, effect: EffectInfo, prompts: Prompts) -> Prompts:

@@ -104,7 +104,7 @@ def refuse_another(checked: CheckedManifest, folder: Path, *, wanted: bool, chan
 
     found = _newest(folder / "checkpoints")
     if found is not None:
-        digest, plugins = manifest_digest(checked), {} if changed_plugins else plugin_digests(checked)
+        plugins, digest = {} if changed_plugins else plugin_digests(checked), manifest_digest(checked)
         found.must_belong_to(digest, int(os.environ.get("WORLD_SIZE", "1")), plugins=plugins)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from itertools import filterfalse
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -141,11 +142,12 @@ def merge(base: Value, over: Value) -> Value:
 
 def _validated(tree: Value, source: str, root: Path, overrides: Sequence[str]) -> ManifestFile:
     # A file of effects is read once it is known which: an extending manifest or `--set effects=` may name another one.
-    for override in sorted(overrides, key=_is_within):
-        if _is_within(override):
-            tree = _effects_from_file(tree)
+    for override in filter(_chooses_effects, overrides):
         tree = _override(tree, override)
-    tree = _with_default_teacher(_effects_from_file(tree))
+    tree = _effects_from_file(tree)
+    for override in filterfalse(_chooses_effects, overrides):
+        tree = _override(tree, override)
+    tree = _with_default_teacher(tree)
     try:
         manifest = Manifest.model_validate(tree.plain())
     except ValidationError as error:
@@ -153,9 +155,9 @@ def _validated(tree: Value, source: str, root: Path, overrides: Sequence[str]) -
     return ManifestFile(manifest, tree, source, root)
 
 
-def _is_within(override: str) -> bool:
-    """Whether a ``--set`` changes something other than which file or list of effects it is."""
-    return override.partition("=")[0] != "effects"
+def _chooses_effects(override: str) -> bool:
+    """Whether a ``--set`` says which file or list of effects it is."""
+    return override.partition("=")[0] == "effects"
 
 
 def _override(tree: Value, override: str) -> Value:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cldistill.assemble import load_base, start, teacher_bank
+from cldistill.assemble import load_base, start
 from cldistill.component import BuildContext
 from cldistill.data.teachers import TeacherBank
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.prompts import isolate
+from cldistill.prepare import teacher_bank
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel
 from cldistill.records import Prompts
