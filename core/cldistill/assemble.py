@@ -188,12 +188,13 @@ def add_slots(preparation: Preparation, checked: CheckedManifest, random: KeyedR
     base, slots = preparation.base, preparation.slots
     for config in checked.slots.values():
         slots.add(config.name, config.targets, config.rank, config.alpha, random.generator("init", config.name))
+    for name, fitted in checked.starts.items():
+        if name in checked.slots:
+            adapter = load_fitted(fitted)
+            slots.start_from(name, adapter)
     fits = [fit for effect, fit in checked.teacher_fits.items() if checked.teachers[effect] is not None]
     # What a teacher covers outside of the slots must be wrapped too.
     slots.add_teacher(tuple(sorted({*checked.description.targets, *(to for fit in fits for to in fit.names.values())})))
-    for name, fitted in checked.starts.items():
-        if name in checked.slots:
-            slots.start_from(name, load_fitted(fitted))
     if checked.manifest.train.gradient_checkpointing:
         base.enable_gradient_checkpointing(slots.run_pinned)
 

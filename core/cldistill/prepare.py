@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cldistill.component import BuildContext
 from cldistill.data.dataset import Dataset, Example
 from cldistill.data.encodings import Encoder
-from cldistill.data.items import general_items, pairs_of
+from cldistill.data.items import pairs_of
 from cldistill.data.teachers import TeacherBank
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.progress.signals import never, raise_if_stopped
@@ -79,18 +79,17 @@ def item_prompts(item: Item, effect: EffectInfo, prompts: Prompts) -> Prompts:
 
 def pool_rows(checked: CheckedManifest, isolator: PromptIsolator, prompts: Mapping[str, Prompts]) -> Rows:
     """Return every pool that a run draws from, each item with its prompts."""
-    settled, general = checked.settled_prompts, checked.manifest.general
+    settled = checked.settled_prompts
     rows = {
         effect.name: [
             (item, settled.get(effect.name) or item_prompts(item, effect, prompts[effect.name]))
-            for item in pairs_of(effect)
+            for item in checked.items[effect.name]
         ]
         for effect in checked.effects
         if effect.pairs is not None
     }
-    if general is not None and (checked.router.needs.general or GENERAL in checked.streams):
-        items = general_items(general.images, general.instructions)
-        rows[GENERAL] = [(item, isolator.general(item.prompt)) for item in items]
+    if checked.manifest.general is not None and (checked.router.needs.general or GENERAL in checked.streams):
+        rows[GENERAL] = [(item, isolator.general(item.prompt)) for item in checked.items[GENERAL]]
     return rows
 
 

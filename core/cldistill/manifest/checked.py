@@ -12,7 +12,7 @@ from cldistill.catalogue import Catalogue, Entry
 from cldistill.component import AnyComponent, BuildContext, Needs, RunOutline, Settings
 from cldistill.manifest.load import ManifestFile
 from cldistill.manifest.models import Manifest
-from cldistill.manifest.yaml import Loc
+from cldistill.manifest.yaml import Loc, dotted
 from cldistill.records import BaseDescription, EffectInfo, Item, Prompts
 from cldistill.training.run import PlacedLoss, SlotConfig
 
@@ -35,6 +35,11 @@ class Part:
     entry: Entry
     settings: Settings
     needs: Needs
+
+    @property
+    def key(self) -> str:
+        """Return its key path as people write it: ``losses.1``."""
+        return dotted(self.loc)
 
     @property
     def component(self) -> AnyComponent:

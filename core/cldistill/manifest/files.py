@@ -62,9 +62,12 @@ def _items(checked: CheckedManifest, problems: list[Problem]) -> dict[str, tuple
     for index, effect in enumerate(checked.effects):
         if effect.pairs is not None:
             with _at(("effects", index, "pairs"), problems):
+                wanting = _wants_after(checked, effect.name)
                 items[effect.name] = tuple(pairs_of(effect))
-                if any(item.target is None for item in items[effect.name]):
-                    _without_after(checked, effect.name)
+                if wanting and any(item.target is None for item in items[effect.name]):
+                    raise DataError(
+                        f"are pictures without after-pictures, which {wanting[0]} needs; give source/ and target/"
+                    )
     if (general := checked.manifest.general) is not None:
         with _at(("general", "images"), problems):
             _must_exist(general.images)
@@ -73,15 +76,14 @@ def _items(checked: CheckedManifest, problems: list[Problem]) -> dict[str, tuple
     return items
 
 
-def _without_after(checked: CheckedManifest, effect: str) -> None:
-    """Pictures alone are enough where a teacher shows what becomes of them, and nothing looks at after-pictures."""
+def _wants_after(checked: CheckedManifest, effect: str) -> list[str]:
+    """Return who looks at after-pictures; pictures alone are enough where a teacher shows what becomes of them."""
     teacher, targets = checked.teachers[effect], checked.manifest.targets
     wanting = [teacher.name] if teacher is not None and teacher.needs.pairs else []
     wanting += ["targets: {from: pair}"] if targets is not None and targets.origin == "pair" else []
     if checked.prompts.needs.pairs and effect not in checked.settled_prompts:
         wanting.append(checked.prompts.name)
-    if wanting:
-        raise DataError(f"are pictures without after-pictures, which {wanting[0]} needs; give source/ and target/")
+    return wanting
 
 
 def _pictures(manifest: Manifest, problems: list[Problem]) -> None:

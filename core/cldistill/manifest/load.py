@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from itertools import filterfalse
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -142,10 +141,11 @@ def merge(base: Value, over: Value) -> Value:
 
 def _validated(tree: Value, source: str, root: Path, overrides: Sequence[str]) -> ManifestFile:
     # A file of effects is read once it is known which: an extending manifest or `--set effects=` may name another one.
-    for override in filter(_chooses_effects, overrides):
+    choosing = [override for override in overrides if override.partition("=")[0] == "effects"]
+    for override in choosing:
         tree = _override(tree, override)
     tree = _effects_from_file(tree)
-    for override in filterfalse(_chooses_effects, overrides):
+    for override in (override for override in overrides if override not in choosing):
         tree = _override(tree, override)
     tree = _with_default_teacher(tree)
     try:
@@ -153,11 +153,6 @@ def _validated(tree: Value, source: str, root: Path, overrides: Sequence[str]) -
     except ValidationError as error:
         raise ManifestError(describe_errors(error, Manifest, tree)) from error
     return ManifestFile(manifest, tree, source, root)
-
-
-def _chooses_effects(override: str) -> bool:
-    """Whether a ``--set`` says which file or list of effects it is."""
-    return override.partition("=")[0] == "effects"
 
 
 def _override(tree: Value, override: str) -> Value:

@@ -52,18 +52,15 @@ def describe_errors(error: ValidationError, model: type[BaseModel], tree: Value,
         lines.setdefault(loc, (place, []))[1].append(text)
     # A list whose entries are wrong is also "too short", and a union also "no number": only the inner mistake helps.
     inner = [loc for loc in lines if not any(other[: len(loc)] == loc and other != loc for other in lines)]
-    return "\n".join(f"{lines[loc][0]}: {dotted(loc) or 'manifest'}: {_either(lines[loc][1])}" for loc in inner)
+    # The members of a union may each have something to say of one value.
+    texts = {loc: " or ".join(dict.fromkeys(lines[loc][1])) for loc in inner}
+    return "\n".join(f"{lines[loc][0]}: {dotted(loc) or 'manifest'}: {text}" for loc, text in texts.items())
 
 
 def show(value: object) -> str:
     """Return a value as it appears in an error, shortened."""
     text = repr(str(value)) if isinstance(value, str) else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _either(texts: Sequence[str]) -> str:
-    """Join what the members of a union have to say of one value."""
-    return " or ".join(dict.fromkeys(texts))
 
 
 def _describe(details: ErrorDetails, model: type[BaseModel], tree: Value, prefix: Loc) -> tuple[Loc, str, str]:

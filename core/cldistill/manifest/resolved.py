@@ -14,7 +14,6 @@ import yaml
 from cldistill.adapters.header import find_file
 from cldistill.errors import CldistillError
 from cldistill.manifest.checked import CheckedManifest
-from cldistill.manifest.yaml import dotted
 from cldistill.storage.files import sampled_digest, sha256_bytes
 
 KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires")
@@ -75,13 +74,13 @@ def input_digests(checked: CheckedManifest) -> Iterator[tuple[str, str]]:
     for part in checked.parts():
         if part.loc[0] not in KEEP_FROM_DIGEST:
             found = [_contents(file) for file in part.needs.files if file.exists()]
-            yield f"{dotted(part.loc)}.files", sha256_bytes(json.dumps(found).encode())
+            yield f"{part.key}.files", sha256_bytes(json.dumps(found).encode())
 
 
 def _adapters(checked: CheckedManifest) -> Iterator[tuple[str, Path]]:
     for part in checked.teachers.values():
         if part is not None and part.needs.adapter is not None:
-            yield dotted(part.loc), part.needs.adapter
+            yield part.key, part.needs.adapter
     for name, slot in checked.manifest.slots.items():
         if isinstance(slot.init, Path) and slot.checkpoint is None:
             yield f"slots.{name}.init", slot.init
