@@ -51,7 +51,8 @@ def validate(
     catalogue = load_catalogue() if catalogue is None else catalogue
     try:
         check_requirements(file.manifest)
-        parts = _read_options(file, _find(file.manifest, catalogue))
+        entries = _find(file.manifest, catalogue)
+        parts = _read_options(file, entries)
         checked = _combine(file, catalogue, parts)
         required = required_parts(checked, measuring)
         check_rules(checked, required)

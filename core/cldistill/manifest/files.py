@@ -12,7 +12,6 @@ from cldistill.data.items import general_items, held_out_pictures, list_pictures
 from cldistill.errors import AdapterFormatError, CheckpointError, CldistillError, DataError, ManifestError
 from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.messages import Problem, Problems
-from cldistill.manifest.models import Manifest
 from cldistill.manifest.yaml import Loc
 from cldistill.records import GENERAL, Item
 from cldistill.training.checkpoint import read
@@ -29,8 +28,7 @@ def check_files(checked: CheckedManifest, required: Sequence[Part], *, measuring
         Problems: one for every missing file, picture without a partner, or adapter that does not fit.
     """
     problems: list[Problem] = []
-    items = _items(checked, problems)
-    _pictures(checked.manifest, problems)
+    items = _pictures(checked, problems)
     fits = _teacher_fits(checked, problems)
     for part in required:
         for path in part.needs.files:
@@ -57,8 +55,10 @@ def _must_exist(path: Path) -> None:
         raise DataError(f"no such file or folder ({str(path)!r})")
 
 
-def _items(checked: CheckedManifest, problems: list[Problem]) -> dict[str, tuple[Item, ...]]:
+def _pictures(checked: CheckedManifest, problems: list[Problem]) -> dict[str, tuple[Item, ...]]:
+    """Return pool -> its items; held-out pictures must only be there."""
     items: dict[str, tuple[Item, ...]] = {}
+    general, samples, evaluate = checked.manifest.general, checked.manifest.samples, checked.manifest.evaluate
     for index, effect in enumerate(checked.effects):
         if effect.pairs is not None:
             with _at(("effects", index, "pairs"), problems):
@@ -68,11 +68,21 @@ def _items(checked: CheckedManifest, problems: list[Problem]) -> dict[str, tuple
                     raise DataError(
                         f"are pictures without after-pictures, which {wanting[0]} needs; give source/ and target/"
                     )
-    if (general := checked.manifest.general) is not None:
+    if general is not None:
         with _at(("general", "images"), problems):
             _must_exist(general.images)
             with _at(("general", "instructions"), problems):
                 items[GENERAL] = tuple(general_items(general.images, general.instructions))
+    if samples is not None:
+        with _at(("samples", "images"), problems):
+            if not list_pictures(samples.images):
+                raise DataError(f"{samples.images}: holds no pictures")
+    if evaluate is not None:
+        with _at(("evaluate", "images"), problems):
+            held_out_pictures(evaluate.images, evaluate.pictures)
+    if evaluate is not None and evaluate.general is not None:
+        with _at(("evaluate", "general"), problems):
+            general_items(evaluate.general.parent, evaluate.general)
     return items
 
 
@@ -84,20 +94,6 @@ def _wants_after(checked: CheckedManifest, effect: str) -> list[str]:
     if checked.prompts.needs.pairs and effect not in checked.settled_prompts:
         wanting.append(checked.prompts.name)
     return wanting
-
-
-def _pictures(manifest: Manifest, problems: list[Problem]) -> None:
-    samples, evaluate = manifest.samples, manifest.evaluate
-    if samples is not None:
-        with _at(("samples", "images"), problems):
-            if not list_pictures(samples.images):
-                raise DataError(f"{samples.images}: holds no pictures")
-    if evaluate is not None:
-        with _at(("evaluate", "images"), problems):
-            held_out_pictures(evaluate.images, evaluate.pictures)
-        if evaluate.general is not None:
-            with _at(("evaluate", "general"), problems):
-                general_items(evaluate.general.parent, evaluate.general)
 
 
 def _teacher_fits(checked: CheckedManifest, problems: list[Problem]) -> dict[str, FitReport]:
