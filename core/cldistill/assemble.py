@@ -12,26 +12,22 @@ from typing import cast
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
-from cldistill.adapters.files import fit, load_adapter
-from cldistill.adapters.header import read_header
+from cldistill.adapters.files import load_fitted
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
-from cldistill.data.items import general_items, pairs_of
-from cldistill.data.teachers import TeacherBank
 from cldistill.errors import LaunchError, PluginError
 from cldistill.manifest.checked import CheckedManifest, default_cache
 from cldistill.manifest.models import Targets
 from cldistill.manifest.prompts import isolate
 from cldistill.manifest.resolved import manifest_digest, plugin_digests
 from cldistill.precision import run_under_autocast
-from cldistill.prepare import Preparation, item_prompts, prepare
+from cldistill.prepare import Preparation, Rows, pool_rows, prepare, targeted_pools, teacher_bank
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages, Stages
-from cldistill.protocols import BaseModel, OwnsModule, PromptIsolator, TeacherSource
+from cldistill.protocols import BaseModel, OwnsModule, PromptIsolator
 from cldistill.random import KeyedRandom
-from cldistill.records import GENERAL, EffectInfo, Item, Prompts
 from cldistill.samples import later_rows
 from cldistill.sampling.image_generator import ImageGenerator
 from cldistill.sampling.targets import TeacherSampler
@@ -39,15 +35,12 @@ from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
 from cldistill.training.observers import check_observers
 from cldistill.training.run import Run, Term, TermModule
-from cldistill.weights import AdapterState
 
 DATA_PARALLEL = "MULTI_"
 """The beginning of accelerate's names of plain data parallelism: MULTI_CPU, MULTI_GPU, MULTI_XPU and so on."""
 SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "TP")
 """Ends of the variables ``ACCELERATE_USE_...`` by which a launcher asks for more than that."""
 PRECISIONS = ("no", "bf16")
-Rows = dict[str, list[tuple[Item, Prompts]]]
-"""Pool -> its items, each with the prompts that its networks are told."""
 
 
 def assemble(
@@ -72,15 +65,15 @@ def assemble(
     preparation = load_base(checked, accelerator, context, stages, stop)
     base = preparation.base
     add_slots(preparation, checked, random)
+    bank = teacher_bank(checked, preparation)
     isolator: PromptIsolator = checked.prompts.build(context)
     prompts = isolate(checked, isolator, base.tokenize)
     terms = tuple(cast(Term, replace(loss, loss=loss.loss.build(context))) for loss in checked.losses)
     modules = make_modules(terms, random)
-    rows, targeted, trained = _rows(checked, isolator, prompts), _target_pools(checked), checked.trained_teachers
+    rows, targeted, trained = pool_rows(checked, isolator, prompts), targeted_pools(checked), checked.trained_teachers
     if choose is not None:
         rows = choose(rows)
         targeted, trained = list(rows), [name for name in trained if name in rows]
-    bank = teacher_bank(checked, preparation)
     for name in trained[accelerator.process_index :: accelerator.num_processes]:
         bank.state(name)
     accelerator.wait_for_everyone()
@@ -96,17 +89,11 @@ def assemble(
         schedule=Schedule(manifest.sampler.steps, manifest.sampler.shift, manifest.sampler.integer_timesteps),
         modules=modules, random=random.child("train"), accelerator=accelerator,
         effects=checked.effects, prompts=prompts,
-        teacher_shift=teacher_shift(checked), batch_size=train.batch_size, grad_clip=train.grad_clip,
+        teacher_shift=manifest.teacher_shift, batch_size=train.batch_size, grad_clip=train.grad_clip,
         checkpoint_every=train.checkpoint_every, keep=train.keep, max_bad_steps=train.max_bad_steps,
         manifest_digest=manifest_digest(checked), plugins=plugin_digests(checked), observers=watching,
         preparation=preparation,
     )  # fmt: skip
-
-
-def teacher_shift(checked: CheckedManifest) -> float:
-    """Return the shift of the teachers' own schedule: that of ``targets:``, else the student's."""
-    targets = checked.manifest.targets
-    return checked.manifest.sampler.shift if targets is None or targets.shift is None else targets.shift
 
 
 def start(checked: CheckedManifest, output: Path, cache: Path | None = None) -> tuple[Accelerator, BuildContext]:
@@ -133,7 +120,7 @@ def load_base(
         run_under_autocast(base, accelerator)
         advance(1)
     slots = AdapterSlots(base.backbone)
-    schedule = Schedule((checked.manifest.targets or Targets()).steps, teacher_shift(checked))
+    schedule = Schedule((checked.manifest.targets or Targets()).steps, checked.manifest.teacher_shift)
     encoder = Encoder(base, TensorCache(context.cache / "encodings"))
     generator = ImageGenerator(base, slots, encoder, context.device, context.seed, "targets")
     sampler = TeacherSampler(generator, schedule)
@@ -201,34 +188,15 @@ def add_slots(preparation: Preparation, checked: CheckedManifest, random: KeyedR
     base, slots = preparation.base, preparation.slots
     for config in checked.slots.values():
         slots.add(config.name, config.targets, config.rank, config.alpha, random.generator("init", config.name))
-    slots.add_teacher(teacher_modules(checked))
-    for config in checked.slots.values():
-        if isinstance(config.init, Path) and config.checkpoint is None:
-            slots.start_from(config.name, load_adapter(config.init, checked.description.modules))
+    for name, fitted in checked.starts.items():
+        if name in checked.slots:
+            adapter = load_fitted(fitted)
+            slots.start_from(name, adapter)
+    fits = [fit for effect, fit in checked.teacher_fits.items() if checked.teachers[effect] is not None]
+    # What a teacher covers outside of the slots must be wrapped too.
+    slots.add_teacher(tuple(sorted({*checked.description.targets, *(to for fit in fits for to in fit.names.values())})))
     if checked.manifest.train.gradient_checkpointing:
         base.enable_gradient_checkpointing(slots.run_pinned)
-
-
-def teacher_modules(checked: CheckedManifest) -> tuple[str, ...]:
-    """Every module of the base that a teacher may cover: what lies outside the slots must be wrapped too."""
-    covered = set(checked.description.targets)
-    for part in checked.teachers.values():
-        if part is not None and part.needs.adapter is not None:
-            covered |= set(fit(read_header(part.needs.adapter), checked.description).names.values())
-    return tuple(sorted(covered))
-
-
-def teacher_bank(checked: CheckedManifest, preparation: Preparation) -> TeacherBank:
-    """Return the run's teachers, each read or trained when it is first asked for: fifty of 2 GB do not fit in memory."""
-
-    def fetch(effect: EffectInfo) -> Callable[[], AdapterState | None]:
-        part = checked.teachers[effect.name]
-        if part is None:  # nothing asks for it
-            return lambda: None
-        source: TeacherSource = part.build(preparation.context)
-        return lambda: source.adapter(preparation.request(effect))
-
-    return TeacherBank({effect.name: fetch(effect) for effect in checked.effects})
 
 
 def make_modules(terms: Sequence[Term], random: KeyedRandom) -> dict[str, TermModule]:
@@ -252,34 +220,3 @@ def make_modules(terms: Sequence[Term], random: KeyedRandom) -> dict[str, TermMo
             )
         modules[term.name] = TermModule(module, term.loss.optimizer)
     return modules
-
-
-def _rows(checked: CheckedManifest, isolator: PromptIsolator, prompts: Mapping[str, Prompts]) -> Rows:
-    """Return every pool that a run draws from, each item with its prompts."""
-    settled, general = checked.settled_prompts, checked.manifest.general
-    rows = {
-        effect.name: [
-            (item, settled.get(effect.name) or item_prompts(item, effect, prompts[effect.name]))
-            for item in pairs_of(effect)
-        ]
-        for effect in checked.effects
-        if effect.pairs is not None
-    }
-    if general is not None and (checked.router.needs.general or GENERAL in checked.streams):
-        items = general_items(general.images, general.instructions)
-        rows[GENERAL] = [(item, isolator.general(item.prompt)) for item in items]
-    return rows
-
-
-def _target_pools(checked: CheckedManifest) -> list[str]:
-    """Pools whose items need targets: the effects', and the general one where a loss with targets meets it."""
-    needing, router = [loss for loss in checked.losses if loss.targets], checked.router.needs
-    if not needing:
-        return []
-    pools = [effect.name for effect in checked.effects]
-    if checked.manifest.general is not None and router.general:
-        with_general = {GENERAL, *router.general_streams}
-        # A router that does not name its streams may draw the general pool in any.
-        if router.streams is None or any(with_general & set(loss.streams or checked.streams) for loss in needing):
-            pools.append(GENERAL)
-    return pools

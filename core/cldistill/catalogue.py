@@ -67,7 +67,8 @@ class Catalogue:
             return entries[0]
         if entries:
             raise PluginLoadError(_clash(entries))
-        hint = nearest(name, self.names(kind)) or "; none is installed"
+        names = self.names(kind)
+        hint = nearest(name, names) or "; none is installed"
         raise PluginLoadError(f"no {label(kind)} is called {name!r}{hint}")
 
     def first_failure(self) -> list[str]:

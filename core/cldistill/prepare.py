@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,21 @@ from cldistill.data.dataset import Dataset, Example
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import pairs_of
 from cldistill.data.teachers import TeacherBank
+from cldistill.manifest.checked import CheckedManifest
 from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.progress.stages import Stages
-from cldistill.protocols import BaseModel, TeacherRequest
+from cldistill.protocols import BaseModel, PromptIsolator, TeacherRequest, TeacherSource
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
 from cldistill.sampling.targets import TeacherSampler
+from cldistill.weights import AdapterState
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from cldistill.adapters.slots import AdapterSlots
+
+Rows = dict[str, list[tuple[Item, Prompts]]]
+"""Pool -> its items, each with the prompts that its networks are told."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,52 @@ class Preparation:
         )  # fmt: skip
 
 
+def teacher_bank(checked: CheckedManifest, preparation: Preparation) -> TeacherBank:
+    """Return the run's teachers, each read or trained when it is first asked for: fifty of 2 GB do not fit in memory."""
+
+    def fetch(effect: EffectInfo) -> Callable[[], AdapterState | None]:
+        part = checked.teachers[effect.name]
+        if part is None:  # nothing asks for it
+            return lambda: None
+        source: TeacherSource = part.build(preparation.context)
+        return lambda: source.adapter(preparation.request(effect))
+
+    return TeacherBank({effect.name: fetch(effect) for effect in checked.effects})
+
+
 def item_prompts(item: Item, effect: EffectInfo, prompts: Prompts) -> Prompts:
     """Return an effect's prompts for one of its items: a pair with a prompt of its own has it told to the teacher."""
     return prompts if item.prompt == effect.prompt else replace(prompts, teacher=item.prompt)
+
+
+def pool_rows(checked: CheckedManifest, isolator: PromptIsolator, prompts: Mapping[str, Prompts]) -> Rows:
+    """Return every pool that a run draws from, each item with its prompts."""
+    settled = checked.settled_prompts
+    rows = {
+        effect.name: [
+            (item, settled.get(effect.name) or item_prompts(item, effect, prompts[effect.name]))
+            for item in checked.items[effect.name]
+        ]
+        for effect in checked.effects
+        if effect.pairs is not None
+    }
+    if checked.manifest.general is not None and (checked.router.needs.general or GENERAL in checked.streams):
+        rows[GENERAL] = [(item, isolator.general(item.prompt)) for item in checked.items[GENERAL]]
+    return rows
+
+
+def targeted_pools(checked: CheckedManifest) -> list[str]:
+    """Pools whose items need targets: the effects', and the general one where a loss with targets meets it."""
+    needing, router = [loss for loss in checked.losses if loss.targets], checked.router.needs
+    if not needing:
+        return []
+    pools = [effect.name for effect in checked.effects]
+    if checked.manifest.general is not None and router.general:
+        with_general = {GENERAL, *router.general_streams}
+        # A router that does not name its streams may draw the general pool in any.
+        if router.streams is None or any(with_general & set(loss.streams or checked.streams) for loss in needing):
+            pools.append(GENERAL)
+    return pools
 
 
 def prepare(
@@ -74,7 +123,8 @@ def prepare(
     preparation.base.drop_encoders()
     for name in target_pools:
         if targets == "pair" and name != GENERAL:
-            examples[name] = [_with_pair(preparation.encoder, example) for example in examples[name]]
+            target = preparation.encoder.pair_target
+            examples[name] = [replace(e, target=partial(target, e.item)) for e in examples[name]]
         else:
             examples[name] = _with_samples(preparation, examples[name], dict(pools[name]), name, bank)
     return Dataset(preparation.base, examples)
@@ -97,10 +147,6 @@ def encode(
                     encoder.pair_target(item)
             advance(1)
     accelerator.wait_for_everyone()
-
-
-def _with_pair(encoder: Encoder, example: Example) -> Example:
-    return replace(example, target=lambda: encoder.pair_target(example.item))
 
 
 def _with_samples(

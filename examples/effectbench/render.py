@@ -3,7 +3,8 @@
     python examples/effectbench/render.py WORK
 
 Results that the working folder has no part of stay as they are.  The JSON files keep what a table says, with the command,
-seed, versions and machine that made it, and each effect's means; every single value and picture stays in WORK/eval/<table>, where report.html shows them.
+seed, versions and machine that made it, and each effect's means; every single value and picture stays in WORK/eval/<table>,
+where report.html shows them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from cldistill.adapters.header import AdapterHeader, ModuleHeader, read_header
 from cldistill.adapters.keys import ModuleNames
 from cldistill.errors import AdapterFormatError, nearest
-from cldistill.records import BaseDescription
 from cldistill.storage.files import file_digest
 from cldistill.weights import AdapterState, LokrWeights, LoraWeights
 
@@ -81,28 +80,37 @@ def match(header: AdapterHeader, shapes: Shapes) -> FitReport:
     return FitReport(names, len(header.modules), tuple(unknown), mismatched, header.scales, header.ranks)
 
 
-def fit(header: AdapterHeader, description: BaseDescription) -> FitReport:
-    """Match a file with a base, from its header alone.
+@dataclass(frozen=True)
+class FittedAdapter:
+    """An adapter file whose header was read, and whose modules all have their place in a base: made by `fit`."""
+
+    header: AdapterHeader
+    report: FitReport
+
+
+def fit(path: Path, shapes: Shapes) -> FittedAdapter:
+    """Match a file with a base's modules (``shapes``), from its header alone.
 
     Raises:
-        AdapterFormatError: unless every module of the file has its place; names file, module and both shapes.
+        AdapterFormatError: see `cldistill.adapters.header.read_header`; or not every module of the file has its place (names
+            file, module and both shapes).
     """
-    report = match(header, description.modules)
-    _require(header, description.modules, report)
-    return report
-
-
-def load_adapter(path: Path, shapes: Shapes) -> AdapterState:
-    """Load an adapter file under the names of the base's modules (``shapes``), fitted exactly as `fit` does.
-
-    Raises:
-        AdapterFormatError: see `cldistill.adapters.header.read_header` and `fit`.
-    """
-    from safetensors import safe_open
-
     header = read_header(path)
     report = match(header, shapes)
     _require(header, shapes, report)
+    return FittedAdapter(header, report)
+
+
+def load_adapter(path: Path, shapes: Shapes) -> AdapterState:
+    """Load an adapter file under the names of the base's modules; raises `AdapterFormatError` as `fit` does."""
+    return load_fitted(fit(path, shapes))
+
+
+def load_fitted(fitted: FittedAdapter) -> AdapterState:
+    """Load the weights of a file that was fitted, under the names of the base's modules."""
+    from safetensors import safe_open
+
+    header, report = fitted.header, fitted.report
     with safe_open(header.path, framework="pt") as file:
         modules = {
             report.names[name]: _weights(module, {part: file.get_tensor(key) for part, key in module.keys.items()})

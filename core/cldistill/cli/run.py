@@ -46,6 +46,7 @@ def run(
     preview_prompts(checked)
     refuse_missing_processes(sys.argv[1:])
     folder = output or Path("runs") / checked.manifest.name
+    command = resume_command(manifest, folder, overrides or (), changed_plugins)
     if resume is False:
         set_aside(folder)
     else:
@@ -55,7 +56,6 @@ def run(
 
     from cldistill.runner import execute
 
-    command = resume_command(manifest, folder, overrides or (), changed_plugins)
     outcome = execute(checked, folder, Console(), command, changed_plugins=changed_plugins)
     if not outcome.finished:
         raise typer.Exit(3)
@@ -104,8 +104,8 @@ def refuse_another(checked: CheckedManifest, folder: Path, *, wanted: bool, chan
 
     found = _newest(folder / "checkpoints")
     if found is not None:
-        plugins = {} if changed_plugins else plugin_digests(checked)
-        found.must_belong_to(manifest_digest(checked), int(os.environ.get("WORLD_SIZE", "1")), plugins=plugins)
+        plugins, digest = {} if changed_plugins else plugin_digests(checked), manifest_digest(checked)
+        found.must_belong_to(digest, int(os.environ.get("WORLD_SIZE", "1")), plugins=plugins)
 
 
 def _newest(root: Path) -> Checkpoint | None:

@@ -8,25 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TypeVar
 
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import ValidationError
 
 from cldistill.catalogue import Catalogue, Entry, load_catalogue
-from cldistill.component import Kind, Needs, RunOutline, Settings
+from cldistill.component import Kind, RunOutline
 from cldistill.errors import CldistillError, ManifestError, OptionsError, PluginLoadError, nearest
 from cldistill.manifest.checked import CheckedLoss, CheckedManifest, Part
 from cldistill.manifest.files import check_files
 from cldistill.manifest.load import ManifestFile, load_manifest
-from cldistill.manifest.messages import describe_errors, show
+from cldistill.manifest.messages import BadData, Problem, Problems, show, tell
 from cldistill.manifest.models import LossRef, Manifest, PartRef, Slot
-from cldistill.manifest.rules import mutual_problems
+from cldistill.manifest.rules import check_rules
 from cldistill.manifest.yaml import Loc
 from cldistill.records import STUDENT, BaseDescription, EffectInfo
 from cldistill.training.run import LrPhase, SlotConfig
-
-E = TypeVar("E", bound=CldistillError)
 
 
 def check_manifest(
@@ -34,7 +31,8 @@ def check_manifest(
     measuring: bool = False,
 ) -> CheckedManifest:  # fmt: skip
     """Load and validate a manifest: what `cldistill check` does. See `validate`."""
-    return validate(load_manifest(reference, overrides), catalogue, files=files, measuring=measuring)
+    file = load_manifest(reference, overrides)
+    return validate(file, catalogue, files=files, measuring=measuring)
 
 
 def validate(
@@ -51,35 +49,35 @@ def validate(
         ManifestError: everything else. Each line has file, line, key path and the value.
     """
     catalogue = load_catalogue() if catalogue is None else catalogue
-    _raise(ManifestError, requirement_problems(file))
-    entries = _find(file, catalogue)
-    parts = _read_options(file, entries)
-    checked = _combine(file, catalogue, parts)
-    _raise(ManifestError, mutual_problems(checked, measuring=measuring))
-    return check_files(checked, measuring=measuring) if files else checked
+    try:
+        check_requirements(file.manifest)
+        entries = _find(file.manifest, catalogue)
+        parts = _read_options(file, entries)
+        checked = _combine(file, catalogue, parts)
+        required = required_parts(checked, measuring)
+        check_rules(checked, required)
+        return check_files(checked, required, measuring=measuring) if files else checked
+    except Problems as problems:  # the one place where key paths become files and lines
+        raise problems.error(tell(problems, file.tree)) from problems
 
 
-def _raise(error: type[E], problems: Sequence[str]) -> None:
-    if problems:
-        raise error("\n".join(problems))
-
-
-def requirement_problems(file: ManifestFile) -> list[str]:
-    """Return what is wrong with ``requires:``: distributions that are missing or have another version."""
-    problems = []
-    for index, text in enumerate(file.manifest.requires):
-        where = file.where("requires", index)
+def check_requirements(manifest: Manifest) -> None:
+    """See that the distributions that ``requires:`` names are there, in the versions that it asks for."""
+    problems: list[Problem] = []
+    for index, text in enumerate(manifest.requires):
+        loc = ("requires", index)
         try:
             requirement = Requirement(text)
             installed = version(requirement.name)
         except InvalidRequirement as error:
-            problems.append(f"{where}: not a requirement ({show(text)}): {str(error).splitlines()[0]}")
+            problems.append((loc, f"not a requirement ({show(text)}): {str(error).splitlines()[0]}"))
         except PackageNotFoundError:
-            problems.append(f"{where}: {requirement.name} is not installed; pip install {show(text)}")
+            problems.append((loc, f"{requirement.name} is not installed; pip install {show(text)}"))
         else:
             if not requirement.specifier.contains(installed, prereleases=True):
-                problems.append(f"{where}: needs {text}, but {installed} is installed; pip install {show(text)}")
-    return problems
+                problems.append((loc, f"needs {text}, but {installed} is installed; pip install {show(text)}"))
+    if problems:
+        raise Problems(ManifestError, problems)
 
 
 def part_refs(manifest: Manifest) -> Iterator[tuple[Loc, Kind, PartRef]]:
@@ -96,54 +94,51 @@ def part_refs(manifest: Manifest) -> Iterator[tuple[Loc, Kind, PartRef]]:
         yield ("evaluate", "metrics", index), "metric", metric
 
 
-def _find(file: ManifestFile, catalogue: Catalogue) -> dict[Loc, tuple[PartRef, Entry]]:
+def _find(manifest: Manifest, catalogue: Catalogue) -> dict[Loc, tuple[PartRef, Entry]]:
     found: dict[Loc, tuple[PartRef, Entry]] = {}
-    problems = []
-    for loc, kind, ref in part_refs(file.manifest):
+    problems: list[Problem] = []
+    for loc, kind, ref in part_refs(manifest):
         try:
             found[loc] = ref, catalogue.find(kind, ref.use)
         except PluginLoadError as error:
-            problems.append(f"{file.where(*loc, 'use')}: {error}")
-    _raise(PluginLoadError, [*problems, *catalogue.first_failure()] if problems else [])
+            problems.append(((*loc, "use"), str(error)))
+    if problems:
+        raise Problems(PluginLoadError, problems, catalogue.first_failure())
     return found
 
 
 def _read_options(file: ManifestFile, entries: dict[Loc, tuple[PartRef, Entry]]) -> dict[Loc, Part]:
     parts: dict[Loc, Part] = {}
-    problems = []
+    problems: list[Problem] = []
     for loc, (ref, entry) in entries.items():
-        model = entry.component.settings
+        component, where = entry.component, (*loc, "options")
+        base = parts.get(("base",))  # it comes first
+        outline = RunOutline(file.manifest.train.generator_steps, base.needs.base if base is not None else None)
         try:
-            settings = model.model_validate(ref.options, context={"root": file.place(*loc, "options").root})
-            base = parts.get(("base",))  # it comes first
-            outline = RunOutline(file.manifest.train.generator_steps, base.needs.base if base is not None else None)
-            parts[loc] = Part(loc, entry, settings, _describe(file, loc, entry, settings, outline))
+            settings = component.settings.model_validate(ref.options, context={"root": file.root})
         except ValidationError as error:
-            problems.append(describe_errors(error, model, file.tree, (*loc, "options")))
+            problems.append((where, BadData(error, component.settings)))
+            continue
         except ModuleNotFoundError as error:
-            problems.append(f"{file.where(*loc, 'options')}: {error}, which a `package:` path names")
-        except OptionsError as error:
-            problems.append(str(error))
-    _raise(OptionsError, problems)
+            problems.append((where, f"{error}, which a `package:` path names"))
+            continue
+        try:
+            parts[loc] = Part(loc, entry, settings, component.needs(settings, outline))
+        except Exception as error:  # a plugin's own code, on a user's values: say whose and where
+            cause = str(error) if isinstance(error, CldistillError) else f"{type(error).__name__}: {error}"
+            shown = where if component.settings.model_fields else (*loc, "use")
+            problems.append((shown, f"{component.name} ({entry.owner}): {cause}"))
+    if problems:
+        raise Problems(OptionsError, problems)
     return parts
-
-
-def _describe(file: ManifestFile, loc: Loc, entry: Entry, settings: Settings, outline: RunOutline) -> Needs:
-    try:
-        return entry.component.needs(settings, outline)
-    except Exception as error:  # a plugin's own code, on a user's values: say whose and where
-        cause = str(error) if isinstance(error, CldistillError) else f"{type(error).__name__}: {error}"
-        where = file.where(*loc, "options" if entry.component.settings.model_fields else "use")
-        raise OptionsError(f"{where}: {entry.component.name} ({entry.owner}): {cause}") from error
 
 
 def _combine(file: ManifestFile, catalogue: Catalogue, parts: dict[Loc, Part]) -> CheckedManifest:
     manifest, base = file.manifest, parts[("base",)]
     description = base.needs.base
     if description is None:
-        raise ManifestError(
-            f"{file.where('base', 'use')}: {base.name} ({base.entry.owner}) does not describe a base model"
-        )
+        text = f"{base.name} ({base.entry.owner}) does not describe a base model"
+        raise Problems(ManifestError, [(("base", "use"), text)])
     return CheckedManifest(
         file=file, catalogue=catalogue, base=base, description=description,
         router=parts[("router",)], prompts=parts[("prompts",)],
@@ -152,7 +147,7 @@ def _combine(file: ManifestFile, catalogue: Catalogue, parts: dict[Loc, Part]) -
         observers=tuple(part for loc, part in parts.items() if loc[0] == "observers"),
         metrics=tuple(part for loc, part in parts.items() if loc[0] == "evaluate"),
         effects=tuple(EffectInfo(effect.name, effect.prompt, effect.pairs, effect.take) for effect in manifest.effects),
-        slots=_slots(file, description),
+        slots=_slots(manifest, description),
     )  # fmt: skip
 
 
@@ -167,21 +162,31 @@ def _loss(refs: Sequence[LossRef], index: int, part: Part) -> CheckedLoss:
     )  # fmt: skip
 
 
-def _slots(file: ManifestFile, description: BaseDescription) -> dict[str, SlotConfig]:
+def required_parts(checked: CheckedManifest, measuring: bool) -> list[Part]:
+    """Return the parts whose packages and files must be there.
+
+    An evaluation reports a metric that lacks something as not measured; a run should not train for hours to find that out.
+    """
+    optional = measuring or (checked.manifest.evaluate is not None and bool(checked.manifest.evaluate.systems))
+    return [part for part in checked.parts() if not (optional and part in checked.metrics)]
+
+
+def _slots(manifest: Manifest, description: BaseDescription) -> dict[str, SlotConfig]:
     found: dict[str, SlotConfig] = {}
-    problems = []
-    for name, slot in file.manifest.slots.items():
+    problems: list[Problem] = []
+    for name, slot in manifest.slots.items():
         targets = description.targets
         for index, target in enumerate(slot.targets or ()):
             if not any(_matches(module, target) for module in description.modules):
                 endings = {module.rsplit(".", 1)[-1] for module in description.modules}
-                where = file.where("slots", name, "targets", index)
-                problems.append(f"{where}: the base has no such module ({show(target)}){nearest(target, endings)}")
+                text = f"the base has no such module ({show(target)}){nearest(target, endings)}"
+                problems.append((("slots", name, "targets", index), text))
         if slot.targets is not None:
             wanted = slot.targets
             targets = tuple(module for module in description.modules if any(_matches(module, t) for t in wanted))
         found[name] = slot_config(name, slot, targets)
-    _raise(ManifestError, problems)
+    if problems:
+        raise Problems(ManifestError, problems)
     return found
 
 

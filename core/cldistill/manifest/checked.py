@@ -12,12 +12,12 @@ from cldistill.catalogue import Catalogue, Entry
 from cldistill.component import AnyComponent, BuildContext, Needs, RunOutline, Settings
 from cldistill.manifest.load import ManifestFile
 from cldistill.manifest.models import Manifest
-from cldistill.manifest.yaml import Loc
+from cldistill.manifest.yaml import Loc, dotted
 from cldistill.records import BaseDescription, EffectInfo, Item, Prompts
 from cldistill.training.run import PlacedLoss, SlotConfig
 
 if TYPE_CHECKING:
-    from cldistill.adapters.files import FitReport
+    from cldistill.adapters.files import FitReport, FittedAdapter
 
 CACHE_VARIABLE = "CLDISTILL_CACHE"
 
@@ -35,6 +35,11 @@ class Part:
     entry: Entry
     settings: Settings
     needs: Needs
+
+    @property
+    def key(self) -> str:
+        """Return its key path as people write it: ``losses.1``."""
+        return dotted(self.loc)
 
     @property
     def component(self) -> AnyComponent:
@@ -78,6 +83,8 @@ class CheckedManifest:
     """Effect -> largest rank in its teacher's file, or the rank that its source will train."""
     teacher_fits: Mapping[str, FitReport] = field(default_factory=dict)
     """Effect -> how its teacher's file lies on the base (``840/840 modules, scale 1.0``), where there is a file."""
+    starts: Mapping[str, FittedAdapter] = field(default_factory=dict)
+    """Slot -> the adapter file that it starts from, where there is one."""
 
     @property
     def manifest(self) -> Manifest:

@@ -141,21 +141,18 @@ def merge(base: Value, over: Value) -> Value:
 
 def _validated(tree: Value, source: str, root: Path, overrides: Sequence[str]) -> ManifestFile:
     # A file of effects is read once it is known which: an extending manifest or `--set effects=` may name another one.
-    for override in sorted(overrides, key=_is_within):
-        if _is_within(override):
-            tree = _effects_from_file(tree)
+    choosing = [override for override in overrides if override.partition("=")[0] == "effects"]
+    for override in choosing:
         tree = _override(tree, override)
-    tree = _with_default_teacher(_effects_from_file(tree))
+    tree = _effects_from_file(tree)
+    for override in (override for override in overrides if override not in choosing):
+        tree = _override(tree, override)
+    tree = _with_default_teacher(tree)
     try:
         manifest = Manifest.model_validate(tree.plain())
     except ValidationError as error:
         raise ManifestError(describe_errors(error, Manifest, tree)) from error
     return ManifestFile(manifest, tree, source, root)
-
-
-def _is_within(override: str) -> bool:
-    """Whether a ``--set`` changes something other than which file or list of effects it is."""
-    return override.partition("=")[0] != "effects"
 
 
 def _override(tree: Value, override: str) -> Value:

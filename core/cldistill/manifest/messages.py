@@ -1,17 +1,47 @@
-"""pydantic's findings, retold as ``file:line: key.path: what is wrong (value); did you mean 'x'?``."""
+"""What is wrong with a manifest, told to people as ``file:line: key.path: what is wrong (value); did you mean 'x'?``."""
 
 from __future__ import annotations
 
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cldistill.errors import nearest
+from cldistill.errors import CldistillError, nearest
 from cldistill.manifest.yaml import Loc, Value, dotted, locate
+
+
+class BadData(NamedTuple):
+    """Data that does not fit its model: what pydantic found, which `describe_errors` retells."""
+
+    error: ValidationError
+    model: type[BaseModel]
+
+
+Problem = tuple[Loc, str | BadData]
+"""A key path and what is wrong there; file and line come in when it is told (`tell`)."""
+
+
+class Problems(Exception):  # noqa: N818 (people never see it: `tell` makes an ``error`` of it)
+    """All that one phase of the check found wrong; the next phase would not make sense any more."""
+
+    def __init__(self, error: type[CldistillError], found: Sequence[Problem], more: Sequence[str] = ()) -> None:
+        super().__init__(found)
+        self.error, self.found, self.more = error, found, more
+
+
+def tell(problems: Problems, tree: Value) -> str:
+    """Return one line per mistake, each with file, line and key path."""
+    lines = []
+    for loc, what in problems.found:
+        if isinstance(what, BadData):
+            lines.append(describe_errors(*what, tree, loc))
+        else:
+            lines.append(f"{locate(tree, loc)[0].at}: {dotted(loc)}: {what}")
+    return "\n".join([*lines, *problems.more])
 
 
 def describe_errors(error: ValidationError, model: type[BaseModel], tree: Value, prefix: Loc = ()) -> str:
@@ -22,7 +52,9 @@ def describe_errors(error: ValidationError, model: type[BaseModel], tree: Value,
         lines.setdefault(loc, (place, []))[1].append(text)
     # A list whose entries are wrong is also "too short", and a union also "no number": only the inner mistake helps.
     inner = [loc for loc in lines if not any(other[: len(loc)] == loc and other != loc for other in lines)]
-    return "\n".join(f"{lines[loc][0]}: {dotted(loc) or 'manifest'}: {_either(lines[loc][1])}" for loc in inner)
+    # The members of a union may each have something to say of one value.
+    texts = {loc: " or ".join(dict.fromkeys(lines[loc][1])) for loc in inner}
+    return "\n".join(f"{lines[loc][0]}: {dotted(loc) or 'manifest'}: {text}" for loc, text in texts.items())
 
 
 def show(value: object) -> str:
@@ -31,25 +63,21 @@ def show(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _either(texts: Sequence[str]) -> str:
-    """Join what the members of a union have to say of one value."""
-    return " or ".join(dict.fromkeys(texts))
-
-
 def _describe(details: ErrorDetails, model: type[BaseModel], tree: Value, prefix: Loc) -> tuple[Loc, str, str]:
-    kind, raw = details["type"], details["loc"]
+    kind, raw, given = details["type"], details["loc"], details["input"]
+    if unknown := kind == "extra_forbidden":
+        message, name, valid = "unknown key", str(raw[-1]), known_keys(model, raw[:-1])
+    else:
+        message, name = _message(details), str(given)
+        valid = set(re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", ""))))
     value, loc = locate(tree, (*prefix, *raw))
     if loc[: len(prefix)] != prefix:
         loc = prefix  # nothing of the part was written
     if kind == "missing":
         return (*loc, raw[-1]), str(value.at), "is missing"
-    if kind == "extra_forbidden":
-        hint = nearest(str(raw[-1]), known_keys(model, raw[:-1]))
-        return loc, str(value.key_at or value.at), f"unknown key ({show(value.plain())}){hint}"
-    message = _message(details)
-    expected = re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
-    hint = nearest(str(details["input"]), expected) if expected and isinstance(details["input"], str) else ""
-    return loc, str(value.at), f"{message} ({show(details['input'])}){hint}"
+    at = value.key_at or value.at if unknown else value.at
+    hint = nearest(name, valid) if unknown or isinstance(given, str) else ""
+    return loc, str(at), f"{message} ({show(given)}){hint}"
 
 
 def _message(details: ErrorDetails) -> str:

@@ -310,3 +310,8 @@ class Manifest(ManifestPart):
     samples: Samples | None = None
     observers: tuple[PartRef, ...] = ()
     evaluate: Evaluate | None = None
+
+    @property
+    def teacher_shift(self) -> float:
+        """Shift of the teachers' own schedule: that of ``targets:``, else the student's."""
+        return self.sampler.shift if self.targets is None or self.targets.shift is None else self.targets.shift

@@ -34,7 +34,8 @@ def preview_prompts(checked: CheckedManifest) -> dict[str, Prompts]:
     """
     where, part = checked.file.where("prompts"), checked.prompts
     try:
-        return isolate(checked, part.build(dry_context(checked)), _tokenizer(checked.description.tokenizer))
+        tokenize, isolator = _tokenizer(checked.description.tokenizer), part.build(dry_context(checked))
+        return isolate(checked, isolator, tokenize)
     except OptionsError as error:
         raise OptionsError(f"{checked.file.where('prompts', 'options')}: {error}") from error
     except CldistillError as error:

@@ -13,8 +13,7 @@ import yaml
 
 from cldistill.adapters.header import find_file
 from cldistill.errors import CldistillError
-from cldistill.manifest.checked import CheckedManifest, Part
-from cldistill.manifest.yaml import dotted
+from cldistill.manifest.checked import CheckedManifest
 from cldistill.storage.files import sampled_digest, sha256_bytes
 
 KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires")
@@ -53,19 +52,19 @@ def manifest_digest(checked: CheckedManifest) -> str:
     data = {key: value for key, value in resolve(checked).items() if key not in KEEP_FROM_DIGEST}
     data["train"] = {key: value for key, value in data["train"].items() if key not in BOOKKEEPING}
     data = {key: _pathless(value, key == "base") for key, value in data.items()}
-    inputs = {"files": dict(input_digests(checked)), "pools": dict(pool_digests(checked))}
+    inputs = {"pools": dict(pool_digests(checked)), "files": dict(input_digests(checked))}
     return hashlib.sha256(json.dumps([data, inputs], sort_keys=True, default=str).encode()).hexdigest()
 
 
 def plugin_digests(checked: CheckedManifest) -> dict[str, str]:
     """Return plugin -> distribution, version and hash of its source, for all plugins that decide what is trained."""
-    owned = [part for part in checked.parts() if str(part.loc[0]) not in KEEP_FROM_DIGEST]
-    return {str(part.entry.owner.plugin): _plugin(part) for part in sorted(owned, key=lambda p: p.entry.owner.plugin)}
-
-
-def _plugin(part: Part) -> str:
-    owner = part.entry.owner
-    return f"{owner.distribution} {owner.version}, source {owner.source_digest()[:16]}"
+    owners = {
+        part.entry.owner.plugin: part.entry.owner for part in checked.parts() if part.loc[0] not in KEEP_FROM_DIGEST
+    }
+    return {
+        str(name): f"{owner.distribution} {owner.version}, source {owner.source_digest()[:16]}"
+        for name, owner in sorted(owners.items())
+    }
 
 
 def input_digests(checked: CheckedManifest) -> Iterator[tuple[str, str]]:
@@ -75,13 +74,13 @@ def input_digests(checked: CheckedManifest) -> Iterator[tuple[str, str]]:
     for part in checked.parts():
         if part.loc[0] not in KEEP_FROM_DIGEST:
             found = [_contents(file) for file in part.needs.files if file.exists()]
-            yield f"{dotted(part.loc)}.files", sha256_bytes(json.dumps(found).encode())
+            yield f"{part.key}.files", sha256_bytes(json.dumps(found).encode())
 
 
 def _adapters(checked: CheckedManifest) -> Iterator[tuple[str, Path]]:
     for part in checked.teachers.values():
         if part is not None and part.needs.adapter is not None:
-            yield dotted(part.loc), part.needs.adapter
+            yield part.key, part.needs.adapter
     for name, slot in checked.manifest.slots.items():
         if isinstance(slot.init, Path) and slot.checkpoint is None:
             yield f"slots.{name}.init", slot.init
@@ -118,7 +117,7 @@ def resolved_text(checked: CheckedManifest, *, portable: bool = False) -> str:
     of a file or folder is left.
     """
     data = resolve(checked)
-    body = yaml.safe_dump(_portable(data) if portable else data, sort_keys=False, allow_unicode=True)
+    body = yaml.safe_dump(_pathless(data, listed=False) if portable else data, sort_keys=False, allow_unicode=True)
     owners = sorted({(part.entry.owner.distribution, part.entry.owner.version) for part in checked.parts()})
     parts = [
         _comment("Resolved by cldistill; plugins:", [f"{name} {number}" for name, number in owners]),
@@ -160,14 +159,6 @@ def _version(distribution: str) -> str:
         return version(distribution)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _portable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _portable(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_portable(inner) for inner in value]
-    return Path(value).name if isinstance(value, str) and _is_local_path(value) else value
 
 
 def _is_local_path(text: str) -> bool:

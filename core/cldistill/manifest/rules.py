@@ -1,26 +1,26 @@
 """The rules by which the parts of a manifest must fit together, judged from their descriptions alone.
 
-Every rule yields the key path of what is wrong, and what is wrong there; `mutual_problems` puts file and line before it.
+Every rule yields the key path of what is wrong, and what is wrong there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
-from cldistill.errors import OptionsError, nearest
+from cldistill.errors import ManifestError, OptionsError, nearest
 from cldistill.manifest.checked import CheckedLoss, CheckedManifest, Part
-from cldistill.manifest.messages import show
+from cldistill.manifest.messages import Problem, Problems, show
 from cldistill.manifest.models import Sampler
 from cldistill.manifest.yaml import Loc
 from cldistill.records import GENERAL, STUDENT, find_block
 
-Problems = Iterator[tuple[Loc, str]]
+Found = Iterator[Problem]
 
 
-def mutual_problems(checked: CheckedManifest, *, measuring: bool = False) -> list[str]:
-    """Return one line for everything that does not fit together; ``measuring``: for ``cldistill eval``."""
+def check_rules(checked: CheckedManifest, required: Sequence[Part]) -> None:
+    """See that everything fits together, and that the packages of the ``required`` parts are installed."""
     problems = [
         *_effects(checked),
         *_general(checked),
@@ -28,12 +28,13 @@ def mutual_problems(checked: CheckedManifest, *, measuring: bool = False) -> lis
         *_untaught_streams(checked),
         *_slots(checked),
         *_metrics(checked),
-        *_packages(checked, measuring),
+        *_packages(required),
     ]
-    return [f"{checked.file.where(*loc)}: {text}" for loc, text in problems]
+    if problems:
+        raise Problems(ManifestError, problems)
 
 
-def _effects(checked: CheckedManifest) -> Problems:
+def _effects(checked: CheckedManifest) -> Found:
     manifest, streams = checked.manifest, checked.router.needs.streams
     first: dict[str, int] = {}
     for index, effect in enumerate(manifest.effects):
@@ -70,7 +71,7 @@ def _effects(checked: CheckedManifest) -> Problems:
             yield ("samples", "effects", index), f"there is no such effect ({show(name)}){nearest(name, first)}"
 
 
-def _general(checked: CheckedManifest) -> Problems:
+def _general(checked: CheckedManifest) -> Found:
     if checked.router.needs.general and checked.manifest.general is None:
         text = (
             f"{checked.router.name} draws from the general pool, which the manifest does not "
@@ -79,7 +80,7 @@ def _general(checked: CheckedManifest) -> Problems:
         yield ("router",), text
 
 
-def _loss(checked: CheckedManifest, index: int, term: CheckedLoss) -> Problems:
+def _loss(checked: CheckedManifest, index: int, term: CheckedLoss) -> Found:
     manifest, slots, end = checked.manifest, checked.slots, checked.manifest.train.generator_steps
     loc, name = ("losses", index), term.loss.name
     if term.slot not in slots:
@@ -106,7 +107,7 @@ def _loss(checked: CheckedManifest, index: int, term: CheckedLoss) -> Problems:
         yield (*loc, "from_step"), f"the run ends at step {end}, before this begins ({term.from_step})"
 
 
-def _features(checked: CheckedManifest, loc: Loc, term: CheckedLoss) -> Problems:
+def _features(checked: CheckedManifest, loc: Loc, term: CheckedLoss) -> Found:
     """A loss may ask for features of certain blocks, and for the module of another loss."""
     name = term.loss.name
     for at in term.loss.needs.features:
@@ -122,7 +123,7 @@ def _features(checked: CheckedManifest, loc: Loc, term: CheckedLoss) -> Problems
         yield loc, text
 
 
-def _stream_names(checked: CheckedManifest, index: int, term: CheckedLoss) -> Problems:
+def _stream_names(checked: CheckedManifest, index: int, term: CheckedLoss) -> Found:
     routed, made_for, router = checked.router.needs.streams, term.loss.needs.streams, checked.router.name
     written = checked.manifest.losses[index].streams
     for position, stream in enumerate(written or ()):
@@ -136,7 +137,7 @@ def _stream_names(checked: CheckedManifest, index: int, term: CheckedLoss) -> Pr
         yield ("losses", index), text
 
 
-def _low_steps(checked: CheckedManifest, index: int, term: CheckedLoss) -> Problems:
+def _low_steps(checked: CheckedManifest, index: int, term: CheckedLoss) -> Found:
     """A loss may need low steps of the student's sampler (TS-DMD starts from targets noised to one of those)."""
     bound, sampler = term.loss.needs.sampler_below, checked.manifest.sampler
     if bound is not None and (lowest := lowest_sigma(sampler)) >= bound:
@@ -154,7 +155,7 @@ def lowest_sigma(sampler: Sampler) -> float:
     return math.floor(sigma * 1000.0 + 1e-9) / 1000.0 if sampler.integer_timesteps else sigma
 
 
-def _untaught_streams(checked: CheckedManifest) -> Problems:
+def _untaught_streams(checked: CheckedManifest) -> Found:
     """A stream on which no loss ever trains the student makes updates that leave it as it is."""
     router, end = checked.router, checked.manifest.train.generator_steps
     for stream in sorted(router.needs.streams or ()) if STUDENT in checked.slots else ():
@@ -173,7 +174,7 @@ def _untaught_streams(checked: CheckedManifest) -> Problems:
             yield ("losses",), text
 
 
-def _slots(checked: CheckedManifest) -> Problems:
+def _slots(checked: CheckedManifest) -> Found:
     slots, end = checked.slots, checked.manifest.train.generator_steps
     if STUDENT not in slots:
         yield ("slots",), f"there is no slot {STUDENT!r}, from which the collection is made{nearest(STUDENT, slots)}"
@@ -194,7 +195,7 @@ def _slots(checked: CheckedManifest) -> Problems:
             yield from _copied(checked, name, slot.init)
 
 
-def _copied(checked: CheckedManifest, name: str, init: str) -> Problems:
+def _copied(checked: CheckedManifest, name: str, init: str) -> Found:
     """A slot that starts as a copy of another needs one of the same shape."""
     slots, other, loc = checked.slots, init.removeprefix("slot:"), ("slots", name, "init")
     if other not in slots or other == name:
@@ -203,7 +204,7 @@ def _copied(checked: CheckedManifest, name: str, init: str) -> Problems:
         yield loc, f"to be copied, {other!r} must have the same rank and targets as {name!r} ({show(init)})"
 
 
-def _metrics(checked: CheckedManifest) -> Problems:
+def _metrics(checked: CheckedManifest) -> Found:
     """The report has one column for each name of a metric."""
     first: dict[str, int] = {}
     for index, metric in enumerate(checked.metrics):
@@ -214,21 +215,12 @@ def _metrics(checked: CheckedManifest) -> Problems:
         first.setdefault(metric.name, index)
 
 
-def _packages(checked: CheckedManifest, measuring: bool) -> Problems:
-    for part in required_parts(checked, measuring):
+def _packages(required: Sequence[Part]) -> Found:
+    for part in required:
         if missing := [package for package in part.needs.packages if find_spec(package) is None]:
             how = part.needs.install or "pip install it"
             text = f"needs {', '.join(missing)}, which is not installed; {how} ({show(part.name)})"
             yield (*part.loc, "use"), text
-
-
-def required_parts(checked: CheckedManifest, measuring: bool) -> list[Part]:
-    """Return the parts whose packages and files must be there.
-
-    An evaluation reports a metric that lacks something as not measured; a run should not train for hours to find that out.
-    """
-    optional = measuring or (checked.manifest.evaluate is not None and bool(checked.manifest.evaluate.systems))
-    return [part for part in checked.parts() if not (optional and part in checked.metrics)]
 
 
 def unserved(checked: CheckedManifest) -> list[str]:

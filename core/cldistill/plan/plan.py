@@ -9,7 +9,6 @@ from typing import Any
 from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.prompts import preview_prompts
 from cldistill.manifest.resolved import resolve
-from cldistill.manifest.yaml import dotted
 from cldistill.plan.costs import AdapterSize, Amount, Cycle, adapter_sizes, cycles, disk, memory
 from cldistill.records import Prompts
 
@@ -95,7 +94,7 @@ def _part(part: Part) -> PlannedPart:
     options = part.settings.model_dump(mode="json", by_alias=True)
     owner = part.entry.owner
     whose = f"{owner.plugin} ({owner.distribution} {owner.version})"
-    return PlannedPart(dotted(part.loc), part.component.kind, part.name, whose, options)
+    return PlannedPart(part.key, part.component.kind, part.name, whose, options)
 
 
 def _effects(checked: CheckedManifest) -> tuple[PlannedEffect, ...]:

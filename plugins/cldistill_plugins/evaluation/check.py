@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cldistill.adapters.files import fit
-from cldistill.adapters.header import read_header
 from cldistill.errors import CldistillError, ManifestError, nearest
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.messages import show
@@ -68,7 +67,7 @@ def _file(checked: CheckedManifest, index: int, key: str, path: object) -> list[
             "--skip-missing"
         ]
     try:
-        fit(read_header(path), checked.description)
+        fit(path, checked.description.modules)
     except CldistillError as error:
         return [f"{where}: {error}"]
     return []

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cldistill.assemble import load_base, start, teacher_bank, teacher_shift
+from cldistill.assemble import load_base, start
 from cldistill.component import BuildContext
 from cldistill.data.teachers import TeacherBank
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.prompts import isolate
+from cldistill.prepare import teacher_bank
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel
 from cldistill.records import Prompts
@@ -44,7 +45,7 @@ class EvaluationSetup:
     @property
     def teacher_shift(self) -> float:
         """Shift of the teachers' own schedule."""
-        return teacher_shift(self.checked)
+        return self.checked.manifest.teacher_shift
 
 
 def load_setup(

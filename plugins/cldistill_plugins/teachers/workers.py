@@ -130,8 +130,9 @@ def _trainer(
     order: TrainingOrder, tell: Callable[[str, int, int], None], stop: Callable[[], bool]
 ) -> Callable[[str], object]:  # fmt: skip
     """Load the base once and return what trains (or fetches) one effect's teacher."""
-    from cldistill.assemble import load_base, start, teacher_bank
+    from cldistill.assemble import load_base, start
     from cldistill.manifest.check import check_manifest
+    from cldistill.prepare import teacher_bank
 
     checked = check_manifest(order.manifest, order.overrides)
     stages = _Telling(tell)

@@ -77,7 +77,7 @@ def test_every_format_loads_all_modules_at_its_scale(
     header = read_header(path)
     assert header.format == ROWS[row][4]
     assert (header.ranks, header.scales) == ((RANK,), (scale,))
-    report = fit(header, description)
+    report = fit(path, description.modules).report
     assert str(report) == f"{len(shapes)}/{len(shapes)} modules, scale {scale}"
     loaded = load_adapter(path, shapes)
     assert loaded.modules.keys() == shapes.keys()

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cldistill.assemble import Rows, assemble
+from cldistill.assemble import assemble
 from cldistill.catalogue import Catalogue
 from cldistill.errors import CheckpointError, DataError, nearest
 from cldistill.manifest.check import check_manifest
 from cldistill.manifest.checked import CheckedManifest
+from cldistill.prepare import Rows
 from cldistill.progress.stages import Stages
 from cldistill.records import STUDENT, Route
 from cldistill.training import checkpoint
