@@ -100,9 +100,9 @@ def shares_of(pools: Sequence[str], count: int = 0) -> tuple[Share, ...]:
     found = [Share(None if pool == GENERAL else pool, tuple(own)) for pool, own in rows.items()]
     while len(found) < min(count, len(pools)):
         largest = max(found, key=lambda share: len(share.rows))
-        at, middle = found.index(largest), len(largest.rows) // 2
-        halves = largest.rows[:middle], largest.rows[middle:]
-        found[at : at + 1] = [Share(largest.effect, half) for half in halves]
+        found.remove(largest)
+        middle = len(largest.rows) // 2
+        found += [Share(largest.effect, rows) for rows in (largest.rows[:middle], largest.rows[middle:])]
     return tuple(found)
 
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from cldistill.weights import AdapterState
-
-if TYPE_CHECKING:
-    from cldistill.adapters.slots import AdapterSlots
 
 KEEP = 8
 
@@ -32,7 +28,3 @@ class TeacherBank:
         if effect not in self._digests:
             self.state(effect)
         return self._digests[effect]
-
-    def mount(self, slots: AdapterSlots, effect: str | None) -> None:
-        """Put the effect's adapter into the teacher slot; None empties it (the general stream's teacher is the base)."""
-        slots.mount(None if effect is None else self.state(effect))

@@ -6,11 +6,12 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cldistill.markers import hookimpl
-from cldistill.records import StepResult, UpdateResult
+from cldistill.records import StepResult
 from cldistill.storage.files import atomic_write_bytes
 
 if TYPE_CHECKING:
@@ -48,14 +49,8 @@ class MetricsLog:
 
 def line(result: StepResult) -> str:
     """Return one step as a line of JSON with its newline; a number that is not finite becomes ``null``."""
-    record = {
-        "step": result.step,
-        "updates": [_update(update) for update in result.updates],
-        "seconds": _finite(round(result.seconds, 4)),
-        "forwards": result.forwards,
-        "peak_memory_mb": _finite(round(result.peak_memory_mb, 1)),
-    }
-    return json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n"
+    rounded = replace(result, seconds=round(result.seconds, 4), peak_memory_mb=round(result.peak_memory_mb, 1))
+    return json.dumps(_finite(asdict(rounded)), allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -86,22 +81,9 @@ def _parse(text: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
 
 
-def _update(update: UpdateResult) -> dict[str, Any]:
-    return {
-        "slot": update.slot,
-        "update": update.update,
-        "stream": update.stream,
-        "pools": list(update.pools),
-        "losses": _numbers(update.losses),
-        "metrics": _numbers(update.metrics),
-        "grad_norm": _finite(update.grad_norm),
-        "skipped": update.skipped,
-    }
-
-
-def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: _finite(value) for name, value in values.items()}
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -53,8 +53,7 @@ class SlotConfig:
     ema: float | None = None
     targets: tuple[str, ...] = ()
     reuse_sample: bool | Literal["trajectory"] = False
-    """The first update of a step takes the batch and the sample of the student's update instead of new ones; with
-    ``trajectory`` all do, each with the sample of another step of the student's trajectory."""
+    """As `cldistill.manifest.models.Slot` says."""
 
 
 L = TypeVar("L")

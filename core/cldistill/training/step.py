@@ -23,9 +23,8 @@ from cldistill.training.optim import Optimizer, average_gradients, learning_rate
 from cldistill.training.run import Run, SlotConfig, Term
 from cldistill.training.term_context import TermContext
 
-
-class Optimizers(dict[str, Optimizer]):
-    """Name of a slot, or `module_key` of a term -> its optimiser."""
+Optimizers = dict[str, Optimizer]
+"""Name of a slot, or `module_key` of a term -> its optimiser."""
 
 
 def module_key(term: str) -> str:
@@ -40,7 +39,7 @@ def make_optimizers(run: Run) -> Optimizers:
         module_key(term): Optimizer(owned.optimizer, dict(owned.module.named_parameters()))
         for term, owned in run.modules.items()
     }
-    return Optimizers(slots | modules)
+    return slots | modules
 
 
 def run_step(run: Run, optimizers: Optimizers, step: int) -> StepResult:

@@ -109,7 +109,7 @@ class TermContext:
     def _taught(self, effect: str | None, x: Tensor, sigma: Tensor, own: Conditioning, empty: Conditioning) -> Tensor:
         """Mount one teacher and call it."""
         run, base = self.run, self.run.base
-        run.teachers.mount(run.slots, effect)
+        run.slots.mount(None if effect is None else run.teachers.state(effect))
         conditional = self._predict(TEACHER, x, sigma, own)
         if base.guidance_scale == 1.0 or run.slots.mounted_few_step is not None:
             return conditional  # a distilled network has its guidance built in

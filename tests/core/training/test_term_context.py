@@ -88,7 +88,7 @@ def test_a_share_is_cut_where_another_rank_has_more_of_them() -> None:
     pools = ["a", "b", "a", "a", GENERAL]
     assert [(share.effect, share.rows) for share in shares_of(pools)] == [("a", (0, 2, 3)), ("b", (1,)), (None, (4,))]
     cut = shares_of(pools, 5)
-    assert [share.effect for share in cut] == ["a", "a", "a", "b", None]
+    assert sorted(str(share.effect) for share in cut) == ["None", "a", "a", "a", "b"]
     assert sorted(row for share in cut for row in share.rows) == [0, 1, 2, 3, 4]
     assert shares_of(["a"], 3) == (Share("a", (0,)),), "there is no call without an item"
 
