@@ -45,8 +45,8 @@ from cldistill.records import GENERAL, BaseDescription, EffectInfo, Prompts
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SHARING = ("tests/browser", "tests/plugins/incremental/add")
-"""Folders whose files share something that takes seconds to make: a Chromium, a finished run."""
+SHARING = ("tests/browser", "tests/plugins/evaluation", "tests/plugins/incremental/add")
+"""Folders whose files share something that takes seconds: a Chromium, an import of what draws a report, a finished run."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups

@@ -192,6 +192,7 @@ def test_the_key_of_a_target_has_all_that_it_depends_on(tmp_path: Path) -> None:
     assert key(plain) != key(other)
 
 
+@pytest.mark.slow
 def test_teachers_may_have_a_shift_of_their_own(tmp_path: Path) -> None:
     shifts = {}
     for name, targets in (

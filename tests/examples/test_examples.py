@@ -44,12 +44,13 @@ def test_the_tests_of_a_package_pass(package: str, count: int, tmp_path: Path, m
         test(**({"tmp_path": tmp_path / name} if "tmp_path" in inspect.signature(test).parameters else {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "name"),
     [
-        pytest.param("third_party_loss", "detail-fm", marks=pytest.mark.slow),
-        pytest.param("third_party_base", "pixel-kontext", marks=pytest.mark.slow),
-        pytest.param("third_party_gan", "gan-head", marks=pytest.mark.slow),
+        ("third_party_loss", "detail-fm"),
+        ("third_party_base", "pixel-kontext"),
+        ("third_party_gan", "gan-head"),
         ("third_party_router", "epochs"),
     ],
 )

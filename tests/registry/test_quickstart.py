@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from cldistill.cli.main import app
 from cldistill.manifest.check import check_manifest
+from cldistill.records import EffectInfo
 
 CUT = {
     "train.generator_steps": 4,
@@ -61,14 +63,26 @@ def first_lines(name: str, count: int, folder: Path) -> Path:
     return folder / name
 
 
+def first_pairs(effect: EffectInfo, count: int, folder: Path) -> Path:
+    """Copy the first pairs of an effect to a folder of its name below ``folder``."""
+    assert effect.pairs is not None
+    for side in ("source", "target"):
+        (folder / effect.name / side).mkdir(parents=True)
+        for file in sorted((effect.pairs / side).iterdir())[:count]:
+            shutil.copy(file, folder / effect.name / side)
+    return folder / effect.name
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A quickstart of four steps on a few of its general instructions, and what it printed."""
+    """A quickstart of four steps on a few of its pairs and general instructions, and what it printed."""
     output = tmp_path_factory.mktemp("quickstart") / "out"
     cut = CUT | {
         "general.instructions": first_lines("general.jsonl", 8, output.parent),
         "evaluate.general": first_lines("general-held-out.jsonl", 4, output.parent),
     }
+    for effect in check_manifest("quickstart").effects:
+        cut[f"effects.{effect.name}.pairs"] = first_pairs(effect, 4, output.parent)
     settings = [word for key, value in cut.items() for word in ("--set", f"{key}={value}")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLDISTILL_CACHE", str(output.parent / "cache"))

@@ -186,6 +186,7 @@ def test_inspect_says_why_no_base_can_describe_a_model(catalogue_of: Any, monkey
         cli_files.describe_model("x")
 
 
+@pytest.mark.slow
 def test_inspect_refuses_what_is_no_adapter(tmp_path: Path) -> None:
     found = measured("inspect", str(tmp_path / "none.safetensors"))
     assert found["code"] == 2

@@ -79,7 +79,9 @@ def test_any_mode(collection: Collection, photo: Image.Image, tmp_path: Path, mo
     assert collection.generate(path, "manga-tone", steps=1).mode == "RGB"
 
 
-@pytest.mark.parametrize("size", [(90, 70), (33, 200), (500, 41), (1, 1)])
+@pytest.mark.parametrize(
+    "size", [(90, 70), (1, 1), *(pytest.param(s, marks=pytest.mark.slow) for s in ((33, 200), (500, 41)))]
+)
 def test_any_size_keeps_its_aspect(collection: Collection, size: tuple[int, int]) -> None:
     picture = collection.generate(Image.new("RGB", size, "red"), "manga-tone", steps=1)
     assert abs(picture.width / picture.height / (size[0] / size[1]) - 1) < 0.07

@@ -105,6 +105,7 @@ def term(loss: Callable[[UpdateContext], Tensor], settings: type[Settings] = Not
     return loss_term("faulty", "a loss with a fault", settings, lambda s: declared, build)
 
 
+@pytest.mark.slow
 def test_a_loss_without_fault_passes() -> None:
     testing.check_loss_term(term(good), fresh=False)
 

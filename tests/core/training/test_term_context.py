@@ -42,6 +42,7 @@ def test_the_depth_is_uniform_over_the_samplers_steps_and_its_calls_stop_there()
     assert all(abs(count - draws / STEPS) < 5 * 8.7 for count in depths.values()), depths
 
 
+@pytest.mark.slow
 def test_two_ranks_go_equally_deep_from_different_noise() -> None:
     runs = [tiny_run(schedule=Schedule(STEPS)) for _ in range(2)]
     runs[1].random = KeyedRandom(0, rank=1)

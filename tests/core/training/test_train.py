@@ -109,6 +109,7 @@ def test_renaming_a_run_is_no_other_manifest(tiny_manifest: Write, trained: Path
     assert train(build(tiny_manifest("other.yaml", name="renamed"), trained)) == 6
 
 
+@pytest.mark.slow
 def test_an_update_moves_its_own_slot_and_nothing_else(tiny_manifest: Write, tmp_path: Path) -> None:
     run = build(tiny_manifest(), tmp_path / "out")
     optimizers = make_optimizers(run)

@@ -118,6 +118,7 @@ def plan(made: Path, **changes: object) -> BenchmarkPlan:
     return replace(BenchmarkPlan(bank, made, [2, 4], queries=12, at_most=3, rank=2), **changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_every_size_has_its_layouts_and_routers(made: Path) -> None:
     found = run_benchmark(plan(made))
     keys = [(row["effects"], row["layout"], row["router"]) for row in found.rows]

@@ -21,6 +21,7 @@ BANK = [
 ]
 
 
+@pytest.mark.slow
 def test_the_text_encoder_finds_what_is_meant() -> None:
     pytest.importorskip(routers.ENCODER)
     router = TextRouter(BANK)

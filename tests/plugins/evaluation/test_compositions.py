@@ -65,6 +65,7 @@ def kit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cldistill.manifest.check.load_catalogue", lambda: testing.catalogue_with())
 
 
+@pytest.mark.slow
 def test_every_system_makes_a_picture_of_every_source(folder: Path) -> None:
     made = compose(order(folder))
     assert made.evaluations == {TOGETHER: 4, IN_TURN: 8, SUMMED: 3}

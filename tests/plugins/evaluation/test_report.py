@@ -197,6 +197,7 @@ class Probing:
         }
 
 
+@pytest.mark.slow
 def test_probes_are_made_when_a_metric_asks(desk: Any) -> None:
     desk.metric("bleeding", lambda context: Probing(), Needs(probes=("untriggered", "wrong-trigger")))
     folder = desk.collection("ours", {"invert": ("zork", "zork swap every colour")})

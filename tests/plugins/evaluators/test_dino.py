@@ -74,6 +74,7 @@ def test_it_conforms(folder: Path) -> None:
     check_metric(DINO, {"model": str(folder), "against": ["source", "reference"]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_values_are_cosines_of_the_first_token(family: str, request_: TinyMetricRequest, tmp_path: Path) -> None:
     folder = save(tmp_path / "model", family)

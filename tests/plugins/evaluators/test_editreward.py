@@ -172,6 +172,7 @@ def test_it_conforms(
     check_metric(EDITREWARD, options(tmp_path), request=request_)
 
 
+@pytest.mark.slow
 def test_the_score_is_that_of_the_stock_model_with_the_heads(
     tmp_path: Path, base: Path, repository: Path, published: Published, request_: TinyMetricRequest
 ) -> None:

@@ -51,6 +51,7 @@ def _pipeline(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_widened_transformer_computes_the_same() -> None:
     narrow = build_transformer(seed=1)
     broad = widened(narrow, 8)
