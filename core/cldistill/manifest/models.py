@@ -166,7 +166,9 @@ class Train(ManifestPart):
     mixed_precision: Literal["no", "bf16"] | None = None
     """Of the backbone's calls; LoRA weights, losses and optimisers stay fp32. By default what the launcher says:
     ``accelerate launch --mixed_precision``, else ``no``."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = True
+    """Compute each block's activations again in the backward pass instead of keeping them: a third more time, a fraction of
+    the memory, the same weights.  A base of a few million parameters does not need it."""
     device: Literal["auto", "cpu"] = "auto"
     """``auto`` is accelerate's choice: a GPU where there is one."""
     deterministic: bool = False
