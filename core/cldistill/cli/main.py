@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cldistill.cli.check import check, plan
+from cldistill.cli.check import check
 from cldistill.cli.collections import generate, inspect
 from cldistill.cli.group import CommandGroup
 from cldistill.cli.plugins import plugins
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, check, plan, generate, inspect, plugins):
+for command in (run, check, generate, inspect, plugins):
     app.command()(command)
 
 

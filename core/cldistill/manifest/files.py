@@ -50,11 +50,21 @@ class _Files:
 
 
 def check_files(checked: CheckedManifest, *, measuring: bool = False) -> CheckedManifest:
-    """Return ``checked`` with its items, and how the teachers' files lie on the base, filled in.
+    """Return what `survey_files` found.
 
     Raises:
         ManifestError: with one line for every missing file, picture without a partner, or adapter that does not fit.
     """
+    found, problems = survey_files(checked, measuring=measuring)
+    if problems:
+        rest = len(problems) - SHOWN
+        more = [f"... and {rest} more"] if rest > 0 else []
+        raise ManifestError("\n".join([*problems[:SHOWN], *more]))
+    return found
+
+
+def survey_files(checked: CheckedManifest, *, measuring: bool = False) -> tuple[CheckedManifest, list[str]]:
+    """Return ``checked`` with the items that are there and how the teachers' files lie on the base, and what is missing."""
     files = _Files(checked)
     items = _items(files)
     _pictures(files)
@@ -67,11 +77,8 @@ def check_files(checked: CheckedManifest, *, measuring: bool = False) -> Checked
             files.attempt(("slots", name, "checkpoint"), partial(_goes_on, checked, slot, slot.checkpoint))
         elif isinstance(slot.init, Path) and (found := _fit(files, ("slots", name, "init"), slot.init)) is not None:
             files.attempt(("slots", name, "init"), partial(_require_room, *found, slot))
-    if files.problems:
-        rest = len(files.problems) - SHOWN
-        more = [f"... and {rest} more"] if rest > 0 else []
-        raise ManifestError("\n".join([*files.problems[:SHOWN], *more]))
-    return replace(checked, items=items, teacher_ranks=_teacher_ranks(checked, fits), teacher_fits=fits)
+    seen = replace(checked, items=items, teacher_ranks=_teacher_ranks(checked, fits), teacher_fits=fits)
+    return seen, files.problems
 
 
 def _items(files: _Files) -> dict[str, tuple[Item, ...]]:
@@ -79,13 +86,16 @@ def _items(files: _Files) -> dict[str, tuple[Item, ...]]:
     for index, effect in enumerate(files.checked.effects):
         if effect.pairs is not None:
             found = files.attempt(("effects", index, "pairs"), partial(pairs_of, effect))
-            items[effect.name] = tuple(found or ())
-            if any(item.target is None for item in items[effect.name]):
+            if found is None:
+                continue
+            items[effect.name] = tuple(found)
+            if any(item.target is None for item in found):
                 files.attempt(("effects", index, "pairs"), partial(_without_after, files.checked, effect.name))
     general = files.checked.manifest.general
     if general is not None and files.exists(("general", "images"), general.images):
         found = files.attempt(("general", "instructions"), partial(general_items, general.images, general.instructions))
-        items[GENERAL] = tuple(found or ())
+        if found is not None:
+            items[GENERAL] = tuple(found)
     return items
 
 

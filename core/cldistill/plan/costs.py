@@ -19,6 +19,8 @@ TRAINED_BYTES = 16
 SAVED_BYTES = 12
 """Per parameter in a checkpoint: weight and Adam's two moments."""
 EMA_BYTES = 4
+PROGRAM_BYTES = 1.0e9
+"""A run of the miniature holds 1.9 GB at its peak, pictures and metrics included; a CUDA context half a gigabyte."""
 EXPORT_BYTES = 2
 TEXT_TOKENS = 256
 """Assumed length of an encoded prompt with its picture."""
@@ -164,8 +166,9 @@ def memory(checked: CheckedManifest) -> tuple[tuple[Amount, ...], tuple[Amount, 
                 for size in adapter_sizes(checked) if size.ema]  # fmt: skip
     encoders = Amount("text encoder and VAE", description.encoder_bytes)
     slots = Amount("slots: weights (fp32)", 4 * sum(size.parameters for size in adapter_sizes(checked)))
-    preparing = (weights, encoders, mounted, slots)
-    return preparing, (weights, mounted, *trained, *modules, *averages, activations(checked))
+    program = Amount("program: Python, torch, its kernels", PROGRAM_BYTES, estimate=True)
+    preparing = (program, weights, encoders, mounted, slots)
+    return preparing, (program, weights, mounted, *trained, *modules, *averages, activations(checked))
 
 
 def activations(checked: CheckedManifest) -> Amount:
@@ -191,8 +194,9 @@ def disk(checked: CheckedManifest) -> tuple[Amount, ...]:
     prompts = 3 * TEXT_TOKENS * description.hidden * description.bytes_per_parameter
     latents = 4 * description.latent_tokens * description.channels * (2 if checked.manifest.targets else 1)
     keep = checked.manifest.train.keep
+    cache = Amount(f"cache of {items} items", items * (prompts + latents), estimate=True)
     return (
         Amount(f"checkpoints (the last {keep})", keep * per_step),
-        Amount(f"cache of {items} items", items * (prompts + latents), estimate=True),
+        *([cache] if items else []),
         Amount("collection (bf16)", EXPORT_BYTES * student.parameters),
     )

@@ -1,4 +1,4 @@
-"""`cldistill plan`: the resolved run and what it costs, before anything is loaded."""
+"""The plan of a run: what it is and what it costs, as data, before anything is loaded."""
 
 from __future__ import annotations
 
