@@ -8,10 +8,11 @@ from pathlib import Path
 from statistics import median
 
 from cldistill.manifest.checked import CheckedManifest
-from cldistill.plan.costs import CHECKPOINT_COST, TEXT_TOKENS, Cycle, cycles
+from cldistill.plan.costs import TEXT_TOKENS
 from cldistill.plan.fit import Device
 from cldistill.records import GENERAL
 from cldistill.training.metrics_log import FILE, read_metrics
+from cldistill_plugins.planning.calls import CHECKPOINT_COST, Cycle, cycles
 
 UTILISATION = 0.4
 """Share of a card's dense bf16 speed that large transformers reach in training."""

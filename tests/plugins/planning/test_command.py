@@ -54,7 +54,9 @@ def test_what_is_missing_is_a_note_with_its_line() -> None:
     text = " ".join(plan("one-effect", "--device", "h200").split())
     assert "Missing before it can run (2" in text
     pairs, general = json.loads(plan("one-effect", "--device", "h200", "--json"))["verdict"]["missing"]
-    assert re.fullmatch(r"one-effect \(recipe\):\d+: effects\.0\.pairs: \S+data/my-effect/target: no such folder", pairs)
+    assert re.fullmatch(
+        r"one-effect \(recipe\):\d+: effects\.0\.pairs: \S+data/my-effect/target: no such folder", pairs
+    )
     assert re.match(r"one-effect \(recipe\):\d+: general\.images: no such file or folder", general)
     assert "without the targets, which the pairs decide" in text
 
