@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cldistill.cli.launch import command_words, refuse_missing_processes
-from cldistill.cli.options import ManifestArgument, SetOption
+from cldistill.cli.options import ManifestArgument, QuietOption, SetOption, VerboseOption
 from cldistill.errors import CheckpointError
 from cldistill.manifest.checked import CheckedManifest
+from cldistill.progress.volume import is_quiet, set_volume
 
 if TYPE_CHECKING:
     from cldistill.training.checkpoint import Checkpoint
@@ -41,11 +42,14 @@ def run(
         bool,
         typer.Option("--ignore-memory", help="Start although the plan says that the device has too little memory."),
     ] = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Train, export and measure a manifest; Ctrl-C saves, and the same command goes on."""
     from cldistill.manifest.check import check_manifest
     from cldistill.manifest.prompts import preview_prompts
 
+    set_volume(quiet, verbose)
     checked = check_manifest(manifest, overrides or ())
     preview_prompts(checked)
     refuse_missing_processes(sys.argv[1:])
@@ -63,9 +67,11 @@ def run(
     else:
         refuse_another(checked, folder, wanted=bool(resume), changed_plugins=changed_plugins)
     command = resume_command(manifest, folder, overrides or (), changed_plugins, ignore_memory)
-    outcome = execute(checked, folder, Console(), command, changed_plugins=changed_plugins)
+    outcome = execute(checked, folder, Console(quiet=is_quiet()), command, changed_plugins=changed_plugins)
     if not outcome.finished:
         raise typer.Exit(3)
+    if is_quiet() and outcome.collection is not None:
+        typer.echo(str(outcome.collection))
 
 
 def resume_command(

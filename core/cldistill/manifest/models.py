@@ -53,6 +53,7 @@ class Effect(ManifestPart):
     name: Name
     prompt: Annotated[str, Field(min_length=1)]
     teacher: PartRef | None = None
+    """Without one, that of the manifest's own key ``teacher:`` at its top, the teacher of every effect that names none."""
     pairs: ManifestPath | None = None
     take: Count | None = None
     """Use only so many of the pairs, spread evenly over them; by default all."""

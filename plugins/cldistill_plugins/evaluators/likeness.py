@@ -86,7 +86,7 @@ def distance(one: Image, other: Image, sides: Sequence[int] = SIDES) -> float:
     import numpy as np
     from PIL import Image as Pillow
 
-    def at(picture: Image, side: int) -> np.ndarray:  # type: ignore[type-arg]
+    def at(picture: Image, side: int) -> np.ndarray:
         small = picture.convert("RGB").resize((side, side), Pillow.Resampling.BOX)
         return np.asarray(small, dtype=np.float64) / 255.0
 
