@@ -41,6 +41,7 @@ $(DEV_STAMP): pyproject.toml
 
 quickstart: install
 	$(BIN)/cldistill run quickstart --output $(OUT)
+	@echo "To type cldistill without its folder from now on:  source $(BIN)/activate"
 
 # Chromium, in which the tests open the report and the study.  Debian's packages, so only root on Debian gets them; where
 # they are missing the browser tests are skipped, and in CI they fail.

@@ -202,7 +202,8 @@ def tiny_manifest(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> Callable
             },
             "sampler": {"steps": 4, "shift": 3.0},
             "targets": {"from": "teacher", "steps": 3},
-            "train": {"generator_steps": 6, "batch_size": 2, "checkpoint_every": 2, "seed": 1, "device": "cpu"},
+            "train": {"generator_steps": 6, "batch_size": 2, "checkpoint_every": 2, "seed": 1, "device": "cpu",
+                      "gradient_checkpointing": False},
         }  # fmt: skip
         manifest.update(parts)
         path = tmp_path / file

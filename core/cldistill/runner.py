@@ -25,6 +25,7 @@ from cldistill.manifest.resolved import resolved_text
 from cldistill.manifest.rules import unserved
 from cldistill.prepare import Preparation
 from cldistill.progress.live import LiveStages
+from cldistill.progress.program import program, shown
 from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
 from cldistill.records import STUDENT
@@ -209,11 +210,13 @@ def say_where(console: Console, run: Run, exported: ExportedRun, report: Path) -
 
 
 def generate_command(run: Run, exported: ExportedRun) -> str:
-    """Return the command that makes a picture; a base in a local folder, which no collection names, is given."""
+    """Return a command that edits a picture that exists; a base in a local folder, which no collection names, is given."""
     collection, model = exported.collection, getattr(exported.checked.base.settings, "model", None)
     local = isinstance(model, str | Path) and Path(model).is_absolute()
     base = ["--base", str(model)] if local and "model" not in read_index(collection).base_options else []
-    effect = run.effects[0].name
-    return shlex.join(
-        ["cldistill", "generate", str(collection), *base, "--image", "cat.png", "--effect", effect, "-o", "out.png"]
-    )
+    checked, effect = exported.checked, run.effects[0].name
+    held_out = checked.manifest.evaluate or checked.manifest.samples
+    seen = list_pictures(held_out.images) if held_out else [item.sources[0] for item in checked.items.get(effect, ())]
+    picture = shown(seen[0]) if seen else "PICTURE.png"
+    words = ["generate", str(collection), *base, "--image", picture, "--effect", effect, "-o", "out.png"]
+    return shlex.join([*program(), *words])

@@ -50,9 +50,9 @@ PUBLIC = (
     "adapters.files", "adapters.header", "adapters.inject", "adapters.save", "adapters.slots",
     "cli.launch", "cli.options", "cli.run",
     "collection.card", "collection.collection", "collection.index",
-    "manifest.check", "manifest.checked", "manifest.load", "manifest.messages", "manifest.models",
+    "manifest.check", "manifest.checked", "manifest.files", "manifest.load", "manifest.messages", "manifest.models",
     "manifest.prompts", "manifest.resolved", "manifest.yaml",
-    "plan.costs", "sampling.image_generator", "sampling.targets",
+    "plan.costs", "plan.fit", "sampling.image_generator", "sampling.targets",
     "training.checkpoint", "training.metrics_log", "training.optim", "training.run", "training.term_context",
 )  # fmt: skip
 """Modules of the core, and whole packages, that a plugin may import; the others are free to change."""

@@ -25,8 +25,8 @@ HERE: dict[Kind, dict[str, list[dict[str, Any]]]] = {
     },
     "prompt_isolator": {"aop": [{}, {"template": "{name}: {prompt}"}], "teacher-prompts": [{}]},
     "teacher_source": {"base": [{}], "from-pairs": [{"steps": 2, "rank": 2}]},
-    "observer": {"display": [{}], "evaluate": [{}], "sample-grids": [{}], "tensorboard": [{}]},
-    "metric": {"retention": [{}]},
+    "observer": {"display": [{}], "evaluate": [{}], "run-log": [{}], "sample-grids": [{}], "tensorboard": [{}]},
+    "metric": {"likeness": [{}], "retention": [{}]},
 }  # fmt: skip
 """The options with which each part is checked on the kit's own material."""
 ELSEWHERE: dict[Kind, dict[str, tuple[str, ...]]] = {

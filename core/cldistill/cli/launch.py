@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from cldistill.errors import LaunchError
+from cldistill.progress.program import program
 
 RANKED = ("RANK", "WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_PROCID")
 """Any of these says that somebody did start the processes."""
@@ -44,7 +43,7 @@ def command_words(environment: Mapping[str, str] | None = None) -> list[str]:
     environment = os.environ if environment is None else environment
     processes = environment.get("WORLD_SIZE", "1")
     if processes == "1":
-        return ["python", "-m", "cldistill"] if Path(sys.argv[0]).name == "__main__.py" else ["cldistill"]
+        return program()
     if "ACCELERATE_MIXED_PRECISION" not in environment or _on_cpu(environment):
         return _torchrun(processes, cpu=_on_cpu(environment))
     precision = environment["ACCELERATE_MIXED_PRECISION"]

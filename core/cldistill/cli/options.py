@@ -23,6 +23,10 @@ SetOption = Annotated[
 FilesOption = Annotated[
     bool, typer.Option("--files/--no-files", help="Whether pictures, teachers and adapters must be there.")
 ]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result, warnings and errors.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Let the libraries speak; show where errors arise.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cldistill.cli.launch import command_words, refuse_missing_processes
-from cldistill.cli.options import ManifestArgument, SetOption
+from cldistill.cli.options import ManifestArgument, QuietOption, SetOption, VerboseOption
 from cldistill.errors import CheckpointError
 from cldistill.manifest.checked import CheckedManifest
+from cldistill.progress.volume import is_quiet, set_volume
 
 if TYPE_CHECKING:
     from cldistill.training.checkpoint import Checkpoint
@@ -37,35 +38,49 @@ def run(
     changed_plugins: Annotated[
         bool, typer.Option("--changed-plugins", help="Go on although plugins have changed; the run records it.")
     ] = False,
+    ignore_memory: Annotated[
+        bool,
+        typer.Option("--ignore-memory", help="Start although the plan says that the device has too little memory."),
+    ] = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Train, export and measure a manifest; Ctrl-C saves, and the same command goes on."""
     from cldistill.manifest.check import check_manifest
     from cldistill.manifest.prompts import preview_prompts
 
+    set_volume(quiet, verbose)
     checked = check_manifest(manifest, overrides or ())
     preview_prompts(checked)
     refuse_missing_processes(sys.argv[1:])
+
+    from rich.console import Console
+
+    from cldistill.plan.fit import must_fit
+    from cldistill.runner import execute  # and with it torch, which knows the devices
+
+    if not ignore_memory:
+        must_fit(checked, manifest, overrides or (), "--ignore-memory")
     folder = output or Path("runs") / checked.manifest.name
-    command = resume_command(manifest, folder, overrides or (), changed_plugins)
+    command = resume_command(manifest, folder, overrides or (), changed_plugins, ignore_memory)
     if resume is False:
         set_aside(folder)
     else:
         refuse_another(checked, folder, wanted=bool(resume), changed_plugins=changed_plugins)
-
-    from rich.console import Console
-
-    from cldistill.runner import execute
-
-    outcome = execute(checked, folder, Console(), command, changed_plugins=changed_plugins)
+    outcome = execute(checked, folder, Console(quiet=is_quiet()), command, changed_plugins=changed_plugins)
     if not outcome.finished:
         raise typer.Exit(3)
+    if is_quiet() and outcome.collection is not None:
+        typer.echo(str(outcome.collection))
 
 
-def resume_command(manifest: str, folder: Path, overrides: Sequence[str], changed_plugins: bool = False) -> str:
+def resume_command(
+    manifest: str, folder: Path, overrides: Sequence[str], changed_plugins: bool = False, ignore_memory: bool = False
+) -> str:
     """Return the command that goes on with a run."""
     settings = [word for override in overrides for word in ("--set", override)]
-    changed = ["--changed-plugins"] if changed_plugins else []
-    return shlex.join([*command_words(), "run", manifest, "--output", str(folder), *settings, *changed])
+    flags = [*(["--changed-plugins"] if changed_plugins else []), *(["--ignore-memory"] if ignore_memory else [])]
+    return shlex.join([*command_words(), "run", manifest, "--output", str(folder), *settings, *flags])
 
 
 def set_aside(folder: Path) -> None:

@@ -22,11 +22,22 @@ SHOWN = 10
 
 
 def check_files(checked: CheckedManifest, required: Sequence[Part], *, measuring: bool = False) -> CheckedManifest:
-    """Return ``checked`` with its items, and how adapter files lie on the base, filled in.
+    """Return what `survey_files` found.
 
     Raises:
         Problems: one for every missing file, picture without a partner, or adapter that does not fit.
     """
+    found, problems = survey_files(checked, required, measuring=measuring)
+    if problems:
+        rest = len(problems) - SHOWN
+        raise Problems(ManifestError, problems[:SHOWN], [f"... and {rest} more"] if rest > 0 else [])
+    return found
+
+
+def survey_files(
+    checked: CheckedManifest, required: Sequence[Part], *, measuring: bool = False
+) -> tuple[CheckedManifest, list[Problem]]:
+    """Return ``checked`` with the items that are there and how adapter files lie on the base, and what is missing."""
     problems: list[Problem] = []
     items = _pictures(checked, problems)
     fits = _teacher_fits(checked, problems)
@@ -35,10 +46,8 @@ def check_files(checked: CheckedManifest, required: Sequence[Part], *, measuring
             with _at((*part.loc, "options"), problems):
                 _must_exist(path)
     starts = {} if measuring else _starts(checked, problems)
-    if problems:
-        rest = len(problems) - SHOWN
-        raise Problems(ManifestError, problems[:SHOWN], [f"... and {rest} more"] if rest > 0 else [])
-    return replace(checked, items=items, teacher_ranks=_teacher_ranks(checked, fits), teacher_fits=fits, starts=starts)
+    ranks = _teacher_ranks(checked, fits)
+    return replace(checked, items=items, teacher_ranks=ranks, teacher_fits=fits, starts=starts), problems
 
 
 @contextmanager

@@ -53,6 +53,7 @@ class Effect(ManifestPart):
     name: Name
     prompt: Annotated[str, Field(min_length=1)]
     teacher: PartRef | None = None
+    """Without one, that of the manifest's own key ``teacher:`` at its top, the teacher of every effect that names none."""
     pairs: ManifestPath | None = None
     take: Count | None = None
     """Use only so many of the pairs, spread evenly over them; by default all."""
@@ -166,7 +167,9 @@ class Train(ManifestPart):
     mixed_precision: Literal["no", "bf16"] | None = None
     """Of the backbone's calls; LoRA weights, losses and optimisers stay fp32. By default what the launcher says:
     ``accelerate launch --mixed_precision``, else ``no``."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = True
+    """Compute each block's activations again in the backward pass instead of keeping them: a third more time, a fraction of
+    the memory, the same weights.  A base of a few million parameters does not need it."""
     device: Literal["auto", "cpu"] = "auto"
     """``auto`` is accelerate's choice: a GPU where there is one."""
     deterministic: bool = False

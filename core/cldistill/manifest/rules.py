@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from cldistill.errors import ManifestError, OptionsError, nearest
 from cldistill.manifest.checked import CheckedLoss, CheckedManifest, Part
 from cldistill.manifest.messages import Problem, Problems, show
-from cldistill.manifest.models import Sampler
+from cldistill.manifest.models import Effect, Sampler
 from cldistill.manifest.yaml import Loc
 from cldistill.records import GENERAL, STUDENT, find_block
 
@@ -53,10 +53,7 @@ def _effects(checked: CheckedManifest) -> Found:
         teacher = checked.teachers[effect.name]
         if teacher is None and asking:
             names = ", ".join(dict.fromkeys(term.loss.name for term in asking))
-            text = (
-                f"is missing, and {names} asks the effect's teacher ({show(effect.name)}); "
-                "write `teacher: {use: base}` if the bare base is its teacher"
-            )
+            text = f"is missing, and {names} asks the effect's teacher ({show(effect.name)}); {_how_taught(checked, effect)}"
             yield ("effects", index, "teacher"), text
         if effect.pairs is None and teacher is not None and teacher.needs.pairs:
             text = f"is missing, and {teacher.name} trains the teacher on them ({show(effect.name)})"
@@ -69,6 +66,22 @@ def _effects(checked: CheckedManifest) -> Found:
     for index, name in enumerate((manifest.samples.effects if manifest.samples else None) or ()):
         if name not in first:
             yield ("samples", "effects", index), f"there is no such effect ({show(name)}){nearest(name, first)}"
+
+
+def _how_taught(checked: CheckedManifest, effect: Effect) -> str:
+    """Say how an effect gets a teacher: trained from its pairs where it has some, else from a file."""
+    sources = [entry.component for entry in checked.catalogue if entry.component.kind == "teacher_source"]
+    plain = [source for source in sources if not any(f.is_required() for f in source.settings.model_fields.values())]
+    trains = [source.name for source in plain if source.needs(source.settings(), checked.outline).pairs]
+    if effect.pairs is not None and trains:
+        return (
+            f"write `teacher: {{use: {trains[0]}}}`, which trains one on its pairs, beside the effect, or at the top of the "
+            "manifest for every effect that names none"
+        )
+    fitting = ", ".join(source.name for source in sources if effect.pairs is not None or source.name not in trains)
+    return f"write `teacher: {{use: ...}}` ({fitting})" + (
+        "" if effect.pairs else f", or give it pairs for {trains[0]}" if trains else ""
+    )
 
 
 def _general(checked: CheckedManifest) -> Found:

@@ -1,49 +1,25 @@
-"""The costs of a run, counted before anything is loaded: backbone calls per cycle, adapter sizes, memory and disk.
+"""The memory of a run and the sizes of its adapters, counted before anything is loaded.
 
-Counts of calls and parameters are exact in expectation.  Memory of activations and size of the cache are estimates, and
-are marked as such.
+Counts of parameters are exact.  The memory of activations is an estimate, and is marked as such.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cldistill.manifest.checked import CheckedLoss, CheckedManifest
+from cldistill.manifest.checked import CheckedManifest
 from cldistill.records import STUDENT, BaseDescription
 
-CHECKPOINT_COST = 3
-"""A graded call in units of a plain one: forward, recomputed forward, and a backward counted as one."""
 TRAINED_BYTES = 16
 """Per parameter of a slot, all fp32: weight, gradient, and Adam's two moments."""
-SAVED_BYTES = 12
-"""Per parameter in a checkpoint: weight and Adam's two moments."""
 EMA_BYTES = 4
-EXPORT_BYTES = 2
+PROGRAM_BYTES = 1.0e9
+"""A run of the miniature holds 1.9 GB at its peak, pictures and metrics included; a CUDA context half a gigabyte."""
 TEXT_TOKENS = 256
 """Assumed length of an encoded prompt with its picture."""
 BLOCK_ACTIVATIONS = 34
 """Values that one transformer block keeps for its backward, per token and unit of width (Korthikanti et al. 2022)."""
-
-
-@dataclass(frozen=True)
-class Cycle:
-    """One generator step with its critic updates, all on one stream, in a phase of the run."""
-
-    stream: str
-    from_step: int
-    until_step: int
-    forwards: float
-    """Expected calls of the backbone, guidance counted twice."""
-    graded: int
-    """Calls with a gradient among them."""
-    updates: Mapping[str, int]
-    """Slot -> optimiser updates."""
-
-    @property
-    def with_checkpointing(self) -> float:
-        """Expected calls when a graded one costs `CHECKPOINT_COST`."""
-        return self.forwards + (CHECKPOINT_COST - 1) * self.graded
 
 
 @dataclass(frozen=True)
@@ -82,68 +58,6 @@ def adapter_sizes(checked: CheckedManifest) -> tuple[AdapterSize, ...]:
     return tuple(sizes)
 
 
-def cycles(checked: CheckedManifest) -> tuple[Cycle, ...]:
-    """Return the cost of a cycle on each stream in each phase; phases are cut where a loss, slot or stream begins or ends."""
-    manifest = checked.manifest
-    end = manifest.train.generator_steps
-    cuts = {0, *(loss.from_step for loss in checked.losses), *(slot.from_step for slot in manifest.slots.values())}
-    cuts |= {loss.until_step for loss in checked.losses if loss.until_step is not None}
-    cuts |= {*checked.router.needs.begins.values()}
-    starts = sorted(cut for cut in cuts if cut < end)
-    found: list[Cycle] = []
-    for start, stop in zip(starts, [*starts[1:], end], strict=True):
-        for stream in checked.streams:
-            cycle = _cycle(checked, stream, start, stop)
-            if cycle.updates and checked.meets(stream, start, stop):
-                found.append(cycle)
-    return tuple(found)
-
-
-def _cycle(checked: CheckedManifest, stream: str, start: int, stop: int) -> Cycle:
-    forwards, graded, updates, sampled = 0.0, 0, {}, False
-    for name, slot in checked.manifest.slots.items():
-        active = [loss for loss in checked.losses if loss.slot == name and loss.active(start, stream)]
-        if start < slot.from_step or not active:
-            continue
-        updates[name] = slot.updates
-        graded += slot.updates * (sum(loss.loss.needs.forwards.graded for loss in active) - _spared(active))
-        forwards += slot.updates * _update(checked, active)
-        if slot.reuse_sample and sampled:
-            whole = slot.reuse_sample == "trajectory"
-            forwards -= (slot.updates if whole else 1) * _shared(checked, active)
-            forwards += _continued(checked.manifest.sampler.steps, slot.updates) if whole else 0
-        if name == STUDENT:
-            # A graded call at the rollout's step is the sample that a later slot may take over.
-            sampled = any(loss.loss.needs.forwards.rollout and loss.loss.needs.forwards.graded for loss in active)
-    return Cycle(stream, start, stop, forwards, graded, updates)
-
-
-def _shared(checked: CheckedManifest, active: list[CheckedLoss]) -> float:
-    """Calls that the terms of one update share: the rollout, ``E[k] = (steps - 1) / 2``, and its sample."""
-    needs = [loss.loss.needs.forwards for loss in active]
-    rollout = (checked.manifest.sampler.steps - 1) / 2 if any(need.rollout for need in needs) else 0.0
-    return rollout + max(need.sample for need in needs)
-
-
-def _continued(steps: int, updates: int) -> float:
-    """Expected calls that take a trajectory from one random step to the last of ``updates`` different ones."""
-    visited = min(steps, updates)
-    return visited * (steps + 1) / (visited + 1) - 1 - (steps - 1) / 2
-
-
-def _spared(active: list[CheckedLoss]) -> int:
-    """Graded calls at the rollout that a term need not make, since an earlier one of the update has made them."""
-    shared = [loss.loss.needs.forwards.shared for loss in active]
-    return sum(shared) - max(shared, default=0)
-
-
-def _update(checked: CheckedManifest, active: list[CheckedLoss]) -> float:
-    guidance = 1 if checked.description.guidance_scale == 1.0 else 2
-    needs = [loss.loss.needs.forwards for loss in active]
-    calls = sum(need.graded + need.plain + guidance * need.teacher for need in needs)
-    return _shared(checked, active) - _spared(active) + calls
-
-
 def teacher_rank(checked: CheckedManifest) -> int:
     """Return the rank that the teacher slot must hold; the student's where no teacher file could be read."""
     wanted = any(part is not None and (part.needs.adapter or part.needs.rank) for part in checked.teachers.values())
@@ -164,8 +78,9 @@ def memory(checked: CheckedManifest) -> tuple[tuple[Amount, ...], tuple[Amount, 
                 for size in adapter_sizes(checked) if size.ema]  # fmt: skip
     encoders = Amount("text encoder and VAE", description.encoder_bytes)
     slots = Amount("slots: weights (fp32)", 4 * sum(size.parameters for size in adapter_sizes(checked)))
-    preparing = (weights, encoders, mounted, slots)
-    return preparing, (weights, mounted, *trained, *modules, *averages, activations(checked))
+    program = Amount("program: Python, torch, its kernels", PROGRAM_BYTES, estimate=True)
+    preparing = (program, weights, encoders, mounted, slots)
+    return preparing, (program, weights, mounted, *trained, *modules, *averages, activations(checked))
 
 
 def activations(checked: CheckedManifest) -> Amount:
@@ -179,20 +94,3 @@ def activations(checked: CheckedManifest) -> Amount:
     if train.gradient_checkpointing:  # the input of every block, and one block recomputed
         return Amount("activations (checkpointed)", description.layers * boundary + inside, estimate=True)
     return Amount("activations", description.layers * inside, estimate=True)
-
-
-def disk(checked: CheckedManifest) -> tuple[Amount, ...]:
-    """Return what the run leaves on disk."""
-    description, sizes = checked.description, adapter_sizes(checked)
-    per_step = sum(size.parameters * (SAVED_BYTES + (EMA_BYTES if size.ema else 0)) for size in sizes)
-    per_step += sum(SAVED_BYTES * loss.loss.needs.parameters for loss in checked.losses)
-    student = next(size for size in sizes if size.slot == STUDENT)
-    items = sum(len(rows) for rows in checked.items.values())
-    prompts = 3 * TEXT_TOKENS * description.hidden * description.bytes_per_parameter
-    latents = 4 * description.latent_tokens * description.channels * (2 if checked.manifest.targets else 1)
-    keep = checked.manifest.train.keep
-    return (
-        Amount(f"checkpoints (the last {keep})", keep * per_step),
-        Amount(f"cache of {items} items", items * (prompts + latents), estimate=True),
-        Amount("collection (bf16)", EXPORT_BYTES * student.parameters),
-    )

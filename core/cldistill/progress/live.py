@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from cldistill.progress.volume import is_quiet
+
 PLAIN_SECONDS = 10.0
 """Seconds between the progress lines of a stage where there is no terminal."""
 
@@ -40,6 +42,9 @@ class LiveStages:
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show a stage of ``total`` parts; the block gets a function to call with the number of parts just done."""
+        if is_quiet():
+            yield lambda parts: None
+            return
         started = self._clock()
         done = 0
         said = started

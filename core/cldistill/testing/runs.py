@@ -64,7 +64,13 @@ def tiny_manifest(folder: Path, steps: int = 4, **parts: Any) -> dict[str, Any]:
         "slots": {"student": {"rank": 2, "lr": 1e-2}},
         "sampler": {"steps": 4},
         "targets": {"from": "teacher", "steps": 4},
-        "train": {"generator_steps": steps, "batch_size": 2, "checkpoint_every": steps, "device": "cpu"},
+        "train": {
+            "generator_steps": steps,
+            "batch_size": 2,
+            "checkpoint_every": steps,
+            "device": "cpu",
+            "gradient_checkpointing": False,
+        },
     }
     return manifest | parts
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from cldistill.errors import ManifestError
 from cldistill.manifest.check import check_manifest
-from cldistill.plan.plan import make_plan
 from cldistill.testing import catalogue_with, check_loss_term, run_manifest
 from cldistill.testing.runs import tiny_manifest
+from cldistill_plugins.planning.api import make_plan
 
 GAN, HEAD = plugin.register_loss_terms()
 SLOTS = {"student": {"rank": 2, "lr": 1e-2}, "critic": {"rank": 2, "lr": 1e-2, "updates": 2}}

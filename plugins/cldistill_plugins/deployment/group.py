@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cldistill.errors import CollectionError, ManifestError, Stopped
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import manifest_digest
+from cldistill.progress.program import program
 from cldistill.progress.stages import Stages
 from cldistill.storage.files import atomic_write_text, sha256_bytes
 from cldistill_plugins.deployment.group_manifests import write_manifests
@@ -169,4 +170,4 @@ def train_groups(groups: Groups, console: Any, command: str, changed_plugins: bo
 
 def group_command(words: Sequence[str]) -> str:
     """Return the command that was typed, as it can be copied."""
-    return shlex.join(["cldistill", *words])
+    return shlex.join([*program(), *words])

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from cldistill.cli.options import ManifestArgument, SetOption
+from cldistill.progress.program import program
 
 
 def evaluate(
@@ -43,7 +44,7 @@ def evaluate(
     from cldistill_plugins.evaluation.report.page import lacking
 
     console = Console()
-    command = shlex.join(["cldistill", *sys.argv[1:]])
+    command = shlex.join([*program(), *sys.argv[1:]])
     done = evaluate_manifest(checked, plan, folder, console, command, command)
     if not done.finished:
         raise typer.Exit(3)

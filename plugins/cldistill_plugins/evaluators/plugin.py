@@ -13,11 +13,12 @@ from cldistill_plugins.evaluators.dino import DinoSettings, build_dino, describe
 from cldistill_plugins.evaluators.dreamsim import DreamSimSettings, build_dreamsim, describe_dreamsim
 from cldistill_plugins.evaluators.editreward import EditRewardSettings, build_editreward, describe_editreward
 from cldistill_plugins.evaluators.judge import JudgeSettings, build_judge, describe_judge
+from cldistill_plugins.evaluators.likeness import LikenessSettings, build_likeness, describe_likeness
 
 
 @hookimpl
 def register_metrics() -> Sequence[Component[Any, Metric]]:
-    """Metrics that are not measured where their weights or endpoint are absent."""
+    """Metrics for any effect; those that lack their weights or endpoint are not measured."""
     return [
         metric("clip", "CLIP similarity to an after-picture, the source or the instruction", ClipSettings,
                describe_clip, build_clip),
@@ -26,6 +27,8 @@ def register_metrics() -> Sequence[Component[Any, Metric]]:
                describe_dreamsim, build_dreamsim),
         metric("editreward", "a reward model's opinion of the edit, by its instruction", EditRewardSettings,
                describe_editreward, build_editreward),
+        metric("likeness", "nearness to what the effect's own LoRA makes of the same picture; needs no weights",
+               LikenessSettings, describe_likeness, build_likeness),
         metric("mllm-judge", "bad cases and subject identity (BCR, VSA), judged in two stages behind an endpoint",
                JudgeSettings, describe_judge, build_judge),
     ]  # fmt: skip

@@ -12,11 +12,11 @@ from rich.table import Table
 
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.prompts import preview_prompts
-from cldistill.plan.costs import cycles
 from cldistill.progress.live import duration
 from cldistill.records import GENERAL, STUDENT
 from cldistill.training.metrics_log import FILE, read_metrics
 from cldistill_plugins.incremental.prepare import Prepared
+from cldistill_plugins.planning.api import cycles
 
 SHOWN = 6
 """Old effects that are named one by one; fifty are a number."""

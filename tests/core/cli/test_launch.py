@@ -153,8 +153,16 @@ def test_the_command_that_resumes_starts_as_many_processes() -> None:
     assert resumes(WORLD_SIZE="8", ACCELERATE_MIXED_PRECISION="bf16") == wanted
 
 
-def test_one_process_resumes_by_the_program_or_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/cldistill", *RUN])
+def test_one_process_resumes_by_the_program_or_the_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "cldistill").touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "bin" / "cldistill"), *RUN])
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert cli_launch.command_words(environment={}) == ["cldistill"]
+    monkeypatch.setenv("PATH", str(tmp_path))  # not activated: the name alone would not be found
+    assert cli_launch.command_words(environment={}) == [str(tmp_path / "bin" / "cldistill")]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["bin/cldistill", *RUN])
+    assert cli_launch.command_words(environment={}) == ["bin/cldistill"]
     monkeypatch.setattr(sys, "argv", ["/somewhere/cldistill/__main__.py", *RUN])
     assert cli_launch.command_words(environment={}) == ["python", "-m", "cldistill"]

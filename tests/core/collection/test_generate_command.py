@@ -63,11 +63,16 @@ def test_the_printed_command_names_a_local_base(
     folder = make().export(tmp_path / "a collection")
     settings = SimpleNamespace(model=str(pipeline))
     run = SimpleNamespace(effects=[SimpleNamespace(name="manga-tone")])
-    exported = SimpleNamespace(collection=folder, checked=SimpleNamespace(base=SimpleNamespace(settings=settings)))
+    (tmp_path / "held-out").mkdir()
+    held_out = pictures[0].rename(tmp_path / "held-out" / "one.png")
+    manifest = SimpleNamespace(evaluate=None, samples=SimpleNamespace(images=tmp_path / "held-out"))
+    checked = SimpleNamespace(base=SimpleNamespace(settings=settings), manifest=manifest, items={})
+    exported = SimpleNamespace(collection=folder, checked=checked)
     words = shlex.split(generate_command(cast(Any, run), cast(Any, exported)))
     assert words[:2] == ["cldistill", "generate"]
     assert words[words.index("--base") + 1] == str(pipeline)
-    words[words.index("cat.png")], words[words.index("out.png")] = str(pictures[0]), str(tmp_path / "made.png")
+    assert words[words.index("--image") + 1] == str(held_out)
+    words[words.index("out.png")] = str(tmp_path / "made.png")
     assert generate(*words[2:], "--steps", 1, "--device", "cpu").exit_code == 0
     settings.model = "Qwen/Qwen-Image-Edit-2509"
     assert "--base" not in generate_command(cast(Any, run), cast(Any, exported))

@@ -94,7 +94,8 @@ def manifest(root: Path) -> dict[str, Any]:
             "critic": {"rank": 2, "lr": 1e-3, "updates": 2, "from_step": 2, "init": "slot:student", "reuse_sample": True},
         },
         "sampler": {"steps": 4}, "targets": {"from": "teacher", "steps": 3},
-        "train": {"generator_steps": 5, "batch_size": 2, "checkpoint_every": 5, "device": "cpu", "seed": 3},
+        "train": {"generator_steps": 5, "batch_size": 2, "checkpoint_every": 5, "device": "cpu", "seed": 3,
+                  "gradient_checkpointing": False},
         "samples": {"every": 5, "images": str(root / "data/held-out")},
         "evaluate": {
             "images": str(root / "data/held-out"), "pictures": 3, "teacher_steps": 2, "metrics": [{"use": "brightness"}],

@@ -1,4 +1,4 @@
-"""`cldistill plan`: the resolved run and what it costs, before anything is loaded."""
+"""The plan of a run: what it is and what it costs, as data, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from typing import Any
 from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.prompts import preview_prompts
 from cldistill.manifest.resolved import resolve
-from cldistill.plan.costs import AdapterSize, Amount, Cycle, adapter_sizes, cycles, disk, memory
-from cldistill.records import Prompts
+from cldistill.plan.costs import EMA_BYTES, TEXT_TOKENS, AdapterSize, Amount, adapter_sizes, memory
+from cldistill.records import STUDENT, Prompts
+from cldistill_plugins.planning.calls import Cycle, cycles
+
+SAVED_BYTES = 12
+"""Per parameter in a checkpoint: weight and Adam's two moments."""
+EXPORT_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -116,3 +121,21 @@ def _teacher(part: Part | None) -> str | None:
     if part is None:
         return None
     return f"{part.name} {part.needs.adapter.name}" if part.needs.adapter is not None else part.name
+
+
+def disk(checked: CheckedManifest) -> tuple[Amount, ...]:
+    """Return what the run leaves on disk."""
+    description, sizes = checked.description, adapter_sizes(checked)
+    per_step = sum(size.parameters * (SAVED_BYTES + (EMA_BYTES if size.ema else 0)) for size in sizes)
+    per_step += sum(SAVED_BYTES * loss.loss.needs.parameters for loss in checked.losses)
+    student = next(size for size in sizes if size.slot == STUDENT)
+    items = sum(len(rows) for rows in checked.items.values())
+    prompts = 3 * TEXT_TOKENS * description.hidden * description.bytes_per_parameter
+    latents = 4 * description.latent_tokens * description.channels * (2 if checked.manifest.targets else 1)
+    keep = checked.manifest.train.keep
+    cache = Amount(f"cache of {items} items", items * (prompts + latents), estimate=True)
+    return (
+        Amount(f"checkpoints (the last {keep})", keep * per_step),
+        *([cache] if items else []),
+        Amount("collection (bf16)", EXPORT_BYTES * student.parameters),
+    )

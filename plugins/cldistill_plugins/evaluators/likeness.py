@@ -1,0 +1,95 @@
+"""``likeness``: how near a system's pictures come to those of each effect's own LoRA; needs no weights and no truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from cldistill.component import BuildContext, Needs, Settings
+from cldistill.data.items import open_picture
+from cldistill.errors import NotMeasured
+from cldistill.protocols import Metric, MetricRequest
+from cldistill.records import Column, MetricValues
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TEACHER = "teacher"
+"""How the names of the systems begin that are the effects' own LoRAs."""
+SIDES = (16, 32, 64, 128)
+"""Sides in pixels at which pictures are compared: colours and light, then shapes, then strokes."""
+IDLE = 1e-3
+"""A distance of the own LoRA to the source below which the LoRA has done nothing that could be learnt."""
+
+
+class LikenessSettings(Settings):
+    """``likeness`` has no options."""
+
+
+def describe_likeness(settings: LikenessSettings) -> Needs:
+    """Needs nothing beyond Pillow and numpy."""
+    return Needs()
+
+
+def build_likeness(settings: LikenessSettings, context: BuildContext) -> Metric:
+    """Return the metric."""
+    return Likeness()
+
+
+class Likeness:
+    """``1 - d(output, own LoRA's) / d(source, own LoRA's)``: 1 is the own LoRA's picture, 0 the unedited one.
+
+    ``d`` is the mean absolute difference of the colours at several sizes.  The same noise goes to all systems, so that a
+    picture can be compared with one; where an effect draws at random, it says less.
+    """
+
+    version = "1"
+    columns: ClassVar[Mapping[str, Column]] = {"likeness": Column("likeness to its own LoRA", "higher")}
+
+    def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
+        """Measure every system but the own LoRAs at most steps, to which the others are compared.
+
+        Raises:
+            NotMeasured: no system is called ``teacher`` or ``teacher@STEPS``.
+        """
+        own = reference_system(request.outputs)
+        if own is None:
+            raise NotMeasured("no system is called `teacher` or `teacher@STEPS`: compare with the effects' own LoRAs")
+        names = {effect.name for effect in request.effects}
+        found: dict[str, dict[str, MetricValues]] = {}
+        others = [system for system in request.outputs if system != own]
+        for done, system in enumerate(others, start=1):
+            for pool, made in request.outputs[system].items():
+                if pool in names and pool in request.outputs[own]:
+                    rows = zip(made, request.outputs[own][pool], request.items[pool], strict=True)
+                    values = [likeness(one, other, open_picture(item.sources[0])) for one, other, item in rows]
+                    found.setdefault(system, {})[pool] = MetricValues({"likeness": values})
+            request.advance(done / len(others))
+        return found
+
+
+def reference_system(systems: Mapping[str, object]) -> str | None:
+    """Return the system that is the effects' own LoRAs, at most steps where there are several."""
+    named = [name for name in systems if name.partition("@")[0] == TEACHER]
+    return max(
+        named, key=lambda name: int(number) if (number := name.partition("@")[2]).isdigit() else 10**9, default=None
+    )
+
+
+def likeness(output: Image, own: Image, source: Image) -> float:
+    """Return how near an output comes to the own LoRA's picture; ``nan`` where that is the source itself."""
+    whole = distance(source, own)
+    return 1.0 - distance(output, own) / whole if whole > IDLE else math.nan
+
+
+def distance(one: Image, other: Image, sides: Sequence[int] = SIDES) -> float:
+    """Return the mean absolute difference of two pictures' colours, 0 to 1, in the mean over several sizes."""
+    import numpy as np
+    from PIL import Image as Pillow
+
+    def at(picture: Image, side: int) -> np.ndarray:
+        small = picture.convert("RGB").resize((side, side), Pillow.Resampling.BOX)
+        return np.asarray(small, dtype=np.float64) / 255.0
+
+    return float(np.mean([np.abs(at(one, side) - at(other, side)).mean() for side in sides]))

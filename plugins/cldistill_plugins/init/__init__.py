@@ -1,0 +1,1 @@
+"""`cldistill init`: a manifest from what lies on the disk."""

@@ -1,0 +1,141 @@
+"""The effects that lie on a disk: adapter files, and pairs in any layout that the engine reads (torch-free)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cldistill.adapters.header import read_header
+from cldistill.data.items import effect_items, list_pictures
+from cldistill.errors import CldistillError, DataError
+from cldistill.records import GENERAL, Item
+
+DESCRIPTION = "effect.json"
+"""Beside the pairs: an object with ``name`` and ``prompt``."""
+TEACHER = "teacher.safetensors"
+"""Beside the pairs: a LoRA that was trained on them already."""
+SPOKEN = ("modelspec.trigger_phrase", "trigger_phrase", "trigger_words", "instance_prompt", "prompt")
+"""Entries of an adapter's header in which trainers leave the words that it answers to."""
+
+
+@dataclass(frozen=True)
+class FoundEffect:
+    """An effect as it was found: a LoRA, pairs, or both, and perhaps the prompt that they go with."""
+
+    name: str
+    teacher: Path | None = None
+    pairs: Path | None = None
+    count: int = 0
+    """Its pairs."""
+    prompt: str | None = None
+    """None where nothing on the disk says it."""
+
+    @property
+    def told(self) -> str:
+        """What was found, in words."""
+        parts = [f"LoRA {self.teacher.name}"] if self.teacher is not None else []
+        parts += [f"{self.count} pairs in {self.pairs}"] if self.pairs is not None else []
+        return ", ".join(parts)
+
+
+def find_effects(paths: Sequence[Path]) -> list[FoundEffect]:
+    """Return the effects that lie at ``paths``: adapter files, pairs, and folders of such; one of one name is one effect.
+
+    Raises:
+        DataError: a path does not exist or holds neither, or two things of one name are both LoRAs or both pairs.
+    """
+    found: dict[str, FoundEffect] = {}
+    for path in paths:
+        here = list(_at(path.absolute()))
+        if not here:
+            raise DataError(
+                f"{path}: holds neither a LoRA (.safetensors) nor pairs. Pairs are a folder with source/ and target/ (equal "
+                "file names), or a .jsonl of source and target; folders of such are looked into"
+            )
+        for effect in here:
+            found[effect.name] = _joined(found[effect.name], effect) if effect.name in found else effect
+    return [found[name] for name in sorted(found)]
+
+
+def _joined(one: FoundEffect, other: FoundEffect) -> FoundEffect:
+    for kind in ("teacher", "pairs"):
+        first, second = getattr(one, kind), getattr(other, kind)
+        if first is not None and second is not None:
+            raise DataError(f"{second}: {first} would be an effect of the same name, {one.name!r}; rename one of them")
+    filled = other if one.pairs is None else one
+    return replace(filled, teacher=one.teacher or other.teacher, prompt=one.prompt or other.prompt)
+
+
+def _at(path: Path) -> Iterator[FoundEffect]:
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if path.suffix == ".safetensors":
+        yield _lora(path)
+        return
+    items = _pairs(path)
+    if items:
+        yield _taught(path, items)
+    elif path.is_dir():
+        for inner in sorted(path.iterdir()):
+            if inner.suffix in (".safetensors", ".jsonl") and inner.is_file():
+                yield from _at(inner)
+            elif inner.is_dir() and not inner.name.startswith("."):
+                yield from ([_taught(inner, within)] if (within := _pairs(inner)) else [])
+
+
+def _pairs(path: Path) -> list[Item]:
+    """Return the pairs at a path; none where it holds no before and after.
+
+    Raises:
+        DataError: it is meant to hold pairs, and something is wrong with them.
+    """
+    meant = path.suffix == ".jsonl" or (path / "source").exists() or (path / "target").exists()
+    try:
+        items = effect_items(path, path.stem, "") if path.is_dir() or path.suffix == ".jsonl" else []
+    except DataError as error:
+        if meant and not (path.suffix == ".jsonl" and "needs" in str(error)):  # general instructions are a JSONL, too
+            raise
+        return []
+    return [item for item in items if item.target is not None]
+
+
+def _taught(path: Path, items: Sequence[Item]) -> FoundEffect:
+    own = {item.prompt for item in items if item.prompt}
+    described = _described(path if path.is_dir() else path.parent)
+    teacher = path / TEACHER if (path / TEACHER).is_file() else None
+    name = described.get("name") or name_of(path)
+    return FoundEffect(
+        name, teacher, path, len(items), described.get("prompt") or (own.pop() if len(own) == 1 else None)
+    )
+
+
+def _lora(path: Path) -> FoundEffect:
+    header = read_header(path)
+    spoken = next((text for key in SPOKEN if (text := header.metadata.get(key, "").strip())), None)
+    return FoundEffect(name_of(path), teacher=path, prompt=spoken)
+
+
+def _described(folder: Path) -> Mapping[str, str]:
+    try:
+        found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        return {key: found[key] for key in ("name", "prompt") if isinstance(found.get(key), str)}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def name_of(path: Path) -> str:
+    """Return a file's or folder's name as manifests allow it: letters, digits, ``.``, ``_`` and ``-``."""
+    stem = path.name if path.is_dir() else path.stem
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "effect"
+    return f"{name}-effect" if name == GENERAL else name
+
+
+def pictures_in(folder: Path | None) -> int:
+    """Return how many pictures a folder holds; 0 where there is none."""
+    try:
+        return len(list_pictures(folder)) if folder is not None else 0
+    except CldistillError:
+        return 0

@@ -1,0 +1,1 @@
+"""`run.log`: what a run said, with the time, in its folder."""
