@@ -7,7 +7,6 @@ import sys
 import typer
 
 from cldistill.cli.check import check, plan
-from cldistill.cli.collections import generate, inspect
 from cldistill.cli.group import CommandGroup
 from cldistill.cli.plugins import plugins
 from cldistill.cli.run import run
@@ -20,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, check, plan, generate, inspect, plugins):
+for command in (run, check, plan, plugins):
     app.command()(command)
 
 
