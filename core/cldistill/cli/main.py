@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from cldistill.cli.check import check
-from cldistill.cli.collections import generate, inspect
 from cldistill.cli.group import CommandGroup
 from cldistill.cli.options import QuietOption, VerboseOption
 from cldistill.cli.plugins import plugins
@@ -46,7 +45,7 @@ def options(
     set_volume(quiet, verbose)
 
 
-for command in (run, check, generate, inspect, plugins):
+for command in (run, check, plugins):
     app.command()(command)
 
 

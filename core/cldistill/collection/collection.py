@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from cldistill.adapters.files import load_adapter
+from cldistill.adapters.hub import local_path
 from cldistill.adapters.inject import linear_shapes
 from cldistill.adapters.slots import TEACHER, AdapterSlots
 from cldistill.catalogue import load_catalogue
@@ -62,7 +63,7 @@ class Collection:
         """Load a collection and the base that its header names.
 
         Args:
-            path: Folder of the collection, or its weights file.
+            path: Folder of the collection, its weights file, or its hub id, ``OWNER/NAME[@REVISION]``.
             base: Hub id or folder of the base model, where it is not the one in the header.
             device: By default a GPU where there is one.
             options: Further options of the base, over those in the header (``{"dtype": "float32"}``).
@@ -70,7 +71,7 @@ class Collection:
         Raises:
             CollectionError: the collection is damaged, or its base was a local folder and ``base`` is not given.
         """
-        index = read_index(path)
+        index = read_index(local_path(path))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(index, build_base(index, base, device, options or {}), device)
 

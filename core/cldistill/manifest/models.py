@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo
 
+from cldistill.adapters.hub import pinned, resolve_adapter
 from cldistill.component import resolve_path
 from cldistill.records import FLOOR, GENERAL
 
@@ -18,10 +19,15 @@ Step = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 
 
-def _resolve(value: object, info: ValidationInfo) -> object:
+Resolver = Callable[[object, ValidationInfo], object]
+Pinned = PlainSerializer(pinned, when_used="json")
+"""What lies in the hub's cache is written down as its hub id, with the commit."""
+
+
+def _resolve(value: object, info: ValidationInfo, resolve: Resolver = resolve_path) -> object:
     """Resolve a path against the folder of the file it was written in, or ``package:``."""
     try:
-        return resolve_path(value, info)
+        return resolve(value, info)
     except ModuleNotFoundError as error:
         raise ValueError(f"{error}; install the package that this file lies in") from error
 
@@ -43,8 +49,9 @@ class PartRef(ManifestPart):
 
 
 def _resolve_init(value: object, info: ValidationInfo) -> object:
-    """Leave ``slot:<name>`` as it is; anything else is a path."""
-    return str(value) if isinstance(value, str) and value.startswith("slot:") else _resolve(value, info)
+    """Leave ``slot:<name>`` as it is; anything else is a path, or a hub id."""
+    is_slot = isinstance(value, str) and value.startswith("slot:")
+    return str(value) if is_slot else _resolve(value, info, resolve_adapter)
 
 
 class Effect(ManifestPart):
@@ -99,7 +106,7 @@ class Slot(ManifestPart):
     updates: Count = 1
     """Optimiser updates per generator step."""
     from_step: Step = 0
-    init: Annotated[Path | str | None, BeforeValidator(_resolve_init)] = None
+    init: Annotated[Path | str | None, BeforeValidator(_resolve_init), Pinned] = None
     """A LoRA or collection to start from, or ``slot:student``: a copy of that slot when this one starts."""
     checkpoint: ManifestPath | None = None
     """A checkpoint of an earlier run with a slot of this name, ``RUN/checkpoints/step-001500``: its weights, its
@@ -193,10 +200,10 @@ RESERVED = ("source", "truth", FLOOR, GENERAL)
 
 
 def _resolve_file(value: object, info: ValidationInfo) -> object:
-    """``run:NAME`` is where ``cldistill run NAME`` writes by default; anything else is a path."""
+    """``run:NAME`` is where ``cldistill run NAME`` writes by default; anything else is a path, or a hub id."""
     if isinstance(value, str) and value.startswith(RUN):
         return Path("runs", value.removeprefix(RUN), "collection").absolute()
-    return _resolve(value, info)
+    return _resolve(value, info, resolve_adapter)
 
 
 def _resolve_adapter(value: object, info: ValidationInfo) -> object:
@@ -212,7 +219,7 @@ def _free_system_name(name: str) -> str:
 
 SystemName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$"), AfterValidator(_free_system_name)]
 """Such as ``teacher@40``."""
-AdapterPath = Annotated[Path, BeforeValidator(_resolve_file)]
+AdapterPath = Annotated[Path, BeforeValidator(_resolve_file), Pinned]
 
 
 class EvaluatedSystem(ManifestPart):
@@ -221,9 +228,9 @@ class EvaluatedSystem(ManifestPart):
     name: SystemName
     title: str | None = None
     """For tables; by default the name."""
-    adapter: Annotated[Literal["teacher"] | Path | None, BeforeValidator(_resolve_adapter)]
-    """``teacher``: each effect's own LoRA; null: the bare base; else a collection's folder, an adapter file, or
-    ``run:NAME`` for ``runs/NAME/collection`` below the current folder."""
+    adapter: Annotated[Literal["teacher"] | Path | None, BeforeValidator(_resolve_adapter), Pinned]
+    """``teacher``: each effect's own LoRA; null: the bare base; else a collection's folder, an adapter file,
+    a hub id, or ``run:NAME`` for ``runs/NAME/collection`` below the current folder."""
     beside: AdapterPath | None = Field(default=None, alias="with")
     """An acceleration LoRA, or any other adapter, that is added on top: both deltas at once."""
     steps: Count | None = None

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from cldistill.component import LocalPath, Needs, Settings
+from cldistill.adapters.hub import AdapterPath
+from cldistill.component import Needs, Settings
 from cldistill.protocols import TeacherRequest
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 class LoraFileSettings(Settings):
     """Options of ``lora-file``."""
 
-    path: LocalPath = Field(description="safetensors file, or a folder that holds one")
+    path: AdapterPath = Field(
+        description="safetensors file, a folder with one, or OWNER/NAME[@REVISION[/FILE]] on the hub"
+    )
     scale: float = Field(1.0, gt=0, description="strength: multiplies the scale that the file itself asks for")
 
 

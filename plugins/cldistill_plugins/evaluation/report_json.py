@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cldistill.adapters.header import find_file
+from cldistill.adapters.hub import SNAPSHOT, pinned
 from cldistill.records import FAILURE, FLOOR, GENERAL
 from cldistill.storage.files import file_digest
 from cldistill_plugins.evaluation.aggregate import Figures, PairedDifference, as_json, compare, floors, make_figures
@@ -134,8 +135,11 @@ def _system(system: OpenedSystem, left_out: Sequence[str]) -> dict[str, Any]:
 
 
 def _adapter(value: Path | str) -> str:
-    """Say what is mounted without a path of this machine: ``teacher``, or the hash of the file."""
-    return value if isinstance(value, str) else f"sha256:{file_digest(find_file(value))}"
+    """Say what is mounted without a path of this machine: ``teacher``, or the file's hash, after its hub id if it has one."""
+    if isinstance(value, str):
+        return value
+    hub = f"{pinned(value)} " if SNAPSHOT.search(value.as_posix()) else ""
+    return f"{hub}sha256:{file_digest(find_file(value))}"
 
 
 def _finite(values: Sequence[float]) -> list[float | None]:

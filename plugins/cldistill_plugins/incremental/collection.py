@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from cldistill.component import LocalPath, Needs, Settings
+from cldistill.adapters.hub import AdapterPath
+from cldistill.component import Needs, Settings
 from cldistill.protocols import TeacherRequest
 from cldistill.records import Prompts
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 class CollectionSettings(Settings):
     """Options of ``collection``."""
 
-    path: LocalPath = Field(description="folder of the collection, or its weights file")
+    path: AdapterPath = Field(
+        description="folder of the collection, its weights file, or OWNER/NAME[@REVISION] on the hub"
+    )
     effect: str = Field(description="the effect of the collection that it teaches")
 
 

@@ -17,9 +17,16 @@ from cldistill.cli.run import refuse_another, set_aside
 
 
 def add(
-    collection: Annotated[Path, typer.Argument(metavar="COLLECTION", help="Folder that a run wrote as collection/.")],
+    collection: Annotated[
+        Path,
+        typer.Argument(metavar="COLLECTION", help="Folder that a run wrote as collection/, or OWNER/NAME[@REVISION]."),
+    ],
     effects: Annotated[
-        list[Path], typer.Argument(metavar="NEW_EFFECT...", help="Folder of pairs, or a teacher's .safetensors file.")
+        list[Path],
+        typer.Argument(
+            metavar="NEW_EFFECT...",
+            help="Folder of pairs, a teacher's .safetensors file, or its OWNER/NAME[@REVISION].",
+        ),
     ],
     names: Annotated[list[str] | None, typer.Option("--name", help="Name of the new effect; once for each.")] = None,
     prompts: Annotated[
@@ -58,10 +65,12 @@ def add(
     """Teach a collection new effects; the collection itself teaches the old ones, so their teachers may be gone."""
     from rich.console import Console
 
+    from cldistill.adapters.hub import local_path
     from cldistill_plugins.incremental.effects import spread
     from cldistill_plugins.incremental.plan import print_growth
     from cldistill_plugins.incremental.prepare import AddRequest, must_be_of_base, prepare_growth
 
+    collection = local_path(collection)
     given = spread(effects, names or (), prompts or (), pairs or ())
     request = AddRequest(collection, given, steps, rehearse, base, pictures, checkpoint, not anew, overrides or ())
     prepared = prepare_growth(request)
@@ -86,10 +95,17 @@ def add(
 
 
 def default_output(collection: Path, count: int) -> Path:
-    """Return ``RUN-plus-N`` beside the run whose ``collection/`` it is, or ``COLLECTION-plus-N``."""
+    """Return ``RUN-plus-N`` beside the run whose ``collection/`` it is, or ``COLLECTION-plus-N``.
+
+    One from the hub grows in ``runs/``: its own folder is the hub's cache.
+    """
+    from cldistill.adapters.hub import SNAPSHOT
     from cldistill_plugins.incremental.manifest import grown_name
 
-    folder = collection.resolve()
+    folder = collection.absolute()
+    if (found := SNAPSHOT.search(folder.as_posix())) is not None:
+        return Path("runs", grown_name(found[2], count))
+    folder = folder.resolve()
     run = folder.parent if folder.name == "collection" else folder
     return run.with_name(grown_name(run.name, count))
 

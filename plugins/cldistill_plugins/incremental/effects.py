@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cldistill.adapters.header import read_header
+from cldistill.adapters.header import find_file, read_header
+from cldistill.adapters.hub import local_path
 from cldistill.collection.index import CollectionIndex
 from cldistill.data.items import effect_items, open_picture
 from cldistill.errors import CollectionError, DataError
@@ -64,16 +65,17 @@ def read_effect(given: Given) -> NewEffect:
         CollectionError, DataError: the path is neither pairs nor an adapter; a picture is missing or unreadable; nothing
             says the prompt.
     """
-    path = given.path.absolute()
+    path, on_hub = local_path(given.path).absolute(), not given.path.exists()
     if not path.exists():
         raise CollectionError(f"{given.path}: no such folder of pairs or teacher file")
+    path = find_file(path) if on_hub else path  # what is named there is a teacher
     is_teacher = path.is_file() and path.suffix == ".safetensors"
     if path.is_file() and path.suffix not in (".safetensors", ".jsonl"):
         raise CollectionError(
             f"{given.path}: is neither a folder of pairs, nor a JSONL of them, nor a .safetensors file"
         )
     described = _described(path if path.is_dir() else path.parent) if not is_teacher else {}
-    name = given.name or described.get("name") or _name_of(path)
+    name = given.name or described.get("name") or _name_of(Path(given.path.name.partition("@")[0]) if on_hub else path)
     prompt = given.prompt or described.get("prompt")
     if not prompt:
         raise CollectionError(f'{given.path}: nothing says which prompt its teacher hears; give --prompt "…"')

@@ -14,7 +14,6 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cldistill.cli import collections as cli_files
 from cldistill.cli import main as cli
 from cldistill.cli import plugins as cli_plugins
 from cldistill.cli import run as cli_run
@@ -23,6 +22,7 @@ from cldistill.errors import CheckpointError, ManifestError
 from cldistill.plugins import PluginFailure, PluginSet
 from cldistill.records import BaseDescription
 from cldistill_plugins.schema.json_schema import manifest_schema
+from cldistill_plugins.using import inspect as cli_files
 
 MEASURED = """
 import json, sys, time

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cldistill.adapters.files import FitReport, match
 from cldistill.adapters.header import read_header
+from cldistill.adapters.hub import pinned
 from cldistill.collection.index import read_index
 from cldistill.errors import CollectionError
 from cldistill.records import BaseDescription
@@ -49,7 +50,7 @@ def inspect_file(path: Path, base: BaseDescription | None = None) -> Inspection:
     header = read_header(Path(path))
     modules = header.modules.values()
     record: dict[str, Any] = {
-        "file": str(header.path),
+        "file": pinned(header.path),
         "bytes": header.path.stat().st_size,
         "kind": sorted({module.kind for module in modules}),
         "format": header.format,

@@ -1,0 +1,19 @@
+"""Public names of the plugin ``using``, for other built-in plugins."""
+
+from __future__ import annotations
+
+from cldistill_plugins.using.job import JOIN, Edit, indices, names_of, read_edits
+from cldistill_plugins.using.mounted import Mounted
+from cldistill_plugins.using.options import BaseOption, CollectionArgument, DeviceOption
+
+__all__ = [
+    "JOIN",
+    "BaseOption",
+    "CollectionArgument",
+    "DeviceOption",
+    "Edit",
+    "Mounted",
+    "indices",
+    "names_of",
+    "read_edits",
+]
