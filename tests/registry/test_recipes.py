@@ -44,6 +44,7 @@ def test_a_recipe_whose_bank_was_not_made_names_the_file(tmp_path: Path, monkeyp
         ("quickstart", ["losses.ta-fm.until_step=0", "losses.ta-fm.from_step=0"], "losses.0.until_step: must be greater"),
         ("quickstart", ["sampler.steps=2"], "--set: sampler.steps: ts-dmd (losses.2) needs a step at a sigma below 0.75"),
         ("quickstart", ["losses.ts-dmd.options.tau_max=200"], ": sampler.steps: ts-dmd (losses.2) needs a step at"),
+        ("one-effect", ["effects.0.teacher="], "write `teacher: {use: from-pairs}`, which trains one on its pairs"),
         ("one-effect", ["losses.0.options={sigma_min: 0.5, sigma_max: 0.5}"], "sigma_min must be below sigma_max"),
     ],
 )  # fmt: skip

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from cldistill.component import Needs, Settings, base_model, loss_term
 from cldistill.errors import CheckpointError, ManifestError
 from cldistill.plugins import PluginFailure, PluginSet
 from cldistill.records import BaseDescription
+from cldistill.testing import plugin_environment
+from cldistill.testing.pictures import write_pictures
+from cldistill.testing.runs import tiny_manifest
 from cldistill_plugins.schema.json_schema import manifest_schema
 from cldistill_plugins.using import inspect as cli_files
 
@@ -106,11 +111,55 @@ def test_a_full_check_of_a_users_folder(tmp_path: Path, monkeypatch: pytest.Monk
     }
     (world.root / "mine.yaml").write_text(yaml.safe_dump(manifest))
     found = measured("check", "mine.yaml")
+    assert (found["code"], "samples.images" in found["stderr"]) == (2, True)
+    write_pictures(world.root / "data" / "held-out")
+    found = measured("check", "mine.yaml")
     assert (found["code"], found["torch"]) == (0, False), found["stderr"]
     assert found["stdout"].startswith("mine: fits together. 1 effects, 4 losses")
     assert "3 items" in found["stdout"]
     found = said("check", "mine.yaml", "--set", "losses.ts-dmd.options.tau_maks=3")
     assert found["stderr"] == ("cldistill: --set: losses.1.options.tau_maks: unknown key (3); did you mean 'tau_max'?")
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    found = measured("--version")
+    assert (found["code"], found["torch"]) == (0, False)
+    assert found["stdout"].startswith(f"cldistill {version('cldistill')} (Python 3")
+
+
+def test_an_error_comes_with_its_traceback_where_somebody_asks_for_it() -> None:
+    loud = measured("-v", "check", "one-efect")
+    assert loud["code"] == 2
+    assert "Traceback (most recent call last)" in loud["stderr"]
+    assert loud["stderr"].splitlines()[-1].startswith("cldistill: one-efect: neither a manifest file")
+    assert measured("-q", "check", "one-efect")["stderr"] == measured("check", "one-efect")["stderr"]
+
+
+def test_a_quiet_run_says_where_its_collection_is_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLDISTILL_QUIET", "1")  # as -q sets it; taken back with the test
+    monkeypatch.setenv("CLDISTILL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_manifest(tmp_path, steps=2)))
+    with plugin_environment({}):
+        done = CliRunner().invoke(cli.app, ["run", str(tmp_path / "tiny.yaml"), "-q", "-o", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"{tmp_path / 'out' / 'collection'}\n"
+    assert "training is done after step 2" in (tmp_path / "out" / "run.log").read_text()
+
+
+def test_completion_knows_commands_and_options_of_plugins() -> None:
+    def complete(*words: str) -> list[str]:
+        environment = {"_CLDISTILL_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(("cldistill", *words))}
+        program = "from cldistill.cli.main import app; app(prog_name='cldistill')"
+        done = subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, **environment, "COMP_CWORD": str(len(words))},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.stdout.split()
+
+    assert complete("in") == ["inspect", "init", "instructions"]
+    assert complete("plan", "--de") == ["--device"]
 
 
 def test_plan_as_json() -> None:

@@ -52,12 +52,16 @@ def test_every_manifest_of_the_readme_is_planned(empty: Path) -> None:
 
 def test_what_is_missing_is_a_note_with_its_line() -> None:
     text = " ".join(plan("one-effect", "--device", "h200").split())
-    assert "Missing before it can run (2" in text
-    pairs, general = json.loads(plan("one-effect", "--device", "h200", "--json"))["verdict"]["missing"]
+    assert "Missing before it can run (4" in text
+    pairs, general, samples, evaluate = json.loads(plan("one-effect", "--device", "h200", "--json"))["verdict"][
+        "missing"
+    ]
     assert re.fullmatch(
         r"one-effect \(recipe\):\d+: effects\.0\.pairs: \S+data/my-effect/target: no such folder", pairs
     )
     assert re.match(r"one-effect \(recipe\):\d+: general\.images: no such file or folder", general)
+    assert "samples.images" in samples
+    assert "evaluate.images" in evaluate
     assert "without the targets, which the pairs decide" in text
 
 
@@ -103,11 +107,12 @@ def test_hours_are_calculated_from_the_calls_and_the_cards_speed() -> None:
     tokens = 2 * 4096 + TEXT_TOKENS
     each = 24 * tokens * 3072**2 * 60 + 4 * tokens**2 * 3072 * 60
     assert operations(checked) == each
-    # 1,000 steps of 51.5 or 42.5 calls, in the mean 47; 2,000 steps of the teacher, three calls each.
-    calls = 1000 * (51.5 + 42.5) / 2 + 2000 * 3
+    # 1,000 steps of 51.5 or 42.5 calls, in the mean 47; 2,000 steps of the teacher, three calls each; eight pictures of the
+    # teacher at 40 and at 8 steps, guided, and of the student at 8.
+    calls = 1000 * (51.5 + 42.5) / 2 + 2000 * 3 + 8 * (2 * 40 + 2 * 8 + 8)
     found = hours(checked, Device("card", 1e12, 1000))
     assert found.seconds == pytest.approx(calls * each / (0.4 * 1000e12))
-    assert [name for name, _ in found.parts] == ["teachers", "training"]
+    assert [name for name, _ in found.parts] == ["teachers", "training", "evaluation"]
     assert hours(checked, Device("card", 1e12)).seconds is None
 
 
