@@ -1,0 +1,1 @@
+"""Collections on the Hugging Face hub: uploaded with their card."""

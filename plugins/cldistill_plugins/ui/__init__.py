@@ -1,0 +1,1 @@
+"""A page in the browser that edits pictures with a collection."""

@@ -1,0 +1,111 @@
+"""The page without its looks: a collection, the pictures made with it, and where they lie until the page closes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from cldistill.collection.index import CollectionEffect
+from cldistill.data.items import open_picture
+from cldistill.errors import CollectionError
+from cldistill_plugins.using.api import JOIN, Edit, Mounted, indices, read_edits
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SHOWN_SIDE = 1600
+"""Longest side of the source beside which a result is shown."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """One edited picture: how it is called, and the file that is saved."""
+
+    name: str
+    file: Path
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A collection that is being tried out; its results lie in a folder of its own, which goes with it."""
+
+    collection: Path
+    title: str
+    effects: tuple[CollectionEffect, ...]
+    samples: dict[str, Path]
+    """Effect -> a picture that shows it, where the collection has one."""
+    steps: int
+    mounted: Mounted
+    split: bool
+    scratch: TemporaryDirectory[str] = field(default_factory=lambda: TemporaryDirectory(prefix="cldistill-ui-"))
+
+    @property
+    def folder(self) -> Path:
+        """Where sources and results lie."""
+        return Path(self.scratch.name)
+
+    def load(self) -> None:
+        """Load the model of the first effect, so that the first picture does not wait for it."""
+        self.mounted.collection(read_edits(self.collection, [self.effects[0].name], False)[0].collection)
+
+    def edits(self, chosen: Sequence[str], together: bool) -> list[Edit]:
+        """Return what is to be made: each effect on its own, or all on one picture, in the order of the list."""
+        if not chosen:
+            raise CollectionError("Choose at least one effect.")
+        return read_edits(self.collection, [JOIN.join(chosen)] if together else list(chosen), False)
+
+    def source(self, path: Path, name: str) -> Path:
+        """Keep the picture as it is compared: upright, in RGB, of a size for screens."""
+        picture = open_picture(path)
+        picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+        return self._keep(picture, f"{safe(name)}--before")
+
+    def make(self, picture: Path, name: str, edits: Sequence[Edit], seed: int, steps: int) -> Iterator[Made]:
+        """Yield the picture with each edit, as it is done."""
+        opened = open_picture(picture)
+        for edit in edits:
+            made = self.mounted.edit(edit, [opened], seed, steps)
+            file = self._keep(made, f"{safe(name)}--{edit.name}--seed-{seed}")
+            yield Made(edit.name, file, self.mounted.collection(edit.collection).index.prompt(edit.effects))
+
+    def close(self) -> None:
+        """Remove what was made."""
+        self.scratch.cleanup()
+
+    def _keep(self, picture: Image, stem: str) -> Path:
+        number = len(list(self.folder.iterdir()))
+        folder = self.folder / f"{number:05d}"
+        folder.mkdir()
+        path = folder / f"{stem}.png"
+        picture.save(path)
+        return path
+
+
+def safe(name: str) -> str:
+    """Return a picture's name as files may be called everywhere."""
+    return re.sub(r"[^\w.-]+", "-", Path(name).stem).strip("-._")[:80] or "picture"
+
+
+def open_studio(collection: Path, base: str | None, device: str | None) -> Studio:
+    """Read a collection, or a split, without loading it.
+
+    Raises:
+        CollectionError: it is damaged, or has no effects.
+    """
+    found = indices(collection)
+    effects = tuple(effect for index in found for effect in index.effects)
+    if not effects:
+        raise CollectionError(f"{collection}: lists no effects; export the collection again")
+    places = {effect.name: index.file.parent / "samples" for index in found for effect in index.effects}
+    named = {name: folder / f"{name}.png" for name, folder in places.items() if Path(name).name == name}
+    samples = {name: file for name, file in named.items() if file.is_file()}
+    split = len(found) > 1
+    title = collection.resolve().name if split else found[0].title
+    return Studio(
+        collection, title, effects, samples, max(index.steps for index in found), Mounted(base, device), split
+    )
