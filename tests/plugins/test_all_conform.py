@@ -25,7 +25,8 @@ HERE: dict[Kind, dict[str, list[dict[str, Any]]]] = {
     },
     "prompt_isolator": {"aop": [{}, {"template": "{name}: {prompt}"}], "teacher-prompts": [{}]},
     "teacher_source": {"base": [{}], "from-pairs": [{"steps": 2, "rank": 2}]},
-    "observer": {"display": [{}], "evaluate": [{}], "run-log": [{}], "sample-grids": [{}], "tensorboard": [{}]},
+    "observer": {"display": [{}], "evaluate": [{}], "run-log": [{}], "sample-grids": [{}], "tensorboard": [{}],
+                 "tracker": [{"name": "tensorboard"}]},
     "metric": {"likeness": [{}], "retention": [{}]},
 }  # fmt: skip
 """The options with which each part is checked on the kit's own material."""
@@ -71,7 +72,7 @@ def catalogue() -> Catalogue:
     ],
 )
 def test_the_part_conforms(catalogue: Catalogue, kind: Kind, name: str, options: dict[str, Any]) -> None:
-    if name == "tensorboard":
+    if name in ("tensorboard", "tracker"):
         pytest.importorskip("tensorboard")
     # An interpreter of its own for the first options of a part: the others are described by the same modules.
     first = HERE[kind][name][0] is options

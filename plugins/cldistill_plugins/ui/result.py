@@ -53,8 +53,8 @@ def _panel(before: Path, made: Made, shown: bool, seed: int, steps: int) -> str:
         width, height = picture.size
     name = escape(_title(made))
     return (
-        f'<figure class="panel" role="tabpanel" aria-label="{name}"{"" if shown else " hidden"}>'
-        f'<div class="compare" style="--at: 50%; --ratio: {width / height:.5f}">'
+        f'<figure class="panel" role="tabpanel" aria-label="{name}"{"" if shown else " hidden"} '
+        f'style="--ratio: {width / height:.5f}"><div class="compare" style="--at: 50%">'
         f"{_picture(made.file, f'after: {name}', 'after')}{_picture(before, 'before', 'before')}"
         '<span class="tag left" aria-hidden="true">before</span><span class="tag right" aria-hidden="true">after</span>'
         '<span class="line" aria-hidden="true"></span>'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from cldistill.collection.index import CollectionEffect
 from cldistill.data.items import open_picture
 from cldistill.errors import CollectionError
-from cldistill_plugins.using.api import JOIN, Edit, Mounted, indices, read_edits
+from cldistill_plugins.using.api import JOIN, Edit, Mounted, file_name, indices, read_edits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +26,6 @@ class Made:
 
     name: str
     file: Path
-    prompt: str
 
 
 @dataclass(frozen=True)
@@ -63,15 +61,15 @@ class Studio:
         """Keep the picture as it is compared: upright, in RGB, of a size for screens."""
         picture = open_picture(path)
         picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-        return self._keep(picture, f"{safe(name)}--before")
+        return self._keep(picture, f"{file_name(Path(name).stem)}--before")
 
     def make(self, picture: Path, name: str, edits: Sequence[Edit], seed: int, steps: int) -> Iterator[Made]:
         """Yield the picture with each edit, as it is done."""
         opened = open_picture(picture)
         for edit in edits:
             made = self.mounted.edit(edit, [opened], seed, steps)
-            file = self._keep(made, f"{safe(name)}--{edit.name}--seed-{seed}")
-            yield Made(edit.name, file, self.mounted.collection(edit.collection).index.prompt(edit.effects))
+            file = self._keep(made, f"{file_name(Path(name).stem)}--{file_name(edit.name)}--seed-{seed}")
+            yield Made(edit.name, file)
 
     def close(self) -> None:
         """Remove what was made."""
@@ -84,11 +82,6 @@ class Studio:
         path = folder / f"{stem}.png"
         picture.save(path)
         return path
-
-
-def safe(name: str) -> str:
-    """Return a picture's name as files may be called everywhere."""
-    return re.sub(r"[^\w.-]+", "-", Path(name).stem).strip("-._")[:80] or "picture"
 
 
 def open_studio(collection: Path, base: str | None, device: str | None) -> Studio:

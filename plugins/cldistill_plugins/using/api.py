@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cldistill_plugins.using.job import JOIN, Edit, indices, names_of, read_edits
+from cldistill_plugins.using.job import JOIN, Edit, file_name, indices, read_edits
 from cldistill_plugins.using.mounted import Mounted
 from cldistill_plugins.using.options import BaseOption, CollectionArgument, DeviceOption
 
@@ -13,7 +13,7 @@ __all__ = [
     "DeviceOption",
     "Edit",
     "Mounted",
+    "file_name",
     "indices",
-    "names_of",
     "read_edits",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ Existing = Literal["refuse", "skip", "overwrite"]
 JOIN = "+"
 """Between effects that are applied to one picture in order: no name of an effect has it."""
 SHOWN = 3
+LONGEST = 80
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,12 @@ def cells(pictures: Sequence[Path], edits: Sequence[Edit], folder: Path) -> Iter
         for picture in pictures:
             for edit in edits:
                 if edit.collection == collection:
-                    yield Cell(picture, edit, folder / f"{titles[picture]}--{edit.name}.png")
+                    yield Cell(picture, edit, folder / f"{titles[picture]}--{file_name(edit.name)}.png")
+
+
+def file_name(text: str) -> str:
+    """Return a name of an effect or a picture as a file may be called anywhere: letters of any script, digits, ``._+-``."""
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-._")[:LONGEST] or "unnamed"
 
 
 def picture_names(pictures: Sequence[Path]) -> dict[Path, str]:

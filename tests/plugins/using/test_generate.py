@@ -19,6 +19,7 @@ from cldistill.collection.collection import Collection
 from cldistill.errors import CldistillError, CollectionError, DataError
 from cldistill.runner import generate_command
 from cldistill.testing import picture
+from cldistill_plugins.using.job import Edit, cells
 
 
 def generate(*words: object) -> Any:
@@ -177,6 +178,13 @@ def test_a_split_mounts_each_of_its_collections_once(
     assert [path.parent.name for path in loads] == ["invert", "soften"]
     assert len(list((tmp_path / "out").glob("*--*"))) == 4
     assert "lie in 2 collections" in refused(split, "-i", photos, "-e", "invert+soften")
+
+
+@pytest.mark.parametrize("name", ["../../victim", "/etc/victim", "a\\b", "..", "x\ny", "猫 \u202e"])
+def test_a_name_of_a_stranger_stays_in_the_folder(name: str) -> None:
+    (cell,) = cells([Path("photos/cat.png")], [Edit((name,), Path("collection"))], Path("out"))
+    assert cell.output.parent == Path("out") and cell.output.name.startswith("cat--")
+    assert not set("/\\\n \u202e") & set(cell.output.name)
 
 
 @pytest.mark.parametrize("name", ["out", "out.pgn", "out.txt", "out.psd"])

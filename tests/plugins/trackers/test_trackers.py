@@ -1,4 +1,4 @@
-"""The TensorBoard observer: what it writes can be read back."""
+"""Trackers through accelerate: what TensorBoard is given can be read back, and others are started as they want to be."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cldistill.errors import OptionsError
 from cldistill.hookspecs import RunHooks
 from cldistill.markers import PROJECT
 from cldistill.records import StepResult, UpdateResult
-from cldistill_plugins.tensorboard import plugin
+from cldistill_plugins.trackers import plugin
 
 
 def result(step: int, loss: float = 0.5, skipped: bool = False) -> StepResult:
@@ -27,10 +27,10 @@ def result(step: int, loss: float = 0.5, skipped: bool = False) -> StepResult:
     return StepResult(step, (student, *critics), 1.5, 35, 1200.0)
 
 
-def observe(root: Path, results: list[StepResult], start: int = 0, **settings: Any) -> Any:
+def observe(root: Path, results: list[StepResult], start: int = 0, use: str = "tensorboard", **settings: Any) -> Any:
     """Drive the built component through the hooks, as the engine does, and return (run, pluggy manager)."""
     context = BuildContext(root, root / "cache", root / "out")
-    (component,) = plugin.register_observers()
+    component = next(each for each in plugin.register_observers() if each.name == use)
     observer = component.build(component.settings.model_validate(settings, context={"root": root}), context)
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(RunHooks)
@@ -88,14 +88,71 @@ def test_the_folder_is_relative_to_the_manifest(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugin, "find_spec", lambda name: None)
-    assert plugin.describe(plugin.TensorboardSettings()).packages == ("tensorboard",)
+    assert plugin.describe_tensorboard(plugin.TensorboardSettings()).packages == ("tensorboard",)
     with pytest.raises(OptionsError, match=r"pip install 'cldistill\[tensorboard\]'"):
-        plugin.build(plugin.TensorboardSettings(), BuildContext(tmp_path, tmp_path, tmp_path))
+        plugin.build_tensorboard(plugin.TensorboardSettings(), BuildContext(tmp_path, tmp_path, tmp_path))
+
+
+def test_any_of_accelerates_trackers_is_started_with_its_project_and_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate import tracking
+
+    monkeypatch.setattr(plugin, "find_spec", lambda name: True)
+    said: list[Any] = []
+
+    class Board(tracking.GeneralTracker):
+        name, requires_logging_directory, main_process_only = "wandb", False, False
+        tracker = None
+
+        def __init__(self, run_name: str, **settings: Any) -> None:
+            said.append((run_name, settings))
+
+        def start(self) -> None:
+            said.append("start")
+
+        def log(self, values: dict[str, Any], step: int | None = None, **rest: Any) -> None:
+            said.append((step, values["loss/student/ta-fm"], values["run/skipped_steps"]))
+
+        def finish(self) -> None:
+            said.append("finish")
+
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", Board)
+    run, manager = observe(
+        tmp_path, [result(1), result(2, 0.25)], use="tracker", name="wandb", settings={"entity": "us"}
+    )
+    manager.hook.run_finished(run=run, step=2, stopped=False)
+    assert said == [("demo", {"entity": "us"}), "start", (1, 0.5, 0), (2, 0.25, 0), "finish"]
+
+
+def test_tensorboard_by_its_name_as_a_tracker(tmp_path: Path) -> None:
+    run, manager = observe(tmp_path, [result(1)], use="tracker", name="tensorboard")
+    manager.hook.run_finished(run=run, step=1, stopped=False)
+    assert points(tmp_path / "out" / "tensorboard", "loss/student/ta-fm") == [(1, 0.5)]
+
+
+def test_a_tracker_that_does_not_start_says_which_and_why(tmp_path: Path) -> None:
+    with pytest.raises(OptionsError, match=r"tensorboard does not start: TypeError: .*no_such_option"):
+        observe(tmp_path, [], use="tracker", name="tensorboard", settings={"no_such_option": 1})
+
+
+@pytest.mark.parametrize("name", ["api_key", "TOKEN", "password", "my_secret"])
+def test_a_secret_does_not_belong_into_a_manifest(name: str) -> None:
+    with pytest.raises(ValueError, match="would stand in the manifest") as error:
+        plugin.TrackerSettings.model_validate({"name": "wandb", "settings": {name: "swordfish"}})
+    assert "environment variable" in str(error.value)
+
+
+def test_a_missing_tracker_is_a_clear_error(tmp_path: Path) -> None:
+    settings = plugin.TrackerSettings(name="clearml")
+    assert plugin.describe_tracker(settings).packages == ("clearml",)
+    with pytest.raises(OptionsError, match="needs the package clearml, which is not installed: pip install clearml"):
+        plugin.build_tracker(settings, BuildContext(tmp_path, tmp_path, tmp_path))
 
 
 def test_the_plugin_imports_neither_torch_nor_tensorboard() -> None:
     code = (
-        "import sys; from cldistill_plugins.tensorboard import plugin; plugin.register_observers(); "
-        "plugin.describe(plugin.TensorboardSettings()); sys.exit(bool({'torch', 'tensorboard'} & set(sys.modules)))"
+        "import sys; from cldistill_plugins.trackers import plugin; plugin.register_observers(); "
+        "plugin.describe_tensorboard(plugin.TensorboardSettings()); sys.exit(bool({'torch', 'tensorboard'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,1 +1,0 @@
-"""TensorBoard as an observer of a run."""

@@ -1,0 +1,1 @@
+"""Trackers (TensorBoard, Weights & Biases, MLflow, ...) as observers of a run, through accelerate."""
