@@ -35,8 +35,9 @@ def add(
     pairs: Annotated[list[Path] | None, typer.Option("--pairs", help="Pairs of a new effect given as a file.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Generator steps.")] = 100,
     rehearse: Annotated[
-        int, typer.Option("--rehearse", min=1, help="Pictures on which each old effect is rehearsed.")
-    ] = 5,
+        int | None,
+        typer.Option("--rehearse", min=1, help="Pictures on which each old effect is rehearsed (default: 5 to 20)."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder of the run (default: beside the collection's, -plus-N)."),

@@ -21,7 +21,6 @@ from cldistill.training.checkpoint import Checkpoint, read
 from cldistill_plugins.incremental.effects import Given, read_effect, refuse_known
 from cldistill_plugins.incremental.folder import CollectionFolder, RunBeside, read_folder, run_beside
 from cldistill_plugins.incremental.manifest import (
-    REHEARSED,
     STEPS,
     Growth,
     growing_manifest,
@@ -37,8 +36,8 @@ class AddRequest:
     collection: Path
     effects: Sequence[Given]
     steps: int = STEPS
-    rehearsed: int = REHEARSED
-    """Pictures on which each old effect is rehearsed."""
+    rehearsed: int | None = None
+    """Pictures on which each old effect is rehearsed; None: as many as the run draws, 5 to 20."""
     base: str | None = None
     """The base model's folder, where it was a local one that is not where it was."""
     pictures: Path | None = None

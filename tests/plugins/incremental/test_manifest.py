@@ -10,7 +10,7 @@ import pytest
 
 from cldistill.manifest.load import load_manifest
 from cldistill_plugins.incremental.folder import CollectionFolder
-from cldistill_plugins.incremental.manifest import Growth, _slot, losses
+from cldistill_plugins.incremental.manifest import Growth, _slot, losses, rates, rehearsed_pictures
 
 
 def growth(recipe: str, steps: int = 100, **changes: Any) -> Growth:
@@ -40,3 +40,19 @@ def test_the_average_forgets_within_the_run(ema: float | None, steps: int, kept:
     path = cast("CollectionFolder", SimpleNamespace(path=Path("collection")))
     grown = Growth(path, grown.known, (), {}, {}, None, steps)
     assert _slot(grown, "student", slot, 0)["ema"] == kept
+
+
+def test_the_first_phase_begins_with_a_share_of_the_collections_first_rate() -> None:
+    known = [{"from_step": 0, "lr": 5e-3, "end_lr": 2e-4, "warmup": 20}, {"from_step": 1500, "lr": 2e-4}]
+    first, then = cast("list[dict[str, Any]]", rates(known, 60))
+    assert (first["lr"], first["end_lr"], first["warmup"]) == (pytest.approx(3e-3), 2e-4, 5)
+    assert then == {"from_step": 60, "lr": 2e-4}
+    assert rates(known, 0) == 2e-4
+    assert rates(1e-4, 60) == 1e-4
+
+
+@pytest.mark.parametrize(("effects", "expected"), [(6, 20), (50, 8), (1000, 5)])
+def test_as_many_pictures_are_rehearsed_as_the_run_draws(effects: int, expected: int) -> None:
+    folder = SimpleNamespace(index=SimpleNamespace(effects=[None] * effects))
+    known = {"train": {"batch_size": 8}}
+    assert rehearsed_pictures(Growth(cast("CollectionFolder", folder), known, (), {}, {}, None, 100)) == expected
