@@ -35,6 +35,8 @@ class Options:
     wide_minutes: float
     wide_decay: float
     wide_batch: int
+    narrow_minutes: float
+    wide_edits: float | None
 
 
 def prepare(options: Options) -> None:
@@ -121,17 +123,27 @@ def write_wide_latents(options: Options) -> None:
     write_wide_chunks(options.work, options.output / "pipeline", options.wide_sources)
 
 
+def train_narrow_on(options: Options) -> None:
+    """Train the pipeline's transformer on with what the wide one will be trained on."""
+    _train_wide(options, narrow=True)
+
+
 def train_wide_transformer(options: Options) -> None:
-    """Widen the pipeline's transformer and train it on."""
+    """Widen the transformer that `narrow` left, or the pipeline's, and train it on."""
+    _train_wide(options, narrow=False)
+
+
+def _train_wide(options: Options, narrow: bool) -> None:
     from cldistill_plugins.miniature.build.wide import WidePlan, train_wide
 
-    workers = 1 if options.device != "cpu" else options.workers
     plan = WidePlan(
-        options.wide_minutes,
-        workers=workers,
+        options.narrow_minutes if narrow else options.wide_minutes,
+        workers=1 if options.device != "cpu" else options.workers,
         batch=options.wide_batch,
         decay=options.wide_decay,
+        edits=options.wide_edits,
         device=options.device,
+        narrow=narrow,
     )
     train_wide(plan, options.work, options.output / "pipeline")
 
@@ -161,6 +173,7 @@ STAGES: dict[str, Callable[[Options], None]] = {
     "assemble": assemble,
     "evaluate": evaluate,
     "wide-latents": write_wide_latents,
+    "narrow": train_narrow_on,
     "wide": train_wide_transformer,
     "wide-pipeline": assemble_wide,
     "wide-compare": compare_wide,
@@ -180,10 +193,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--decoder-minutes", type=float, default=16)
     parser.add_argument("--base-minutes", type=float, default=45)
     parser.add_argument("--wide-sources", type=int, default=2400, help="pictures for the wide transformer, in twenties")
+    parser.add_argument("--narrow-minutes", type=float, default=60, help="before it is widened")
     parser.add_argument("--wide-minutes", type=float, default=480)
     parser.add_argument(
         "--wide-decay", type=float, default=0.3, help="last share of those minutes, in which the rate falls"
     )
+    parser.add_argument("--wide-edits", type=float, help="share of general edits among the tasks; 0.33 as they are drawn")
     parser.add_argument("--wide-batch", type=int, default=24, help="pictures a worker and step")
     values = vars(parser.parse_args(arguments))
     stage = values.pop("stage")

@@ -19,7 +19,7 @@ from cldistill_plugins.miniature.build.clock import Clock, load_state, save_stat
 from cldistill_plugins.miniature.build.latents import EDITS
 from cldistill_plugins.miniature.build.muon import Muon
 from cldistill_plugins.miniature.build.shapes import token_grid
-from cldistill_plugins.miniature.build.tasks import TASKS_A_PICTURE
+from cldistill_plugins.miniature.build.tasks import EDITS_A_PICTURE, TASKS_A_PICTURE
 from cldistill_plugins.miniature.build.wide_latents import load_wide
 from cldistill_plugins.miniature.build.widen import widened
 from cldistill_plugins.miniature.build.workers import average_gradients, join_workers, leave_workers, run_workers
@@ -38,7 +38,9 @@ class WidePlan:
         batch: items per worker and step, all of one shape.
         lr: step of Muon for hidden matrices; everything else takes Adam steps of `adam_lr`.
         ema: decay of the averaged weights, which are the ones that ship.
-        narrow: start with the weights of the narrow pipeline as they are, for comparison.
+        edits: share of the items that ask for a general edit, of those that ask for anything; `None` for as many as the chunks hold.
+        narrow: train the narrow transformer as it is. At equal seconds it leads for the first hour, and what it has learned
+            is kept when it is widened.
     """
 
     minutes: float
@@ -48,6 +50,7 @@ class WidePlan:
     adam_lr: float = 1e-3
     ema: float = 0.998
     decay: float = 0.3
+    edits: float | None = None
     seed: int = 0
     device: str = "cpu"
     narrow: bool = False
@@ -86,8 +89,13 @@ def train_wide(plan: WidePlan, work: Path, pipeline: Path) -> Path:
 
 def _work(rank: int, plan: WidePlan, work: Path, pipeline: Path) -> None:
     join_workers(work / "wide.meeting", rank, plan.workers)
-    narrow = QwenImageTransformer2DModel.from_pretrained(pipeline / "transformer", torch_dtype=torch.float32)
-    model = (narrow if plan.narrow else widened(narrow, WIDE_HEADS, plan.seed)).to(plan.device).train()
+    started = work / "wide-narrow.pt"
+    if not plan.narrow and started.is_file():
+        narrow = load_wide_base(started)
+    else:
+        narrow = QwenImageTransformer2DModel.from_pretrained(pipeline / "transformer", torch_dtype=torch.float32)
+    model = narrow if plan.narrow else widened(narrow, WIDE_HEADS, plan.seed)
+    model = model.to(plan.device).train().requires_grad_(True)
     averaged = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer, clock, spent = optimizer_of(model, plan.lr, plan.adam_lr), Clock(plan.minutes, plan.decay), 0.0
     if (state := load_state(work / f"{plan.name}.pt")) is not None:
@@ -123,15 +131,27 @@ def write_wide_pipeline(work: Path, pipeline: Path, folder: Path) -> None:
 
 
 def draw_wide(
-    data: dict[Shape, dict[str, Tensor]], batch: int, generator: torch.Generator, device: str = "cpu"
+    data: dict[Shape, dict[str, Tensor]],
+    batch: int,
+    generator: torch.Generator,
+    device: str = "cpu",
+    edits: float | None = None,
 ) -> WideItems:
-    """A batch of random pictures of one random shape, each with one of its tasks, `same`, or no prompt and itself as target."""
+    """A batch of random pictures of one random shape, each with one of its tasks, `same`, or no prompt and itself as target.
+
+    Args:
+        edits: share of general edits among the tasks; the chunks' own where it is None.
+    """
     shapes = list(data)
     share = torch.tensor([float(len(data[shape]["source"])) for shape in shapes])
     shape = shapes[int(torch.multinomial(share, 1, generator=generator))]
     part = data[shape]
     index = torch.randint(len(part["source"]), (batch,), generator=generator)
     turn = torch.randint(TASKS_A_PICTURE, (batch,), generator=generator)
+    if edits is not None:
+        edit = torch.rand(batch, generator=generator) < edits
+        others = torch.randint(EDITS_A_PICTURE, TASKS_A_PICTURE, (batch,), generator=generator)
+        turn = torch.where(edit, torch.randint(EDITS_A_PICTURE, (batch,), generator=generator), others)
     chance = torch.rand(batch, generator=generator)
     turn[chance < EMPTY_SHARE + SAME_SHARE] = TASKS_A_PICTURE
     turn[chance < EMPTY_SHARE] = TASKS_A_PICTURE + 1
@@ -187,7 +207,7 @@ class _Training:
         began = time.process_time() - self.spent
         while clock.progress < 1:
             generator = torch.Generator().manual_seed(plan.seed + 1_000_003 * clock.step + 7_919 * self.rank)
-            items = draw_wide(self.data, plan.batch, generator, plan.device)
+            items = draw_wide(self.data, plan.batch, generator, plan.device, plan.edits)
             losses = wide_losses(self.model, items, generator)
             losses.mean().backward()  # type: ignore[no-untyped-call]
             average_gradients(parameters, clock)
