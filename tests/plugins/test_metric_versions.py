@@ -18,11 +18,12 @@ from cldistill_plugins.effectbench.measured.truth_distance import TruthDistance
 from cldistill_plugins.evaluators.compared import Compared
 from cldistill_plugins.evaluators.editreward import EditReward
 from cldistill_plugins.evaluators.judge import Judge
+from cldistill_plugins.evaluators.likeness import Likeness
 
 DECLARED: dict[str, type] = {
     "bcr-oracle": BcrOracle, "bleeding": Bleeding, "closeness": Closeness, "editreward": EditReward,
     "effect-recognition": EffectRecognition, "hed-vgg-lpips": HedVggLpipsMetric, "mllm-judge": Judge,
-    "high-frequency-energy": HighFrequencyEnergy, "retention": Retention, "truth-distance": TruthDistance,
+    "high-frequency-energy": HighFrequencyEnergy, "likeness": Likeness, "retention": Retention, "truth-distance": TruthDistance,
     "vsa-oracle": VsaOracle,
 }  # fmt: skip
 COMPARED = ("clip", "dino", "dreamsim")

@@ -38,9 +38,9 @@ def test_a_run_trains_the_head_and_goes_on_byte_for_byte(tmp_path: Path) -> None
     assert sum(accuracy[-4:]) > sum(accuracy[:4])
     last = whole.folder / "checkpoints" / "step-000006"
     kept = {file.name: file.read_bytes() for file in last.glob("*.safetensors")}
-    assert {"module-gan-head.safetensors", "optimizer-module-gan-head.safetensors"} <= kept.keys()
-    early = load_file(last.with_name("step-000003") / "module-gan-head.safetensors")
-    assert any(not value.equal(early[name]) for name, value in load_file(last / "module-gan-head.safetensors").items())
+    assert {"module@gan-head.safetensors", "optimizer-module@gan-head.safetensors"} <= kept.keys()
+    early = load_file(last.with_name("step-000003") / "module@gan-head.safetensors")
+    assert any(not value.equal(early[name]) for name, value in load_file(last / "module@gan-head.safetensors").items())
     for file in last.iterdir():  # as if it had been killed before the last steps
         file.unlink()
     last.rmdir()

@@ -158,7 +158,7 @@ def test_completion_knows_commands_and_options_of_plugins() -> None:
         )  # fmt: skip
         return done.stdout.split()
 
-    assert complete("in") == ["inspect", "init", "instructions"]
+    assert complete("in") == ["init", "inspect", "instructions"]
     assert complete("plan", "--de") == ["--device"]
 
 

@@ -198,7 +198,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--wide-decay", type=float, default=0.3, help="last share of those minutes, in which the rate falls"
     )
-    parser.add_argument("--wide-edits", type=float, help="share of general edits among the tasks; 0.33 as they are drawn")
+    parser.add_argument(
+        "--wide-edits", type=float, help="share of general edits among the tasks; 0.33 as they are drawn"
+    )
     parser.add_argument("--wide-batch", type=int, default=24, help="pictures a worker and step")
     values = vars(parser.parse_args(arguments))
     stage = values.pop("stage")

@@ -38,7 +38,7 @@ class WidePlan:
         batch: items per worker and step, all of one shape.
         lr: step of Muon for hidden matrices; everything else takes Adam steps of `adam_lr`.
         ema: decay of the averaged weights, which are the ones that ship.
-        edits: share of the items that ask for a general edit, of those that ask for anything; `None` for as many as the chunks hold.
+        edits: share of general edits among the items that ask for anything; None for as many as the chunks hold.
         narrow: train the narrow transformer as it is. At equal seconds it leads for the first hour, and what it has learned
             is kept when it is widened.
     """

@@ -37,6 +37,7 @@ def test_a_critic_that_is_the_teacher_finds_no_difference(opened: OpenedRun) -> 
     batch = probe.context().batch
     student, teacher = batch.student.prompt["embeds"], batch.teacher.prompt["embeds"]
     assert student.shape != teacher.shape  # its prompt alone is what is left
+    run.slots.mount(run.teachers.state("soften"))  # the slot that plays the critic here
     run.dataset.pools["soften"] = tuple(replace(e, student=e.teacher) for e in run.dataset.pools["soften"])
     assert float(rms(probe.compare(probe.backward_simulated(), SIGMAS).difference).max()) == 0.0
 
