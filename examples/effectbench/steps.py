@@ -93,8 +93,8 @@ def _losses(*more: str) -> str:
 
 
 LEVERS = {
-    "mixed": Lever("an effect an item", 1.0),
-    "one": Lever("one effect a batch", 1.0, ("router.options.one_effect_a_batch=true",)),
+    "one": Lever("one effect a batch", 1.0),
+    "mixed": Lever("an effect an item", 1.0, ("router.options.one_effect_a_batch=false",)),
     "trajectory": Lever("one trajectory a cycle", 1.0, ("slots.critic.reuse_sample=trajectory",)),
     "gan": Lever(
         "with DMD2's GAN term",
@@ -285,7 +285,7 @@ def levers(size: Size) -> list[Step]:
             steps.append(Step(f"train-{output}", command, (f"train-coarse-{size.levers}",)))
             systems.append({"name": f"{name}-{seed}", "title": lever.title, "adapter": f"run:{output}"})
     systems.append({"name": "teacher", "title": "Base", "adapter": "teacher", "steps": size.sampling_steps})
-    compare = [[f"{name}-{seed}", f"mixed-{seed}"] for name in LEVERS if name != "mixed" for seed in LEVER_SEEDS]
+    compare = [[f"{name}-{seed}", f"one-{seed}"] for name in LEVERS if name != "one" for seed in LEVER_SEEDS]
     values = (
         f"evaluate.images={TRAINING_PICTURES}", "evaluate.pictures=8", f"evaluate.systems={json.dumps(systems)}",
         f"evaluate.compare={json.dumps(compare)}",
