@@ -152,7 +152,21 @@ def test_training_stops_goes_on_and_leaves_its_average(tmp_path: Path) -> None:
     assert all(value.dtype == torch.float16 for value in averaged.values())
     torch.testing.assert_close(averaged["proj_out.weight"], second["averaged"]["proj_out.weight"].half())
     assert wide.load_wide_base(path).config.num_attention_heads == 8
+
     assert not list(work.glob("*.part"))
+
+
+@pytest.mark.slow
+def test_training_begins_with_the_weights_that_are_given_and_widens_what_narrow_left(tmp_path: Path) -> None:
+    work, pipeline, given = _work(tmp_path / "work"), _pipeline(tmp_path / "pipeline"), tmp_path / "given.safetensors"
+    state = {name: value.half().contiguous() for name, value in build_transformer(seed=5).state_dict().items()}
+    save_file(state, given)
+    still = {"minutes": 0.001, "batch": 2, "lr": 0.0, "adam_lr": 0.0}  # learns nothing: it ends as it began
+    path = wide.train_wide(wide.WidePlan(**still, narrow=True, start=given), work, pipeline)  # type: ignore[arg-type]
+    left = wide.load_wide_base(path)
+    torch.testing.assert_close(left.img_in.weight, state["img_in.weight"].float())
+    broad = wide.load_wide_base(wide.train_wide(wide.WidePlan(**still), work, pipeline))  # type: ignore[arg-type]
+    torch.testing.assert_close(broad.img_in.weight[:128], left.img_in.weight)
 
 
 @pytest.mark.slow

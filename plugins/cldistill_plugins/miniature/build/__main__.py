@@ -37,6 +37,7 @@ class Options:
     wide_batch: int
     narrow_minutes: float
     wide_edits: float | None
+    wide_start: Path | None
 
 
 def prepare(options: Options) -> None:
@@ -144,6 +145,7 @@ def _train_wide(options: Options, narrow: bool) -> None:
         edits=options.wide_edits,
         device=options.device,
         narrow=narrow,
+        start=options.wide_start,
     )
     train_wide(plan, options.work, options.output / "pipeline")
 
@@ -200,6 +202,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--wide-edits", type=float, help="share of general edits among the tasks; 0.33 as they are drawn"
+    )
+    parser.add_argument(
+        "--wide-start", type=Path, help="narrow weights to begin with, such as build/narrow.safetensors"
     )
     parser.add_argument("--wide-batch", type=int, default=24, help="pictures a worker and step")
     values = vars(parser.parse_args(arguments))

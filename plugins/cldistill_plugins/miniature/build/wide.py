@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from diffusers import QwenImageTransformer2DModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cldistill_plugins.miniature.build.assemble import WIDE_HEADS, build_transformer
@@ -41,6 +41,7 @@ class WidePlan:
         edits: share of general edits among the items that ask for anything; None for as many as the chunks hold.
         narrow: train the narrow transformer as it is. At equal seconds it leads for the first hour, and what it has learned
             is kept when it is widened.
+        start: safetensors of the narrow transformer's weights to begin with, instead of the pipeline's.
     """
 
     minutes: float
@@ -54,6 +55,7 @@ class WidePlan:
     seed: int = 0
     device: str = "cpu"
     narrow: bool = False
+    start: Path | None = None
 
     @property
     def name(self) -> str:
@@ -94,6 +96,8 @@ def _work(rank: int, plan: WidePlan, work: Path, pipeline: Path) -> None:
         narrow = load_wide_base(started)
     else:
         narrow = QwenImageTransformer2DModel.from_pretrained(pipeline / "transformer", torch_dtype=torch.float32)
+        if plan.start is not None:
+            narrow.load_state_dict({name: value.float() for name, value in load_file(plan.start).items()})
     model = narrow if plan.narrow else widened(narrow, WIDE_HEADS, plan.seed)
     model = model.to(plan.device).train().requires_grad_(True)
     averaged = {name: value.clone() for name, value in model.state_dict().items()}
