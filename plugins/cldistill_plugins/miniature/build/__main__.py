@@ -204,7 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--wide-edits", type=float, help="share of general edits among the tasks; 0.33 as they are drawn"
     )
     parser.add_argument(
-        "--wide-start", type=Path, help="narrow weights to begin with, such as build/narrow.safetensors"
+        "--wide-start", type=Path, help="narrow weights to begin with, such as examples/miniature/narrow.safetensors"
     )
     parser.add_argument("--wide-batch", type=int, default=24, help="pictures a worker and step")
     values = vars(parser.parse_args(arguments))
