@@ -77,7 +77,7 @@ class Lever:
 
     title: str
     seconds: float
-    """Of one core, a cycle on ten effects: what an uncontended run of thirty cycles took."""
+    """Of one core, a cycle on ten effects.  None has been measured: 1 for all compares them at equal *steps*."""
     values: Sequence[str] = ()
     """Its ``--set``."""
 
@@ -107,7 +107,7 @@ LEVERS = {
 }
 LEVER_SEEDS = (0, 1)
 TRAINING_PICTURES = "package:cldistill_plugins.miniature/pictures/train"
-"""What levers are judged on: nothing is chosen on held-out pictures."""
+"""Pictures on which levers are judged: nothing is chosen on held-out ones."""
 
 
 @dataclass(frozen=True)

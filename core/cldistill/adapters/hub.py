@@ -19,7 +19,7 @@ REFERENCE = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(refs/pr/\d+|[^@/\s]+)(?:/([^\
 """``OWNER/NAME``, ``OWNER/NAME@REVISION`` or ``OWNER/NAME@REVISION/FILE``."""
 SNAPSHOT = re.compile(r"/models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})(?:/(.+))?$")
 FETCHED = ("*.safetensors", "*.json", "*.yaml", "*.md", "samples/*.png")
-"""What is fetched of a repository: neither pickles nor programs."""
+"""Patterns of the files that are fetched of a repository: neither pickles nor programs."""
 LOCAL = (".safetensors", ".jsonl", ".yaml", ".json")
 """Endings of a file of this machine, not of a repository."""
 

@@ -1,4 +1,4 @@
-"""What is wrong with a manifest, told to people as ``file:line: key.path: what is wrong (value); did you mean 'x'?``."""
+"""Mistakes of a manifest, told to people as ``file:line: key.path: what is wrong (value); did you mean 'x'?``."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Rate = Annotated[float, Field(gt=0)]
 
 Resolver = Callable[[object, ValidationInfo], object]
 Pinned = PlainSerializer(pinned, when_used="json")
-"""What lies in the hub's cache is written down as its hub id, with the commit."""
+"""A path in the hub's cache is written down as its hub id, with the commit."""
 
 
 def _resolve(value: object, info: ValidationInfo, resolve: Resolver = resolve_path) -> object:

@@ -1,4 +1,4 @@
-"""How much a command says: with ``-q`` its result, warnings and errors alone, with ``-v`` what the libraries tell as well.
+"""The volume of a command: with ``-q`` its result, warnings and errors alone, with ``-v`` what the libraries tell as well.
 
 It lies in the environment, so that the processes that a command starts say as much as it does.
 """

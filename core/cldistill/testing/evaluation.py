@@ -35,7 +35,7 @@ METRICS = {
     "detail": {"title": "high-frequency energy", "better": None, "component": "detail", "percent": False},
 }  # fmt: skip
 FAMILIES = ("blurred", "another-effect", "unchanged")
-"""What a bad output is; a metric may give such a name to a bad case."""
+"""Kinds of bad output, whose names a metric may give to bad cases."""
 
 
 def scene(seed: int, size: int) -> Image:

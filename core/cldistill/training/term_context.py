@@ -79,8 +79,9 @@ class TermContext:
     def _graded(self, name: str, x: Tensor, sigma: Tensor, at: str | None) -> Tensor:
         """Call a slot; at the rollout, where several terms may ask for the same, with one graph for all of them."""
         wanted = torch.is_grad_enabled() and (name == self.trains or x.requires_grad)
-        key, here = (name, at), self.memo.path[self.memo.k or 0 :][:1]
-        shared = wanted and bool(here) and x is here[0].x and sigma is here[0].sigma
+        key, k, path = (name, at), self.memo.k, self.memo.path
+        stop = path[k] if k is not None and k < len(path) else None
+        shared = wanted and stop is not None and x is stop.x and sigma is stop.sigma
         if shared and key in self.memo.graded:
             return self.memo.graded[key]
         with torch.set_grad_enabled(wanted):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 TEACHER = "teacher"
-"""How the names of the systems begin that are the effects' own LoRAs."""
+"""Beginning of the names of the systems that are the effects' own LoRAs."""
 SIDES = (16, 32, 64, 128)
 """Sides in pixels at which pictures are compared: colours and light, then shapes, then strokes."""
 IDLE = 1e-3

@@ -31,7 +31,7 @@ class Upload:
     licence: str | None
     """The licence that the card has already."""
     base_licence: str
-    """What the card says of the base's licence."""
+    """The base's licence, as the card names it."""
     base: str | None
     """The base's hub id, where it has one."""
     effects: tuple[str, ...]
