@@ -26,6 +26,7 @@ def collection(exported_once: Path, pipeline: Path) -> Collection:
     return Collection.load(exported_once, base=str(pipeline), device="cpu")
 
 
+@pytest.mark.slow
 def test_three_lines(collection: Collection, photo: Image.Image) -> None:
     picture = collection.generate(photo, "manga-tone", seed=7)
     assert [effect.name for effect in collection.effects] == ["manga-tone", "gold-frame"]
