@@ -14,11 +14,8 @@ from rich.progress import track
 from .catalogue import bank_of, named, settings
 from .effect import EffectError, EffectRecord
 from .effects_file import write_effects_file
-from .pairs import choose, copy_licences, pictures_in, write_effect
+from .pairs import SOURCES, choose, copy_licences, for_pairs, pictures_in, write_effect
 from .six import SIX
-
-SOURCES = ("cldistill_plugins.miniature", "pictures/train")
-"""The pool that ships with the miniature base: art of animals and people."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         effects = chosen_effects(given.effects)
-        pool = pictures_in(given.sources or Path(str(files(SOURCES[0]).joinpath(SOURCES[1]))))
+        pool = for_pairs(pictures_in(given.sources or Path(str(files(SOURCES[0]).joinpath(SOURCES[1])))))
         if given.pairs < 1 or len(pool) < given.pairs:
             raise EffectError(f"the pool holds {len(pool)} pictures, but {given.pairs} pairs an effect were asked for")
         given.out.mkdir(parents=True, exist_ok=True)
