@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from .catalogue import bank_of, named, settings
+from .catalogue import bank_of, hard_bank, named, settings
 from .effect import EffectError, EffectRecord
 from .effects_file import write_effects_file
 from .pairs import SOURCES, choose, copy_licences, for_pairs, pictures_in, write_effect
@@ -40,9 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def chosen_effects(asked: Sequence[str]) -> list[EffectRecord]:
-    """Return the effects that a number, ``quickstart`` or names ask for."""
+    """Return the effects that a number, ``quickstart``, ``hard`` or names ask for."""
     if list(asked) == ["quickstart"]:
         return list(SIX.values())
+    if list(asked) == ["hard"]:
+        return hard_bank()
     if len(asked) == 1 and asked[0].isdecimal():
         return bank_of(int(asked[0]))
     return [named(name) for name in asked]
@@ -64,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Write each effect's training pairs (OUT/<effect>/source, target, effect.json) and OUT/effects-N.yaml.",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
-    what = "how many of the catalogue's effects (10, 20, 50, 100, 180), their names, or `quickstart`"
+    what = "how many of the catalogue's effects (10, 20, 50, 100, 180), their names, `quickstart`, or `hard` (not admitted)"
     parser.add_argument("--effects", nargs="+", default=["50"], metavar="N|NAME", help=f"{what} (default: 50)")
     parser.add_argument(
         "--lists", nargs="*", type=int, default=[], metavar="N", help="lists of the first N effects, too"
