@@ -18,7 +18,7 @@ from cldistill_plugins.planning.devices import CARDS, known_card, memory_size, w
 from cldistill_plugins.planning.hours import hours, operations, told
 
 ROOT = Path(__file__).parents[3]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("manifest", "measuring"))
 
 
 def plan(*words: str) -> str:
@@ -39,9 +39,9 @@ def test_a_recipe_is_planned_without_any_data(recipe: str) -> None:
     assert plan(recipe, "--device", "h200").startswith(f"Fits: {recipe} needs about ")
 
 
-def test_every_manifest_of_the_readme_is_planned(empty: Path) -> None:
-    names = re.findall(r"extends: (\S+\.yaml)", README)
-    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)):
+def test_every_manifest_of_the_pages_is_planned(empty: Path) -> None:
+    names = re.findall(r"extends: (\S+\.yaml)", PAGES)
+    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", PAGES, flags=re.DOTALL)):
         file = empty / (f"part-{number}.yaml" if number or not names else names[0])
         file.write_text(text)
         told = json.loads(plan(file.name, "--device", "h200", "--json"))
