@@ -18,6 +18,7 @@ from cldistill.training.run import PlacedLoss, SlotConfig
 
 if TYPE_CHECKING:
     from cldistill.adapters.files import FitReport, FittedAdapter
+    from cldistill.schedule import Schedule
 
 CACHE_VARIABLE = "CLDISTILL_CACHE"
 
@@ -95,6 +96,17 @@ class CheckedManifest:
     def outline(self) -> RunOutline:
         """Return what parts may know of the run."""
         return RunOutline(self.manifest.train.generator_steps, self.description)
+
+    def teacher_schedule(self, steps: int) -> Schedule:
+        """Return the schedule of so many steps by which teachers are sampled: that of ``targets:``, else the student's."""
+        from cldistill.schedule import Schedule
+
+        targets, base = self.manifest.targets, self.description
+        own = None if targets is None else targets.shift
+        if own == "auto":
+            assert base.shift is not None
+            return Schedule(steps, base.shift(base.latent_tokens, steps), terminal=base.terminal)
+        return Schedule(steps, self.manifest.sampler.settled_shift if own is None else own)
 
     @property
     def settled_prompts(self) -> dict[str, Prompts]:

@@ -71,7 +71,7 @@ def inspect_file(path: Path, base: BaseDescription | None = None) -> Inspection:
             record["sampler"] = {name: getattr(index, name) for name in ("steps", "shift", "integer_timesteps")}
         except CollectionError as error:
             record["problem"] = str(error)
-    fit = None if base is None else match(header, base.modules)
+    fit = None if base is None else match(header, base.modules, base.adapter_names)
     if base is not None and fit is not None:
         record["base"] = {
             "fits": fit.fits,
@@ -79,7 +79,7 @@ def inspect_file(path: Path, base: BaseDescription | None = None) -> Inspection:
             "total": fit.total,
             "base_modules": len(base.modules),
             "targets": len(base.targets),
-            "covered_targets": len(set(fit.names.values()) & set(base.targets)),
+            "covered_targets": len(set(fit.modules) & set(base.targets)),
             "unknown": list(fit.unknown),
             "mismatched": {name: {"file": own, "base": theirs} for name, (own, theirs) in fit.mismatched.items()},
         }

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from cldistill.cli.main import app
 from cldistill.errors import OptionsError
 from cldistill.manifest.check import check_manifest
-from cldistill.plan.costs import TEXT_TOKENS
 from cldistill.plan.fit import Device
 from cldistill_plugins.planning.devices import CARDS, known_card, memory_size, with_speed
 from cldistill_plugins.planning.hours import hours, operations, told
@@ -104,7 +103,7 @@ def test_a_card_that_is_seen_gets_the_speed_of_its_kind(name: str, mebibytes: in
 
 def test_hours_are_calculated_from_the_calls_and_the_cards_speed() -> None:
     checked = check_manifest("one-effect", files=False)
-    tokens = 2 * 4096 + TEXT_TOKENS
+    tokens = 2 * 4096 + 256
     each = 24 * tokens * 3072**2 * 60 + 4 * tokens**2 * 3072 * 60
     assert operations(checked) == each
     # 1,000 steps of 51.5 or 42.5 calls, in the mean 47; 2,000 steps of the teacher, three calls each; eight pictures of the
