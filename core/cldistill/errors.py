@@ -6,12 +6,29 @@ that text without a traceback.  ``assert`` is kept for invariants of our own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class CldistillError(ValueError):
     """Base of all user errors: the command line shows the message alone, and exits with 2."""
+
+    def __str__(self) -> str:
+        """Return the message as a terminal may show it."""
+        return printable(super().__str__())
+
+
+LONGEST_LINE, MOST_LINES = 2000, 200
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Return a message as a terminal may show it: control characters (what is quoted may hold some) as escapes, no line
+    without end, and not more lines than anybody reads."""
+    lines = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text).split("\n")
+    cut = [line if len(line) <= LONGEST_LINE else f"{line[:1400]} […] {line[-500:]}" for line in lines[:MOST_LINES]]
+    return "\n".join([*cut, *([f"… and {len(lines) - MOST_LINES} more lines"] if len(lines) > MOST_LINES else [])])
 
 
 class ManifestError(CldistillError):
@@ -77,7 +94,7 @@ class NotMeasured(CldistillError):  # noqa: N818 (nothing went wrong)
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the valid name nearest to ``name``, else a list of what is valid."""
     names = sorted(valid)
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    close = get_close_matches(name[:100], names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; valid: {', '.join(names)}" if names else ""

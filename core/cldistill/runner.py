@@ -7,6 +7,7 @@ import os
 import shlex
 import time
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, grace
 from cldistill.progress.stages import Stages, StoppableStages
 from cldistill.records import STUDENT
 from cldistill.samples import RunSampler, grid_picture, held_out_rows, teacher_and_student
-from cldistill.storage.files import atomic_write_text
+from cldistill.storage.files import atomic_write_text, only_writer
 from cldistill.training.metrics_log import FILE, MetricsLog, read_metrics
 from cldistill.training.observers import Observers
 from cldistill.training.run import ExportedRun, Run
@@ -60,7 +61,8 @@ def execute(
     ``leave_out``: automatic observers that the caller does not want, because it measures the collection itself, say.
     ``changed_plugins``: go on from a checkpoint although plugins have changed since, and record it.
     """
-    with graceful_stop() as stop:
+    alone = only_writer(output) if is_main() else nullcontext()  # of several processes, the first one writes
+    with alone, graceful_stop() as stop:
         try:
             return _execute(checked, output, console, command, stop, leave_out, changed_plugins)
         except (Stopped, RuntimeError) as error:

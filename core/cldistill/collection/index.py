@@ -121,7 +121,7 @@ def routed(collection: Path, effects: Sequence[str]) -> Path:
         groups = json.loads(file.read_text(encoding="utf-8"))["groups"]
         group_of = {effect: group for group in groups for effect in group["effects"]}
         found = {group_of[name]["name"]: str(group_of[name]["collection"]) for name in effects if name in group_of}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CollectionError(f"{file}: was not written by `cldistill group` ({error!r})") from error
     for name in effects:
         if name not in group_of:
@@ -149,5 +149,5 @@ def _parse(file: Path, metadata: Mapping[str, str]) -> CollectionIndex:
             metadata=metadata,
             removed=tuple(CollectionEffect(**effect) for effect in json.loads(metadata.get("cldistill.removed", "[]"))),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CollectionError(f"{file}: its header is damaged ({error!r}); export the collection again") from error

@@ -110,7 +110,7 @@ def read_groups(path: Path) -> Groups:
         raise CollectionError(f"{file}: no such file; `cldistill group MANIFEST --output FOLDER` writes it")
     try:
         return _parse(json.loads(file.read_text(encoding="utf-8")), file.parent)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CollectionError(f"{file}: is no groups.json of format {FORMAT} ({error!r})") from error
 
 
@@ -118,6 +118,9 @@ def _parse(data: Mapping[str, Any], folder: Path) -> Groups:
     if data["format"] != FORMAT:
         raise ValueError(f"format {data['format']}")
     rows: Sequence[Mapping[str, Any]] = data["groups"]
+    for name in (str(row[key]) for row in rows for key in ("manifest", "run")):
+        if Path(name).name != name or not name.isprintable():
+            raise ValueError(f"{name!r} is no name of a file in its folder")
     groups = tuple(
         Group(str(g["name"]), tuple(map(str, g["effects"])), str(g["manifest"]), str(g["run"])) for g in rows
     )
