@@ -13,9 +13,8 @@ import typer
 from cldistill.cli.check import check
 from cldistill.cli.group import CommandGroup
 from cldistill.cli.options import QuietOption, VerboseOption
-from cldistill.cli.plugins import plugins
 from cldistill.cli.run import run
-from cldistill.errors import CldistillError
+from cldistill.errors import CldistillError, readable
 from cldistill.progress.volume import is_verbose, set_volume
 
 logging.getLogger("cldistill").addHandler(logging.NullHandler())  # errors are printed once, below
@@ -45,7 +44,7 @@ def options(
     set_volume(quiet, verbose)
 
 
-for command in (run, check, plugins):
+for command in (run, check):
     app.command()(command)
 
 
@@ -56,6 +55,6 @@ def main() -> None:
     except CldistillError as error:
         logging.getLogger("cldistill").error("%s", error)  # for the log of a run
         if is_verbose():
-            traceback.print_exc()
+            print(readable(traceback.format_exc()), file=sys.stderr)  # an error below it may quote a secret
         print(f"cldistill: {error}", file=sys.stderr)
         sys.exit(2)

@@ -100,7 +100,7 @@ def parse(text: str, file: str, root: Path, *, lined: bool = True) -> Value:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         raise ManifestError(f"{file}{line}: not valid YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeError) as error:
         raise ManifestError(f"{file}: not valid YAML: {error}") from error
 
     def place(line: int) -> Place:
