@@ -40,6 +40,7 @@ except SystemExit as error:
     code = error.code or 0
 print(json.dumps({"code": code, "torch": "torch" in sys.modules, "seconds": time.process_time()}), file=sys.stderr)
 """
+VOLUME = ("CLDISTILL_QUIET", "CLDISTILL_VERBOSE", "DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY")
 CPU_SECONDS = 2.0
 """About one on a quiet machine; counted as CPU time, so that a busy one does not fail the test."""
 
@@ -127,12 +128,16 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert found["stdout"].startswith(f"cldistill {version('cldistill')} (Python 3")
 
 
-def test_an_error_comes_with_its_traceback_where_somebody_asks_for_it() -> None:
-    loud = measured("-v", "check", "one-efect")
+def test_an_error_comes_with_its_traceback_where_somebody_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VOLUME:
+        monkeypatch.setenv(name, "")  # so that what the options set is taken back
+        monkeypatch.delenv(name)
+    plain, hushed = said("check", "one-efect"), said("-q", "check", "one-efect")
+    assert hushed["stderr"] == plain["stderr"]
+    loud = said("-v", "check", "one-efect")
     assert loud["code"] == 2
     assert "Traceback (most recent call last)" in loud["stderr"]
     assert loud["stderr"].splitlines()[-1].startswith("cldistill: one-efect: neither a manifest file")
-    assert measured("-q", "check", "one-efect")["stderr"] == measured("check", "one-efect")["stderr"]
 
 
 def test_a_quiet_run_says_where_its_collection_is_and_nothing_else(
@@ -151,12 +156,8 @@ def test_a_quiet_run_says_where_its_collection_is_and_nothing_else(
 def test_completion_knows_commands_and_options_of_plugins() -> None:
     def complete(*words: str) -> list[str]:
         environment = {"_CLDISTILL_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(("cldistill", *words))}
-        program = "from cldistill.cli.main import app; app(prog_name='cldistill')"
-        done = subprocess.run(
-            [sys.executable, "-c", program], env={**os.environ, **environment, "COMP_CWORD": str(len(words))},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        return done.stdout.split()
+        environment["COMP_CWORD"] = str(len(words))
+        return CliRunner().invoke(cli.app, [], prog_name="cldistill", env=environment).stdout.split()
 
     assert complete("in") == ["init", "inspect", "instructions"]
     assert complete("plan", "--de") == ["--device"]
