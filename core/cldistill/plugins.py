@@ -24,8 +24,8 @@ from cldistill.errors import PluginLoadError
 from cldistill.hookspecs import PluginHooks
 from cldistill.markers import PROJECT
 from cldistill.storage.files import sha256_file, source_digest
+from cldistill.storage.untrusted import GROUP
 
-GROUP = "cldistill"
 DISABLE_VARIABLE = "CLDISTILL_DISABLE_PLUGINS"
 """Environment variable: comma-separated names of entry points that are not even imported."""
 

@@ -41,13 +41,14 @@ TOP_FILES = 20
 LINES = 10_000
 TORCH_FREE = (
     "errors", "records", "protocols", "component", "markers", "hookspecs", "plugins", "catalogue", "weights", "manifest",
-    "plan", "progress", "cli", "collection.index", "adapters.header", "adapters.hub",
+    "plan", "progress", "cli", "collection.index", "adapters.header", "adapters.alphas", "adapters.hub",
 )  # fmt: skip
 """Modules, and packages with all that is in them, which load no torch: `check`, `plan` and ``--help`` answer at once."""
 PUBLIC = (
     "errors", "records", "weights", "protocols", "component", "markers", "hookspecs", "catalogue", "schedule", "random",
     "precision", "prepare", "assemble", "samples", "runner", "data", "progress", "storage",
-    "adapters.files", "adapters.header", "adapters.hub", "adapters.inject", "adapters.save", "adapters.slots",
+    "adapters.alphas", "adapters.files", "adapters.header", "adapters.hub", "adapters.inject", "adapters.keys",
+    "adapters.save", "adapters.slots",
     "cli.launch", "cli.options", "cli.run",
     "collection.card", "collection.collection", "collection.index",
     "manifest.check", "manifest.checked", "manifest.files", "manifest.load", "manifest.messages", "manifest.models",

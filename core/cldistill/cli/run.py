@@ -17,6 +17,7 @@ from cldistill.cli.options import ManifestArgument, QuietOption, SetOption, Verb
 from cldistill.errors import CheckpointError
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.progress.volume import is_quiet, set_volume
+from cldistill.storage.files import only_writer
 
 if TYPE_CHECKING:
     from cldistill.training.checkpoint import Checkpoint
@@ -98,10 +99,11 @@ def set_aside(folder: Path) -> None:
             f"--fresh would rename the folder that you are in ({folder.resolve()}); start from another one, or move its "
             "checkpoints/ away yourself"
         )
-    number = 1
-    while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
-    folder.rename(kept)
+    with only_writer(folder):
+        number = 1
+        while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
+            number += 1
+        folder.rename(kept)
     typer.echo(f"the run that was in {folder} is now in {kept}")
 
 

@@ -16,7 +16,6 @@ import yaml
 from typer.testing import CliRunner
 
 from cldistill.cli import main as cli
-from cldistill.cli import plugins as cli_plugins
 from cldistill.cli import run as cli_run
 from cldistill.component import Needs, Settings, base_model, loss_term
 from cldistill.errors import CheckpointError, ManifestError
@@ -25,6 +24,7 @@ from cldistill.records import BaseDescription
 from cldistill.testing import plugin_environment
 from cldistill.testing.pictures import write_pictures
 from cldistill.testing.runs import tiny_manifest
+from cldistill_plugins.schema import installed
 from cldistill_plugins.schema.json_schema import manifest_schema
 from cldistill_plugins.using import inspect as cli_files
 
@@ -192,7 +192,7 @@ def test_defaults_are_cut_in_the_table_and_whole_in_json(world: Any, catalogue_o
         words: tuple[str, ...] = tuple(f"word-{index}" for index in range(20))
 
     component = loss_term("long", "", Long, lambda s: Needs(), lambda s, c: pytest.fail("built"))
-    (row,) = cli_plugins.settings_rows(component)
+    (row,) = installed.settings_rows(component)
     assert row["default"] == str(Long().words) and "word-19" in row["default"]
 
 
@@ -201,8 +201,8 @@ def test_plugins_shows_failures_with_their_cause(
 ) -> None:
     failure = PluginFailure("odd", "odd-dist", "0.3", ImportError("No module named 'lpips'"))
     world.catalogue.plugins = PluginSet(world.catalogue.plugins.loaded, (failure,), ("left",))
-    monkeypatch.setattr(cli_plugins, "load_catalogue", lambda: world.catalogue)
-    cli_plugins.plugins()
+    monkeypatch.setattr(installed, "load_catalogue", lambda: world.catalogue)
+    installed.plugins()
     text = capsys.readouterr().out
     assert "failed plugin 'odd' of odd-dist 0.3: ImportError: No module named 'lpips'" in text
     assert "fakes (fake-plugins 1.0)" in text
