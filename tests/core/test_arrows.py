@@ -190,6 +190,7 @@ def test_a_plugin_uses_another_through_its_api_alone_and_never_in_a_circle() -> 
     TopologicalSorter(uses).prepare()  # CycleError names the circle
 
 
+@pytest.mark.slow
 def test_plugins_import_only_public_names_of_the_engine() -> None:
     def private(found: Import) -> bool:
         hidden = any(part.startswith("_") for target in found.targets for part in target.split("."))

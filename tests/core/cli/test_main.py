@@ -162,6 +162,7 @@ def test_completion_knows_commands_and_options_of_plugins() -> None:
     assert complete("plan", "--de") == ["--device"]
 
 
+@pytest.mark.slow
 def test_plan_as_json() -> None:
     plan = json.loads(said("plan", "collectionlora-50", "--no-files", "--json")["stdout"])
     assert [adapter["modules"] for adapter in plan["adapters"]] == [840, 840]

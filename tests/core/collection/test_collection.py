@@ -36,6 +36,7 @@ def test_three_lines(collection: Collection, photo: Image.Image) -> None:
     assert not np.array_equal(picture, collection.generate(photo, "manga-tone", seed=7, steps=2))
 
 
+@pytest.mark.slow
 def test_the_adapter_matters_and_the_header_rules_the_base(exported: Path, pipeline: Path, photo: Image.Image) -> None:
     collection = Collection.load(exported, base=str(pipeline), device="cpu")  # its own, which is changed below
     assert collection.base.resolution == 64

@@ -93,6 +93,7 @@ def test_the_energy_distance_tells_a_sampler_that_averages_from_one_that_draws(e
     assert abs(energy["draws"]) < 0.3 and abs(energy[FLOOR]) < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hed")
 def test_the_oracle_finds_bad_cases_names_their_family_and_has_a_floor(studio: Studio) -> None:
     found = BcrOracle(draws=4)(studio.ask(outputs_of(studio)))

@@ -165,6 +165,7 @@ def test_what_is_not_trained_yet_can_be_skipped(desk: Any) -> None:
         desk.evaluate({"name": "ours", "adapter": "run:later"}, skip_missing=True)
 
 
+@pytest.mark.slow
 def test_without_systems_those_of_a_run(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(desk.root)
     desk.evaluate()
