@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
@@ -31,7 +31,7 @@ DISABLE_VARIABLE = "CLDISTILL_DISABLE_PLUGINS"
 
 HOOK_KINDS: Mapping[str, Kind] = {f"register_{kind}s": kind for kind in KINDS}
 COMMANDS_HOOK = "register_commands"
-HOOKS = (*HOOK_KINDS, COMMANDS_HOOK)
+HOOKS = (*HOOK_KINDS, COMMANDS_HOOK, "run_asked")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class LoadedPlugin:
     owner: Owner
     components: tuple[AnyComponent, ...]
     commands: tuple[Command, ...] = ()
+    run_asked: Callable[..., object] = lambda **_: None
+    """Its answer to the hook of that name; raises what refuses the run."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def register(plugin: object, owner: Owner = NOBODY) -> LoadedPlugin:
         raise PluginLoadError(f"{error}; hooks: {', '.join(HOOKS)}") from error
     _check_markers(plugin, manager)
     components = tuple(component for hook, kind in HOOK_KINDS.items() for component in _components(manager, hook, kind))
-    return LoadedPlugin(owner, components, tuple(_commands(manager)))
+    return LoadedPlugin(owner, components, tuple(_commands(manager)), manager.hook.run_asked)
 
 
 def _check_markers(plugin: object, manager: pluggy.PluginManager) -> None:

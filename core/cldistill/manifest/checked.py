@@ -148,3 +148,14 @@ class CheckedManifest:
         yield from (self.router, self.prompts)
         yield from (loss.loss for loss in self.losses)
         yield from (*self.observers, *self.metrics)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `cldistill run` was asked for, as plugins see it that may refuse it."""
+
+    checked: CheckedManifest
+    reference: str
+    """The manifest's path or recipe, as it was typed."""
+    overrides: tuple[str, ...]
+    ignore_memory: bool

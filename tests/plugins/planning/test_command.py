@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from cldistill.cli.main import app
 from cldistill.errors import OptionsError
 from cldistill.manifest.check import check_manifest
-from cldistill.plan.fit import Device
 from cldistill_plugins.planning.devices import CARDS, known_card, memory_size, with_speed
+from cldistill_plugins.planning.fit import Device
 from cldistill_plugins.planning.hours import hours, operations, told
 
 ROOT = Path(__file__).parents[3]
