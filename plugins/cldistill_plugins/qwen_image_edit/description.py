@@ -15,6 +15,8 @@ from cldistill_plugins.qwen_image_edit.settings import DTYPE_BYTES, QwenImageEdi
 
 TIME_CHANNELS = 256
 PIXELS_PER_TOKEN = 16
+PROMPT_TOKENS = 1024
+"""What the stock pipeline allows (its ``tokenizer_max_length``)."""
 """The VAE shrinks by 8, and 2 x 2 latents make a token."""
 
 DEFAULTS: Mapping[str, Any] = {
@@ -111,6 +113,7 @@ def describe_base(settings: QwenImageEditSettings) -> BaseDescription:
         encoder_bytes=encoder_parameters(settings.model, settings.revision) * bytes_each,
         guidance_scale=settings.guidance_scale,
         tokenizer=tokenizer_file(settings.model, settings.revision),
+        prompt_tokens=PROMPT_TOKENS,
         idle=tuple(name for name in idle_modules(config) if name in targets),
         blocks={f"transformer_blocks.{index}": hidden_size(config) for index in range(config["num_layers"])},
     )

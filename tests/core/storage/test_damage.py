@@ -43,8 +43,8 @@ def test_any_damage_of_a_cache_entry_is_found_and_mended(tmp_path: Path, seed: i
         made_again = read_again(tmp_path)  # a blank of the padding that became another is no damage
         assert made_again or place < start
         assert path.read_bytes() == whole or not made_again
-    for raw in (b"", whole[:-1], whole[:20], b"\xff" * 300, b"[" * 5000):
-        path.write_bytes(raw)
+    for spoilt in (b"", whole[:-1], whole[:20], b"\xff" * 300, b"[" * 5000):
+        path.write_bytes(spoilt)
         assert read_again(tmp_path) == 1
     path.unlink()
     path.mkdir()

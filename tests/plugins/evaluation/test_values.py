@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import sqlite3
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def sql(path: Path, *statements: str) -> None:
     connection.close()
 
 
-SPOILT = {
+SPOILT: dict[str, Callable[[Path], object]] = {
     "garbage": lambda path: path.write_bytes(b"\xff" * 5000),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:5000]),
     "empty": lambda path: path.write_bytes(b""),
