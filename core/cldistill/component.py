@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, get_args
@@ -20,6 +19,7 @@ from pydantic import BeforeValidator, ConfigDict, ValidationInfo
 
 from cldistill.errors import OptionsError
 from cldistill.records import BaseDescription, EffectInfo, Prompts, find_block
+from cldistill.storage.untrusted import package_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,11 +46,7 @@ def find_path(path: str | Path, root: Path | None) -> Path:
     """
     text, folder = str(path), getattr(path, "folder", root)
     if text.startswith("package:"):
-        package, _, inner = text.removeprefix("package:").partition("/")
-        try:
-            return Path(str(files(package).joinpath(inner)))
-        except (AttributeError, TypeError, ValueError) as error:
-            raise ModuleNotFoundError(f"{text!r} names no package with files") from error
+        return package_path(text)
     found = Path(os.path.expanduser(text))  # noqa: PTH111  (leaves the home of nobody as it is)
     return found if folder is None or found.is_absolute() else Path(folder) / found
 

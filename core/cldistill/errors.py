@@ -10,25 +10,31 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 10_000
+"""Characters of one message; what is quoted of a file may have any length."""
+_UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_SECRETS = re.compile(
+    r"(?<=://)[^\s/?#'\"]+(?=@)"  # name and password of an address
+    r"|(?<=\?)[^\s?#'\"=]+=[^\s#'\"]+"  # its query
+    r"|\b(?:sk-|hf_|gh[opsu]_|xox[abp]-|AKIA)[\w-]{8,}"  # keys of well-known services
+)
+
+
+def readable(text: str) -> str:
+    """Return a text as it can be shown: control characters written out, secrets masked, its middle cut where it is long."""
+    lines = [f"{line[:1400]} [...] {line[-500:]}" if len(line) > 2000 else line for line in text.split("\n")]
+    text = "\n".join(lines)
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], _SECRETS.sub("***", text))
+
 
 class CldistillError(ValueError):
-    """Base of all user errors: the command line shows the message alone, and exits with 2."""
+    """Base of all user errors: the command line shows the message alone, made `readable`, and exits with 2."""
 
     def __str__(self) -> str:
         """Return the message as a terminal may show it."""
-        return printable(super().__str__())
-
-
-LONGEST_LINE, MOST_LINES = 2000, 200
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-
-
-def printable(text: str) -> str:
-    """Return a message as a terminal may show it: control characters (what is quoted may hold some) as escapes, no line
-    without end, and not more lines than anybody reads."""
-    lines = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text).split("\n")
-    cut = [line if len(line) <= LONGEST_LINE else f"{line[:1400]} […] {line[-500:]}" for line in lines[:MOST_LINES]]
-    return "\n".join([*cut, *([f"… and {len(lines) - MOST_LINES} more lines"] if len(lines) > MOST_LINES else [])])
+        return readable(super().__str__())
 
 
 class ManifestError(CldistillError):
@@ -45,6 +51,10 @@ class PluginLoadError(CldistillError):
 
 class AdapterFormatError(CldistillError):
     """An adapter file cannot be used: unknown keys, DoRA, shapes or modules that the base does not have."""
+
+
+class UnsafePathError(CldistillError):
+    """A path that a file names leads out of the file's folder, or to what is neither a plain file nor a folder."""
 
 
 class CheckpointError(CldistillError):
@@ -88,7 +98,7 @@ class NotMeasured(CldistillError):  # noqa: N818 (nothing went wrong)
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = readable(reason)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from cldistill.collection.index import read_index
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
 from cldistill.data.items import list_pictures
-from cldistill.errors import Stopped
+from cldistill.errors import NonFiniteError, Stopped
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import resolved_text
 from cldistill.manifest.rules import unserved
@@ -34,7 +34,7 @@ from cldistill.records import STUDENT
 from cldistill.samples import RunSampler, grid_picture, held_out_rows, teacher_and_student
 from cldistill.storage.files import atomic_write_text, only_writer
 from cldistill.training.metrics_log import FILE, MetricsLog, read_metrics
-from cldistill.training.observers import Observers
+from cldistill.training.observers import Observers, warn
 from cldistill.training.run import ExportedRun, Run
 from cldistill.training.step import peak_memory_mb
 from cldistill.training.train import final_weights, train
@@ -138,6 +138,7 @@ def finish(
     run: Run, checked: CheckedManifest, console: Console, command: str, stages: Stages, started: float
 ) -> Outcome:
     """Export the collection, let the observers measure it, and print where everything lies."""
+    require_good_updates(run)
     weights, kind = final_weights(run, STUDENT)
     run.slots.load(STUDENT, weights)
     with stages.stage("exporting the collection", 1) as advance:
@@ -152,6 +153,30 @@ def finish(
     if errors:  # said last: the collection and what others measured are safe by now
         raise errors[0]
     return Outcome(run.total_steps, True, collection, path)
+
+
+def require_good_updates(run: Run) -> None:
+    """Refuse to export a student that learnt nothing of an effect; warn of one that the router never drew.
+
+    Raises:
+        NonFiniteError: every update that drew some effect was skipped, because its loss or gradient was not finite.
+    """
+    names, drawn = {effect.name for effect in run.effects}, {True: set[str](), False: set[str]()}
+    for record in read_metrics(run.output / FILE):
+        for update in record["updates"]:
+            if update["slot"] == STUDENT:
+                drawn[bool(update["skipped"])].update(names.intersection(update["pools"]))
+    if lost := sorted(drawn[True] - drawn[False]):
+        raise NonFiniteError(
+            f"no update on {', '.join(lost)} was good: each had a loss or gradient that is not finite, so the student never "
+            "learnt it and nothing is exported; look for the cause in its pictures, its teacher's file, and metrics.jsonl, "
+            "then begin anew (--fresh)"
+        )
+    if missing := sorted(names - drawn[False]):
+        warn(
+            run,
+            f"{', '.join(missing)}: never drawn in {run.total_steps} generator steps, so the student does not know it",
+        )
 
 
 def export_run(run: Run, checked: CheckedManifest, weights: Mapping[str, Any], kind: str) -> Path:

@@ -23,14 +23,15 @@ PLUGINS = Path(cldistill_plugins.__file__).parent
 REGISTRY = Path(cldistill_registry.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "markers", "precision", "random", "schedule", "storage", "weights"),
+    ("errors", "markers"),
+    ("precision", "random", "schedule", "storage", "weights"),
     ("progress", "records"),
     ("component", "protocols"),
     ("adapters", "data", "hookspecs"),
     ("plugins", "sampling", "training"),
     ("catalogue",),
     ("manifest",),
-    ("collection", "plan", "prepare", "samples"),
+    ("collection", "prepare", "samples"),
     ("assemble",),
     ("runner",),
     ("cli",),
@@ -41,18 +42,19 @@ TOP_FILES = 20
 LINES = 10_000
 TORCH_FREE = (
     "errors", "records", "protocols", "component", "markers", "hookspecs", "plugins", "catalogue", "weights", "manifest",
-    "plan", "progress", "cli", "collection.index", "adapters.header", "adapters.hub",
+    "progress", "cli", "collection.index", "adapters.header", "adapters.alphas", "adapters.hub",
 )  # fmt: skip
 """Modules, and packages with all that is in them, which load no torch: `check`, `plan` and ``--help`` answer at once."""
 PUBLIC = (
     "errors", "records", "weights", "protocols", "component", "markers", "hookspecs", "catalogue", "schedule", "random",
     "precision", "prepare", "assemble", "samples", "runner", "data", "progress", "storage",
-    "adapters.files", "adapters.header", "adapters.hub", "adapters.inject", "adapters.save", "adapters.slots",
+    "adapters.alphas", "adapters.files", "adapters.header", "adapters.hub", "adapters.inject", "adapters.keys",
+    "adapters.save", "adapters.slots",
     "cli.launch", "cli.options", "cli.run",
     "collection.card", "collection.collection", "collection.index",
     "manifest.check", "manifest.checked", "manifest.files", "manifest.load", "manifest.messages", "manifest.models",
     "manifest.prompts", "manifest.resolved", "manifest.yaml",
-    "plan.costs", "plan.fit", "sampling.image_generator", "sampling.targets",
+    "sampling.image_generator", "sampling.targets",
     "training.checkpoint", "training.metrics_log", "training.optim", "training.run", "training.term_context",
 )  # fmt: skip
 """Modules of the core, and whole packages, that a plugin may import; the others are free to change."""

@@ -24,7 +24,7 @@ PHASES = (
 def test_every_recipe_fits_together(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bank").mkdir()
-    for size in (50, 54):
+    for size in (50, 54, 180):
         write_effects_file(tmp_path / "bank", bank_of(size))
     check_manifest(name, files=False)
 

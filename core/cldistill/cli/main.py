@@ -15,7 +15,7 @@ from cldistill.cli.check import check
 from cldistill.cli.group import CommandGroup
 from cldistill.cli.options import QuietOption, VerboseOption
 from cldistill.cli.run import run
-from cldistill.errors import CldistillError, printable
+from cldistill.errors import CldistillError, readable
 from cldistill.progress.volume import is_verbose, set_volume
 
 logging.getLogger("cldistill").addHandler(logging.NullHandler())  # errors are printed once, below
@@ -54,10 +54,10 @@ def main() -> None:
     try:
         app()
     except (CldistillError, OSError) as error:
-        said = printable(str(error) if isinstance(error, CldistillError) else system_error(error))
+        said = str(error) if isinstance(error, CldistillError) else readable(system_error(error))
         logging.getLogger("cldistill").error("%s", said)  # for the log of a run
         if is_verbose():
-            traceback.print_exc()
+            print(readable(traceback.format_exc()), file=sys.stderr)  # an error below it may quote a secret
         print(f"cldistill: {said}", file=sys.stderr)
         sys.exit(2)
 

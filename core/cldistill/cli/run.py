@@ -15,7 +15,7 @@ import typer
 from cldistill.cli.launch import command_words, refuse_missing_processes
 from cldistill.cli.options import ManifestArgument, QuietOption, SetOption, VerboseOption
 from cldistill.errors import CheckpointError
-from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.checked import CheckedManifest, RunRequest
 from cldistill.progress.volume import is_quiet, set_volume
 from cldistill.storage.files import only_writer
 
@@ -57,11 +57,11 @@ def run(
 
     from rich.console import Console
 
-    from cldistill.plan.fit import must_fit
     from cldistill.runner import execute  # and with it torch, which knows the devices
 
-    if not ignore_memory:
-        must_fit(checked, manifest, overrides or (), "--ignore-memory")
+    request = RunRequest(checked, manifest, tuple(overrides or ()), ignore_memory)
+    for plugin in checked.catalogue.plugins.loaded:
+        plugin.run_asked(request=request)
     folder = output or Path("runs") / checked.manifest.name
     command = resume_command(manifest, folder, overrides or (), changed_plugins, ignore_memory)
     if resume is False:

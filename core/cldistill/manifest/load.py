@@ -15,9 +15,7 @@ from cldistill.errors import ManifestError, nearest
 from cldistill.manifest.messages import describe_errors
 from cldistill.manifest.models import Manifest
 from cldistill.manifest.yaml import DEEPEST, LARGEST, Place, Value, dotted, locate, parse
-
-RECIPES = "cldistill_registry"
-"""The package whose YAML files can be named without a path."""
+from cldistill.storage.untrusted import RECIPES
 
 
 @dataclass(frozen=True)

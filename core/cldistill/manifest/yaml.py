@@ -123,7 +123,7 @@ def parse(text: str, file: str, root: Path, *, lined: bool = True) -> Value:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ManifestError(f"{place(mark.line) if mark else file}: {_mistake(text, error)}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeError) as error:
         raise ManifestError(f"{file}: not valid YAML: {error}") from error
     if node is None:
         return Value({}, place(0))

@@ -19,11 +19,17 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+CACHE_VARIABLE = "CLDISTILL_CACHE"
 PARTIAL = ".partial"
 """Suffix of what is still being written; the name before it starts with a dot."""
 BLOCK = 256 * 1024
 BLOCKS = 64
 """Number of blocks of a large file that `sampled_digest` reads, spread over it; ``BLOCK`` is the bytes of each."""
+
+
+def default_cache() -> Path:
+    """Return the folder of the cache: ``$CLDISTILL_CACHE``, or ``~/.cache/cldistill``."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "cldistill")
 
 
 def sha256_bytes(data: bytes) -> str:

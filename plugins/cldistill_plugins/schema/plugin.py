@@ -20,6 +20,6 @@ def register_commands() -> Sequence[Command]:
         Command(
             "plugins",
             "List every plugin and component with its settings, and every plugin that failed, with the cause.",
-            "cldistill_plugins.schema.listing:plugins",
+            "cldistill_plugins.schema.installed:plugins",
         ),
     ]

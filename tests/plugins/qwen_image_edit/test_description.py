@@ -12,11 +12,11 @@ import torch
 
 from cldistill.errors import OptionsError
 from cldistill.testing.tiny import tiny_transformer
+from cldistill_plugins.diffusers_base.api import resolve_targets
 from cldistill_plugins.qwen_image_edit.description import (
     describe_base,
     linear_modules,
     parameter_count,
-    resolve_targets,
 )
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
 

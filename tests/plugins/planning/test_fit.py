@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from cldistill.cli.main import app
 from cldistill.errors import ManifestError
 from cldistill.manifest.check import check_manifest
-from cldistill.plan import fit
-from cldistill.plan.fit import Device, device_here, must_fit, peak, remedies, size
+from cldistill_plugins.planning import fit
+from cldistill_plugins.planning.fit import Device, device_here, must_fit, peak, remedies, size
 
 H100 = 81559 * 2**20
 
