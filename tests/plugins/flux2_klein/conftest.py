@@ -12,7 +12,6 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from cldistill.testing.tiny import tiny_tokenizer
 from cldistill_plugins.flux2_klein.base import Flux2Klein
 from cldistill_plugins.flux2_klein.plugin import Flux2KleinSettings, describe
-from cldistill_plugins.flux2_klein.plugin import folder as model_folder
 
 torch.set_num_threads(1)
 WIDTH = 16
@@ -65,6 +64,4 @@ def options(folder: Path) -> dict[str, object]:
 @pytest.fixture
 def base(options: dict[str, object]) -> Flux2Klein:
     settings = Flux2KleinSettings.model_validate(options)
-    described = describe(settings).base
-    assert described is not None
-    return Flux2Klein(settings, described, model_folder(settings))
+    return Flux2Klein(settings, describe(settings))

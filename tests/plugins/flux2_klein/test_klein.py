@@ -17,7 +17,6 @@ from cldistill.schedule import Schedule
 from cldistill.testing import check_base_model
 from cldistill_plugins.flux2_klein.base import Flux2Klein
 from cldistill_plugins.flux2_klein.plugin import Flux2KleinSettings, describe, register_base_models, stock_shift
-from cldistill_plugins.flux2_klein.plugin import folder as model_folder
 
 (COMPONENT,) = register_base_models()
 PROMPT = "turn the picture into manga"
@@ -64,7 +63,7 @@ def test_what_is_shipped_of_a_hub_id_is_the_real_model(size: str) -> None:
     settings = Flux2KleinSettings(model=f"black-forest-labs/FLUX.2-klein-base-{size}")
     described = describe(settings).base
     assert described is not None and described.shift is not None
-    backbone = Flux2Klein(settings, described, model_folder(settings), weights=False).backbone
+    backbone = Flux2Klein(settings, describe(settings), weights=False).backbone
     assert linear_shapes(backbone) == described.modules
     assert sum(parameter.numel() for parameter in backbone.parameters()) == described.parameters
     assert [round(described.shift(described.latent_tokens, steps), 2) for steps in (8, 40, 50)] == [9.66, 8.02, 7.56]
