@@ -55,7 +55,7 @@ def evaluate(
         raise typer.Exit(3)
     if share != WHOLE:
         console.print(
-            f"Share {share}: its pictures are in the cache, {done.made} of them new. Once all shares are, the command with "
+            f"Share {share}: its pictures are in the cache, {done.made} of them new. Once all shares are, one process with "
             "--shard 1/1 measures.",
             highlight=False, soft_wrap=True,
         )  # fmt: skip

@@ -20,7 +20,7 @@ ShardOption = Annotated[
     str | None,
     typer.Option(
         "--shard", metavar="K/N",
-        help="Do only the K-th of N shares (default: as RANK and WORLD_SIZE or Slurm's array say; 1/1: all).",
+        help="Do only the K-th of N shares (default: as a Slurm array says); a launcher's processes divide it further.",
     ),
 ]  # fmt: skip
 GROUP = (
@@ -58,7 +58,7 @@ WHOLE = Shard()
 
 
 def take_shard(option: str | None, environment: MutableMapping[str, str] | None = None) -> Shard:
-    """Return the share that this process is to do: what ``--shard`` says, else what its launcher or Slurm's array says.
+    """Return the share that this process is to do: what ``--shard`` says, else Slurm's array, and of it this rank's part.
 
     The processes of a launcher do not talk to one another here: its variables are taken out of the environment, so that no
     process group is made that would wait for the slowest, and CUDA is shown the one GPU of this process.
@@ -70,8 +70,7 @@ def take_shard(option: str | None, environment: MutableMapping[str, str] | None 
     shard = _array(environment) if option is None else _parsed(option)
     rank, ranks, local = (environment.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if rank is not None and ranks is not None:
-        if option is None:
-            shard = shard.part(int(rank) + 1, int(ranks))
+        shard = shard.part(int(rank) + 1, int(ranks))
         if local is not None and int(environment.get("LOCAL_WORLD_SIZE", "1")) > 1:
             visible = environment.get("CUDA_VISIBLE_DEVICES")
             names = [] if visible is None else visible.split(",")

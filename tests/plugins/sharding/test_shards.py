@@ -36,10 +36,16 @@ def array(task: int, first: int, last: int, count: int) -> dict[str, str]:
     ],
 )
 def test_a_share_is_found_in_the_environment(environment: dict[str, str], expected: Shard) -> None:
-    assert take_shard("3/4", dict(environment)) == Shard(3, 4)
-    assert take_shard("1/1", dict(environment)) == WHOLE
+    if "RANK" not in environment:
+        assert take_shard("3/4", dict(environment)) == Shard(3, 4)
+        assert take_shard("1/1", dict(environment)) == WHOLE
     assert take_shard(None, environment) == expected
     assert not environment.keys() & set(GROUP)  # no process group is made
+
+
+def test_ranks_divide_the_share_that_was_asked_for() -> None:
+    found = [take_shard("2/3", {"RANK": str(rank), "WORLD_SIZE": "2"}) for rank in (0, 1)]
+    assert [entry for shard in found for entry in shard.block(range(12))] == Shard(2, 3).block(range(12))
 
 
 @pytest.mark.parametrize(
