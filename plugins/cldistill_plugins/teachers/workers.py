@@ -146,9 +146,7 @@ def _drain(progress: Any) -> Iterator[WorkerProgress]:
 
 def _work(index: int, order: TrainingOrder, work: Any, progress: Any) -> None:
     """Do tasks from the common queue until it is empty."""
-    os.environ["OMP_NUM_THREADS"] = str(order.threads)
-    if order.devices and order.devices[0]:  # before torch looks for GPUs: this process sees one, as its first
-        os.environ["CUDA_VISIBLE_DEVICES"] = order.devices[index % len(order.devices)]
+    os.environ.update(variables(order, index))  # before torch looks for GPUs
     import torch
 
     torch.set_num_threads(order.threads)
@@ -177,6 +175,12 @@ def _work(index: int, order: TrainingOrder, work: Any, progress: Any) -> None:
             parent = multiprocessing.parent_process()
             if parent is not None and not parent.is_alive():
                 progress.cancel_join_thread()  # nobody reads what it still holds
+
+
+def variables(order: TrainingOrder, index: int) -> dict[str, str]:
+    """Return what the environment of a process says: its threads, and the one GPU that it sees, as its first."""
+    device = order.devices[index % len(order.devices)] if order.devices else ""
+    return {"OMP_NUM_THREADS": str(order.threads)} | ({"CUDA_VISIBLE_DEVICES": device} if device else {})
 
 
 def worker(

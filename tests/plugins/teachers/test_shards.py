@@ -21,7 +21,7 @@ from cldistill.testing.pictures import write_pairs
 from cldistill.testing.runs import tiny_manifest
 from cldistill.training.run import Run
 from cldistill_plugins.sharding.api import WHOLE, Shard
-from cldistill_plugins.teachers.workers import Task, TrainingOrder, tasks_of, visible_devices, worker
+from cldistill_plugins.teachers.workers import Task, TrainingOrder, tasks_of, variables, visible_devices, worker
 
 torch.set_num_threads(1)
 NAMES = ("invert", "soften", "sharpen")
@@ -127,5 +127,8 @@ def test_processes_are_counted_by_gpus(
         return visible_devices(checked, environment | more)
 
     assert seen("train.device=auto") == found
+    order = TrainingOrder(str(manifest), (), manifest.parent, 1, devices=found)
+    told = [variables(order, index).get("CUDA_VISIBLE_DEVICES") for index in range(2 * count)]
+    assert told == [*found, *found]
     assert seen() == ()  # its train.device is the CPU
     assert seen("train.device=auto", ACCELERATE_USE_CPU="true") == ()
