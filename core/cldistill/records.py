@@ -61,6 +61,8 @@ class EffectInfo:
     pairs: Path | None = None
     take: int | None = None
     """Use only so many of the pairs, spread evenly over them; None: all."""
+    skip: bool = False
+    """Whether pairs that are wrong are left out; else they are errors."""
 
 
 @dataclass(frozen=True)

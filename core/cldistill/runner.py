@@ -85,7 +85,7 @@ def _execute(
     run.changed_plugins = changed_plugins
     if run.is_main:
         atomic_write_text(output / "manifest.resolved.yaml", resolved_text(checked))
-        for line in [*checked.teacher_lines(), *unserved(checked)]:
+        for line in [*checked.data_lines(), *checked.teacher_lines(), *unserved(checked)]:
             console.print(line, soft_wrap=True, markup=False, highlight=False)
     stop.promise = IN_LOOP
     step = train(run, stop)

@@ -16,7 +16,7 @@ from cldistill.errors import CldistillError
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.storage.files import sampled_digest, sha256_bytes
 
-KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires")
+KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires", "data")
 """Parts of a manifest that may change between a run and its resumption: they do not touch what is trained."""
 BOOKKEEPING = ("checkpoint_every", "keep", "max_bad_steps", "device", "deterministic")
 """The same of ``train:``."""
