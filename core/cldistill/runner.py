@@ -214,7 +214,11 @@ def generate_command(run: Run, exported: ExportedRun) -> str:
     collection, model = exported.collection, getattr(exported.checked.base.settings, "model", None)
     local = isinstance(model, str | Path) and Path(model).is_absolute()
     base = ["--base", str(model)] if local and "model" not in read_index(collection).base_options else []
-    checked, effect = exported.checked, run.effects[0].name
+    checked = exported.checked
+    own = [
+        effect.name for effect in run.effects if effect.name not in checked.settled_prompts
+    ]  # those not learnt before
+    effect = own[0] if own else run.effects[0].name
     held_out = checked.manifest.evaluate or checked.manifest.samples
     seen = list_pictures(held_out.images) if held_out else [item.sources[0] for item in checked.items.get(effect, ())]
     picture = shown(seen[0]) if seen else "PICTURE.png"

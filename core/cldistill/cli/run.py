@@ -115,12 +115,20 @@ def refuse_another(checked: CheckedManifest, folder: Path, *, wanted: bool, chan
         if wanted:
             raise CheckpointError(f"{folder} holds no checkpoint to resume; leave out --resume to start there")
         return
-    from cldistill.manifest.resolved import manifest_digest, plugin_digests
+    from cldistill.manifest.resolved import changes, manifest_digest, plugin_digests
+
+    def changed() -> list[str]:
+        resolved = folder / "manifest.resolved.yaml"
+        return changes(checked, resolved.read_text(encoding="utf-8")) if resolved.is_file() else []
 
     found = _newest(folder / "checkpoints")
     if found is not None:
         plugins, digest = {} if changed_plugins else plugin_digests(checked), manifest_digest(checked)
-        found.must_belong_to(digest, int(os.environ.get("WORLD_SIZE", "1")), plugins=plugins)
+        found.must_belong_to(digest, int(os.environ.get("WORLD_SIZE", "1")), plugins=plugins, changed=changed)
+        if found.step > (steps := checked.manifest.train.generator_steps):
+            raise CheckpointError(
+                f"{found.path} is beyond train.generator_steps: {steps}; set it to {found.step} or more"
+            )
 
 
 def _newest(root: Path) -> Checkpoint | None:

@@ -8,16 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cldistill.adapters.files import FitReport, FittedAdapter, fit
-from cldistill.data.items import (
-    Listing,
-    general_items,
-    held_out_pictures,
-    list_general,
-    list_pictures,
-    listing_of,
-    pairs_of,
-    unreadable,
-)
+from cldistill.data import items as data
 from cldistill.errors import AdapterFormatError, CheckpointError, CldistillError, DataError, ManifestError
 from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.messages import Problem, Problems
@@ -80,21 +71,21 @@ def _must_exist(path: Path) -> None:
 
 def _pictures(
     checked: CheckedManifest, problems: list[Problem], opened: bool
-) -> tuple[dict[str, tuple[Item, ...]], dict[str, Listing]]:
+) -> tuple[dict[str, tuple[Item, ...]], dict[str, data.Listing]]:
     """Return pool -> its items, and effect -> how its pairs lie there; held-out pictures must only be readable."""
     items: dict[str, tuple[Item, ...]] = {}
-    listings: dict[str, Listing] = {}
+    listings: dict[str, data.Listing] = {}
     general, samples, evaluate = checked.manifest.general, checked.manifest.samples, checked.manifest.evaluate
     for index, effect in enumerate(checked.effects):
         if effect.pairs is not None:
             loc = ("effects", index, "pairs")
             with _at(loc, problems):
                 wanting = _wants_after(checked, effect.name)
-                found = listings[effect.name] = listing_of(effect, opened=opened)
+                found = listings[effect.name] = data.listing_of(effect, opened=opened)
                 if found.problems and not effect.skip:
                     problems += [(loc, text) for text in found.problems]
                     continue
-                items[effect.name] = tuple(pairs_of(effect, found))
+                items[effect.name] = tuple(data.pairs_of(effect, found))
                 if wanting and any(item.target is None for item in items[effect.name]):
                     raise DataError(
                         f"are pictures without after-pictures, which {wanting[0]} needs; give source/ and target/"
@@ -104,21 +95,21 @@ def _pictures(
             _must_exist(general.images)
             with _at(("general", "instructions"), problems):
                 skip = checked.manifest.data.on_error == "skip"
-                found = list_general(general.images, general.instructions, opened=opened or skip)
+                found = data.list_general(general.images, general.instructions, opened=opened or skip)
                 problems += [(("general", "instructions"), text) for text in found.problems if not skip]
                 items[GENERAL] = found.left(general.instructions).items if skip else found.items
     if samples is not None:
         with _at(("samples", "images"), problems):
-            if not (shown := list_pictures(samples.images)):
+            if not (shown := data.list_pictures(samples.images)):
                 raise DataError(f"{samples.images}: holds no pictures")
-            problems += [(("samples", "images"), text) for text in (unreadable(shown) if opened else ())]
+            problems += [(("samples", "images"), text) for text in (data.unreadable(shown) if opened else ())]
     if evaluate is not None:
         with _at(("evaluate", "images"), problems):
-            shown = held_out_pictures(evaluate.images, evaluate.pictures)
-            problems += [(("evaluate", "images"), text) for text in (unreadable(shown) if opened else ())]
+            shown = data.held_out_pictures(evaluate.images, evaluate.pictures)
+            problems += [(("evaluate", "images"), text) for text in (data.unreadable(shown) if opened else ())]
     if evaluate is not None and evaluate.general is not None:
         with _at(("evaluate", "general"), problems):
-            general_items(evaluate.general.parent, evaluate.general)
+            data.general_items(evaluate.general.parent, evaluate.general)
     return items, listings
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from itertools import filterfalse
 
 from cldistill.errors import ManifestError, OptionsError, nearest
 from cldistill.manifest.checked import CheckedLoss, CheckedManifest, Part
@@ -237,8 +238,18 @@ def _packages(required: Sequence[Part]) -> Found:
 
 
 def unserved(checked: CheckedManifest) -> list[str]:
-    """Warn of keys of the manifest that no installed observer serves: a plugin was left out, or failed to load."""
+    """Warn of metrics that lack something, and of keys that no observer serves: a plugin was left out, or failed to load."""
+    blind = [
+        f"warning: the metric {part.name} will not be measured: it needs {', '.join(lacks)}; {part.needs.install or 'get it'}"
+        for part in checked.metrics
+        if (
+            lacks := [
+                *filterfalse(find_spec, part.needs.packages),
+                *(str(f) for f in part.needs.files if not f.exists()),
+            ]
+        )
+    ]
     served = {entry.component.serves for entry in checked.catalogue}
     keys = [key for key in ("samples", "evaluate") if getattr(checked.manifest, key) and key not in served]
     lines = [f"warning: no plugin that works serves `{key}:`, so nothing will come of it" for key in keys]
-    return [*lines, *checked.catalogue.first_failure()] if lines else []
+    return [*blind, *lines, *(checked.catalogue.first_failure() if lines else ())]

@@ -63,7 +63,7 @@ def folder_pairs(folder: Path, pool: str, prompt: str) -> Listing:
         found = _alone(folder)
     if found is None:
         inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith((".", "__"))]
-        if len(inner) == 1:  # train/ of a data set, or what an archive was unpacked to
+        if len(inner) == 1 and inner[0].name.casefold() in ("train", "training", "data", "dataset"):
             return folder_pairs(inner[0], pool, prompt)
         raise DataError(_nothing(folder, inner))
     return _listed(found, table_captions(metadata) if metadata is not None else {}, folder, pool, prompt)

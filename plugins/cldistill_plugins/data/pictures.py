@@ -104,7 +104,7 @@ def _srgb(picture: Image) -> Image:
     if picture.mode not in ("RGB", "RGBA", "CMYK", "L", "P", "LAB") or not (icc or lab):
         return picture
     try:
-        profile = ImageCms.createProfile("LAB") if lab else ImageCms.ImageCmsProfile(BytesIO(icc))
+        profile = ImageCms.createProfile("LAB") if lab else ImageCms.ImageCmsProfile(BytesIO(icc or b""))
         if not lab and "sRGB" in ImageCms.getProfileDescription(profile):
             return picture
         if picture.mode == "P":

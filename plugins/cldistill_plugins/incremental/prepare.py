@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ class AddRequest:
     checkpoint: Path | None = None
     use_checkpoint: bool = True
     overrides: Sequence[str] = ()
+    ask: Callable[[str], str] | None = None
+    """Asked for the prompt of an effect, by its name, where nothing says it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def prepare_growth(request: AddRequest) -> Prepared:
     """
     catalogue = load_catalogue()
     collection = read_folder(request.collection)
-    new = [read_effect(given) for given in request.effects]
+    new = [read_effect(given, request.ask) for given in request.effects]
     refuse_known(new, collection.index)
     beside = run_beside(collection)
     known, notes = without_lost(recovered(collection.manifest, beside.manifest if beside else None), collection.path)

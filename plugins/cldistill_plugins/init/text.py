@@ -175,7 +175,7 @@ def _effects(wanted: Wanted, taught: str) -> Iterator[str]:
             yield f"    teacher: {{use: lora-file, options: {{path: {SAMPLE}/teachers/{effect.name}.safetensors}}}}"
             continue
         if effect.pairs is not None:
-            yield f"    pairs: {plain(effect.pairs, folder)}   # {effect.count} pairs"
+            yield f"    pairs: {plain(effect.pairs, folder)}   # {effect.listed}"
         elif wanted.pictures is not None:
             yield f"    pairs: {plain(wanted.pictures, folder)}   # pictures that its LoRA edits: no after-pictures needed"
         if effect.teacher is not None:
