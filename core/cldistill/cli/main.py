@@ -13,7 +13,6 @@ import typer
 from cldistill.cli.check import check
 from cldistill.cli.group import CommandGroup
 from cldistill.cli.options import QuietOption, VerboseOption
-from cldistill.cli.plugins import plugins
 from cldistill.cli.run import run
 from cldistill.errors import CldistillError
 from cldistill.progress.volume import is_verbose, set_volume
@@ -45,7 +44,7 @@ def options(
     set_volume(quiet, verbose)
 
 
-for command in (run, check, plugins):
+for command in (run, check):
     app.command()(command)
 
 

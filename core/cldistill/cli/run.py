@@ -124,7 +124,7 @@ def refuse_another(checked: CheckedManifest, folder: Path, *, wanted: bool, chan
     found = _newest(folder / "checkpoints")
     if found is not None:
         plugins, digest = {} if changed_plugins else plugin_digests(checked), manifest_digest(checked)
-        found.must_belong_to(digest, int(os.environ.get("WORLD_SIZE", "1")), plugins=plugins, changed=changed)
+        found.must_belong_to(digest, int(os.environ.get("WORLD_SIZE", "1")), plugins=plugins, differences=changed)
         if found.step > (steps := checked.manifest.train.generator_steps):
             raise CheckpointError(
                 f"{found.path} is beyond train.generator_steps: {steps}; set it to {found.step} or more"

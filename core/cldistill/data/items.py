@@ -167,12 +167,23 @@ def listing_of(effect: EffectInfo, *, opened: bool = False) -> Listing:
 
 
 def pairs_of(effect: EffectInfo, listing: Listing | None = None) -> list[Item]:
-    """List the pairs of an effect that has some: all, or ``effect.take`` of them, spread evenly over the sorted names.
+    """List the pairs that an effect is trained on: all but held-out ones, or ``effect.take``, spread evenly over the names.
 
     Raises `DataError` as `listing_of` does, and for a pair that is wrong unless those are skipped.
     """
     listing = listing or listing_of(effect)
-    return evenly(list((listing if effect.skip else listing.sound()).items), effect.take)
+    items, held = (listing if effect.skip else listing.sound()).items, held_pairs(effect, listing)
+    if held and len(held) == len(items):
+        raise DataError(f"{effect.pairs}: evaluate.pairs holds out all its {len(held)} pairs; leave some to train on")
+    return evenly([item for item in items if item not in held], effect.take)
+
+
+def held_pairs(effect: EffectInfo, listing: Listing | None = None) -> list[Item]:
+    """List the pairs of an effect that are held out of training; raises `DataError` as `listing_of` does."""
+    if effect.pairs is None or not effect.held_out:
+        return []
+    whole = [item for item in (listing or listing_of(effect)).items if item.target is not None]
+    return evenly(whole, effect.held_out)
 
 
 def drawn_by_name(items: Iterable[Item], count: int) -> list[Item]:

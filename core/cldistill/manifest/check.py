@@ -147,7 +147,10 @@ def _combine(file: ManifestFile, catalogue: Catalogue, parts: dict[Loc, Part]) -
         observers=tuple(part for loc, part in parts.items() if loc[0] == "observers"),
         metrics=tuple(part for loc, part in parts.items() if loc[0] == "evaluate"),
         effects=tuple(
-            EffectInfo(effect.name, effect.prompt, effect.pairs, effect.take, manifest.data.on_error == "skip")
+            EffectInfo(
+                effect.name, effect.prompt, effect.pairs, effect.take, manifest.data.on_error == "skip",
+                manifest.evaluate.pairs if manifest.evaluate is not None else 0,
+            )
             for effect in manifest.effects
         ),
         slots=_slots(manifest, description),

@@ -287,6 +287,8 @@ class Evaluate(ManifestPart):
     images: ManifestPath
     """Held-out pictures."""
     pictures: Count = 32
+    pairs: Step = 0
+    """So many pairs of each effect that has some are held out of training, and their after-pictures measured on as truth."""
     teacher_steps: Count = 40
     general: ManifestPath | None = None
     """Held-out general instructions: a JSONL of ``image`` (relative to it) and ``instruction``."""

@@ -58,11 +58,11 @@ class Checkpoint:
 
     def must_belong_to(
         self, manifest: str, processes: int, precision: str | None = None, plugins: Mapping[str, str] | None = None,
-        changed: Callable[[], Sequence[str]] = tuple,
+        differences: Callable[[], Sequence[str]] = tuple,
     ) -> None:  # fmt: skip
         """Compare with the run that wants to go on from here; what is not given is not compared.
 
-        ``changed`` says, a line each, what in the manifest is not what it was.
+        ``differences`` says, a line each, what in the manifest is not what it was.
 
         Raises:
             CheckpointError: another manifest, another number of processes or mixed precision, or other ``plugins`` (see
@@ -70,7 +70,7 @@ class Checkpoint:
         """
         if self.meta.get("manifest") != manifest:
             raise CheckpointError(
-                f"{self.path} belongs to another manifest, or to other teachers or pictures:{_listed(changed())} choose "
+                f"{self.path} belongs to another manifest, or to other teachers or pictures:{_listed(differences())} choose "
                 "another --output, there `--set slots.student.checkpoint=` and this path to start from its weights, or "
                 "--fresh to start over in this one"
             )

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from cldistill.catalogue import load_catalogue
-from cldistill.data.items import list_pictures
+from cldistill.data.items import list_pairs, list_pictures
 from cldistill.errors import CheckpointError, CollectionError
 from cldistill.manifest.check import validate
 from cldistill.manifest.checked import CheckedManifest
@@ -173,7 +173,9 @@ def _there(path: Path | None) -> bool:
 
 
 def _spare(found: Sequence[Path]) -> Path | None:
-    return next((path / "source" for path in found if (path / "source").is_dir()), None)
+    """Return a folder of before-pictures; None where nothing has pairs."""
+    items = [item for path in found for item in list_pairs(path, "", "").items[:1]]
+    return next((item.sources[0].parent for item in items if item.target is not None), None)
 
 
 def must_be_of_base(prepared: Prepared) -> None:

@@ -30,6 +30,8 @@ class FoundEffect:
     pairs: Path | None = None
     listed: str = ""
     """How its pairs lie there, in words."""
+    befores: Path | None = None
+    """The folder of its first before-picture."""
     prompt: str | None = None
     """None where nothing on the disk says it."""
 
@@ -118,9 +120,8 @@ def _taught(path: Path, listing: Listing) -> FoundEffect:
     described = _described(path if path.is_dir() else path.parent)
     teacher = path / TEACHER if (path / TEACHER).is_file() else None
     name = described.get("name") or name_of(path)
-    return FoundEffect(
-        name, teacher, path, listing.told, described.get("prompt") or (own.pop() if len(own) == 1 else None)
-    )
+    prompt = described.get("prompt") or (own.pop() if len(own) == 1 else None)
+    return FoundEffect(name, teacher, path, listing.told, listing.items[0].sources[0].parent, prompt)
 
 
 def _lora(path: Path) -> FoundEffect:

@@ -17,7 +17,6 @@ import yaml
 from typer.testing import CliRunner
 
 from cldistill.cli import main as cli
-from cldistill.cli import plugins as cli_plugins
 from cldistill.cli import run as cli_run
 from cldistill.component import Needs, Settings, base_model, loss_term
 from cldistill.errors import CheckpointError, ManifestError
@@ -26,6 +25,7 @@ from cldistill.records import BaseDescription
 from cldistill.testing import plugin_environment
 from cldistill.testing.pictures import write_pictures
 from cldistill.testing.runs import tiny_manifest
+from cldistill_plugins.schema import listing as cli_plugins
 from cldistill_plugins.schema.json_schema import manifest_schema
 from cldistill_plugins.using import inspect as cli_files
 

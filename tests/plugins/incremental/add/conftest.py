@@ -63,7 +63,10 @@ def invoke(*arguments: str | Path, code: int = 0) -> str:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Return every file below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = [
+        path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "pictures.json"
+    ]  # of the cache
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def manifest(root: Path) -> dict[str, Any]:
