@@ -83,7 +83,10 @@ def _pictures(
                 wanting = _wants_after(checked, effect.name)
                 found = listings[effect.name] = data.listing_of(effect, opened=opened)
                 if found.problems and not effect.skip:
-                    problems += [(loc, text) for text in found.problems]
+                    way = (
+                        f"{len(found.problems)} of its pairs are wrong; `data: {{on_error: skip}}` would leave them out"
+                    )
+                    problems += [(loc, text) for text in (way, *found.problems)]
                     continue
                 items[effect.name] = tuple(data.pairs_of(effect, found))
                 if wanting and any(item.target is None for item in items[effect.name]):

@@ -70,7 +70,7 @@ class Checkpoint:
         """
         if self.meta.get("manifest") != manifest:
             raise CheckpointError(
-                f"{self.path} belongs to another manifest, or to other teachers or pictures:{_listed(differences())} choose "
+                f"{self.path} belongs to another manifest, or to other teachers or pictures:{_listed(differences())}choose "
                 "another --output, there `--set slots.student.checkpoint=` and this path to start from its weights, or "
                 "--fresh to start over in this one"
             )
@@ -118,7 +118,7 @@ class Checkpoint:
 
 
 def _listed(lines: Sequence[str]) -> str:
-    return "".join(f"\n  {line}" for line in lines) + "\n" if lines else ""
+    return "".join(f"\n  {line}" for line in lines) + "\n" if lines else " "
 
 
 def save(root: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any], keep: int) -> Path:
