@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,7 @@ def _comment(title: str, lines: list[str]) -> str:
     return "".join(f"# {line}\n" for line in [title, *(f"  {line}" for line in lines)]) if lines else ""
 
 
+@cache  # it parses the whole metadata
 def _version(distribution: str) -> str:
     try:
         return version(distribution)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from cldistill.adapters.hub import local_path
 from cldistill.collection.index import CollectionIndex
 from cldistill.data.items import list_pairs
 from cldistill.errors import CollectionError, DataError
+from cldistill.storage.untrusted import parse_json
 
 DESCRIPTION = "effect.json"
 """Beside the pairs: an object with ``name`` and ``prompt``."""
@@ -80,7 +80,7 @@ def read_effect(given: Given, ask: Callable[[str], str] | None = None) -> NewEff
         raise CollectionError(f'{given.path}: nothing says which prompt its teacher hears; give --prompt "…"')
     teacher = path if is_teacher else path / TEACHER if (path / TEACHER).is_file() else None
     if teacher is not None:
-        read_header(teacher)
+        read_header(teacher).require_finite()
     if pairs is not None:
         read_all(pairs, name, prompt)
     return NewEffect(name, prompt, teacher, pairs)
@@ -106,7 +106,7 @@ def _described(folder: Path) -> Mapping[str, str]:
     if not file.is_file():
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = parse_json(file.read_bytes())
         return {key: found[key] for key in ("name", "prompt") if isinstance(found.get(key), str)}
     except (ValueError, AttributeError) as error:
         raise DataError(f"{file}: is no JSON object ({error})") from error
