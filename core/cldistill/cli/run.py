@@ -59,10 +59,10 @@ def run(
 
     from cldistill.runner import execute  # and with it torch, which knows the devices
 
-    request = RunRequest(checked, manifest, tuple(overrides or ()), ignore_memory)
+    folder = output or Path("runs") / checked.manifest.name
+    request = RunRequest(checked, manifest, tuple(overrides or ()), ignore_memory, None if resume is False else folder)
     for plugin in checked.catalogue.plugins.loaded:
         plugin.run_asked(request=request)
-    folder = output or Path("runs") / checked.manifest.name
     command = resume_command(manifest, folder, overrides or (), changed_plugins, ignore_memory)
     if resume is False:
         set_aside(folder)
@@ -117,16 +117,12 @@ def refuse_another(checked: CheckedManifest, folder: Path, *, wanted: bool, chan
         if wanted:
             raise CheckpointError(f"{folder} holds no checkpoint to resume; leave out --resume to start there")
         return
-    from cldistill.manifest.resolved import changes, manifest_digest, plugin_digests
-
-    def changed() -> list[str]:
-        resolved = folder / "manifest.resolved.yaml"
-        return changes(checked, resolved.read_text(encoding="utf-8")) if resolved.is_file() else []
+    from cldistill.manifest.resolved import manifest_digest, plugin_digests
 
     found = _newest(folder / "checkpoints")
     if found is not None:
         plugins, digest = {} if changed_plugins else plugin_digests(checked), manifest_digest(checked)
-        found.must_belong_to(digest, int(os.environ.get("WORLD_SIZE", "1")), plugins=plugins, differences=changed)
+        found.must_belong_to(digest, int(os.environ.get("WORLD_SIZE", "1")), plugins=plugins)
         if found.step > (steps := checked.manifest.train.generator_steps):
             raise CheckpointError(
                 f"{found.path} is beyond train.generator_steps: {steps}; set it to {found.step} or more"

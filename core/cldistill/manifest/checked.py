@@ -169,3 +169,5 @@ class RunRequest:
     """The manifest's path or recipe, as it was typed."""
     overrides: tuple[str, ...]
     ignore_memory: bool
+    folder: Path | None = None
+    """Where it writes; None where what is there is set aside."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -51,35 +50,15 @@ def manifest_digest(checked: CheckedManifest) -> str:
 
     Where the files lie is no part of it, only what they hold: a run, its data or its environment may be moved.
     """
-    data = {key: _pathless(value, key == "base") for key, value in _decisive(resolve(checked)).items()}
+    data = {key: _pathless(value, key == "base") for key, value in decisive(resolve(checked)).items()}
     inputs = {"pools": dict(pool_digests(checked)), "files": dict(input_digests(checked))}
     return hashlib.sha256(json.dumps([data, inputs], sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _decisive(data: Mapping[str, Any]) -> dict[str, Any]:
+def decisive(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a resolved manifest that decides what is trained."""
     kept = {key: value for key, value in data.items() if key not in KEEP_FROM_DIGEST}
     return kept | {"train": {key: value for key, value in kept["train"].items() if key not in BOOKKEEPING}}
-
-
-def changes(checked: CheckedManifest, then: str) -> list[str]:
-    """Return what decides a run and is not as in ``then``, its `resolved_text`: ``slots.student.rank: 4 then, 8 now``."""
-    old, new = (dict(_flat(_pathless(_decisive(data), False))) for data in (yaml.safe_load(then), resolve(checked)))
-    keys = [key for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key)]
-    found = [f"{key}: {json.dumps(old.get(key))} then, {json.dumps(new.get(key))} now" for key in keys]
-    inputs = [
-        dict(re.findall(r"^#   (.+) ([0-9a-f]{64}|absent)$", text, re.M)) for text in (then, resolved_text(checked))
-    ]
-    files = [name for name in dict.fromkeys((*inputs[0], *inputs[1])) if inputs[0].get(name) != inputs[1].get(name)]
-    return found + [f"{name}: its files are not those of then" for name in files]
-
-
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    if not inner:
-        yield path, value
-    for key, part in inner or ():
-        yield from _flat(part, f"{path}.{key}" if path else str(key))
 
 
 def plugin_digests(checked: CheckedManifest) -> dict[str, str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -57,12 +57,9 @@ class Checkpoint:
         return cast("dict[str, Tensor]", load_file(self.path / f"{group}{SUFFIX}"))
 
     def must_belong_to(
-        self, manifest: str, processes: int, precision: str | None = None, plugins: Mapping[str, str] | None = None,
-        differences: Callable[[], Sequence[str]] = tuple,
-    ) -> None:  # fmt: skip
+        self, manifest: str, processes: int, precision: str | None = None, plugins: Mapping[str, str] | None = None
+    ) -> None:
         """Compare with the run that wants to go on from here; what is not given is not compared.
-
-        ``differences`` says, a line each, what in the manifest is not what it was.
 
         Raises:
             CheckpointError: another manifest, another number of processes or mixed precision, or other ``plugins`` (see
@@ -70,9 +67,8 @@ class Checkpoint:
         """
         if self.meta.get("manifest") != manifest:
             raise CheckpointError(
-                f"{self.path} belongs to another manifest, or to other teachers or pictures:{_listed(differences())}choose "
-                "another --output, there `--set slots.student.checkpoint=` and this path to start from its weights, or "
-                "--fresh to start over in this one"
+                f"{self.path} belongs to another manifest, or to other teachers or pictures: choose another --output, there "
+                "with `--set slots.student.checkpoint=` and this path to start from its weights, or --fresh to start over"
             )
         then = self.meta.get("processes", processes)
         if then != processes:
@@ -115,10 +111,6 @@ class Checkpoint:
                 raise CheckpointError(f"{path.name} has {size} bytes instead of {entry['bytes']}")
             if sha256_file(path) != entry["sha256"]:
                 raise CheckpointError(f"the content of {path.name} does not match its hash")
-
-
-def _listed(lines: Sequence[str]) -> str:
-    return "".join(f"\n  {line}" for line in lines) + "\n" if lines else " "
 
 
 def save(root: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any], keep: int) -> Path:

@@ -276,7 +276,7 @@ def test_other_ranks_leave_setting_aside_to_the_first(tmp_path: Path, monkeypatc
 
 
 def test_a_run_of_another_manifest_is_refused_before_anything_is_loaded(world: Any, tmp_path: Path) -> None:
-    from cldistill.manifest.resolved import manifest_digest, resolved_text
+    from cldistill.manifest.resolved import manifest_digest
     from cldistill.training import checkpoint
 
     checked, folder = world.check("train.generator_steps=20"), tmp_path / "out"
@@ -285,15 +285,6 @@ def test_a_run_of_another_manifest_is_refused_before_anything_is_loaded(world: A
         cli_run.refuse_another(checked, folder, wanted=False)
     checkpoint.save(folder / "checkpoints", 20, {}, {"manifest": manifest_digest(checked)}, keep=1)
     cli_run.refuse_another(checked, folder, wanted=True)
-    with pytest.raises(
-        CheckpointError, match=r"step-000020 is beyond train\.generator_steps: 19; set it to 20 or more"
-    ):
-        cli_run.refuse_another(world.check("train.generator_steps=19"), folder, wanted=True)
-    cli_run.refuse_another(world.check("train.generator_steps=99", "train.checkpoint_every=5"), folder, wanted=True)
-    (folder / "manifest.resolved.yaml").write_text(resolved_text(checked), encoding="utf-8")
-    told = r"(?s)seed: 0 then, 3 now.*--set slots\.student\.checkpoint="
-    with pytest.raises(CheckpointError, match=told):
-        cli_run.refuse_another(world.check("train.seed=3"), folder, wanted=True)
 
 
 def test_resume_wants_something_to_resume(world: Any, tmp_path: Path) -> None:
