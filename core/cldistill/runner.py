@@ -245,10 +245,8 @@ def generate_command(run: Run, exported: ExportedRun) -> str:
     local = isinstance(model, str | Path) and Path(model).is_absolute()
     base = ["--base", str(model)] if local and "model" not in read_index(collection).base_options else []
     checked = exported.checked
-    own = [
-        effect.name for effect in run.effects if effect.name not in checked.settled_prompts
-    ]  # those not learnt before
-    effect = own[0] if own else run.effects[0].name
+    new = [effect.name for effect in run.effects if effect.name not in checked.settled_prompts]  # not learnt before
+    effect = new[0] if new else run.effects[0].name
     held_out = checked.manifest.evaluate or checked.manifest.samples
     seen = list_pictures(held_out.images) if held_out else [item.sources[0] for item in checked.items.get(effect, ())]
     picture = shown(seen[0]) if seen else "PICTURE.png"

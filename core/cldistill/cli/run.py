@@ -123,10 +123,6 @@ def refuse_another(checked: CheckedManifest, folder: Path, *, wanted: bool, chan
     if found is not None:
         plugins, digest = {} if changed_plugins else plugin_digests(checked), manifest_digest(checked)
         found.must_belong_to(digest, int(os.environ.get("WORLD_SIZE", "1")), plugins=plugins)
-        if found.step > (steps := checked.manifest.train.generator_steps):
-            raise CheckpointError(
-                f"{found.path} is beyond train.generator_steps: {steps}; set it to {found.step} or more"
-            )
 
 
 def _newest(root: Path) -> Checkpoint | None:

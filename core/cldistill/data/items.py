@@ -50,17 +50,11 @@ class Listing:
         parts += [f"{len(self.problems)} left out, the first: {self.problems[0]}"] if self.problems else []
         return ", ".join(parts)
 
-    def sound(self) -> Listing:
-        """Return the listing itself; raises `DataError` with the first of its problems, if it has any."""
-        if self.problems:
+    def sound(self, skip: bool = False) -> Listing:
+        """Return the listing itself; raises `DataError` with its first problem, with ``skip`` only if it has nothing else."""
+        if self.problems and not (skip and self.items):
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
             raise DataError(f"{self.problems[0]}{more}")
-        return self
-
-    def left(self, path: Path) -> Listing:
-        """Return the listing itself; raises `DataError` if nothing but problems is in it."""
-        if self.problems and not self.items:
-            raise DataError(f"{path}: nothing is left of it without what is wrong, the first: {self.problems[0]}")
         return self
 
 
@@ -89,17 +83,13 @@ def _readers() -> tuple[Reader, ...]:
 
 
 def _first(ask: Callable[[Reader], T]) -> T:
-    refusals = []
+    refusals = [DataError(f"nothing installed reads data (no entry point of the group {READERS!r})")]
     for reader in _readers():
         try:
             return ask(reader)
         except DataError as error:
             refusals.append(error)
-    raise (
-        refusals[0]
-        if refusals
-        else DataError(f"nothing installed reads data (no entry point of the group {READERS!r})")
-    )
+    raise refusals[min(1, len(refusals) - 1)]
 
 
 def open_picture(picture: Path | str | Image) -> Image:
@@ -159,11 +149,10 @@ def effect_items(pairs: Path, pool: str, prompt: str) -> list[Item]:
 def listing_of(effect: EffectInfo, *, opened: bool = False) -> Listing:
     """List all pairs of an effect that has some; where damaged ones are skipped, every picture is opened.
 
-    Raises `DataError` as `list_pairs` does, or where nothing usable is left.
+    Raises `DataError` as `list_pairs` does.
     """
     assert effect.pairs is not None
-    found = list_pairs(effect.pairs, effect.name, effect.prompt, opened=opened or effect.skip)
-    return found.left(effect.pairs) if effect.skip else found
+    return list_pairs(effect.pairs, effect.name, effect.prompt, opened=opened or effect.skip)
 
 
 def pairs_of(effect: EffectInfo, listing: Listing | None = None) -> list[Item]:
@@ -171,8 +160,8 @@ def pairs_of(effect: EffectInfo, listing: Listing | None = None) -> list[Item]:
 
     Raises `DataError` as `listing_of` does, and for a pair that is wrong unless those are skipped.
     """
-    listing = listing or listing_of(effect)
-    items, held = (listing if effect.skip else listing.sound()).items, held_pairs(effect, listing)
+    listing = (listing or listing_of(effect)).sound(effect.skip)
+    items, held = listing.items, held_pairs(effect, listing)
     if held and len(held) == len(items):
         raise DataError(f"{effect.pairs}: evaluate.pairs holds out all its {len(held)} pairs; leave some to train on")
     return evenly([item for item in items if item not in held], effect.take)

@@ -50,9 +50,8 @@ def survey_files(
                 _must_exist(path)
     starts = {} if measuring else _starts(checked, problems)
     ranks = _teacher_ranks(checked, fits)
-    return replace(
-        checked, items=items, listings=listings, teacher_ranks=ranks, teacher_fits=fits, starts=starts
-    ), problems
+    checked = replace(checked, items=items, listings=listings)
+    return replace(checked, teacher_ranks=ranks, teacher_fits=fits, starts=starts), problems
 
 
 @contextmanager
@@ -83,9 +82,7 @@ def _pictures(
                 wanting = _wants_after(checked, effect.name)
                 found = listings[effect.name] = data.listing_of(effect, opened=opened)
                 if found.problems and not effect.skip:
-                    way = (
-                        f"{len(found.problems)} of its pairs are wrong; `data: {{on_error: skip}}` would leave them out"
-                    )
+                    way = f"{len(found.problems)} pairs are wrong; `data: {{on_error: skip}}` would leave them out"
                     problems += [(loc, text) for text in (way, *found.problems)]
                     continue
                 items[effect.name] = tuple(data.pairs_of(effect, found))
@@ -100,7 +97,7 @@ def _pictures(
                 skip = checked.manifest.data.on_error == "skip"
                 found = data.list_general(general.images, general.instructions, opened=opened or skip)
                 problems += [(("general", "instructions"), text) for text in found.problems if not skip]
-                items[GENERAL] = found.left(general.instructions).items if skip else found.items
+                items[GENERAL] = found.sound(True).items
     if samples is not None:
         with _at(("samples", "images"), problems):
             if not (shown := data.list_pictures(samples.images)):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from itertools import filterfalse
 
 from cldistill.errors import ManifestError, OptionsError, nearest
 from cldistill.manifest.checked import CheckedLoss, CheckedManifest, Part
@@ -230,9 +229,13 @@ def _metrics(checked: CheckedManifest) -> Found:
         first.setdefault(metric.name, index)
 
 
+def _absent(part: Part) -> list[str]:
+    return [package for package in part.needs.packages if find_spec(package) is None]
+
+
 def _packages(required: Sequence[Part]) -> Found:
     for part in required:
-        if missing := [package for package in part.needs.packages if find_spec(package) is None]:
+        if missing := _absent(part):
             how = part.needs.install or "pip install it"
             text = f"needs {', '.join(missing)}, which is not installed; {how} ({show(part.name)})"
             yield (*part.loc, "use"), text
@@ -241,14 +244,9 @@ def _packages(required: Sequence[Part]) -> Found:
 def unserved(checked: CheckedManifest) -> list[str]:
     """Warn of metrics that lack something, and of keys that no observer serves: a plugin was left out, or failed to load."""
     blind = [
-        f"warning: the metric {part.name} will not be measured: it needs {', '.join(lacks)}; {part.needs.install or 'get it'}"
+        f"warning: the metric {part.name} will not be measured: it needs {lacks[0]}; {part.needs.install or 'get it'}"
         for part in checked.metrics
-        if (
-            lacks := [
-                *filterfalse(find_spec, part.needs.packages),
-                *(str(f) for f in part.needs.files if not f.exists()),
-            ]
-        )
+        if (lacks := [*_absent(part), *(str(file) for file in part.needs.files if not file.exists())])
     ]
     served = {entry.component.serves for entry in checked.catalogue}
     keys = [key for key in ("samples", "evaluate") if getattr(checked.manifest, key) and key not in served]
