@@ -178,6 +178,7 @@ def test_without_systems_those_of_a_run(desk: Any, monkeypatch: pytest.MonkeyPat
     assert names == {"base": "euler", "teacher@4": "euler", "student@4": "few-step"}
 
 
+@pytest.mark.slow
 def test_held_out_pairs_are_edited_under_names_of_their_own(desk: Any) -> None:
     desk.components.append(load_catalogue().get("metric", "likeness").component)
     desk.evaluate({"name": "bare", "adapter": None, "steps": 1}, pairs=1, metrics=["likeness"])

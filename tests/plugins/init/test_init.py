@@ -181,6 +181,7 @@ def test_it_asks_in_a_terminal(folder: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_pairs_in_other_layouts_are_found_and_a_folder_of_befores_is_shown(folder: Path) -> None:
     ends = folder / "odd" / "gold leaf"
     ends.mkdir(parents=True)
