@@ -14,7 +14,7 @@ from cldistill.cli.check import check
 from cldistill.cli.group import CommandGroup
 from cldistill.cli.options import QuietOption, VerboseOption
 from cldistill.cli.run import run
-from cldistill.errors import CldistillError, readable
+from cldistill.errors import CldistillError, printable
 from cldistill.progress.volume import is_verbose, set_volume
 
 logging.getLogger("cldistill").addHandler(logging.NullHandler())  # errors are printed once, below
@@ -55,6 +55,6 @@ def main() -> None:
     except CldistillError as error:
         logging.getLogger("cldistill").error("%s", error)  # for the log of a run
         if is_verbose():
-            print(readable(traceback.format_exc()), file=sys.stderr)  # an error below it may quote a secret
+            print(printable(traceback.format_exc()), file=sys.stderr)  # an error below it may quote a secret
         print(f"cldistill: {error}", file=sys.stderr)
         sys.exit(2)

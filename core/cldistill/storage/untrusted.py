@@ -10,14 +10,13 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path, PureWindowsPath
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
-from cldistill.errors import UnsafePathError
+from cldistill.errors import CONTROL, UnsafePathError
 
 GROUP = "cldistill"
 """Group of the entry points by which packages register as plugins."""
@@ -33,9 +32,9 @@ def inside(folder: Path, written: object) -> Path:
     Raises:
         UnsafePathError: it is no text, leads out of ``folder`` (by itself or by a link), or to a pipe, socket or device.
     """
-    text = written if isinstance(written, str) else ""
+    text = written if is_text(written) else ""
     windows = PureWindowsPath(text)  # takes both kinds of slashes apart
-    if not text or not text.isprintable() or windows.anchor or ".." in windows.parts:
+    if not text or windows.anchor or ".." in windows.parts:
         raise UnsafePathError(
             f"{folder}: a file in it names the path {written!r:.200}, which is none inside this folder"
         )
@@ -69,24 +68,16 @@ def plain(path: Path, folder: Path) -> Path:
     return path
 
 
-def plain_only(folder: Path, leave_out: Iterable[str] = ()) -> Callable[[str, list[str]], set[str]]:
-    """Return an ``ignore`` for `shutil.copytree` of ``folder``, which refuses as `plain` does, and links to folders too."""
-
-    def ignore(place: str, names: list[str]) -> set[str]:
-        for path in (Path(place, name) for name in names):
-            if plain(path, folder).is_dir() and path.is_symlink():
-                raise UnsafePathError(f"{path}: is a link to a folder, which a collection does not have; take it out")
-        return set(leave_out) & set(names)
-
-    return ignore
+def is_text(text: object) -> TypeGuard[str]:
+    """Whether it is a text without control characters, lines and tabs aside."""
+    return isinstance(text, str) and not CONTROL.search(text)
 
 
 def is_name(text: object) -> bool:
     """Whether a text can be the name of an effect: shown on one line, and part of a file's name."""
-    return (
-        isinstance(text, str) and 0 < len(text) <= LONGEST_NAME and text.replace("\xa0", " ").isprintable()
-        and text == text.strip() and text[0] != "." and not set(text) & set("/\\")
-    )  # fmt: skip
+    if not is_text(text) or not 0 < len(text) <= LONGEST_NAME or set(text) & set("/\\\n\t"):
+        return False
+    return text == text.strip() and text[0] != "."
 
 
 def parse_json(text: str | bytes) -> Any:
