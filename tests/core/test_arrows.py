@@ -23,7 +23,8 @@ PLUGINS = Path(cldistill_plugins.__file__).parent
 REGISTRY = Path(cldistill_registry.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "markers", "precision", "random", "schedule", "storage", "weights"),
+    ("errors", "markers", "precision", "random", "schedule", "weights"),
+    ("storage",),
     ("progress", "records"),
     ("component", "protocols"),
     ("adapters", "data", "hookspecs"),

@@ -144,11 +144,8 @@ def _effects(text: str) -> tuple[CollectionEffect, ...]:
             raise ValueError(
                 f"an effect is called {effect.name!r:.80}: a name is one line without '/' and a '.' before it"
             )
-        for words in (effect.trigger, effect.prompt, effect.teacher_prompt):
-            if not is_text(words):
-                raise ValueError(
-                    f"the effect {effect.name!r} has the prompt or trigger {words!r:.80}, which cannot be shown"
-                )
+        if not all(map(is_text, (effect.trigger, effect.prompt, effect.teacher_prompt))):
+            raise ValueError(f"the effect {effect.name!r} has a prompt or trigger which cannot be shown")
     if len({effect.name for effect in effects}) < len(effects):
         raise ValueError("two effects have one name")
     return effects

@@ -6,7 +6,7 @@ byte, and where they do not fit into it, in the one below.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,7 +49,9 @@ def _first(path: Path, size: int, time: int) -> str | None:
     with path.open("rb") as stream:
         header = read_tensors_header(stream)
         for name, entry in header.tensors.items():
-            if entry["dtype"] in FLOATS and any(map(_is_bad(entry["dtype"]), _chunks(stream, header, entry))):
+            if entry["dtype"] in FLOATS and any(
+                _is_bad(entry["dtype"], chunk) for chunk in _chunks(stream, header, entry)
+            ):
                 return name
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
@@ -59,21 +61,17 @@ def _first(path: Path, size: int, time: int) -> str | None:
     return None
 
 
-def _chunks(stream: BinaryIO, header: TensorsHeader, entry: Mapping[str, Any]) -> Iterable[bytes]:
+def _chunks(stream: BinaryIO, header: TensorsHeader, entry: Mapping[str, Any]) -> Iterator[bytes]:
     begin, end = entry["data_offsets"]
     stream.seek(header.start + begin)
     for left in range(end - begin, 0, -CHUNK):
         yield stream.read(min(CHUNK, left))
 
 
-def _is_bad(dtype: str) -> Callable[[bytes], bool]:
+def _is_bad(dtype: str, chunk: bytes) -> bool:
     width, highest, below = FLOATS[dtype]
-
-    def is_bad(chunk: bytes) -> bool:
-        marked = chunk[width - 1 :: width].translate(highest)
-        if below is None or b"\1" not in marked:
-            return b"\1" in marked
-        also = chunk[width - 2 :: width].translate(below)
-        return int.from_bytes(marked, "big") & int.from_bytes(also, "big") != 0
-
-    return is_bad
+    marked = chunk[width - 1 :: width].translate(highest)
+    if below is None or b"\1" not in marked:
+        return b"\1" in marked
+    also = chunk[width - 2 :: width].translate(below)
+    return int.from_bytes(marked, "big") & int.from_bytes(also, "big") != 0

@@ -13,8 +13,8 @@ import sys
 from functools import lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from pathlib import Path, PureWindowsPath
-from typing import Any, NoReturn, TypeGuard
+from pathlib import Path
+from typing import Any, TypeGuard
 
 from cldistill.errors import CONTROL, UnsafePathError
 
@@ -22,7 +22,7 @@ GROUP = "cldistill"
 """Group of the entry points by which packages register as plugins."""
 RECIPES = "cldistill_registry"
 """The package whose YAML files can be named without a path."""
-LONGEST_NAME = 300
+_NAME = re.compile(r"(?![.\s])[^/\\\n\t]{1,300}(?<!\s)")
 _SNAPSHOT = re.compile(r"(/models--[^/]+)/snapshots/[0-9a-f]{40}(?=/|$)")
 
 
@@ -32,18 +32,14 @@ def inside(folder: Path, written: object) -> Path:
     Raises:
         UnsafePathError: it is no text, leads out of ``folder`` (by itself or by a link), or to a pipe, socket or device.
     """
-    text = written if is_text(written) else ""
-    windows = PureWindowsPath(text)  # takes both kinds of slashes apart
-    if not text or windows.anchor or ".." in windows.parts:
-        raise UnsafePathError(
-            f"{folder}: a file in it names the path {written!r:.200}, which is none inside this folder"
-        )
-    return plain(folder / text, folder)
+    if not is_text(written) or not written or set(written) & set("\n\t") or leads_out(written):
+        raise UnsafePathError(f"{folder}: a file in it names {written!r:.200}, which is no path inside this folder")
+    return plain(folder / written, folder)
 
 
 def leads_out(text: object) -> bool:
     """Whether a text that may be a path would lead out of any folder: absolute, from a home, or through ``..``."""
-    parts = re.split(r"[/\\\\]", text) if isinstance(text, str) else [""]
+    parts = re.split(r"[/\\]", text) if isinstance(text, str) else [""]
     return (len(parts) > 1 and (parts[0] in ("", "~") or parts[0][1:] == ":")) or ".." in parts
 
 
@@ -75,21 +71,15 @@ def is_text(text: object) -> TypeGuard[str]:
 
 def is_name(text: object) -> bool:
     """Whether a text can be the name of an effect: shown on one line, and part of a file's name."""
-    if not is_text(text) or not 0 < len(text) <= LONGEST_NAME or set(text) & set("/\\\n\t"):
-        return False
-    return text == text.strip() and text[0] != "."
+    return is_text(text) and _NAME.fullmatch(text) is not None
 
 
 def parse_json(text: str | bytes) -> Any:
     """Parse JSON as its standard has it: UTF-8, no NaN; raises ValueError also where it is nested too deeply."""
     try:
-        return json.loads(text if isinstance(text, str) else text.decode("utf-8"), parse_constant=_no_constant)
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8"), parse_constant=int)  # none is an int
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def package_path(reference: str) -> Path:
