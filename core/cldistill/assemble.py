@@ -86,10 +86,10 @@ def assemble(
     return Run(
         name=manifest.name, output=output, total_steps=train.generator_steps, base=base, slots=preparation.slots,
         slot_configs=tuple(checked.slots.values()), terms=terms, router=router, dataset=dataset, teachers=bank,
-        schedule=Schedule(manifest.sampler.steps, manifest.sampler.shift, manifest.sampler.integer_timesteps),
+        schedule=Schedule(manifest.sampler.steps, manifest.sampler.settled_shift, manifest.sampler.integer_timesteps),
         modules=modules, random=random.child("train"), accelerator=accelerator,
         effects=checked.effects, prompts=prompts,
-        teacher_shift=manifest.teacher_shift, batch_size=train.batch_size, grad_clip=train.grad_clip,
+        teacher_schedule=checked.teacher_schedule, batch_size=train.batch_size, grad_clip=train.grad_clip,
         checkpoint_every=train.checkpoint_every, keep=train.keep, max_bad_steps=train.max_bad_steps,
         manifest_digest=manifest_digest(checked), plugins=plugin_digests(checked), observers=watching,
         preparation=preparation,
@@ -120,7 +120,7 @@ def load_base(
         run_under_autocast(base, accelerator)
         advance(1)
     slots = AdapterSlots(base.backbone)
-    schedule = Schedule((checked.manifest.targets or Targets()).steps, checked.manifest.teacher_shift)
+    schedule = checked.teacher_schedule((checked.manifest.targets or Targets()).steps)
     encoder = Encoder(base, TensorCache(context.cache / "encodings"))
     generator = ImageGenerator(base, slots, encoder, context.device, context.seed, "targets")
     sampler = TeacherSampler(generator, schedule)
@@ -194,7 +194,7 @@ def add_slots(preparation: Preparation, checked: CheckedManifest, random: KeyedR
             slots.start_from(name, adapter)
     fits = [fit for effect, fit in checked.teacher_fits.items() if checked.teachers[effect] is not None]
     # What a teacher covers outside of the slots must be wrapped too.
-    slots.add_teacher(tuple(sorted({*checked.description.targets, *(to for fit in fits for to in fit.names.values())})))
+    slots.add_teacher(tuple(sorted({*checked.description.targets, *(to for fit in fits for to in fit.modules)})))
     if checked.manifest.train.gradient_checkpointing:
         base.enable_gradient_checkpointing(slots.run_pinned)
 

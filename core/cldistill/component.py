@@ -7,6 +7,7 @@ result to the Protocol of its kind, so that a part that does not conform fails i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from inspect import signature
@@ -35,7 +36,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 class Settings(PydanticModel):
     """Base of every component's settings: unknown keys are errors, values cannot be changed afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def find_path(path: str | Path, root: Path | None) -> Path:
@@ -46,7 +47,7 @@ def find_path(path: str | Path, root: Path | None) -> Path:
     text, folder = str(path), getattr(path, "folder", root)
     if text.startswith("package:"):
         return package_path(text)
-    found = Path(text).expanduser()
+    found = Path(os.path.expanduser(text))  # noqa: PTH111  (leaves the home of nobody as it is)
     return found if folder is None or found.is_absolute() else Path(folder) / found
 
 

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-LONGEST_LINE, MOST_LINES = 2000, 200
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+LONGEST = 10_000
+"""Characters of one message; what is quoted of a file may have any length."""
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _SECRETS = re.compile(
     r"(?<=://)[^\s/?#'\"]+(?=@)"  # name and password of an address
     r"|(?<=\?)[^\s?#'\"=]+=[^\s#'\"]+"  # its query
@@ -19,19 +20,21 @@ _SECRETS = re.compile(
 )
 
 
-def printable(text: str) -> str:
-    """Return a message as a terminal may show it: control characters as escapes, secrets masked, nothing without end."""
-    lines = [f"{line[:1400]} […] {line[-500:]}" if len(line) > LONGEST_LINE else line for line in text.split("\n")]
-    more = [f"… and {len(lines) - MOST_LINES} more lines"] if len(lines) > MOST_LINES else []
-    shown = _SECRETS.sub("***", "\n".join([*lines[:MOST_LINES], *more]))
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), shown)
+def readable(text: str) -> str:
+    """Return a text as it can be shown: control characters written out, secrets masked, its middle cut where it is long."""
+    lines = [f"{line[:1400]} [...] {line[-500:]}" if len(line) > 2000 else line for line in text.split("\n")]
+    text = "\n".join(lines)
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"
+    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], _SECRETS.sub("***", text))
 
 
 class CldistillError(ValueError):
-    """Base of all user errors: the command line shows the message alone, made `printable`, and exits with 2."""
+    """Base of all user errors: the command line shows the message alone, made `readable`, and exits with 2."""
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        """Return the message as a terminal may show it."""
+        return readable(super().__str__())
 
 
 class ManifestError(CldistillError):
@@ -59,7 +62,7 @@ class CheckpointError(CldistillError):
 
 
 class DataError(CldistillError):
-    """Pictures, pairs or instructions are missing or unprintable."""
+    """Pictures, pairs or instructions are missing or unreadable."""
 
 
 class CollectionError(CldistillError):
@@ -95,13 +98,13 @@ class NotMeasured(CldistillError):  # noqa: N818 (nothing went wrong)
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
-        self.reason = printable(reason)
+        self.reason = readable(reason)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the valid name nearest to ``name``, else a list of what is valid."""
     names = sorted(valid)
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    close = get_close_matches(name[:100], names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; valid: {', '.join(names)}" if names else ""

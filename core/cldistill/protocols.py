@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
     from cldistill.adapters.slots import AdapterSlots
+    from cldistill.collection.card import Usage, UsageRequest
     from cldistill.data.encodings import Encoder
     from cldistill.progress.stages import Stages
     from cldistill.schedule import Schedule
@@ -79,6 +80,8 @@ class BaseModel(Protocol):
     """Guidance with which a teacher is sampled for targets and grids."""
     target_guidance_mode: GuidanceMode
     resolution: int
+    prompt_sees_pictures: bool
+    """False: `encode_prompt` gives the same beside any picture, so that each text is encoded and kept once."""
 
     def to(self, device: str) -> None:
         """Move the backbone (and the encoders, while loaded) to ``device``."""
@@ -138,6 +141,9 @@ class BaseModel(Protocol):
 
     def export_metadata(self) -> dict[str, str]:
         """Return ``modelspec.architecture``, base and revision, for the header of an export."""
+
+    def usage(self, request: UsageRequest) -> Usage | None:
+        """Return how stock programs run a LoRA of this family, for the card; None where nothing is to be said."""
 
 
 class TeacherSource(Protocol):

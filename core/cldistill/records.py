@@ -12,7 +12,7 @@ Flow-matching convention (diffusers'): ``x = (1 - sigma) * x0 + sigma * noise``,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -284,9 +284,23 @@ class BaseDescription:
     """Blocks whose features can be asked for, in the order in which they run: name -> width ``D`` of ``[B, L, D]``."""
     tokenizer: Path | None = None
     """A ``tokenizer.json`` by which ``check`` can see that triggers stay distinct, if there is one on disk."""
+    prompt_tokens: int | None = None
+    """Most tokens of a prompt that the text encoder takes; None: not known."""
     idle: tuple[str, ...] = ()
     """Targets whose adapter cannot change a prediction (a last block's text output): adapted all the same where files for
     the family hold them."""
+    shift: Callable[[int, int], float] | None = None
+    """``shift(tokens, steps)`` of the stock pipeline's schedule, for ``shift: auto``; None: there is no rule."""
+    terminal: float | None = None
+    """Last sigma to which the stock pipeline stretches its schedule; None: where the shift leads."""
+    prompt_sees_pictures: bool = True
+    """False: a prompt is encoded the same beside any picture, and kept once (also an attribute of the base)."""
+    prompt_tokens: int = 256
+    """Length of an encoded prompt, with its picture where that is part of it."""
+    prompt_width: int = 0
+    """Width of an encoded prompt's tokens in the cache; 0: that of the backbone."""
+    adapter_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Modules as files of the family's own trainers call them -> those of the backbone whose rows they hold, in order."""
 
 
 def find_block(blocks: Mapping[str, int], at: str) -> str:

@@ -58,7 +58,8 @@ class RunSampler:
         if network.slot == STUDENT:
             return SamplingConfig(run.schedule, True, "student", slot=STUDENT)
         guided = 1 if run.base.target_guidance_scale == 1.0 else 2
-        schedule = Schedule(network.evaluations // guided, run.teacher_shift or run.schedule.shift)
+        steps = network.evaluations // guided
+        schedule = run.teacher_schedule(steps) if run.teacher_schedule else Schedule(steps, run.schedule.shift)
         return SamplingConfig.of_teacher(run.teachers.state(effect), schedule)
 
 

@@ -55,10 +55,19 @@ class Schedule:
     shift: float = 3.0
     integer_timesteps: bool = False
     """Round ``t`` down to an integer as the released code does (954, 833, 642)."""
+    terminal: float | None = None
+    """The last sigma to which all are stretched, as some stock pipelines do (diffusers' ``shift_terminal``)."""
+
+    @property
+    def key(self) -> tuple[float, ...]:
+        """What a cache's key holds of a stretched schedule beside steps and shift; nothing of any other."""
+        return () if self.terminal is None else (self.terminal,)
 
     def sigmas(self, device: torch.device | str = "cpu") -> Tensor:
         """Return the ``[steps]`` sigmas, descending from 1."""
         sigmas = shift_sigma(torch.linspace(1.0, 1.0 / self.steps, self.steps, dtype=torch.float64), self.shift)
+        if self.terminal is not None and self.steps > 1:
+            sigmas = 1.0 - (1.0 - sigmas) * (1.0 - self.terminal) / (1.0 - sigmas[-1])
         if self.integer_timesteps:
             sigmas = torch.floor(sigmas * 1000.0 + 1e-9) / 1000.0
         return sigmas.to(device=device, dtype=torch.float32)

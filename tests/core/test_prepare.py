@@ -20,6 +20,7 @@ from cldistill.prepare import Preparation, item_prompts
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Item, Prompts, Route
 from cldistill.samples import RunSampler, teacher_and_student
+from cldistill.schedule import Schedule
 from cldistill.testing import catalogue_with, picture, run_manifest
 from cldistill.testing.pictures import write_general, write_pictures
 from cldistill.testing.runs import tiny_manifest
@@ -200,7 +201,7 @@ def test_teachers_may_have_a_shift_of_their_own(tmp_path: Path) -> None:
         ("same", {"from": "teacher", "steps": 2}),
     ):
         run = build(tmp_path / name, targets=targets, sampler={"steps": 4, "shift": 5.0})
-        shifts[name] = (run.preparation.sampler.schedule.shift, run.teacher_shift, run.schedule.shift)
+        shifts[name] = (run.preparation.sampler.schedule.shift, run.teacher_schedule(3).shift, run.schedule.shift)
     assert shifts == {"own": (1.5, 1.5, 5.0), "same": (5.0, 5.0, 5.0)}
 
     run = build(
@@ -210,7 +211,7 @@ def test_teachers_may_have_a_shift_of_their_own(tmp_path: Path) -> None:
     rows = [(example.item, run.prompts["invert"]) for example in run.dataset.pools["invert"]]
     teacher, student = teacher_and_student(run, 3)
     before = [studio.pictures(system, rows[:1])[0].tobytes() for system in (teacher, student)]
-    run.teacher_shift = 5.0
+    run.teacher_schedule = lambda steps: Schedule(steps, 5.0)
     after = [studio.pictures(system, rows[:1])[0].tobytes() for system in (teacher, student)]
     assert before[0] != after[0] and before[1] == after[1]
 

@@ -6,8 +6,9 @@ each of its prefixes.  Nothing is ever skipped: a file loads with every module t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int, int]]
 """Module name -> (out_features, in_features)."""
+Names = Mapping[str, tuple[str, ...]]
+"""Other names of modules, or of several in one (`cldistill.records.BaseDescription.adapter_names`)."""
 
 SHOWN = 3
 """Modules quoted in an error; a file of another model is wrong in hundreds."""
@@ -31,8 +34,10 @@ SHOWN = 3
 class FitReport:
     """The match of an adapter file with a base: made by `match`, shown by ``check`` and ``inspect``."""
 
-    names: Mapping[str, str]
-    """Module in the file -> module of the base."""
+    names: Mapping[str, tuple[str, ...]]
+    """Module in the file -> module of the base, or several whose rows it holds one after the other."""
+    rows: Mapping[str, tuple[int, ...]]
+    """Module in the file -> rows of each of these."""
     total: int
     """Modules in the file."""
     unknown: tuple[str, ...]
@@ -43,6 +48,11 @@ class FitReport:
     ranks: tuple[int, ...]
     left_out: int = 0
     """Tensors of a text encoder's part, which nothing mounts."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Modules of the base, in the order of the file."""
+        return tuple(name for names in self.names.values() for name in names)
 
     @property
     def covered(self) -> int:
@@ -68,22 +78,26 @@ class FitReport:
         return f"{self.covered}/{self.total} modules, scale {span}{nothing}{beside}"
 
 
-def match(header: AdapterHeader, shapes: Shapes) -> FitReport:
+def match(header: AdapterHeader, shapes: Shapes, others: Names | None = None) -> FitReport:
     """Match the file's modules with a base's, by name and shape; never raises for a misfit (see `fit`)."""
-    lookup = ModuleNames(shapes)
-    names: dict[str, str] = {}
+    others = others or {}
+    lookup = ModuleNames((*shapes, *others))
+    names: dict[str, tuple[str, ...]] = {}
     unknown: list[str] = []
     mismatched: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
     for name, module in header.modules.items():
         found = lookup.resolve(module.raw)
+        parts = () if found is None else (found,) if found in shapes else others[found]
+        whole = (sum(shapes[part][0] for part in parts), shapes[parts[0]][1]) if parts else (0, 0)
         if found is None:
             unknown.append(name)
-        elif shapes[found] != module.shape:
-            mismatched[found] = (module.shape, shapes[found])
+        elif whole != module.shape:
+            mismatched[found] = (module.shape, whole)
         else:
-            names[name] = found
+            names[name] = parts
+    rows = {name: tuple(shapes[part][0] for part in parts) for name, parts in names.items()}
     return FitReport(
-        names, len(header.modules), tuple(unknown), mismatched, header.scales, header.ranks, header.left_out
+        names, rows, len(header.modules), tuple(unknown), mismatched, header.scales, header.ranks, header.left_out
     )
 
 
@@ -95,7 +109,7 @@ class FittedAdapter:
     report: FitReport
 
 
-def fit(path: Path, shapes: Shapes) -> FittedAdapter:
+def fit(path: Path, shapes: Shapes, others: Names | None = None) -> FittedAdapter:
     """Match a file with a base's modules (``shapes``), from its header alone.
 
     Raises:
@@ -103,15 +117,15 @@ def fit(path: Path, shapes: Shapes) -> FittedAdapter:
             file, module and both shapes), or a number in it is NaN or infinite.
     """
     header = read_header(path)
-    report = match(header, shapes)
+    report = match(header, shapes, others)
     _require(header, shapes, report)
     header.require_finite()
     return FittedAdapter(header, report)
 
 
-def load_adapter(path: Path, shapes: Shapes) -> AdapterState:
+def load_adapter(path: Path, shapes: Shapes, others: Names | None = None) -> AdapterState:
     """Load an adapter file under the names of the base's modules; raises `AdapterFormatError` as `fit` does."""
-    return load_fitted(fit(path, shapes))
+    return load_fitted(fit(path, shapes, others))
 
 
 def load_fitted(fitted: FittedAdapter) -> AdapterState:
@@ -120,11 +134,12 @@ def load_fitted(fitted: FittedAdapter) -> AdapterState:
 
     header, report = fitted.header, fitted.report
     with safe_open(header.path, framework="pt") as file:
-        modules = {
-            report.names[name]: _weights(module, {part: file.get_tensor(key) for part, key in module.keys.items()})
-            for name, module in header.modules.items()
-        }
-    assert len(modules) == report.total, "two modules of the file were fitted to one of the base"
+        modules: dict[str, LoraWeights | LokrWeights] = {}
+        for name, module in header.modules.items():
+            whole = _weights(module, {part: file.get_tensor(key) for part, key in module.keys.items()})
+            split = [whole] if len(report.rows[name]) == 1 else split_rows(whole, report.rows[name])
+            modules |= zip(report.names[name], split, strict=True)
+    assert len(modules) == len(report.modules), "two modules of the file were fitted to one of the base"
     return AdapterState(modules, str(header.path), file_digest(header.path))
 
 
@@ -132,6 +147,15 @@ def _weights(module: ModuleHeader, tensors: Mapping[str, Tensor]) -> LoraWeights
     if module.kind == "lora":
         return LoraWeights(tensors["down"], tensors["up"], module.alpha)
     return LokrWeights(_factor(tensors, "lokr_w1"), _factor(tensors, "lokr_w2"), module.scale)
+
+
+def split_rows(weights: LoraWeights | LokrWeights, rows: Sequence[int]) -> list[LoraWeights | LokrWeights]:
+    """Split a module's weights into those of ``rows`` output features each, exactly (`_require` saw that a LoKr can be)."""
+    ends = list(accumulate(rows, initial=0))
+    if isinstance(weights, LoraWeights):
+        return [replace(weights, up=weights.up[start:end]) for start, end in pairwise(ends)]
+    inner = weights.w2.shape[0]
+    return [replace(weights, w1=weights.w1[start // inner : end // inner]) for start, end in pairwise(ends)]
 
 
 def _factor(tensors: Mapping[str, Tensor], name: str) -> Tensor:
@@ -158,7 +182,15 @@ def _require(header: AdapterHeader, shapes: Shapes, report: FitReport) -> None:
             f"the first: {name!r} is {own[0]} x {own[1]} (out x in) in the file and {base[0]} x {base[1]} in the base. "
             "The file was trained on another size of model; give an adapter that was trained on this base"
         )
-    taken = list(report.names.values())
+    for name, rows in report.rows.items():
+        module = header.modules[name]
+        inner = module.inner_rows
+        if len(rows) > 1 and any(count % inner for count in rows):
+            raise AdapterFormatError(
+                f"{where}: {name!r} is a LoKr over {len(rows)} modules of the base, whose blocks of {inner} rows "
+                "cannot be split among them; save it as a plain LoRA, or train with a factor that divides each"
+            )
+    taken = report.modules
     twice = sorted({name for name in taken if taken.count(name) > 1}) if len(set(taken)) < len(taken) else []
     if twice:
         raise AdapterFormatError(f"{where}: several modules of the file are the base's {twice[0]!r}; save each once")

@@ -45,6 +45,8 @@ class ModuleHeader:
     """Factor of ``up @ down`` (``alpha / rank``), or of ``kron(w1, w2)``."""
     keys: Mapping[str, str] = field(repr=False)
     """Part (``down``, ``up``, ``lokr_w1``, ...) -> the file's tensor key."""
+    inner_rows: int = 1
+    """Rows of a LoKr's ``w2``: only between blocks of so many can it be split; 1 for a LoRA."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -258,7 +260,7 @@ def _module(
     decomposed = right[2] or left[2]
     rank = decomposed or min(right[:2])
     scale = alphas.lokr(shorten(raw), decomposed, scalar)
-    return ModuleHeader("lokr", raw, rank, left[0] * right[0], left[1] * right[1], scale * rank, scale, keys)
+    return ModuleHeader("lokr", raw, rank, left[0] * right[0], left[1] * right[1], scale * rank, scale, keys, right[0])
 
 
 def _factor(shapes: Mapping[str, Shape], name: str) -> tuple[int, int, int] | None:

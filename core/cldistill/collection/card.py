@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from cldistill.collection.index import WEIGHTS, CollectionEffect
 
@@ -34,14 +34,6 @@ class Usage:
     """ComfyUI's nodes and settings, in Markdown."""
     licence: str
     """The base's licence, in one sentence."""
-
-
-@runtime_checkable
-class DescribesUsage(Protocol):
-    """A base that knows how stock programs run a LoRA of its family (optional)."""
-
-    def usage(self, request: UsageRequest) -> Usage:
-        """Return the usage."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cldistill.adapters.save import save_adapter
-from cldistill.collection.card import Card, DescribesUsage, Usage, UsageRequest
+from cldistill.collection.card import Card, Usage, UsageRequest
 from cldistill.collection.index import FORMAT, WEIGHTS, CollectionEffect, effects_json
 from cldistill.collection.round_trip import FixedProbe, check_round_trip
 from cldistill.records import EffectInfo, Prompts
@@ -149,8 +149,6 @@ def pipeline_sigmas(schedule: Schedule) -> tuple[float, ...] | None:
 
 
 def _usage(base: BaseModel, prompt: str, schedule: Schedule) -> Usage | None:
-    if not isinstance(base, DescribesUsage):
-        return None
     return base.usage(UsageRequest(prompt, schedule.steps, schedule.shift, pipeline_sigmas(schedule)))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cldistill.adapters.header import find_file, read_header
-from cldistill.errors import CollectionError, nearest, printable
+from cldistill.errors import CollectionError, nearest, readable
 from cldistill.storage.untrusted import inside, is_name, is_text, leads_out, parse_json
 
 FORMAT = "1"
@@ -112,12 +112,12 @@ def _parse(file: Path, metadata: Mapping[str, str]) -> CollectionIndex:
     try:
         index = CollectionIndex(
             file=file,
-            title=printable(metadata.get("modelspec.title", file.stem)),
+            title=readable(metadata.get("modelspec.title", file.stem)),
             effects=_effects(metadata["cldistill.effects"]),
             steps=int(metadata["cldistill.steps"]),
             shift=float(metadata["cldistill.shift"]),
             integer_timesteps=metadata.get("cldistill.integer_timesteps") == "true",
-            base=printable(metadata["cldistill.base"]),
+            base=readable(metadata["cldistill.base"]),
             base_plugin=metadata["cldistill.base_plugin"],
             base_options=parse_json(metadata["cldistill.base_options"]),
             metadata=metadata,
@@ -132,7 +132,7 @@ def _parse(file: Path, metadata: Mapping[str, str]) -> CollectionIndex:
         if any(map(leads_out, index.base_options.values())):
             raise ValueError(f"its base lies in a folder of another machine: {metadata['cldistill.base_options']:.200}")
         return index
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CollectionError(f"{file}: its header is damaged ({error!r}); export the collection again") from error
 
 

@@ -1,7 +1,7 @@
 """From items on disk to encoded examples: every encoding is computed once and cached under a hash of what it depends on.
 
 * a source, and the geometry that follows from it: the base's fingerprint and the bytes of its picture(s);
-* a prompt: those and the text;
+* a prompt: those and the text, or the text alone where the base's prompts see no pictures;
 * a pair's target: those and the bytes of the after-picture;
 * a teacher's target: the teacher's digest, prompt, sampler, guidance and seed.
 
@@ -135,7 +135,8 @@ class Encoder:
         return content_key("source", self.base.fingerprint, *self._sources(item))
 
     def _prompt_key(self, item: Item, text: str) -> str:
-        return content_key("prompt", self.base.fingerprint, text, *self._sources(item))
+        seen = self._sources(item) if self.base.prompt_sees_pictures else ("alone",)
+        return content_key("prompt", self.base.fingerprint, text, *seen)
 
     def _sources(self, item: Item) -> Sequence[str]:
         return [self.file_digest(path) for path in item.sources]

@@ -7,6 +7,7 @@ base.  A phase reports all of its mistakes; the next phase starts only if there 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -31,8 +32,19 @@ def check_manifest(
     measuring: bool = False,
 ) -> CheckedManifest:  # fmt: skip
     """Load and validate a manifest: what `cldistill check` does. See `validate`."""
-    file = load_manifest(reference, overrides)
-    return validate(file, catalogue, files=files, measuring=measuring)
+    try:
+        file = load_manifest(reference, overrides)
+        return validate(file, catalogue, files=files, measuring=measuring)
+    except (
+        OSError,
+        OverflowError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # a name too long, links in a ring, huge numbers
+        if isinstance(error, CldistillError):
+            raise
+        what = f"{str(error.filename)[:80]}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise ManifestError(f"{reference}: {what}") from error
 
 
 def validate(
@@ -139,6 +151,7 @@ def _combine(file: ManifestFile, catalogue: Catalogue, parts: dict[Loc, Part]) -
     if description is None:
         text = f"{base.name} ({base.entry.owner}) does not describe a base model"
         raise Problems(ManifestError, [(("base", "use"), text)])
+    file = _settle_shift(file, description)
     return CheckedManifest(
         file=file, catalogue=catalogue, base=base, description=description,
         router=parts[("router",)], prompts=parts[("prompts",)],
@@ -149,6 +162,22 @@ def _combine(file: ManifestFile, catalogue: Catalogue, parts: dict[Loc, Part]) -
         effects=tuple(EffectInfo(effect.name, effect.prompt, effect.pairs, effect.take) for effect in manifest.effects),
         slots=_slots(manifest, description),
     )  # fmt: skip
+
+
+def _settle_shift(file: ManifestFile, base: BaseDescription) -> ManifestFile:
+    """Replace the student's ``shift: auto`` by the number; teachers then follow the stock schedule unless told otherwise."""
+    manifest = file.manifest
+    autos = [key for key in ("sampler", "targets") if getattr(getattr(manifest, key), "shift", None) == "auto"]
+    if autos and base.shift is None:
+        text = f"the base {manifest.base.use} has no rule for its shift; give a number, such as 3.0"
+        raise Problems(ManifestError, [((key, "shift"), text) for key in autos])
+    if "sampler" not in autos or base.shift is None:
+        return file
+    shift = round(base.shift(base.latent_tokens, manifest.sampler.steps), 6)
+    changed: dict[str, object] = {"sampler": manifest.sampler.model_copy(update={"shift": shift})}
+    if manifest.targets is not None and manifest.targets.shift is None:
+        changed["targets"] = manifest.targets.model_copy(update={"shift": "auto"})
+    return replace(file, manifest=manifest.model_copy(update=changed))
 
 
 def _loss(refs: Sequence[LossRef], index: int, part: Part) -> CheckedLoss:

@@ -18,6 +18,7 @@ from cldistill.training.run import PlacedLoss, SlotConfig
 
 if TYPE_CHECKING:
     from cldistill.adapters.files import FitReport, FittedAdapter
+    from cldistill.schedule import Schedule
 
 __all__ = ["CACHE_VARIABLE", "CheckedLoss", "CheckedManifest", "Part", "default_cache"]
 
@@ -91,6 +92,17 @@ class CheckedManifest:
         """Return what parts may know of the run."""
         return RunOutline(self.manifest.train.generator_steps, self.description)
 
+    def teacher_schedule(self, steps: int) -> Schedule:
+        """Return the schedule of so many steps by which teachers are sampled: that of ``targets:``, else the student's."""
+        from cldistill.schedule import Schedule
+
+        targets, base = self.manifest.targets, self.description
+        own = None if targets is None else targets.shift
+        if own == "auto":
+            assert base.shift is not None
+            return Schedule(steps, base.shift(base.latent_tokens, steps), terminal=base.terminal)
+        return Schedule(steps, self.manifest.sampler.settled_shift if own is None else own)
+
     @property
     def settled_prompts(self) -> dict[str, Prompts]:
         """Return the prompts of the effects whose teacher brings its own: the isolator is not asked about those."""
@@ -136,3 +148,14 @@ class CheckedManifest:
         yield from (self.router, self.prompts)
         yield from (loss.loss for loss in self.losses)
         yield from (*self.observers, *self.metrics)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `cldistill run` was asked for, as plugins see it that may refuse it."""
+
+    checked: CheckedManifest
+    reference: str
+    """The manifest's path or recipe, as it was typed."""
+    overrides: tuple[str, ...]
+    ignore_memory: bool

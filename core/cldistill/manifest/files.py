@@ -111,7 +111,7 @@ def _teacher_fits(checked: CheckedManifest, problems: list[Problem]) -> dict[str
         if part is not None and part.needs.adapter is not None:
             with _at(("effects", index, "teacher", "options"), problems):
                 _must_exist(part.needs.adapter)
-                report = fit(part.needs.adapter, checked.description.modules).report
+                report = fit(part.needs.adapter, checked.description.modules, checked.description.adapter_names).report
                 fits[effect] = report.scaled(part.needs.adapter_scale)
     return fits
 
@@ -132,7 +132,7 @@ def _starts(checked: CheckedManifest, problems: list[Problem]) -> dict[str, Fitt
         elif isinstance(slot.init, Path):
             with _at(("slots", name, "init"), problems):
                 _must_exist(slot.init)
-                starts[name] = fit(slot.init, checked.description.modules)
+                starts[name] = fit(slot.init, checked.description.modules, checked.description.adapter_names)
                 _require_room(starts[name], slot)
     return starts
 
@@ -147,7 +147,7 @@ def _goes_on(checked: CheckedManifest, slot: SlotConfig, folder: Path) -> None:
     if missing := [group for group in (name, f"optimizer-{name}") if group not in found.groups]:
         raise CheckpointError(f"{folder} holds no {missing[0]!r}, only {', '.join(found.groups) or 'nothing'}")
     report = fit(folder / f"{name}.safetensors", checked.description.modules).report
-    modules, targets = set(report.names.values()), set(slot.targets)
+    modules, targets = set(report.modules), set(slot.targets)
     if modules != targets or report.ranks != (rank,):
         raise CheckpointError(
             f"{folder}: its slot {name!r} has rank {report.ranks[-1]} and {len(modules)} modules, and the slot here rank "
@@ -159,7 +159,7 @@ def _require_room(fitted: FittedAdapter, slot: SlotConfig) -> None:
     """See that a slot can start from a file: what `cldistill.adapters.slots.overlay` refuses once the base is loaded."""
     header, report = fitted.header, fitted.report
     name, rank, targets = slot.name, slot.rank, set(slot.targets)
-    outside = [module for module in report.names.values() if module not in targets]
+    outside = [module for module in report.modules if module not in targets]
     if outside:
         raise AdapterFormatError(
             f"{header.path}: {len(outside)} of its {report.total} modules are not among the {len(targets)} targets of the "

@@ -38,7 +38,7 @@ ManifestPath = Annotated[Path, BeforeValidator(_resolve)]
 class ManifestPart(BaseModel):
     """Base of all: unknown keys are errors, and nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class PartRef(ManifestPart):
@@ -148,8 +148,15 @@ class Sampler(ManifestPart):
     """The student's few steps."""
 
     steps: Count = 8
-    shift: Rate = 3.0
+    shift: Rate | Literal["auto"] = 3.0
+    """Shift of the sigmas; ``auto``: that of the base's stock pipeline for these steps at the base's resolution."""
     integer_timesteps: bool = False
+
+    @property
+    def settled_shift(self) -> float:
+        """The shift as a number: ``auto`` is settled once the base is known (`cldistill.manifest.check`)."""
+        assert not isinstance(self.shift, str)
+        return self.shift
 
 
 class Targets(ManifestPart):
@@ -157,8 +164,9 @@ class Targets(ManifestPart):
 
     origin: Literal["teacher", "pair"] = Field(default="teacher", alias="from")
     steps: Count = 40
-    shift: Rate | None = None
-    """Shift of the teachers' own schedule, for targets, grids and the report; by default the student's, `sampler.shift`."""
+    shift: Rate | Literal["auto"] | None = None
+    """Shift of the teachers' own schedule, for targets, grids and the report; ``auto``: as the base's stock pipeline samples,
+    its last sigma too; by default the student's, `sampler.shift`."""
 
 
 class Train(ManifestPart):
@@ -320,8 +328,3 @@ class Manifest(ManifestPart):
     samples: Samples | None = None
     observers: tuple[PartRef, ...] = ()
     evaluate: Evaluate | None = None
-
-    @property
-    def teacher_shift(self) -> float:
-        """Shift of the teachers' own schedule: that of ``targets:``, else the student's."""
-        return self.sampler.shift if self.targets is None or self.targets.shift is None else self.targets.shift

@@ -66,7 +66,7 @@ def plain(path: Path, folder: Path) -> Path:
 
 def is_text(text: object) -> TypeGuard[str]:
     """Whether it is a text without control characters, lines and tabs aside."""
-    return isinstance(text, str) and not CONTROL.search(text)
+    return isinstance(text, str) and not CONTROL.search(text.replace("\t", " "))
 
 
 def is_name(text: object) -> bool:

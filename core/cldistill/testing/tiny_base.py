@@ -15,6 +15,7 @@ import torch
 from PIL.Image import Image, Resampling, fromarray
 from torch import Tensor, nn
 
+from cldistill.collection.card import Usage, UsageRequest
 from cldistill.errors import DataError
 from cldistill.protocols import GuidanceMode
 from cldistill.records import Tensors
@@ -30,6 +31,7 @@ class TinyBase:
     name: str = "tiny-base"
     guidance_mode: GuidanceMode = "standard"
     target_guidance_mode: GuidanceMode = "rescaled"
+    prompt_sees_pictures: bool = True
 
     def __init__(self, settings: TinyBaseSettings | None = None) -> None:
         self.settings = settings or TinyBaseSettings()
@@ -155,6 +157,10 @@ class TinyBase:
             "cldistill.base": self.name,
             "cldistill.base_options": json.dumps(options, sort_keys=True),
         }
+
+    def usage(self, request: UsageRequest) -> Usage | None:
+        """Return nothing: no other program knows this base."""
+        return None
 
     def _text_encoder(self) -> Tensor:
         """One row for each byte, and a last one for what is seen: ``[257, W]``."""

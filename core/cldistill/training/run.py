@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -120,8 +120,8 @@ class Run:
     prompts: Mapping[str, Prompts]
     modules: Mapping[str, TermModule] = field(default_factory=dict)
     """Name of a term -> the module that it owns, for those that own one."""
-    teacher_shift: float | None = None
-    """Shift of the schedule with which teachers are sampled; None: the student's."""
+    teacher_schedule: Callable[[int], Schedule] | None = None
+    """Steps -> the schedule with which teachers are sampled; None: with the student's shift."""
     batch_size: int = 1
     grad_clip: float = 10.0
     checkpoint_every: int = 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -31,12 +32,14 @@ def describe_lora_file(settings: LoraFileSettings) -> Needs:
 class LoraFile:
     """Implements `cldistill.protocols.TeacherSource`."""
 
-    def __init__(self, settings: LoraFileSettings) -> None:
+    def __init__(self, settings: LoraFileSettings, names: Mapping[str, tuple[str, ...]] | None = None) -> None:
         self.settings = settings
+        self.names = names
 
     def adapter(self, request: TeacherRequest) -> AdapterState | None:
         """Return the file's adapter under the base's module names, every module of the file or an error."""
         from cldistill.adapters.files import load_adapter
         from cldistill.adapters.inject import linear_shapes
 
-        return load_adapter(self.settings.path, linear_shapes(request.base.backbone)).scaled(self.settings.scale)
+        shapes = linear_shapes(request.base.backbone)
+        return load_adapter(self.settings.path, shapes, self.names).scaled(self.settings.scale)

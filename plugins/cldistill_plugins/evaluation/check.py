@@ -67,7 +67,7 @@ def _file(checked: CheckedManifest, index: int, key: str, path: object) -> list[
             "--skip-missing"
         ]
     try:
-        fit(path, checked.description.modules)
+        fit(path, checked.description.modules, checked.description.adapter_names)
     except CldistillError as error:
         return [f"{where}: {error}"]
     return []

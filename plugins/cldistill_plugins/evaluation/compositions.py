@@ -152,7 +152,7 @@ class _Maker:
     def teacher_config(self, effects: Sequence[str]) -> SamplingConfig:
         """Return the teachers' sampling: their own steps, guided as the base says."""
         states = tuple(state for name in effects if (state := self.setup.teachers.state(name)) is not None)
-        return SamplingConfig(Schedule(self.teacher_steps, self.setup.teacher_shift), False, adapters=states)
+        return SamplingConfig(self.setup.checked.teacher_schedule(self.teacher_steps), False, adapters=states)
 
     @cached_property
     def _config(self) -> SamplingConfig:

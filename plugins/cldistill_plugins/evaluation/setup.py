@@ -40,12 +40,7 @@ class EvaluationSetup:
     def student_schedule(self) -> Schedule:
         """The sampler of the manifest's own student."""
         sampler = self.checked.manifest.sampler
-        return Schedule(sampler.steps, sampler.shift, sampler.integer_timesteps)
-
-    @property
-    def teacher_shift(self) -> float:
-        """Shift of the teachers' own schedule."""
-        return self.checked.manifest.teacher_shift
+        return Schedule(sampler.steps, sampler.settled_shift, sampler.integer_timesteps)
 
 
 def load_setup(

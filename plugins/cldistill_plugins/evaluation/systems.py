@@ -26,8 +26,8 @@ class AdapterCache:
     """Adapter files, loaded when an evaluated system needs them; the last few are kept."""
 
     def __init__(self, setup: EvaluationSetup) -> None:
-        shapes = setup.checked.description.modules
-        self.load = lru_cache(maxsize=KEPT)(lambda path: load_adapter(path, shapes))
+        base = setup.checked.description
+        self.load = lru_cache(maxsize=KEPT)(lambda path: load_adapter(path, base.modules, base.adapter_names))
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class OpenedSystem:
         if not spec.few_step:
             evaluate = setup.checked.manifest.evaluate
             assert evaluate is not None
-            return Schedule(spec.steps or evaluate.teacher_steps, spec.shift or setup.teacher_shift)
+            own = setup.checked.teacher_schedule(spec.steps or evaluate.teacher_steps)
+            return own if spec.shift is None else Schedule(own.steps, spec.shift)
         index, own = self.index or self.beside, setup.student_schedule
         if index is not None:
             own = Schedule(index.steps, index.shift, index.integer_timesteps)

@@ -95,7 +95,7 @@ def _json(path: Path) -> dict[str, Any]:
         found = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise CollectionError(f"{path}: is missing; a collection is the whole folder that a run exported") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CollectionError(f"{path}: cannot be read ({error}); copy the whole folder again") from error
     if not isinstance(found, dict):
         raise CollectionError(f"{path}: holds no object; copy the whole folder again")
@@ -110,10 +110,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise CollectionError(
-            f"{path}: {error.strerror}; a collection is the whole folder that a run exported"
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        told = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
+        raise CollectionError(f"{path}: {told}; a collection is the whole folder that a run exported") from error
     found = plain(parse(text, str(path), path.parent).plain())
     if not isinstance(found, dict) or "effects" not in found:
         raise CollectionError(f"{path}: is no manifest of a collection; copy the whole folder again")

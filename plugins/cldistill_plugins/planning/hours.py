@@ -8,11 +8,10 @@ from pathlib import Path
 from statistics import median
 
 from cldistill.manifest.checked import CheckedManifest
-from cldistill.plan.costs import TEXT_TOKENS
-from cldistill.plan.fit import Device
 from cldistill.records import GENERAL
 from cldistill.training.metrics_log import FILE, read_metrics
 from cldistill_plugins.planning.calls import CHECKPOINT_COST, Cycle, cycles
+from cldistill_plugins.planning.fit import Device
 
 UTILISATION = 0.4
 """Share of a card's dense bf16 speed that large transformers reach in training."""
@@ -92,7 +91,7 @@ def operations(checked: CheckedManifest) -> float:
     A transformer's token meets ``12 D^2`` weights a block, whichever stream it belongs to.
     """
     base = checked.description
-    tokens = 2 * base.latent_tokens + TEXT_TOKENS
+    tokens = 2 * base.latent_tokens + base.prompt_tokens
     return 2 * tokens * 12 * base.hidden**2 * base.layers + 4 * tokens**2 * base.hidden * base.layers
 
 

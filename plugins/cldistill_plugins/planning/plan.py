@@ -9,9 +9,9 @@ from typing import Any
 from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.prompts import preview_prompts
 from cldistill.manifest.resolved import resolve
-from cldistill.plan.costs import EMA_BYTES, TEXT_TOKENS, AdapterSize, Amount, adapter_sizes, memory
-from cldistill.records import STUDENT, Prompts
+from cldistill.records import GENERAL, STUDENT, Prompts
 from cldistill_plugins.planning.calls import Cycle, cycles
+from cldistill_plugins.planning.costs import EMA_BYTES, AdapterSize, Amount, adapter_sizes, memory
 
 SAVED_BYTES = 12
 """Per parameter in a checkpoint: weight and Adam's two moments."""
@@ -130,10 +130,14 @@ def disk(checked: CheckedManifest) -> tuple[Amount, ...]:
     per_step += sum(SAVED_BYTES * loss.loss.needs.parameters for loss in checked.losses)
     student = next(size for size in sizes if size.slot == STUDENT)
     items = sum(len(rows) for rows in checked.items.values())
-    prompts = 3 * TEXT_TOKENS * description.hidden * description.bytes_per_parameter
+    prompt = (
+        description.prompt_tokens * (description.prompt_width or description.hidden) * description.bytes_per_parameter
+    )
+    alone = 2 * len(checked.effects) + 1 + len(checked.items.get(GENERAL, ()))
+    prompts = prompt * (3 * items if description.prompt_sees_pictures else alone)
     latents = 4 * description.latent_tokens * description.channels * (2 if checked.manifest.targets else 1)
     keep = checked.manifest.train.keep
-    cache = Amount(f"cache of {items} items", items * (prompts + latents), estimate=True)
+    cache = Amount(f"cache of {items} items", prompts + items * latents, estimate=True)
     return (
         Amount(f"checkpoints (the last {keep})", keep * per_step),
         *([cache] if items else []),

@@ -5,17 +5,21 @@ The counts follow diffusers' ``QwenImageTransformer2DModel``; a test compares th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from math import exp
 from typing import Any
 
-from cldistill.errors import OptionsError, nearest
 from cldistill.records import BaseDescription
-from cldistill_plugins.qwen_image_edit.layout import encoder_parameters, tokenizer_file, transformer_config
-from cldistill_plugins.qwen_image_edit.settings import DTYPE_BYTES, QwenImageEditSettings
+from cldistill_plugins.diffusers_base.api import DTYPE_BYTES, resolve_targets
+from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
 
 TIME_CHANNELS = 256
+STOCK_TERMINAL = 0.02
+"""``shift_terminal`` of the published schedulers."""
 PIXELS_PER_TOKEN = 16
 """The VAE shrinks by 8, and 2 x 2 latents make a token."""
+PROMPT_TOKENS = 1024
+"""What the stock pipeline allows (its ``tokenizer_max_length``)."""
 
 DEFAULTS: Mapping[str, Any] = {
     "patch_size": 2, "in_channels": 64, "out_channels": 16, "num_layers": 60, "attention_head_dim": 128,
@@ -76,25 +80,15 @@ def parameter_count(config: Mapping[str, Any]) -> int:
     return int(linear + norms + extra)
 
 
-def resolve_targets(modules: Iterable[str], targets: Iterable[str]) -> tuple[str, ...]:
-    """Return the full names, in the model's order, of the modules that ``targets`` (names or endings) select.
-
-    Raises `OptionsError` for a target that selects nothing, with the nearest ending that would.
-    """
-    names = tuple(modules)
-    chosen: set[str] = set()
-    for target in targets:
-        found = [name for name in names if name == target or name.endswith(f".{target}")]
-        if not found:
-            endings = {name.partition("transformer_blocks.0.")[2] or name for name in names if ".1." not in name}
-            raise OptionsError(f"base.options.targets: {target!r} names no linear module{nearest(target, endings)}")
-        chosen.update(found)
-    return tuple(name for name in names if name in chosen)
+def stock_shift(tokens: int, steps: int) -> float:
+    """Return the shift of the stock pipeline's schedule, ``exp(mu)``: 2.0 at 1024 x 1024, whatever the steps."""
+    return exp(0.5 + (0.9 - 0.5) * (tokens - 256) / (8192 - 256))
 
 
 def describe_base(settings: QwenImageEditSettings) -> BaseDescription:
     """Describe the base from its config alone."""
-    config = {**DEFAULTS, **transformer_config(settings.model, settings.revision)}
+    model = settings.folder
+    config = {**DEFAULTS, **model.config()}
     modules = linear_modules(config)
     targets = resolve_targets(modules, settings.targets)
     side = round(settings.resolution / 32) * 32 // PIXELS_PER_TOKEN
@@ -108,9 +102,13 @@ def describe_base(settings: QwenImageEditSettings) -> BaseDescription:
         hidden=hidden_size(config),
         layers=config["num_layers"],
         bytes_per_parameter=float(bytes_each),
-        encoder_bytes=encoder_parameters(settings.model, settings.revision) * bytes_each,
+        encoder_bytes=model.encoder_parameters() * bytes_each,
         guidance_scale=settings.guidance_scale,
-        tokenizer=tokenizer_file(settings.model, settings.revision),
+        tokenizer=model.tokenizer_file(),
+        prompt_tokens=PROMPT_TOKENS,
         idle=tuple(name for name in idle_modules(config) if name in targets),
         blocks={f"transformer_blocks.{index}": hidden_size(config) for index in range(config["num_layers"])},
+        shift=stock_shift,
+        terminal=STOCK_TERMINAL,
+        prompt_width=config["joint_attention_dim"],
     )

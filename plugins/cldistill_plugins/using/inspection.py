@@ -16,7 +16,7 @@ from cldistill.adapters.files import FitReport, match
 from cldistill.adapters.header import read_header
 from cldistill.adapters.hub import pinned
 from cldistill.collection.index import read_index
-from cldistill.errors import CldistillError, printable
+from cldistill.errors import CldistillError, readable
 from cldistill.records import BaseDescription
 
 SHOWN_CHARACTERS = 160
@@ -74,7 +74,7 @@ def inspect_file(path: Path, base: BaseDescription | None = None) -> Inspection:
             record["sampler"] = {name: getattr(index, name) for name in ("steps", "shift", "integer_timesteps")}
         except CldistillError as error:
             record["problem"] = str(error)
-    fit = None if base is None else match(header, base.modules)
+    fit = None if base is None else match(header, base.modules, base.adapter_names)
     if base is not None and fit is not None:
         record["base"] = {
             "fits": fit.fits,
@@ -82,7 +82,7 @@ def inspect_file(path: Path, base: BaseDescription | None = None) -> Inspection:
             "total": fit.total,
             "base_modules": len(base.modules),
             "targets": len(base.targets),
-            "covered_targets": len(set(fit.names.values()) & set(base.targets)),
+            "covered_targets": len(set(fit.modules) & set(base.targets)),
             "unknown": list(fit.unknown),
             "mismatched": {name: {"file": own, "base": theirs} for name, (own, theirs) in fit.mismatched.items()},
         }
@@ -121,7 +121,7 @@ def _facts(inspection: Inspection) -> Table:
         rows.append(("sampler", f"{sampler['steps']} steps, shift {sampler['shift']:g}, stochastic, no guidance"))
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, text in rows:
-        table.add_row(name, escape(printable(text)))
+        table.add_row(name, escape(readable(text)))
     if record["problem"]:
         table.add_row("[red]problem[/]", escape(record["problem"]))
     return table
@@ -141,7 +141,7 @@ def _fit_rows(fit: FitReport, base: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(*headings, title=title, title_justify="left")
     for row in rows:
-        table.add_row(*(escape(printable(text)) for text in row))
+        table.add_row(*(escape(readable(text)) for text in row))
     return table
 
 

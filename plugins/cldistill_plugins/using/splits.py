@@ -57,6 +57,6 @@ def read_split(file: Path) -> list[dict[str, Any]]:
                 raise ValueError("a group or an effect has no name that can be one")
     except UnsafePathError:
         raise
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise CollectionError(f"{file}: was not written by `cldistill group` ({error!r})") from error
     return list(groups)

@@ -254,7 +254,7 @@ def test_a_given_probe_needs_no_encoders(make: Callable[..., Any], tmp_path: Pat
     probe = made.probe()
     made.base.drop_encoders()
     made.export(tmp_path / "collection", probe=probe)
-    assert not made.base._encoders.text_encoder_loaded
+    assert not made.base.encoders.text_encoder_loaded
 
 
 def test_portable_options_hold_no_absolute_path() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cldistill.errors import CldistillError, UnsafePathError, printable
+from cldistill.errors import CldistillError, UnsafePathError, readable
 from cldistill.storage.untrusted import inside, is_name, leads_out, package_path, parse_json, plain
 from cldistill.testing import plugin_environment
 
@@ -135,4 +135,4 @@ def test_messages_mask_secrets(secret: str) -> None:
 def test_messages_cannot_steer_a_terminal_and_end() -> None:
     text = str(CldistillError("a\x1b[31mb\r\x9bc\u202ed\ud800e\nnext 漫画"))
     assert text == "a\\x1b[31mb\\r\\x9bc\\u202ed\\ud800e\nnext 漫画"
-    assert len(printable("x" * 10**7)) < 11_000
+    assert len(readable("x" * 10**7)) < 11_000

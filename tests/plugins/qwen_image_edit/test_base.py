@@ -24,10 +24,15 @@ from cldistill.protocols import BaseModel
 from cldistill.sampling import samplers as sample
 from cldistill.schedule import Schedule
 from cldistill.testing.tiny import TEMPLATE, stock_areas, tiny_pipeline
-from cldistill_plugins.qwen_image_edit import loading
+from cldistill_plugins.diffusers_base import folder as module
 from cldistill_plugins.qwen_image_edit.base import QwenImageEdit
 from cldistill_plugins.qwen_image_edit.geometry import Geometry
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
+
+
+def fingerprint(folder: Path, settings: QwenImageEditSettings) -> str:
+    return QwenImageEdit(settings.model_copy(update={"model": str(folder)})).fingerprint
+
 
 PROMPT = "turn the picture into manga"
 
@@ -69,6 +74,7 @@ def difference(first: Image.Image, second: Image.Image) -> float:
     return float(np.abs(np.asarray(first, float) - np.asarray(second, float)).max()) / 255.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pictures", [[picture()], [picture(0, 60, 120), picture(1, 100, 50)]], ids=["one", "two"])
 def test_predict_equals_the_stock_pipelines_call(
     base: QwenImageEdit, folder: Path, pictures: list[Image.Image]
@@ -235,11 +241,11 @@ def test_encoding_draws_no_random_numbers(base: QwenImageEdit) -> None:
 
 @pytest.mark.slow
 def test_encoders_are_lazy_and_really_released(base: QwenImageEdit) -> None:
-    encoders = base._encoders
+    encoders = base.encoders
     base.encode_source([picture()])
     assert base.tokenize("manga tone") and not encoders.text_encoder_loaded
     base.load_encoders()
-    alive = weakref.ref(encoders._stock.text_encoder)
+    alive = weakref.ref(encoders.stock.text_encoder)
     first = base.encode_prompt(PROMPT, [picture()])["embeds"]
     base.drop_encoders()
     gc.collect()
@@ -306,9 +312,7 @@ def test_bfloat16_predicts_in_autocast_and_rounds_like_stock(settings: QwenImage
             base.collate([source]),
             base.collate([base.encode_prompt(PROMPT, [picture()])]),
         )
-    from cldistill_plugins.qwen_image_edit.predict import model_timestep
-
-    assert model_timestep(Schedule(8, 3.0).sigmas()[1:2], torch.bfloat16).item() == given["timestep"].item()
+    assert base.timestep(Schedule(8, 3.0).sigmas()[1:2]).item() == given["timestep"].item()
     assert round(given["timestep"].item(), 4) == 0.957
     assert v.dtype == torch.float32
     error = (v - output[:, :length].float()).square().mean() / output.float().square().mean()
@@ -318,28 +322,28 @@ def test_bfloat16_predicts_in_autocast_and_rounds_like_stock(settings: QwenImage
 def test_the_fingerprint_follows_weights_and_geometry(
     settings: QwenImageEditSettings, folder: Path, tmp_path: Path
 ) -> None:
-    first = loading.fingerprint(folder, settings)
+    first = fingerprint(folder, settings)
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    assert loading.fingerprint(copy, settings) == first
-    assert loading.fingerprint(copy, settings.model_copy(update={"resolution": 128})) != first
+    assert fingerprint(copy, settings) == first
+    assert fingerprint(copy, settings.model_copy(update={"resolution": 128})) != first
     path = copy / "vae" / "diffusion_pytorch_model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert loading.fingerprint(copy, settings) != first
+    assert fingerprint(copy, settings) != first
 
 
 def test_big_files_are_sampled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: QwenImageEditSettings
 ) -> None:
     folder = tiny_pipeline(tmp_path / "big")
-    monkeypatch.setattr(loading, "SMALL_FILE", 1024)
-    first = loading.fingerprint(folder, settings)
+    monkeypatch.setattr(module, "SMALL_FILE", 1024)
+    first = fingerprint(folder, settings)
     path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
-    assert loading.fingerprint(folder, settings) != first
+    assert fingerprint(folder, settings) != first
 
 
 def test_zero_cond_t_comes_from_the_config_or_the_option(settings: QwenImageEditSettings, tmp_path: Path) -> None:
@@ -394,6 +398,7 @@ def test_export_names_the_base_and_no_local_path(base: QwenImageEdit, folder: Pa
     assert base.export_state({"a.lora_A.weight": weight}) == {"transformer.a.lora_A.weight": weight}
 
 
+@pytest.mark.slow
 def test_structure_without_weights() -> None:
     settings = QwenImageEditSettings(model="Qwen/Qwen-Image-Edit-2509")
     base = QwenImageEdit(settings, weights=False)

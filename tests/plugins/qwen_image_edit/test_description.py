@@ -12,11 +12,11 @@ import torch
 
 from cldistill.errors import OptionsError
 from cldistill.testing.tiny import tiny_transformer
+from cldistill_plugins.diffusers_base.api import resolve_targets
 from cldistill_plugins.qwen_image_edit.description import (
     describe_base,
     linear_modules,
     parameter_count,
-    resolve_targets,
 )
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
 
@@ -45,6 +45,7 @@ def test_twenty_billion_parameters_from_the_config_alone(model: str) -> None:
     assert round(base.encoder_bytes / 1e9) == 17
 
 
+@pytest.mark.slow
 def test_describing_imports_no_torch() -> None:
     code = (
         "import sys\n"

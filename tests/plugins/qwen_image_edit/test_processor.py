@@ -12,11 +12,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import Qwen2VLProcessor
+from transformers import Qwen2Tokenizer, Qwen2VLProcessor
 
 from cldistill.errors import OptionsError
-from cldistill_plugins.qwen_image_edit.loading import load_processor, load_tokenizer
 from cldistill_plugins.qwen_image_edit.processor import PictureConfig, PromptProcessor, read_picture_config
+
+
+def load_tokenizer(folder: Path) -> Qwen2Tokenizer:
+    return Qwen2Tokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
+
+
+def processor(folder: Path) -> PromptProcessor:
+    return PromptProcessor(load_tokenizer(folder), read_picture_config(folder))
+
 
 SIZES = [(56, 56), (61, 130), (448, 384), (20, 300), (1000, 700), (8, 8)]
 TEXT = "<|im_start|>user\nPicture 1: <|vision_start|><|image_pad|><|vision_end|>"
@@ -32,7 +40,7 @@ def test_one_picture_equals_the_stock_processor(folder: Path, size: tuple[int, i
     stock = Qwen2VLProcessor.from_pretrained(folder, subfolder="processor", local_files_only=True)
     text = [TEXT + "make it darker<|im_end|>"]
     expected = stock(text=text, images=[photo(*size)], padding=True, return_tensors="pt")
-    found = load_processor(folder, load_tokenizer(folder))(text, [photo(*size)], padding=True, return_tensors="pt")
+    found = processor(folder)(text, [photo(*size)], padding=True, return_tensors="pt")
     for name in ("input_ids", "attention_mask", "pixel_values", "image_grid_thw"):
         assert torch.equal(found[name], expected[name]), name
         assert found[name].dtype == expected[name].dtype
@@ -45,7 +53,7 @@ def test_two_pictures_of_two_sizes_keep_their_order(folder: Path) -> None:
         [photo(90, 60), photo(60, 90, 1)],
     )
     expected = stock(text=text, images=pictures, padding=True, return_tensors="pt")
-    found = load_processor(folder, load_tokenizer(folder))(text, pictures, padding=True, return_tensors="pt")
+    found = processor(folder)(text, pictures, padding=True, return_tensors="pt")
     for name in ("input_ids", "pixel_values", "image_grid_thw"):
         assert torch.equal(found[name], expected[name]), name
 
@@ -73,7 +81,7 @@ def test_the_config_is_read_as_either_transformers_writes_it(folder: Path, tmp_p
 
 def test_a_picture_that_is_a_line_is_refused(folder: Path) -> None:
     with pytest.raises(OptionsError, match="a picture of 2000 x 5 is too long"):
-        load_processor(folder, load_tokenizer(folder))([TEXT], [photo(2000, 5)], padding=True, return_tensors="pt")
+        processor(folder)([TEXT], [photo(2000, 5)], padding=True, return_tensors="pt")
 
 
 @pytest.mark.slow(9)

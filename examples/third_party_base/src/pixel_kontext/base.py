@@ -11,6 +11,7 @@ from PIL.Image import Image, Resampling, fromarray
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
+from cldistill.collection.card import Usage, UsageRequest
 from cldistill.protocols import GuidanceMode
 from cldistill.records import Tensors
 from cldistill.storage.tensors import content_key
@@ -23,6 +24,7 @@ class PixelKontext:
     name: str = "pixel-kontext"
     guidance_mode: GuidanceMode = "standard"
     target_guidance_mode: GuidanceMode = "standard"
+    prompt_sees_pictures: bool = False
 
     def __init__(self, settings: PixelKontextSettings, device: str = "cpu") -> None:
         description = describe_base(settings).base
@@ -143,6 +145,10 @@ class PixelKontext:
             "cldistill.base": self.name,
             "cldistill.base_options": options,
         }
+
+    def usage(self, request: UsageRequest) -> Usage | None:
+        """Return nothing: no other program knows this base."""
+        return None
 
     def _grid(self, picture: Image) -> tuple[int, int]:
         side, ratio = self.resolution / PATCH, (picture.height / picture.width) ** 0.5

@@ -70,6 +70,9 @@ def describe_base(settings: PixelKontextSettings) -> Needs:
         layers=2 * settings.layers,
         bytes_per_parameter=4.0,
         guidance_scale=settings.guidance_scale,
+        prompt_sees_pictures=False,
+        prompt_tokens=WORDS,
+        prompt_width=settings.width,
         blocks={f"transformer_blocks.{layer}": settings.width for layer in range(settings.layers)},
     )
     return Needs(base=description)

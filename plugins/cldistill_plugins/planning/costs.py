@@ -16,8 +16,6 @@ TRAINED_BYTES = 16
 EMA_BYTES = 4
 PROGRAM_BYTES = 1.0e9
 """A run of the miniature holds 1.9 GB at its peak, pictures and metrics included; a CUDA context half a gigabyte."""
-TEXT_TOKENS = 256
-"""Assumed length of an encoded prompt with its picture."""
 BLOCK_ACTIVATIONS = 34
 """Values that one transformer block keeps for its backward, per token and unit of width (Korthikanti et al. 2022)."""
 
@@ -88,7 +86,7 @@ def activations(checked: CheckedManifest) -> Amount:
     description, train = checked.description, checked.manifest.train
     # A base in half precision computes in it, whatever the run's mixed precision says of fp32 ones.
     width = 2 if train.mixed_precision == "bf16" or description.bytes_per_parameter <= 2 else 4
-    tokens = train.batch_size * (2 * description.latent_tokens + TEXT_TOKENS)
+    tokens = train.batch_size * (2 * description.latent_tokens + description.prompt_tokens)
     boundary = tokens * description.hidden * width
     inside = BLOCK_ACTIVATIONS * boundary
     if train.gradient_checkpointing:  # the input of every block, and one block recomputed

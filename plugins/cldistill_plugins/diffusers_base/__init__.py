@@ -1,0 +1,1 @@
+"""Shared by bases over a pipeline folder of diffusers; registers nothing, lends `cldistill_plugins.diffusers_base.api`."""

@@ -1,0 +1,41 @@
+"""Public names of ``diffusers_base``, for bases over a folder in the diffusers layout; imports no torch until asked for one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cldistill_plugins.diffusers_base.describe import describe_folder, family_names, resolve_targets
+from cldistill_plugins.diffusers_base.flux import ATTENTION, FluxSettings, describe_flux, flux_names
+from cldistill_plugins.diffusers_base.folder import DiffusersFolder, fingerprint
+from cldistill_plugins.diffusers_base.script import SCRIPT, base_expression, pipeline_script, script_usage
+from cldistill_plugins.diffusers_base.settings import (
+    DTYPE_BYTES,
+    DiffusersSettings,
+    Dtype,
+    GuidanceMode,
+    ModelName,
+    Size,
+)
+
+if TYPE_CHECKING:
+    from cldistill_plugins.diffusers_base.base import DiffusersBase
+    from cldistill_plugins.diffusers_base.encoders import Encoders, quiet
+
+__all__ = [
+    "ATTENTION", "DTYPE_BYTES", "SCRIPT", "DiffusersBase", "DiffusersFolder", "DiffusersSettings", "Dtype", "Encoders",
+    "FluxSettings", "GuidanceMode", "ModelName", "Size", "base_expression", "describe_flux", "describe_folder",
+    "family_names", "fingerprint", "flux_names", "pipeline_script", "quiet", "resolve_targets", "script_usage",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch only when it is asked for."""
+    if name == "DiffusersBase":
+        from cldistill_plugins.diffusers_base.base import DiffusersBase
+
+        return DiffusersBase
+    if name in ("Encoders", "quiet"):
+        from cldistill_plugins.diffusers_base import encoders
+
+        return getattr(encoders, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,92 @@
+"""VAE, tokenizers and text encoders of one folder, each read when it is first used, inside a stock pipeline."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
+from transformers.utils import logging as transformers_logging
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep progress bars and deprecations of the libraries' own arguments out of the run's display."""
+    bars, hub_silent = transformers_logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch_dtype.*", category=FutureWarning)
+            yield
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+        if hub_silent:  # the line above speaks for huggingface_hub, too
+            disable_progress_bars()
+
+
+class Encoders:
+    """A stock pipeline without transformer: its own helpers encode and decode.
+
+    Args:
+        pipeline: The stock pipeline's class.
+        classes: Subfolder -> class of each part that it reads.
+        empty: Further parts that the pipeline's constructor asks for and that stay None.
+    """
+
+    def __init__(
+        self, folder: Path, dtype: torch.dtype, pipeline: Any, classes: Mapping[str, Any], empty: tuple[str, ...] = ()
+    ) -> None:
+        self.folder = folder
+        self.dtype = dtype
+        self.device = "cpu"
+        self.classes = classes
+        absent = dict.fromkeys((*classes, *empty, "transformer"))
+        self.stock: Any = pipeline(scheduler=FlowMatchEulerDiscreteScheduler(), **absent)
+
+    @property
+    def text_encoder_loaded(self) -> bool:
+        """Whether the text encoder is in memory."""
+        return self.stock.text_encoder is not None
+
+    def to(self, device: str) -> None:
+        """Move what is loaded, and what will be."""
+        self.device = device
+        for name in self.classes:
+            part = getattr(self.stock, name)
+            if isinstance(part, torch.nn.Module):
+                part.to(device)
+
+    def part(self, name: str) -> Any:
+        """Return a part, loading it if need be."""
+        if getattr(self.stock, name) is None:
+            self.stock.register_modules(**{name: self.load(name)})
+        return getattr(self.stock, name)
+
+    @quiet()
+    def load(self, name: str) -> Any:
+        """Read a part: a tokenizer, or a model, frozen and in eval mode, in the base's dtype and on its device."""
+        if name.startswith("tokenizer"):
+            return self.classes[name].from_pretrained(self.folder, subfolder=name, local_files_only=True)
+        model = self.classes[name].from_pretrained(self.folder, subfolder=name, dtype=self.dtype, local_files_only=True)
+        return model.requires_grad_(False).eval().to(self.device)
+
+    def load_text(self) -> None:
+        """Bring tokenizers and text encoders to memory."""
+        for name in self.classes:
+            if name != "vae":
+                self.part(name)
+
+    def drop_text(self) -> None:
+        """Release the text encoders' memory; the VAE stays for decoding, and tokenizers are small."""
+        dropped = [name for name in self.classes if name != "vae" and not name.startswith("tokenizer")]
+        self.stock.register_modules(**dict.fromkeys(dropped))
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
