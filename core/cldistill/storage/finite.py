@@ -15,8 +15,7 @@ from typing import Any, BinaryIO
 from cldistill.storage.files import default_cache, sha256_bytes
 from cldistill.storage.headers import TensorsHeader, read_tensors_header
 
-CHUNK, NOTED = 8 * 1024**2, 64 * 1024**2
-"""Bytes read at once; and those of a file that is worth a note in the cache."""
+CHUNK, NOTED = 8 * 1024**2, 64 * 1024**2  # bytes read at once; and of a file that is worth a note
 
 
 def _marks(test: Callable[[int], bool]) -> bytes:

@@ -18,10 +18,8 @@ from typing import Any, TypeGuard
 
 from cldistill.errors import CONTROL, UnsafePathError
 
-GROUP = "cldistill"
-"""Group of the entry points by which packages register as plugins."""
-RECIPES = "cldistill_registry"
-"""The package whose YAML files can be named without a path."""
+GROUP, RECIPES = "cldistill", "cldistill_registry"
+"""Group of the entry points by which packages register as plugins; and the package of the recipes."""
 _NAME = re.compile(r"(?![.\s])[^/\\\n\t]{1,300}(?<!\s)")
 _SNAPSHOT = re.compile(r"(/models--[^/]+)/snapshots/[0-9a-f]{40}(?=/|$)")
 
