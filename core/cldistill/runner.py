@@ -161,18 +161,17 @@ def require_good_updates(run: Run) -> None:
     Raises:
         NonFiniteError: every update that drew some effect was skipped, because its loss or gradient was not finite.
     """
-    names, drawn = {effect.name for effect in run.effects}, {True: set[str](), False: set[str]()}
-    for record in read_metrics(run.output / FILE):
-        for update in record["updates"]:
-            if update["slot"] == STUDENT:
-                drawn[bool(update["skipped"])].update(names.intersection(update["pools"]))
-    if lost := sorted(drawn[True] - drawn[False]):
+    records = read_metrics(run.output / FILE)
+    updates = [update for record in records for update in record["updates"] if update["slot"] == STUDENT]
+    good = {pool for update in updates if not update["skipped"] for pool in update["pools"]}
+    missing = [effect.name for effect in run.effects if effect.name not in good]
+    if lost := [name for name in missing if any(name in update["pools"] for update in updates)]:
         raise NonFiniteError(
             f"no update on {', '.join(lost)} was good: each had a loss or gradient that is not finite, so the student never "
             "learnt it and nothing is exported; look for the cause in its pictures, its teacher's file, and metrics.jsonl, "
             "then begin anew (--fresh)"
         )
-    if missing := sorted(names - drawn[False]):
+    if missing:
         warn(
             run,
             f"{', '.join(missing)}: never drawn in {run.total_steps} generator steps, so the student does not know it",
