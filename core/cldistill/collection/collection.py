@@ -69,11 +69,15 @@ class Collection:
             options: Further options of the base, over those in the header (``{"dtype": "float32"}``).
 
         Raises:
-            CollectionError: the collection is damaged, or its base was a local folder and ``base`` is not given.
+            CollectionError: the collection is damaged; its base was a local folder and ``base`` is not given; or ``base`` has
+                other weights than the collection was made for, and ``options`` are not given.
         """
         index = read_index(local_path(path))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(index, build_base(index, base, device, options or {}), device)
+        built = build_base(index, base, device, options or {})
+        if base is not None and not options:  # options change a fingerprint, and are the caller's own affair
+            index.must_be_of(built.fingerprint)
+        return cls(index, built, device)
 
     @property
     def effects(self) -> tuple[CollectionEffect, ...]:
