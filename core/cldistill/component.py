@@ -7,9 +7,9 @@ result to the Protocol of its kind, so that a part that does not conform fails i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, get_args
@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, ConfigDict, ValidationInfo
 
 from cldistill.errors import OptionsError
 from cldistill.records import BaseDescription, EffectInfo, Prompts, find_block
+from cldistill.storage.untrusted import package_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +36,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 class Settings(PydanticModel):
     """Base of every component's settings: unknown keys are errors, values cannot be changed afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def find_path(path: str | Path, root: Path | None) -> Path:
@@ -45,9 +46,8 @@ def find_path(path: str | Path, root: Path | None) -> Path:
     """
     text, folder = str(path), getattr(path, "folder", root)
     if text.startswith("package:"):
-        package, _, inner = text.removeprefix("package:").partition("/")
-        return Path(str(files(package).joinpath(inner)))
-    found = Path(text).expanduser()
+        return package_path(text)
+    found = Path(os.path.expanduser(text))  # noqa: PTH111  (leaves the home of nobody as it is)
     return found if folder is None or found.is_absolute() else Path(folder) / found
 
 

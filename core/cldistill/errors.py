@@ -6,12 +6,35 @@ that text without a traceback.  ``assert`` is kept for invariants of our own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 10_000
+"""Characters of one message; what is quoted of a file may have any length."""
+_UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_SECRETS = re.compile(
+    r"(?<=://)[^\s/?#'\"]+(?=@)"  # name and password of an address
+    r"|(?<=\?)[^\s?#'\"=]+=[^\s#'\"]+"  # its query
+    r"|\b(?:sk-|hf_|gh[opsu]_|xox[abp]-|AKIA)[\w-]{8,}"  # keys of well-known services
+)
+
+
+def readable(text: str) -> str:
+    """Return a text as it can be shown: control characters written out, secrets masked, its middle cut where it is long."""
+    lines = [f"{line[:1400]} [...] {line[-500:]}" if len(line) > 2000 else line for line in text.split("\n")]
+    text = "\n".join(lines)
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], _SECRETS.sub("***", text))
+
 
 class CldistillError(ValueError):
-    """Base of all user errors: the command line shows the message alone, and exits with 2."""
+    """Base of all user errors: the command line shows the message alone, made `readable`, and exits with 2."""
+
+    def __str__(self) -> str:
+        """Return the message as a terminal may show it."""
+        return readable(super().__str__())
 
 
 class ManifestError(CldistillError):
@@ -28,6 +51,10 @@ class PluginLoadError(CldistillError):
 
 class AdapterFormatError(CldistillError):
     """An adapter file cannot be used: unknown keys, DoRA, shapes or modules that the base does not have."""
+
+
+class UnsafePathError(CldistillError):
+    """A path that a file names leads out of the file's folder, or to what is neither a plain file nor a folder."""
 
 
 class CheckpointError(CldistillError):
@@ -71,13 +98,13 @@ class NotMeasured(CldistillError):  # noqa: N818 (nothing went wrong)
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = readable(reason)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the valid name nearest to ``name``, else a list of what is valid."""
     names = sorted(valid)
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    close = get_close_matches(name[:100], names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; valid: {', '.join(names)}" if names else ""

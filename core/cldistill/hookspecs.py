@@ -16,11 +16,12 @@ from cldistill.records import StepResult
 
 if TYPE_CHECKING:
     from cldistill import protocols
+    from cldistill.manifest.checked import RunRequest
     from cldistill.training.run import ExportedRun, Run
 
 
 class PluginHooks:
-    """The hooks that a plugin module may implement, each called once, when the plugins are discovered."""
+    """The hooks that a plugin module may implement; those of registration are called when the plugins are discovered."""
 
     @hookspec
     def register_base_models(self) -> Sequence[Component[Any, protocols.BaseModel]]:  # type: ignore[empty-body]
@@ -53,6 +54,10 @@ class PluginHooks:
     @hookspec
     def register_commands(self) -> Sequence[Command]:  # type: ignore[empty-body]
         """Return commands of the command line."""
+
+    @hookspec
+    def run_asked(self, request: RunRequest) -> None:
+        """`cldistill run` was asked for a checked manifest, and nothing is prepared: an error here refuses it."""
 
 
 class RunHooks:

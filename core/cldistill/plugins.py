@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,14 @@ from cldistill.errors import PluginLoadError
 from cldistill.hookspecs import PluginHooks
 from cldistill.markers import PROJECT
 from cldistill.storage.files import sha256_file, source_digest
+from cldistill.storage.untrusted import GROUP
 
-GROUP = "cldistill"
 DISABLE_VARIABLE = "CLDISTILL_DISABLE_PLUGINS"
 """Environment variable: comma-separated names of entry points that are not even imported."""
 
 HOOK_KINDS: Mapping[str, Kind] = {f"register_{kind}s": kind for kind in KINDS}
 COMMANDS_HOOK = "register_commands"
-HOOKS = (*HOOK_KINDS, COMMANDS_HOOK)
+HOOKS = (*HOOK_KINDS, COMMANDS_HOOK, "run_asked")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class LoadedPlugin:
     owner: Owner
     components: tuple[AnyComponent, ...]
     commands: tuple[Command, ...] = ()
+    run_asked: Callable[..., object] = lambda **_: None
+    """Its answer to the hook of that name; raises what refuses the run."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +106,11 @@ def discover(points: Iterable[EntryPoint] | None = None, disabled: Collection[st
     ``points`` default to the installed entry points of `GROUP`, ``disabled`` to `disabled_plugins`.
     """
     skip = tuple(disabled_plugins() if disabled is None else disabled)
-    found = sorted(entry_points(group=GROUP) if points is None else points, key=_order)
+    wanted = [point for point in (entry_points(group=GROUP) if points is None else points) if point.name not in skip]
     loaded: list[LoadedPlugin] = []
     failures: list[PluginFailure] = []
-    for point in found:
-        if point.name in skip:
-            continue
-        owner = _owner(point)
+    for point in sorted(wanted, key=lambda point: (point.name, _identity(point.dist)[0], point.value)):
+        owner = Owner(point.name, *_identity(point.dist), point.module)
         try:
             loaded.append(register(point.load(), owner))
         except (Exception, SystemExit) as error:  # a plugin may do anything while it is imported
@@ -134,7 +135,7 @@ def register(plugin: object, owner: Owner = NOBODY) -> LoadedPlugin:
         raise PluginLoadError(f"{error}; hooks: {', '.join(HOOKS)}") from error
     _check_markers(plugin, manager)
     components = tuple(component for hook, kind in HOOK_KINDS.items() for component in _components(manager, hook, kind))
-    return LoadedPlugin(owner, components, tuple(_commands(manager)))
+    return LoadedPlugin(owner, components, tuple(_commands(manager)), manager.hook.run_asked)
 
 
 def _check_markers(plugin: object, manager: pluggy.PluginManager) -> None:
@@ -183,11 +184,7 @@ def _commands(manager: pluggy.PluginManager) -> Iterable[Command]:
         yield command
 
 
-def _owner(point: EntryPoint) -> Owner:
-    dist = point.dist
-    name, version = (dist.name, dist.version) if dist is not None else ("unknown", "unknown")
-    return Owner(point.name, name, version, point.module)
-
-
-def _order(point: EntryPoint) -> tuple[str, str, str]:
-    return point.name, _owner(point).distribution, point.value
+@lru_cache  # of one with many entry points, the metadata (its whole README, often) would be parsed for each of them
+def _identity(dist: Distribution | None) -> tuple[str, str]:
+    """Return name and version of a distribution."""
+    return ("unknown", "unknown") if dist is None else (dist.name, dist.version)

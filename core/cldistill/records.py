@@ -284,6 +284,8 @@ class BaseDescription:
     """Blocks whose features can be asked for, in the order in which they run: name -> width ``D`` of ``[B, L, D]``."""
     tokenizer: Path | None = None
     """A ``tokenizer.json`` by which ``check`` can see that triggers stay distinct, if there is one on disk."""
+    prompt_tokens: int | None = None
+    """Most tokens of a prompt that the text encoder takes; None: not known."""
     idle: tuple[str, ...] = ()
     """Targets whose adapter cannot change a prediction (a last block's text output): adapted all the same where files for
     the family hold them."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import time
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,20 +21,20 @@ from cldistill.collection.index import read_index
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
 from cldistill.data.items import list_pictures
-from cldistill.errors import Stopped
+from cldistill.errors import NonFiniteError, Stopped
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import resolved_text
 from cldistill.manifest.rules import unserved
 from cldistill.prepare import Preparation
 from cldistill.progress.live import LiveStages
 from cldistill.progress.program import program, shown
-from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
+from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop, leave_with_parent
 from cldistill.progress.stages import Stages, StoppableStages
 from cldistill.records import STUDENT
 from cldistill.samples import RunSampler, grid_picture, held_out_rows, teacher_and_student
-from cldistill.storage.files import atomic_write_text
+from cldistill.storage.files import atomic_write_text, only_writer
 from cldistill.training.metrics_log import FILE, MetricsLog, read_metrics
-from cldistill.training.observers import Observers
+from cldistill.training.observers import Observers, warn
 from cldistill.training.run import ExportedRun, Run
 from cldistill.training.step import peak_memory_mb
 from cldistill.training.train import final_weights, train
@@ -60,7 +62,10 @@ def execute(
     ``leave_out``: automatic observers that the caller does not want, because it measures the collection itself, say.
     ``changed_plugins``: go on from a checkpoint although plugins have changed since, and record it.
     """
-    with graceful_stop() as stop:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        leave_with_parent(signal.SIGKILL)  # a rank whose launcher is gone would wait for the others for ever
+    alone = only_writer(output) if is_main() else nullcontext()  # of several processes, the first one writes
+    with alone, graceful_stop() as stop:
         try:
             return _execute(checked, output, console, command, stop, leave_out, changed_plugins)
         except (Stopped, RuntimeError) as error:
@@ -133,6 +138,7 @@ def finish(
     run: Run, checked: CheckedManifest, console: Console, command: str, stages: Stages, started: float
 ) -> Outcome:
     """Export the collection, let the observers measure it, and print where everything lies."""
+    require_good_updates(run)
     weights, kind = final_weights(run, STUDENT)
     run.slots.load(STUDENT, weights)
     with stages.stage("exporting the collection", 1) as advance:
@@ -147,6 +153,30 @@ def finish(
     if errors:  # said last: the collection and what others measured are safe by now
         raise errors[0]
     return Outcome(run.total_steps, True, collection, path)
+
+
+def require_good_updates(run: Run) -> None:
+    """Refuse to export a student that learnt nothing of an effect; warn of one that the router never drew.
+
+    Raises:
+        NonFiniteError: every update that drew some effect was skipped, because its loss or gradient was not finite.
+    """
+    names, drawn = {effect.name for effect in run.effects}, {True: set[str](), False: set[str]()}
+    for record in read_metrics(run.output / FILE):
+        for update in record["updates"]:
+            if update["slot"] == STUDENT:
+                drawn[bool(update["skipped"])].update(names.intersection(update["pools"]))
+    if lost := sorted(drawn[True] - drawn[False]):
+        raise NonFiniteError(
+            f"no update on {', '.join(lost)} was good: each had a loss or gradient that is not finite, so the student never "
+            "learnt it and nothing is exported; look for the cause in its pictures, its teacher's file, and metrics.jsonl, "
+            "then begin anew (--fresh)"
+        )
+    if missing := sorted(names - drawn[False]):
+        warn(
+            run,
+            f"{', '.join(missing)}: never drawn in {run.total_steps} generator steps, so the student does not know it",
+        )
 
 
 def export_run(run: Run, checked: CheckedManifest, weights: Mapping[str, Any], kind: str) -> Path:

@@ -106,8 +106,8 @@ LEVERS = {
     ),
 }
 LEVER_SEEDS = (0, 1)
-TRAINING_PICTURES = "package:cldistill_plugins.miniature/pictures/train"
-"""Pictures on which levers are judged: nothing is chosen on held-out ones."""
+RESERVE = "reserve"
+"""Training pictures of no pair, on which effects are admitted and levers judged: nothing is chosen on held-out ones."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,7 @@ def preparation(size: Size) -> list[Step]:
     return [
         Step("bank", (*bank, *sizes), threads=2),
         Step("pictures", (*pictures, "--art", str(size.art), "--photos", str(size.photos))),
+        Step("reserve", (*pictures[:-1], RESERVE, "--reserve")),
         Step("teachers", teachers, ("bank",), threads=2),
     ]
 
@@ -287,11 +288,11 @@ def levers(size: Size) -> list[Step]:
     systems.append({"name": "teacher", "title": "Base", "adapter": "teacher", "steps": size.sampling_steps})
     compare = [[f"{name}-{seed}", f"one-{seed}"] for name in LEVERS if name != "one" for seed in LEVER_SEEDS]
     values = (
-        f"evaluate.images={TRAINING_PICTURES}", "evaluate.pictures=8", f"evaluate.systems={json.dumps(systems)}",
+        f"evaluate.images={RESERVE}", "evaluate.pictures=12", f"evaluate.systems={json.dumps(systems)}",
         f"evaluate.compare={json.dumps(compare)}",
     )  # fmt: skip
     measured = evaluate(size, "effectbench-table4", "levers", *values, effects=size.levers)
-    return [*steps, Step("levers", measured, tuple(step.name for step in steps))]
+    return [*steps, Step("levers", measured, (*(step.name for step in steps), "reserve"))]
 
 
 def growing(size: Size) -> list[Step]:

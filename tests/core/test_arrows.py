@@ -23,14 +23,15 @@ PLUGINS = Path(cldistill_plugins.__file__).parent
 REGISTRY = Path(cldistill_registry.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "markers", "precision", "random", "schedule", "storage", "weights"),
+    ("errors", "markers"),
+    ("precision", "random", "schedule", "storage", "weights"),
     ("progress", "records"),
     ("component", "protocols"),
     ("adapters", "data", "hookspecs"),
     ("plugins", "sampling", "training"),
     ("catalogue",),
     ("manifest",),
-    ("collection", "plan", "prepare", "samples"),
+    ("collection", "prepare", "samples"),
     ("assemble",),
     ("runner",),
     ("cli",),
@@ -41,18 +42,19 @@ TOP_FILES = 20
 LINES = 10_000
 TORCH_FREE = (
     "errors", "records", "protocols", "component", "markers", "hookspecs", "plugins", "catalogue", "weights", "manifest",
-    "plan", "progress", "cli", "collection.index", "adapters.header", "adapters.hub",
+    "progress", "cli", "collection.index", "adapters.header", "adapters.alphas", "adapters.hub",
 )  # fmt: skip
 """Modules, and packages with all that is in them, which load no torch: `check`, `plan` and ``--help`` answer at once."""
 PUBLIC = (
     "errors", "records", "weights", "protocols", "component", "markers", "hookspecs", "catalogue", "schedule", "random",
     "precision", "prepare", "assemble", "samples", "runner", "data", "progress", "storage",
-    "adapters.files", "adapters.header", "adapters.hub", "adapters.inject", "adapters.save", "adapters.slots",
+    "adapters.alphas", "adapters.files", "adapters.header", "adapters.hub", "adapters.inject", "adapters.keys",
+    "adapters.save", "adapters.slots",
     "cli.launch", "cli.options", "cli.run",
     "collection.card", "collection.collection", "collection.index",
     "manifest.check", "manifest.checked", "manifest.files", "manifest.load", "manifest.messages", "manifest.models",
     "manifest.prompts", "manifest.resolved", "manifest.yaml",
-    "plan.costs", "plan.fit", "sampling.image_generator", "sampling.targets",
+    "sampling.image_generator", "sampling.targets",
     "training.checkpoint", "training.metrics_log", "training.optim", "training.run", "training.term_context",
 )  # fmt: skip
 """Modules of the core, and whole packages, that a plugin may import; the others are free to change."""
@@ -151,10 +153,12 @@ def test_the_walker_resolves_relative_imports() -> None:
     assert _absolute(file, 1, "") == "cldistill_plugins.mine"
 
 
+@pytest.mark.slow
 def test_the_core_names_no_plugin() -> None:
     allow([found for file in sources(CORE) for found in imports(file) if found.reaches("cldistill_plugins")])
 
 
+@pytest.mark.slow
 def test_the_core_names_no_part_of_a_plugin() -> None:
     # Parts whose names are everyday words ("base", "collection") say nothing when they stand in a source.
     names = {entry.component.name for entry in load_catalogue()}
@@ -170,6 +174,7 @@ def test_the_core_names_no_part_of_a_plugin() -> None:
     assert not found, "the core asks for a part by its name:\n" + "\n".join(found)
 
 
+@pytest.mark.slow
 def test_a_plugin_uses_another_through_its_api_alone_and_never_in_a_circle() -> None:
     forbidden: list[Import] = []
     uses: dict[str, set[str]] = {}
@@ -186,6 +191,7 @@ def test_a_plugin_uses_another_through_its_api_alone_and_never_in_a_circle() -> 
     TopologicalSorter(uses).prepare()  # CycleError names the circle
 
 
+@pytest.mark.slow
 def test_plugins_import_only_public_names_of_the_engine() -> None:
     def private(found: Import) -> bool:
         hidden = any(part.startswith("_") for target in found.targets for part in target.split("."))
@@ -242,6 +248,7 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
+@pytest.mark.slow
 def test_torch_free_modules_load_no_torch() -> None:
     modules = [
         ".".join(("cldistill", *file.relative_to(CORE).with_suffix("").parts)).removesuffix(".__init__")
@@ -253,5 +260,6 @@ def test_torch_free_modules_load_no_torch() -> None:
     assert loaded_by("\n".join(f"import {name}" for name in modules)) == set()
 
 
+@pytest.mark.slow
 def test_discovering_the_built_in_plugins_loads_no_torch() -> None:
     assert loaded_by("from cldistill.plugins import discover; assert discover().loaded") == set()

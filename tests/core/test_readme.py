@@ -1,4 +1,4 @@
-"""What the README shows is there and works: its links, its picture, its commands, its manifest, its Python."""
+"""What the README and the pages that it leads to show is there and works: links, picture, commands, manifests, Python."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from cldistill.collection.collection import Collection
 from cldistill.manifest.check import check_manifest
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+FIRST, PAGE = PAGES[ROOT / "README.md"], "\n".join(PAGES.values())
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+def blocks(language: str, page: str = PAGE) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
 
 
 def test_links_and_the_picture_of_a_result_are_there() -> None:
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGE) if "://" not in link]
-    assert links
-    for link in links:
-        assert (ROOT / link).exists(), link
-    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", PAGE)
+    for path, page in PAGES.items():
+        for link in re.findall(r"\]\(([^)#]+)\)", page):
+            assert "://" in link or (path.parent / link).exists(), f"{path}: {link}"
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", FIRST)
     with Image.open(ROOT / picture) as opened:
         assert min(opened.size) > 500
 
 
 def test_its_manifests_fit_together(tmp_path: Path) -> None:
-    training, evaluation = blocks("yaml")
+    training, evaluation = (
+        text for name in ("manifest", "measuring") for text in blocks("yaml", PAGES[ROOT / f"docs/{name}.md"])
+    )
     (tmp_path / "my-run.yaml").write_text(training)
     (tmp_path / "eval.yaml").write_text(evaluation)
     checked = check_manifest(str(tmp_path / "my-run.yaml"), files=False)
@@ -47,6 +49,12 @@ def test_its_commands_exist() -> None:
     named = set(re.findall(r"`cldistill (\w+)", PAGE)) | set(re.findall(r"^cldistill (\w+)", PAGE, flags=re.MULTILINE))
     assert named <= known
     assert set(re.findall(r"^\| `cldistill (\w+)", PAGE, flags=re.MULTILINE)) == known
+
+
+def test_the_first_page_leads_to_every_other_one() -> None:
+    assert {f"docs/{path.name}" for path in PAGES if path.parent.name == "docs"} <= set(
+        re.findall(r"\(([^)]+)\)", FIRST)
+    )
 
 
 def test_its_python_is_ten_lines_of_what_there_is() -> None:

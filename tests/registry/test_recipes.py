@@ -20,11 +20,12 @@ PHASES = (
 """The quickstart in 40 steps, the first 20 of them mixed: its own numbers may change."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_fits_together(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bank").mkdir()
-    for size in (50, 54):
+    for size in (50, 54, 180):
         write_effects_file(tmp_path / "bank", bank_of(size))
     check_manifest(name, files=False)
 

@@ -46,6 +46,8 @@ class FitReport:
     """Module -> (its shape in the file, its shape in the base), both ``(out_features, in_features)``."""
     scales: tuple[float, ...]
     ranks: tuple[int, ...]
+    left_out: int = 0
+    """Tensors of a text encoder's part, which nothing mounts."""
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -70,7 +72,10 @@ class FitReport:
         """Return e.g. ``840/840 modules, scale 1.0``."""
         low, high = self.scales[0], self.scales[-1]
         scale = f"{low:g}" if low != round(low, 1) else f"{low:.1f}"
-        return f"{self.covered}/{self.total} modules, scale {scale}" + (f" to {high:g}" if high != low else "")
+        span = f"{scale} to {high:g}" if high != low else scale
+        nothing = ", of which those with alpha 0 do nothing" if 0.0 in self.scales else ""
+        beside = f"; its text encoder's part ({self.left_out} tensors) is left out" if self.left_out else ""
+        return f"{self.covered}/{self.total} modules, scale {span}{nothing}{beside}"
 
 
 def match(header: AdapterHeader, shapes: Shapes, others: Names | None = None) -> FitReport:
@@ -91,7 +96,9 @@ def match(header: AdapterHeader, shapes: Shapes, others: Names | None = None) ->
         else:
             names[name] = parts
     rows = {name: tuple(shapes[part][0] for part in parts) for name, parts in names.items()}
-    return FitReport(names, rows, len(header.modules), tuple(unknown), mismatched, header.scales, header.ranks)
+    return FitReport(
+        names, rows, len(header.modules), tuple(unknown), mismatched, header.scales, header.ranks, header.left_out
+    )
 
 
 @dataclass(frozen=True)
@@ -107,11 +114,12 @@ def fit(path: Path, shapes: Shapes, others: Names | None = None) -> FittedAdapte
 
     Raises:
         AdapterFormatError: see `cldistill.adapters.header.read_header`; or not every module of the file has its place (names
-            file, module and both shapes).
+            file, module and both shapes), or a number in it is NaN or infinite.
     """
     header = read_header(path)
     report = match(header, shapes, others)
     _require(header, shapes, report)
+    header.require_finite()
     return FittedAdapter(header, report)
 
 

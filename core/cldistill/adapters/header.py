@@ -5,24 +5,26 @@ Only the alphas, scalars of 2 to 8 bytes, are read from the data.
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from cldistill.adapters.alphas import PEFT_PREFIX, Alphas
 from cldistill.adapters.keys import AdapterKey, parse_key, prefix_of, refused_kind, shorten
 from cldistill.errors import AdapterFormatError
+from cldistill.storage.finite import FLOATS, first_not_finite
 from cldistill.storage.headers import NoHeaderError, TensorsHeader, read_tensors_header
 
 NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """File names that stand for an adapter folder: diffusers' and peft's."""
-DIFFUSERS = "lora_adapter_metadata"
-"""diffusers' header entry: JSON of peft's LoraConfig, its keys prefixed ``transformer.``."""
-PEFT_CONFIG = "adapter_config.json"
+TEXT_ENCODERS = ("text_encoder.", "text_encoder_2.", "text_encoders.", "cond_stage_model.", "lora_te")
+"""Beginnings of the keys of a text encoder's part, which is left out: this engine adapts the denoiser alone."""
+LONGEST_KEY = 1000
+POINTER, PAGES = b"version https://git-lfs", (b"<!doctype", b"<html", b"<?xml")
+"""First bytes of what is often downloaded in place of a file."""
 
 Shape = tuple[int, ...]
 
@@ -63,6 +65,16 @@ class AdapterHeader:
     """Module name without prefixes (flattened names stay flattened until fitted to a base) -> shapes."""
     metadata: Mapping[str, str]
     """The file's whole string header."""
+    left_out: int = 0
+    """Tensors of a text encoder's part, which is not mounted."""
+
+    def require_finite(self) -> None:
+        """Read every byte of the file, once; raises AdapterFormatError for a NaN or an infinity, naming its tensor."""
+        if (bad := first_not_finite(self.path)) is not None:
+            raise AdapterFormatError(
+                f"{self.path}: {bad!r} holds NaN or infinity, with which nothing can be trained or made; it was damaged, or "
+                "its own training broke down: take an earlier save of it"
+            )
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -86,7 +98,8 @@ def find_file(path: Path) -> Path:
             raise AdapterFormatError(f"{path}: the folder holds several files ({names}); name the one you mean")
         return found[0]
     if not path.is_file():
-        raise AdapterFormatError(f"{path}: no such adapter file")
+        what = "is a pipe or device, and no file" if path.exists() else "no such adapter file"
+        raise AdapterFormatError(f"{path}: {what}")
     return path
 
 
@@ -94,19 +107,30 @@ def read_header(path: Path) -> AdapterHeader:
     """Read shapes, alphas and metadata of an adapter file (or of the one in a folder).
 
     Raises:
-        AdapterFormatError: if the file is no safetensors file, holds keys that are no LoRA or LoKr, is a DoRA, or lacks
-            one half of a pair.
+        AdapterFormatError: if the file is no safetensors file, holds keys that are no LoRA or LoKr, is a DoRA, lacks
+            one half of a pair, or holds integers or an alpha that is not finite.
     """
     file = find_file(Path(path))
-    with file.open("rb") as stream:
+    try:
+        stream = file.open("rb")
+    except OSError as error:
+        raise AdapterFormatError(f"{file}: cannot be read ({error.strerror})") from error
+    with stream:
         header = _read(file, stream)
-        groups, keys = _group(file, header.tensors)
+        own = {name: entry for name, entry in header.tensors.items() if not name.startswith(TEXT_ENCODERS)}
+        if header.tensors and not own:
+            raise AdapterFormatError(f"{file}: adapts a text encoder alone, and only denoisers are adapted here")
+        groups, keys = _group(file, own)
         scalars = {
             module: _scalar(file, stream, header.start, header.tensors[parts["alpha"]])
             for module, parts in groups.items()
             if "alpha" in parts
         }
-    alphas = Alphas.read(file, header.metadata)
+    alphas = Alphas.read(file, header.metadata, peft=any(PEFT_PREFIX in raw for raw in groups))
+    if alphas.config.get("use_dora"):
+        raise AdapterFormatError(
+            f"{file}: its config says use_dora; DoRA is not mounted: `cldistill convert` makes a LoRA of it"
+        )
     modules: dict[str, ModuleHeader] = {}
     for raw, parts in groups.items():
         name = shorten(raw)
@@ -115,7 +139,8 @@ def read_header(path: Path) -> AdapterHeader:
                 f"{file}: module {name!r} appears twice, as {modules[name].raw!r} and as {raw!r}; save it once"
             )
         modules[name] = _module(file, raw, parts, header.tensors, scalars.get(raw), alphas)
-    return AdapterHeader(file, describe_format(groups, keys), modules, header.metadata)
+    left_out = len(header.tensors) - len(own)
+    return AdapterHeader(file, describe_format(groups, keys), modules, header.metadata, left_out)
 
 
 def describe_format(modules: Iterable[str], keys: Iterable[AdapterKey]) -> str:
@@ -134,31 +159,45 @@ def _read(file: Path, stream: BinaryIO) -> TensorsHeader:
     try:
         header = read_tensors_header(stream)
     except NoHeaderError:
-        raise AdapterFormatError(
-            f"{problem}; only .safetensors adapters are read (pickled ones can run code)"
-        ) from None
+        stream.seek(0)
+        begins = stream.read(100).lstrip().lower()
+        if begins.startswith(POINTER):
+            problem = f"{file}: is the pointer that Git-LFS keeps in place of the file; fetch it with `git lfs pull`"
+        elif begins.startswith(PAGES):
+            problem = (
+                f"{file}: is a web page that was saved under this name, perhaps one to log in; download the file itself"
+            )
+        else:
+            problem += "; only .safetensors adapters are read (pickled ones can run code)"
+        raise AdapterFormatError(problem) from None
     except ValueError as error:
         raise AdapterFormatError(f"{problem} (its header cannot be read: {error}); download it again") from error
-    if (missing := header.size - file.stat().st_size) > 0:
-        raise AdapterFormatError(f"{problem}: {missing} bytes short; download it again")
+    if missing := header.size - file.stat().st_size:
+        what = f"{missing} bytes short" if missing > 0 else f"{-missing} bytes too long"
+        raise AdapterFormatError(f"{problem}: {what}; download it again")
     return header
 
 
 def _group(file: Path, entries: Mapping[str, Any]) -> tuple[dict[str, dict[str, str]], list[AdapterKey]]:
     """Sort the keys by module: raw module name -> part -> key."""
-    refused = {kind for kind in map(refused_kind, entries) if kind}
+    refused = {kind for kind in (refused_kind(name) for name in entries if len(name) <= LONGEST_KEY) if kind}
     if refused:
         raise AdapterFormatError(
-            f"{file}: this is {' and '.join(sorted(refused))}, which the engine would mount wrongly; "
-            "merge it to a plain LoRA with the tool that trained it, or train a LoRA or LoKr without it"
+            f"{file}: this is {' and '.join(sorted(refused))}, which the engine does not mount; `cldistill convert` makes the "
+            "nearest LoRA of it and says how near that is, or merge it to a plain LoRA with the tool that trained it"
         )
     groups: dict[str, dict[str, str]] = {}
     keys: list[AdapterKey] = []
-    for name in entries:
-        key = parse_key(name)
+    for name, entry in entries.items():
+        key = parse_key(name) if len(name) <= LONGEST_KEY else None
         if key is None:
             raise AdapterFormatError(
-                f"{file}: key {name!r} is no part of a LoRA or LoKr adapter; is it another model's file?"
+                f"{file}: key {name!r:.200} is no part of a LoRA or LoKr adapter; is it another model's file?"
+            )
+        if key.part != "alpha" and entry["dtype"] not in FLOATS:
+            raise AdapterFormatError(
+                f"{file}: {name!r} is of type {entry['dtype']}; weights that are quantised or integers are not mounted: "
+                "save the adapter in bf16, fp16 or fp32"
             )
         parts = groups.setdefault(key.module, {})
         if key.part in parts:
@@ -185,7 +224,10 @@ def _scalar(file: Path, stream: BinaryIO, start: int, entry: Mapping[str, Any]) 
         dtype, data = "F32", b"\0\0" + data
     if dtype not in _UNPACK or struct.calcsize(_UNPACK[dtype]) != len(data):
         raise AdapterFormatError(f"{file}: an alpha is {entry['dtype']} of shape {entry['shape']}, not one number")
-    return float(struct.unpack(_UNPACK[dtype], data)[0])
+    value = float(struct.unpack(_UNPACK[dtype], data)[0])
+    if not math.isfinite(value):
+        raise AdapterFormatError(f"{file}: an alpha is {value}; take an earlier save of the adapter")
+    return value
 
 
 def _module(
@@ -225,75 +267,3 @@ def _factor(shapes: Mapping[str, Shape], name: str) -> tuple[int, int, int] | No
     if a is None or b is None or a[1] != b[0]:
         return None
     return a[0], b[1], a[1]
-
-
-@dataclass(frozen=True)
-class Alphas:
-    """Alpha of each module; a file that says nothing means ``alpha = rank``, as in diffusers and ComfyUI."""
-
-    config: Mapping[str, Any]
-    """peft's LoraConfig, as far as the file tells it."""
-
-    @classmethod
-    def read(cls, file: Path, metadata: Mapping[str, str]) -> Alphas:
-        """Read the header's config or, for peft's own files, the ``adapter_config.json`` beside them.
-
-        Raises:
-            AdapterFormatError: if a config cannot be read, or says DoRA.
-        """
-        beside, config = file.parent / PEFT_CONFIG, {}
-        if DIFFUSERS in metadata:
-            config = _transformer(_config(file, DIFFUSERS, metadata[DIFFUSERS]))
-        elif file.name == "adapter_model.safetensors" and beside.is_file():
-            config = _config(beside, "it", beside.read_text())
-        if config.get("use_dora"):
-            raise AdapterFormatError(
-                f"{file}: its config says use_dora; DoRA is not supported: merge it to a plain LoRA"
-            )
-        return cls(config)
-
-    def lora(self, module: str, rank: int, scalar: float | None) -> float:
-        """Return the alpha for which ``alpha / rank`` is the module's scale (rsLoRA's ``alpha / sqrt(rank)`` too)."""
-        if scalar is not None:
-            return scalar
-        alpha = self._alpha(module)
-        if alpha is None:
-            return float(rank)
-        return alpha * math.sqrt(rank) if self.config.get("use_rslora") else alpha
-
-    def lokr(self, module: str, decomposed: int, scalar: float | None) -> float:
-        """Return a LoKr's scale.
-
-        LyCORIS, ComfyUI and ai-toolkit: ``alpha / rank`` where a factor is decomposed, else 1 whatever alpha says
-        (trainers write 1e10 there).  peft always divides by its own ``r``.
-        """
-        if scalar is not None:
-            return scalar / decomposed if decomposed else 1.0
-        alpha, rank = self._alpha(module), self._of("rank_pattern", module, self.config.get("r"))
-        return 1.0 if alpha is None or not rank else alpha / rank
-
-    def _alpha(self, module: str) -> float | None:
-        return self._of("alpha_pattern", module, self.config.get("lora_alpha", self.config.get("alpha")))
-
-    def _of(self, pattern: str, module: str, default: float | None) -> float | None:
-        """Find a module in a rank or alpha pattern by peft's rule: the key is a regular expression for the name's end."""
-        for key, value in (self.config.get(pattern) or {}).items():
-            if re.match(rf"(.*\.)?({key})$", module):
-                return float(value)
-        return None if default is None else float(default)
-
-
-def _config(file: Path, name: str, text: str) -> dict[str, Any]:
-    try:
-        config = json.loads(text)
-    except ValueError as error:
-        raise AdapterFormatError(f"{file}: {name} is not JSON ({error}); save the adapter again") from error
-    if not isinstance(config, dict):
-        raise AdapterFormatError(f"{file}: {name} is not a JSON object; save the adapter again")
-    return config
-
-
-def _transformer(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Strip diffusers' component prefix; the transformer's entries win over a text encoder's."""
-    own = {key.removeprefix("transformer."): value for key, value in config.items() if key.startswith("transformer.")}
-    return own or {key: value for key, value in config.items() if "." not in key}

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 DOTTED_PREFIXES = (
-    "base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "pipe.dit.", "module.",
+    "model.base_model.model.", "base_model.model.",
+    "model.diffusion_model.", "diffusion_model.", "transformer.", "pipe.dit.", "module.",
 )  # fmt: skip
-FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
-"""kohya's, OneTrainer's and LyCORIS'."""
+FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_", "_orig_mod_", "_fsdp_wrapped_module_")
+"""kohya's, OneTrainer's and LyCORIS', and wrappers that they flattened with the name."""
+_WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What `torch.compile`, FSDP and checkpointing put into names, at any depth."""
 
 _LORA = {"lora_A": "down", "lora_down": "down", "lora.down": "down", "lora_B": "up", "lora_up": "up", "lora.up": "up"}
 _LOKR = ("lokr_w1_a", "lokr_w1_b", "lokr_w1", "lokr_w2_a", "lokr_w2_b", "lokr_w2")
@@ -73,9 +76,14 @@ def refused_kind(key: str) -> str | None:
     return next((kind for pattern, kind in _REFUSED if any(map(pattern.fullmatch, parts))), None)
 
 
+def unwrapped(module: str) -> str:
+    """Return a module's name without the parts that wrappers around modules put into it."""
+    return _WRAPPERS.sub("", module)
+
+
 def spellings(module: str) -> Iterator[str]:
     """Yield the names that a module as written may mean, from the whole name to the one without any prefix."""
-    yield module
+    yield (module := unwrapped(module))
     prefixes = DOTTED_PREFIXES if "." in module else FLAT_PREFIXES
     prefix = next((p for p in prefixes if module.startswith(p)), "")
     if prefix and len(prefix) < len(module):
@@ -90,7 +98,7 @@ def shorten(module: str) -> str:
 
 def prefix_of(module: str) -> str:
     """Return everything that `shorten` strips."""
-    return module[: len(module) - len(shorten(module))]
+    return unwrapped(module).removesuffix(shorten(module))
 
 
 class ModuleNames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import traceback
@@ -13,9 +14,8 @@ import typer
 from cldistill.cli.check import check
 from cldistill.cli.group import CommandGroup
 from cldistill.cli.options import QuietOption, VerboseOption
-from cldistill.cli.plugins import plugins
 from cldistill.cli.run import run
-from cldistill.errors import CldistillError
+from cldistill.errors import CldistillError, readable
 from cldistill.progress.volume import is_verbose, set_volume
 
 logging.getLogger("cldistill").addHandler(logging.NullHandler())  # errors are printed once, below
@@ -45,7 +45,7 @@ def options(
     set_volume(quiet, verbose)
 
 
-for command in (run, check, plugins):
+for command in (run, check):
     app.command()(command)
 
 
@@ -53,9 +53,34 @@ def main() -> None:
     """Run the command line; a user error is one message on stderr and exit code 2."""
     try:
         app()
-    except CldistillError as error:
-        logging.getLogger("cldistill").error("%s", error)  # for the log of a run
+    except (CldistillError, OSError) as error:
+        said = str(error) if isinstance(error, CldistillError) else readable(system_error(error))
+        logging.getLogger("cldistill").error("%s", said)  # for the log of a run
         if is_verbose():
-            traceback.print_exc()
-        print(f"cldistill: {error}", file=sys.stderr)
+            print(readable(traceback.format_exc()), file=sys.stderr)  # an error below it may quote a secret
+        print(f"cldistill: {said}", file=sys.stderr)
         sys.exit(2)
+
+
+ADVICE = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room on that disk",
+    errno.EACCES: "change the permissions there, or choose another place",
+    errno.EPERM: "change the permissions there, or choose another place",
+    errno.EROFS: "choose a place that can be written to",
+    errno.EEXIST: "move away what lies there, or choose another place",
+    errno.ENOTDIR: "a file lies where a folder must be: move it away, or choose another place",
+    errno.EISDIR: "a folder lies where a file must be: move it away, or choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.EAGAIN: "wait for its end, stop it, or choose another folder",
+    errno.EIO: "the disk or its connection is damaged: choose another place",
+}
+
+
+def system_error(error: OSError) -> str:
+    """Return an error of the operating system in one sentence: where, what, and what to do."""
+    place = error.filename2 or error.filename  # of a rename, the name that was wanted
+    told = error.strerror or f"{type(error).__name__}: {error}"
+    advice = ADVICE.get(error.errno or 0, "see that it is there and can be used")
+    return f"{f'{place}: ' if place else ''}{told}; {advice}, then give the same command again (what was saved before is whole)"

@@ -15,8 +15,9 @@ import typer
 from cldistill.cli.launch import command_words, refuse_missing_processes
 from cldistill.cli.options import ManifestArgument, QuietOption, SetOption, VerboseOption
 from cldistill.errors import CheckpointError
-from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.checked import CheckedManifest, RunRequest
 from cldistill.progress.volume import is_quiet, set_volume
+from cldistill.storage.files import only_writer
 
 if TYPE_CHECKING:
     from cldistill.training.checkpoint import Checkpoint
@@ -56,11 +57,11 @@ def run(
 
     from rich.console import Console
 
-    from cldistill.plan.fit import must_fit
     from cldistill.runner import execute  # and with it torch, which knows the devices
 
-    if not ignore_memory:
-        must_fit(checked, manifest, overrides or (), "--ignore-memory")
+    request = RunRequest(checked, manifest, tuple(overrides or ()), ignore_memory)
+    for plugin in checked.catalogue.plugins.loaded:
+        plugin.run_asked(request=request)
     folder = output or Path("runs") / checked.manifest.name
     command = resume_command(manifest, folder, overrides or (), changed_plugins, ignore_memory)
     if resume is False:
@@ -98,10 +99,11 @@ def set_aside(folder: Path) -> None:
             f"--fresh would rename the folder that you are in ({folder.resolve()}); start from another one, or move its "
             "checkpoints/ away yourself"
         )
-    number = 1
-    while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
-    folder.rename(kept)
+    with only_writer(folder):
+        number = 1
+        while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
+            number += 1
+        folder.rename(kept)
     typer.echo(f"the run that was in {folder} is now in {kept}")
 
 

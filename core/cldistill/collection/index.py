@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cldistill.adapters.header import find_file, read_header
-from cldistill.errors import CollectionError, nearest
+from cldistill.errors import CollectionError, UnsafePathError, nearest, readable
+from cldistill.storage.untrusted import inside, is_name, leads_out, parse_json
 
 FORMAT = "1"
 WEIGHTS = "pytorch_lora_weights.safetensors"
 SPLIT = "groups.json"
 """Beside several collections, by ``cldistill group``: ``groups``, each with ``name``, ``collection`` and ``effects``."""
 COMPOSITION = ", and then apply "
+MOST_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def read_index(path: Path | str) -> CollectionIndex:
         raise CollectionError(f"{path}: no such collection")
     if path.is_dir() and not (path / WEIGHTS).is_file():
         raise CollectionError(f"{path}: holds no {WEIGHTS}; name the folder that a run wrote as its collection/")
-    file = find_file(path)
+    file = inside(path, WEIGHTS) if path.is_dir() else find_file(path)
     metadata = read_header(file).metadata
     if "cldistill.effects" not in metadata:
         raise CollectionError(f"{file}: is an adapter but no collection: its header names no effects")
@@ -118,10 +120,11 @@ def routed(collection: Path, effects: Sequence[str]) -> Path:
     if not file.is_file():
         return collection
     try:
-        groups = json.loads(file.read_text(encoding="utf-8"))["groups"]
-        group_of = {effect: group for group in groups for effect in group["effects"]}
-        found = {group_of[name]["name"]: str(group_of[name]["collection"]) for name in effects if name in group_of}
-    except (KeyError, TypeError, ValueError) as error:
+        group_of = {effect: group for group in read_groups(file) for effect in group["effects"]}
+        found = {group_of[name]["name"]: group_of[name]["collection"] for name in effects if name in group_of}
+    except UnsafePathError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise CollectionError(f"{file}: was not written by `cldistill group` ({error!r})") from error
     for name in effects:
         if name not in group_of:
@@ -131,23 +134,60 @@ def routed(collection: Path, effects: Sequence[str]) -> Path:
             f"{file}: the effects {', '.join(effects)} lie in {len(found)} collections ({', '.join(found)}); "
             "apply one, then the other on its picture"
         )
-    return next((collection / folder for folder in found.values()), collection)
+    return next(iter(found.values()), collection)
+
+
+def read_groups(file: Path) -> list[dict[str, Any]]:
+    """Return the groups of a split, each ``collection`` as the path that it is; raises what its parsing may, for `routed`."""
+    groups = parse_json(inside(file.parent, file.name).read_bytes())["groups"]
+    for group in groups:
+        group["collection"] = inside(file.parent, group["collection"])
+        if not all(map(is_name, [group["name"], *group["effects"]])):
+            raise ValueError("a group or an effect has no name that can be one")
+    return list(groups)
 
 
 def _parse(file: Path, metadata: Mapping[str, str]) -> CollectionIndex:
     try:
-        return CollectionIndex(
+        index = CollectionIndex(
             file=file,
-            title=metadata.get("modelspec.title", file.stem),
-            effects=tuple(CollectionEffect(**effect) for effect in json.loads(metadata["cldistill.effects"])),
+            title=readable(metadata.get("modelspec.title", file.stem)),
+            effects=_effects(metadata["cldistill.effects"]),
             steps=int(metadata["cldistill.steps"]),
             shift=float(metadata["cldistill.shift"]),
             integer_timesteps=metadata.get("cldistill.integer_timesteps") == "true",
-            base=metadata["cldistill.base"],
+            base=readable(metadata["cldistill.base"]),
             base_plugin=metadata["cldistill.base_plugin"],
-            base_options=json.loads(metadata["cldistill.base_options"]),
+            base_options=parse_json(metadata["cldistill.base_options"]),
             metadata=metadata,
-            removed=tuple(CollectionEffect(**effect) for effect in json.loads(metadata.get("cldistill.removed", "[]"))),
+            removed=_effects(metadata.get("cldistill.removed", "[]")),
         )
-    except (KeyError, TypeError, ValueError) as error:
+        if not (
+            1 <= index.steps <= MOST_STEPS and 0.0 < index.shift < math.inf and isinstance(index.base_options, dict)
+        ):
+            raise ValueError(
+                f"{index.steps} steps, shift {index.shift}, base options {metadata['cldistill.base_options']:.80}"
+            )
+        if any(map(leads_out, index.base_options.values())):
+            raise ValueError(f"its base lies in a folder of another machine: {metadata['cldistill.base_options']:.200}")
+        return index
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CollectionError(f"{file}: its header is damaged ({error!r}); export the collection again") from error
+
+
+def _effects(text: str) -> tuple[CollectionEffect, ...]:
+    """Read the effects of a header: names that can be names, each once, and prompts that can be shown."""
+    effects = tuple(CollectionEffect(**effect) for effect in parse_json(text))
+    for effect in effects:
+        if not is_name(effect.name):
+            raise ValueError(
+                f"an effect is called {effect.name!r:.80}: a name is one line without '/' and a '.' before it"
+            )
+        for words in (effect.trigger, effect.prompt, effect.teacher_prompt):
+            if not isinstance(words, str) or readable(words) != words.replace("\t", "\\t"):
+                raise ValueError(
+                    f"the effect {effect.name!r} has the prompt or trigger {words!r:.80}, which cannot be shown"
+                )
+    if len({effect.name for effect in effects}) < len(effects):
+        raise ValueError("two effects have one name")
+    return effects

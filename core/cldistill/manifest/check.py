@@ -32,8 +32,19 @@ def check_manifest(
     measuring: bool = False,
 ) -> CheckedManifest:  # fmt: skip
     """Load and validate a manifest: what `cldistill check` does. See `validate`."""
-    file = load_manifest(reference, overrides)
-    return validate(file, catalogue, files=files, measuring=measuring)
+    try:
+        file = load_manifest(reference, overrides)
+        return validate(file, catalogue, files=files, measuring=measuring)
+    except (
+        OSError,
+        OverflowError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # a name too long, links in a ring, huge numbers
+        if isinstance(error, CldistillError):
+            raise
+        what = f"{str(error.filename)[:80]}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise ManifestError(f"{reference}: {what}") from error
 
 
 def validate(

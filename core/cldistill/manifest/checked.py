@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,18 +13,14 @@ from cldistill.manifest.load import ManifestFile
 from cldistill.manifest.models import Manifest
 from cldistill.manifest.yaml import Loc, dotted
 from cldistill.records import BaseDescription, EffectInfo, Item, Prompts
+from cldistill.storage.files import CACHE_VARIABLE, default_cache
 from cldistill.training.run import PlacedLoss, SlotConfig
 
 if TYPE_CHECKING:
     from cldistill.adapters.files import FitReport, FittedAdapter
     from cldistill.schedule import Schedule
 
-CACHE_VARIABLE = "CLDISTILL_CACHE"
-
-
-def default_cache() -> Path:
-    """Return the folder of the cache: ``$CLDISTILL_CACHE``, or ``~/.cache/cldistill``."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "cldistill")
+__all__ = ["CACHE_VARIABLE", "CheckedLoss", "CheckedManifest", "Part", "default_cache"]
 
 
 @dataclass(frozen=True)
@@ -153,3 +148,14 @@ class CheckedManifest:
         yield from (self.router, self.prompts)
         yield from (loss.loss for loss in self.losses)
         yield from (*self.observers, *self.metrics)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `cldistill run` was asked for, as plugins see it that may refuse it."""
+
+    checked: CheckedManifest
+    reference: str
+    """The manifest's path or recipe, as it was typed."""
+    overrides: tuple[str, ...]
+    ignore_memory: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -13,10 +14,8 @@ from cldistill.component import find_path
 from cldistill.errors import ManifestError, nearest
 from cldistill.manifest.messages import describe_errors
 from cldistill.manifest.models import Manifest
-from cldistill.manifest.yaml import Place, Value, dotted, locate, parse
-
-RECIPES = "cldistill_registry"
-"""The package whose YAML files can be named without a path."""
+from cldistill.manifest.yaml import DEEPEST, LARGEST, Place, Value, dotted, locate, parse
+from cldistill.storage.untrusted import RECIPES
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,8 @@ def parse_manifest(text: str, shown: str, root: Path, overrides: Sequence[str] =
 def _read(reference: str, asked: Place | None, root: Path, chain: tuple[str, ...]) -> tuple[Value, Path]:
     """Return the merged tree of a file and the folder that its relative paths start from."""
     text, shown, folder, identity = _open(reference, asked, root)
+    if len(chain) > DEEPEST:
+        raise ManifestError(f"{asked}: extends: more than {DEEPEST} manifests extend one another")
     if identity in chain:
         raise ManifestError(f"{asked}: extends: a manifest extends itself: {' -> '.join((*chain, identity))}")
     tree = parse(text, shown, folder)
@@ -88,7 +89,7 @@ def _read(reference: str, asked: Place | None, root: Path, chain: tuple[str, ...
 def _open(reference: str, asked: Place | None, root: Path) -> tuple[str, str, Path, str]:
     """Return text, shown name, folder and identity of a manifest file or shipped recipe."""
     where = f"{asked}: extends: " if asked is not None else ""
-    path = Path(reference).expanduser()
+    path = Path(os.path.expanduser(reference))  # noqa: PTH111  (leaves the home of nobody as it is)
     full = path if path.is_absolute() else root / path
     is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
     if is_path or full.is_file():
@@ -105,10 +106,13 @@ def _open(reference: str, asked: Place | None, root: Path) -> tuple[str, str, Pa
 
 def _text(file: Path, where: str) -> str:
     try:
+        if file.stat().st_size > LARGEST or not (file.is_file() or file.is_dir()):  # a device would be read for ever
+            raise ManifestError(f"{where}: cannot be read: it is too large for a manifest, or no plain file")
         return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ManifestError(f"{where}: cannot be read: {reason}") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{where}: cannot be read: it is not UTF-8 text") from error
+    except OSError as error:
+        raise ManifestError(f"{where}: cannot be read: {error.strerror}") from error
 
 
 def _relative(path: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cldistill.errors import CldistillError, nearest
+from cldistill.errors import CldistillError, nearest, readable
 from cldistill.manifest.yaml import Loc, Value, dotted, locate
 
 
@@ -59,7 +59,7 @@ def describe_errors(error: ValidationError, model: type[BaseModel], tree: Value,
 
 def show(value: object) -> str:
     """Return a value as it appears in an error, shortened."""
-    text = repr(str(value)) if isinstance(value, str) else repr(value)
+    text = readable(repr(str(value)) if isinstance(value, str) else repr(value))  # before a cut could halve a secret
     return text if len(text) <= 80 else text[:77] + "..."
 
 

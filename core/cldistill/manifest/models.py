@@ -38,7 +38,7 @@ ManifestPath = Annotated[Path, BeforeValidator(_resolve)]
 class ManifestPart(BaseModel):
     """Base of all: unknown keys are errors, and nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class PartRef(ManifestPart):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,7 @@ def _comment(title: str, lines: list[str]) -> str:
     return "".join(f"# {line}\n" for line in [title, *(f"  {line}" for line in lines)]) if lines else ""
 
 
+@cache  # it parses the whole metadata
 def _version(distribution: str) -> str:
     try:
         return version(distribution)

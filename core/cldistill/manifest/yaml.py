@@ -1,7 +1,8 @@
 """YAML to a tree that remembers where every key and value was written.
 
 The scalars follow the YAML 1.2 core schema, so ``1e-4`` is a number and ``no`` is the word "no" (PyYAML's own 1.1 rules
-read a string and False).  Duplicate keys are errors.
+read a string and False).  Duplicate keys are errors.  What a stranger's file may cost is bounded: its length, its depth, and
+what its aliases spell out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ import yaml
 
 from cldistill.errors import ManifestError
 
+LARGEST, DEEPEST, MOST_DIGITS = 2_000_000, 100, 400
+UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+"""Control characters and halves of characters, which reach no path, name or terminal."""
+HASH = re.compile(r"^[ -]*prompt: +[^'\"|>#{\[\s][^#\n]* #\w", re.MULTILINE)
 Loc = tuple[str | int, ...]
 """A key path: map keys and list indices."""
 
@@ -92,33 +97,76 @@ def parse(text: str, file: str, root: Path, *, lined: bool = True) -> Value:
     """Parse one YAML document; ``lined=False`` for a text whose lines mean nothing to anybody.
 
     Raises:
-        ManifestError: a syntax error, a duplicate key, a key that is no text, or a tag.
+        ManifestError: a syntax error, a duplicate key, a key that is no text, a tag, or more than `LARGEST` or `DEEPEST`.
     """
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise ManifestError(f"{file}{line}: not valid YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise ManifestError(f"{file}: not valid YAML: {error}") from error
 
     def place(line: int) -> Place:
         return Place(file, line + 1 if lined else 0, root)
 
-    return Value({}, place(0)) if node is None else _convert(node, place, ())
+    if len(text) > LARGEST:
+        raise ManifestError(f"{file}: has {len(text)} letters, and a manifest may have {LARGEST}")
+    if found := UNPRINTABLE.search(text):
+        at = place(text.count("\n", 0, found.start()))
+        raise ManifestError(f"{at}: a character that no text has (U+{ord(found[0]):04X}): delete it, or save as UTF-8")
+    if found := HASH.search(text):
+        at = place(text.count("\n", 0, found.end()))
+        raise ManifestError(
+            f"{at}: prompt: ' #' begins a comment, and the prompt ends before it: put quotes around the text"
+        )
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=_Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ManifestError(f"{place(event.start_mark.line)}: lies more than {DEEPEST} lists and maps deep")
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise ManifestError(f"{place(mark.line) if mark else file}: {_mistake(text, error)}") from error
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise ManifestError(f"{file}: not valid YAML: {error}") from error
+    if node is None:
+        return Value({}, place(0))
+    _size(node, place, {})
+    return _convert(node, place)
+
+
+def _mistake(text: str, error: yaml.MarkedYAMLError) -> str:
+    """Tell a syntax error in the words of the habit behind it, where it is a known one."""
+    mark, problem = error.problem_mark or error.context_mark, str(error.problem or error.context)
+    line, column = "", 0
+    if mark is not None and mark.line <= text.count("\n"):
+        line, column = text.split("\n")[mark.line], mark.column
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return "a tab indents this line: YAML indents by spaces alone"
+    if "mapping values are not allowed" in problem:
+        return "a text with ': ' in it needs quotes around it, and a key the indentation of its neighbours"
+    if "escape" in problem or "hexdecimal" in problem:
+        return "a backslash in double quotes begins an escape: write the path with / or in single quotes"
+    if "cannot start any token" in problem:
+        return f"a text that begins with {line[column : column + 1]!r} needs quotes around it"
+    return f"not valid YAML: {problem}"
+
+
+def _size(node: yaml.Node, place: Callable[[int], Place], sizes: dict[int, int]) -> int:
+    """Return a measure of what a node holds with every alias in it spelled out, in letters; at least 8 for each value."""
+    if id(node) not in sizes:
+        sizes[id(node)] = LARGEST + 1  # while it is under way: an alias of itself has no end
+        inner = [one for pair in node.value for one in pair] if isinstance(node, yaml.MappingNode) else node.value
+        own = len(inner) if isinstance(inner, str) else sum(_size(one, place, sizes) for one in inner)
+        sizes[id(node)] = 8 + own
+    if sizes[id(node)] > LARGEST:
+        raise ManifestError(f"{place(node.start_mark.line)}: is too large, or its aliases contain themselves")
+    return sizes[id(node)]
 
 
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
-def _convert(node: yaml.Node, place: Callable[[int], Place], above: tuple[int, ...]) -> Value:
+def _convert(node: yaml.Node, place: Callable[[int], Place]) -> Value:
     at = place(node.start_mark.line)
-    if id(node) in above:
-        raise ManifestError(f"{at}: this alias contains itself")
     if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
         raise ManifestError(f"{at}: tags such as {node.tag} are not used in manifests")
-    within = (*above, id(node))
     if isinstance(node, yaml.MappingNode):
         members: dict[str, Value] = {}
         for key_node, value_node in node.value:
@@ -126,27 +174,40 @@ def _convert(node: yaml.Node, place: Callable[[int], Place], above: tuple[int, .
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ManifestError(f"{key_at}: a key must be a word")
             key = key_node.value
+            if key == "<<":
+                raise ManifestError(f"{key_at}: `<<:` merges nothing here: write the keys out, or use `extends:`")
             if key in members:
                 raise ManifestError(f"{key_at}: {key}: this key was already given at {members[key].key_at}")
-            members[key] = replace(_convert(value_node, place, within), key_at=key_at)
+            members[key] = replace(_convert(value_node, place), key_at=key_at)
         return Value(members, at)
     if isinstance(node, yaml.SequenceNode):
-        return Value([_convert(child, place, within) for child in node.value], at)
+        return Value([_convert(child, place) for child in node.value], at)
     return Value(_scalar(node, at), at)
 
 
 def _scalar(node: yaml.Node, at: Place) -> Data:
     kind, text = node.tag.removeprefix("tag:yaml.org,2002:"), str(node.value)
+    if kind == "str" and (found := UNPRINTABLE.search(text)):
+        raise ManifestError(f"{at}: a text may not hold the character U+{ord(found[0]):04X}")
+    if kind == "str" and re.match(r"[A-Za-z]:[\t\n]", text):
+        raise ManifestError(
+            f"{at}: a backslash in double quotes begins an escape: write the path with / or in single quotes"
+        )
     if kind == "str":
         return text
     if kind == "null":
         return None
     if kind == "bool":
         return text.lower() == "true"
-    if kind == "int":
-        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
-    if kind == "float":
-        return float(re.sub(r"\.(inf|nan)$", r"\1", text.lower()))
+    try:
+        if kind == "int" and len(text) <= MOST_DIGITS:
+            return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+        if kind == "float":
+            return float(re.sub(r"\.(inf|nan)$", r"\1", text.lower()))
+    except ValueError:
+        pass
+    if kind in ("int", "float"):
+        raise ManifestError(f"{at}: {text[:40]!r} is no number, or has too many digits")
     raise ManifestError(f"{at}: tags such as {node.tag} are not used in manifests ({text!r})")
 
 

@@ -1,24 +1,35 @@
 """Writing files so that a reader never sees half of one, and hashing them.
 
 The order is always the same: write beside the place, flush to the disk, rename.  A rename within one folder is atomic
-on POSIX, so a process killed at any moment leaves the old file or the new one, plus at most a hidden left-over.
+on POSIX, so a process killed at any moment leaves the old file or the new one, plus at most a hidden left-over.  An error
+of the system leaves here as an `OSError` that names the file, whichever library met it.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+CACHE_VARIABLE = "CLDISTILL_CACHE"
 PARTIAL = ".partial"
 """Suffix of what is still being written; the name before it starts with a dot."""
 BLOCK = 256 * 1024
 BLOCKS = 64
 """Number of blocks of a large file that `sampled_digest` reads, spread over it; ``BLOCK`` is the bytes of each."""
+
+
+def default_cache() -> Path:
+    """Return the folder of the cache: ``$CLDISTILL_CACHE``, or ``~/.cache/cldistill``."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "cldistill")
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -87,6 +98,44 @@ def fsync_file(path: Path) -> None:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn an error of the system, also one of a library in Rust, into an `OSError` that names ``path`` if it names none."""
+    try:
+        yield
+    except Exception as error:
+        told = re.search(r"\(os error (\d+)\)", str(error))  # how Rust says it: safetensors, tokenizers
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = str(path) if error.filename is None else error.filename
+        elif told is not None:
+            raise OSError(int(told[1]), os.strerror(int(told[1])), str(path)) from error
+        raise
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold a folder, made where it is missing, for this process until the block ends or the process dies.
+
+    Raises:
+        BlockingIOError: another process holds it; the message names that one.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, note = FileLock(folder / ".lock", timeout=0), folder / ".writer"
+    try:
+        lock.acquire()
+    except Timeout:
+        who = note.read_text(encoding="utf-8") if note.is_file() else "another process"
+        raise BlockingIOError(errno.EAGAIN, f"{who} is writing there", str(folder)) from None
+    try:
+        atomic_write_text(note, f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Write a file in one step: yields a hidden sibling to be written, which takes the name ``path`` at the end.
 
@@ -95,9 +144,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     try:
-        yield partial
-        fsync_file(partial)  # else a power cut can leave the name without the content
-        partial.replace(path)
+        with naming(path):
+            yield partial
+            fsync_file(partial)  # else a power cut can leave the name without the content
+            partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -127,9 +177,10 @@ def write_aside(folder: Path) -> Iterator[Path]:
     remove(partial)
     partial.mkdir()
     try:
-        yield partial
-        _fsync_tree(partial)
-        _replace_folder(partial, folder)
+        with naming(folder):
+            yield partial
+            _fsync_tree(partial)
+            _replace_folder(partial, folder)
     except BaseException:
         remove(partial)
         raise
@@ -159,10 +210,17 @@ def _fsync_tree(folder: Path) -> None:
 
 
 def _replace_folder(new: Path, folder: Path) -> None:
-    """Rename ``new`` to ``folder``; a folder cannot be renamed over a filled one, so an old one steps aside first."""
+    """Rename ``new`` to ``folder``; what is there changes names with it, in one step where the system can (Linux)."""
     if not folder.exists():
         new.rename(folder)
         return
+    exchange = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    here = -100  # AT_FDCWD: paths start from the current folder
+    if exchange is not None and exchange(here, os.fsencode(new), here, os.fsencode(folder), 2) == 0:  # RENAME_EXCHANGE
+        fsync_folder(folder.parent)  # before the old one, now under the other name, is deleted
+        remove(new)
+        return
+    # Elsewhere a folder cannot be renamed over a filled one: the old one steps aside first.
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old{PARTIAL}")
     remove(old)
     folder.rename(old)

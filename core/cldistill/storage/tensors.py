@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from cldistill.storage.files import atomic_file
+from cldistill.storage.files import atomic_file, remove
 from cldistill.storage.headers import read_tensors_header
 
 MEMORY_LIMIT = 2 * 1024**3
+DIGEST = "sha256"
+"""Key in the metadata of an entry of its `tensors_digest`."""
 
 
 def content_key(*parts: str | int | float) -> str:
@@ -47,7 +51,7 @@ class TensorCache:
         return is_whole(self.path(key))
 
     def get(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Return the tensors of ``key``, computing and storing them where they are missing or unreadable."""
+        """Return the tensors of ``key``, computing and storing them where they are missing or damaged."""
         if key in self._memory:
             self._memory.move_to_end(key)
             return self._memory[key]
@@ -55,21 +59,27 @@ class TensorCache:
         if tensors is None:
             tensors = {name: value.detach().contiguous().cpu() for name, value in make().items()}
             with atomic_file(self.path(key)) as partial:
-                save_file(tensors, partial)
+                save_file(tensors, partial, {DIGEST: tensors_digest(tensors)})
             self.computed += 1
         self._remember(key, tensors)
         return tensors
 
     def _read(self, key: str) -> dict[str, Tensor] | None:
         path = self.path(key)
-        if not path.is_file():
+        if not path.exists():
             return None
         try:
-            loaded: dict[str, Tensor] = load_file(path)
-            return loaded
-        except (SafetensorError, OSError):
-            path.unlink(missing_ok=True)  # half-written by a crash of another program: make it again
-            return None
+            with safe_open(path, "pt") as file:
+                loaded = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+                if (file.metadata() or {}).get(DIGEST) == tensors_digest(loaded):
+                    return loaded
+        except Exception:  # (whatever a damaged file makes its reader say)
+            pass
+        logging.getLogger(__name__).warning(
+            "%s: does not fit its digest (damaged, or of an older version): made again", path
+        )
+        remove(path)
+        return None
 
     def _remember(self, key: str, tensors: dict[str, Tensor]) -> None:
         self._memory[key] = tensors
@@ -77,6 +87,15 @@ class TensorCache:
         while self._memory_bytes > self._memory_limit and len(self._memory) > 1:
             _, dropped = self._memory.popitem(last=False)
             self._memory_bytes -= _size(dropped)
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Hash names, dtypes, shapes and bytes of CPU tensors."""
+    found = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        found.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def is_whole(path: Path) -> bool:

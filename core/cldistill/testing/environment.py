@@ -14,7 +14,8 @@ from typing import Any
 
 from cldistill.catalogue import Catalogue
 from cldistill.component import Component
-from cldistill.plugins import GROUP, LoadedPlugin, Owner, PluginSet, discover, register
+from cldistill.plugins import LoadedPlugin, Owner, PluginSet, discover, register
+from cldistill.storage.untrusted import GROUP
 
 TINY_PLUGIN = "cldistill.testing.tiny_plugin"
 

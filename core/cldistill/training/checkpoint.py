@@ -170,7 +170,7 @@ def read(folder: Path) -> Checkpoint:
         whole = digest == _digest(body)
     except FileNotFoundError:
         raise CheckpointError(f"it is half-written: {INDEX} is missing") from None
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise CheckpointError(f"{INDEX} cannot be read") from None
     if not whole:
         raise CheckpointError(f"{INDEX} does not match its own hash")

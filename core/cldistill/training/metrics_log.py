@@ -10,9 +10,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cldistill.errors import CheckpointError
 from cldistill.markers import hookimpl
 from cldistill.records import StepResult
-from cldistill.storage.files import atomic_write_bytes
+from cldistill.storage.files import atomic_write_bytes, naming
 
 if TYPE_CHECKING:
     from cldistill.training.run import Run
@@ -35,7 +36,7 @@ class MetricsLog:
     @hookimpl
     def step_finished(self, run: Run, result: StepResult) -> None:
         """Append the step's line in one write, so that a kill leaves at most one broken last line."""
-        with (run.output / FILE).open("ab") as file:
+        with naming(run.output / FILE), (run.output / FILE).open("ab") as file:
             file.write(line(result).encode())
 
     @hookimpl
@@ -62,13 +63,22 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def truncate(path: Path, step: int) -> None:
-    """Keep only whole lines of steps up to and including ``step``; an untouched log is not rewritten."""
+    """Keep only whole lines of steps up to and including ``step``; an untouched log is not rewritten.
+
+    Raises `CheckpointError` where the log does not reach that step without a gap: it was damaged.
+    """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         return
     old = path.read_bytes()
     parsed = ((text, _parse(text)) for text in old.split(b"\n"))
-    new = b"".join(text + b"\n" for text, record in parsed if record is not None and record["step"] <= step)
+    kept = [(text, record["step"]) for text, record in parsed if record is not None and record["step"] <= step]
+    if step and [number for _, number in kept] != list(range(kept[0][1] if kept else 0, step + 1)):
+        raise CheckpointError(
+            f"{path}: lacks steps before the checkpoint of step {step}, so it is damaged; restore it from a copy, or delete "
+            "it to go on without the earlier lines"
+        )
+    new = b"".join(text + b"\n" for text, _ in kept)
     if new != old:
         atomic_write_bytes(path, new)
 
@@ -76,7 +86,7 @@ def truncate(path: Path, step: int) -> None:
 def _parse(text: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
 

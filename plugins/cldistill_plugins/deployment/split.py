@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from cldistill.collection.index import WEIGHTS
-from cldistill.errors import CollectionError, nearest
+from cldistill.errors import CollectionError, UnsafePathError, nearest
 from cldistill.storage.files import atomic_write_text
+from cldistill.storage.untrusted import inside, is_name, parse_json
 
 FORMAT = 1
 FILE = "groups.json"
@@ -109,8 +110,10 @@ def read_groups(path: Path) -> Groups:
     if not file.is_file():
         raise CollectionError(f"{file}: no such file; `cldistill group MANIFEST --output FOLDER` writes it")
     try:
-        return _parse(json.loads(file.read_text(encoding="utf-8")), file.parent)
-    except (KeyError, TypeError, ValueError) as error:
+        return _parse(parse_json(inside(file.parent, file.name).read_bytes()), file.parent)
+    except UnsafePathError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CollectionError(f"{file}: is no groups.json of format {FORMAT} ({error!r})") from error
 
 
@@ -118,6 +121,10 @@ def _parse(data: Mapping[str, Any], folder: Path) -> Groups:
     if data["format"] != FORMAT:
         raise ValueError(f"format {data['format']}")
     rows: Sequence[Mapping[str, Any]] = data["groups"]
+    if not all(is_name(name) for g in rows for name in (g["name"], *g["effects"])):
+        raise ValueError("a group or an effect has no name that can be one")
+    for g in rows:
+        inside(folder, g["run"]), inside(folder, g["manifest"])
     groups = tuple(
         Group(str(g["name"]), tuple(map(str, g["effects"])), str(g["manifest"]), str(g["run"])) for g in rows
     )

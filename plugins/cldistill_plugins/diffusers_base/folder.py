@@ -14,6 +14,7 @@ from typing import Any
 
 from cldistill.errors import OptionsError
 from cldistill.storage.headers import header_length, read_tensors_header
+from cldistill.storage.untrusted import package_path, parse_json
 
 CONFIG = "transformer/config.json"
 TOKENIZER_FILES = ("tokenizer/tokenizer.json", "tokenizer_2/tokenizer.json", "processor/tokenizer.json")
@@ -82,8 +83,8 @@ class DiffusersFolder:
         if not path.is_file():
             raise OptionsError(f"base model: {folder} has no {CONFIG}; it must be a pipeline in the diffusers layout")
         try:
-            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+            config: dict[str, Any] = parse_json(path.read_bytes())
+        except ValueError as error:
             raise OptionsError(f"base model: {path} is not JSON ({error})") from error
         kind = config.get("_class_name")
         if kind != self.transformer:
@@ -144,9 +145,11 @@ class DiffusersFolder:
     def _package_folder(self) -> Path:
         package, _, inner = self.model.removeprefix("package:").partition("/")
         try:
-            folder = Path(str(files(package).joinpath(inner)))
+            folder = package_path(self.model)
         except ModuleNotFoundError as error:
-            raise OptionsError(f"base model: {self.model}: the package {package!r} is not installed") from error
+            raise OptionsError(
+                f"base model: {self.model}: the package {package!r} is not installed, or registered no plugins of cldistill"
+            ) from error
         if not folder.is_dir():
             raise OptionsError(f"base model: {self.model}: the package {package!r} has no folder {inner!r}")
         return folder

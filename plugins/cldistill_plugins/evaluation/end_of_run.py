@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from PIL.Image import Image, Resampling
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.table import Table
@@ -14,11 +15,13 @@ from rich.table import Table
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.data.items import list_pictures, open_picture
 from cldistill.markers import hookimpl
+from cldistill.protocols import KnowsTruth
 from cldistill.records import GENERAL, STUDENT
 from cldistill.samples import PICTURES_OF_RESULT, RunSampler, held_out_rows, result_pictures, teacher_and_student
 from cldistill.training.run import ExportedRun, Run
 from cldistill_plugins.evaluation.check import EvaluationPlan, systems_of_run
 from cldistill_plugins.evaluation.evaluate import evaluate_systems, picture_store, write_pages
+from cldistill_plugins.evaluation.metrics import build_metrics
 from cldistill_plugins.evaluation.report.figures import ARROWS, NOTHING, interval, number
 from cldistill_plugins.evaluation.report.page import lacking
 from cldistill_plugins.evaluation.report.record import Evaluation, IntervalEntry, MetricRow
@@ -50,7 +53,9 @@ class EndOfRun:
         report = evaluate_systems(setup, plan, systems, run.output, store, stages, exported.command)
         exported.report |= report
         write_pages(run.output, report, stages, PAGE_MEGABYTES)
-        picture = result_picture(run, evaluate.images, evaluate.teacher_steps, exported)
+        built, _ = build_metrics(setup.checked.metrics, setup.context)
+        truths = [metric.truth for metric in built if metric.truth is not None]
+        picture = result_picture(run, evaluate.images, evaluate.teacher_steps, exported, truths)
         page = run.output / "report.html"
         exported.results += [*([("Page", page)] if page.is_file() else []), ("Picture", picture)]
         for table in summary_tables(Evaluation.model_validate(report), exported.console.width):
@@ -75,26 +80,44 @@ def open_run_systems(setup: EvaluationSetup, plan: EvaluationPlan) -> list[Opene
     return [*opened, OpenedSystem(student, setup, slot=STUDENT, slot_digest=digest)]
 
 
-def result_picture(run: Run, images: Path, teacher_steps: int, exported: ExportedRun) -> Path:
-    """Draw ``result.png``: each effect by its own teacher and by the one student, on two held-out pictures."""
+def result_picture(
+    run: Run, images: Path, teacher_steps: int, exported: ExportedRun, truths: Sequence[KnowsTruth]
+) -> Path:
+    """Draw ``result.png``: each effect by its own teacher and by the one student, on two held-out pictures.
+
+    Where one of ``truths`` knows true outputs, those stand beside them.
+    """
     studio = RunSampler(run, exported.preparation.encoder)
     teacher, student = teacher_and_student(run, teacher_steps)
     pictures = list_pictures(images)
-    rows = []
+    rows, known = [], False
     for index, effect in enumerate(run.effects):
         chosen = result_pictures(pictures, index)
         items = held_out_rows(chosen, effect, run.prompts[effect.name])
         by_teacher, by_student = studio.pictures(teacher, items), studio.pictures(student, items)
-        cells = [x for i, p in enumerate(chosen) for x in (open_picture(p), by_teacher[i], by_student[i])]
+        true = [true_output(truths, effect.name, path, by_teacher[place]) for place, path in enumerate(chosen)]
+        known |= any(true)
+        cells = [x for i, p in enumerate(chosen) for x in (open_picture(p), true[i], by_teacher[i], by_student[i])]
         rows.append(GridRow(effect.name, cells))
     columns = [
         "source",
+        "true effect",
         f"its own LoRA\n{teacher.evaluations} evaluations",
         f"one LoRA\n{student.evaluations} evaluations",
     ]
+    if not known:
+        rows = [GridRow(row.label, [x for i, x in enumerate(row.pictures) if i % len(columns) != 1]) for row in rows]
+        del columns[1]
     path = run.output / "result.png"
     save_grid(path, rows, columns * PICTURES_OF_RESULT, f"{run.name}: {len(run.effects)} effects in one LoRA")
     return path
+
+
+def true_output(truths: Sequence[KnowsTruth], effect: str, picture: Path, output: Image) -> Image | None:
+    """Return what an effect truly makes of a picture, at the size of an output, from the first that knows it."""
+    source = open_picture(picture).resize(output.size, Resampling.LANCZOS)
+    found = (truth.truth(effect, source, picture.stem) for truth in truths)
+    return next((image for image in found if image is not None), None)
 
 
 def summary_tables(report: Evaluation, width: int) -> Iterator[Table]:

@@ -20,7 +20,7 @@ from cldistill.progress.live import LiveStages
 from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
 from cldistill.protocols import PromptIsolator
-from cldistill.storage.files import atomic_write_text
+from cldistill.storage.files import atomic_write_text, only_writer
 from cldistill_plugins.evaluation.check import EvaluationPlan, needs_teachers
 from cldistill_plugins.evaluation.markdown import markdown
 from cldistill_plugins.evaluation.measure import measure
@@ -58,7 +58,7 @@ def evaluate_manifest(
 ) -> Evaluated:
     """Evaluate a checked manifest into ``output``; ``command`` is written into the report, ``again`` goes on after a stop."""
     store = picture_store(default_cache())
-    with graceful_stop() as stop:
+    with only_writer(output), graceful_stop() as stop:
         stop.promise = OUTSIDE_LOOP
         stages = StoppableStages(LiveStages(console), lambda: bool(stop))
         try:

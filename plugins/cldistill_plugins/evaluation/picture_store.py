@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from cldistill.data.items import open_picture
-from cldistill.storage.files import atomic_write_bytes, file_digest, partial_path
+from cldistill.storage.files import (
+    atomic_write_bytes,
+    atomic_write_text,
+    file_digest,
+    partial_path,
+    remove,
+    sha256_bytes,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,13 +39,26 @@ class PictureStore:
         return self.root / key[:2] / f"{key}{SUFFIX}"
 
     def has(self, key: str) -> bool:
-        """Whether it is there; it was written in one step, so it is whole."""
-        return self.path(key).is_file()
+        """Whether it is there and fits its digest, which lies beside it; what does not is deleted."""
+        path = self.path(key)
+        try:
+            if file_digest(path) == _digest_file(path).read_text(encoding="ascii"):
+                return True
+        except (OSError, ValueError):
+            pass
+        remove(path)
+        return False
 
     def write(self, key: str, picture: Image) -> None:
         """Keep a picture."""
-        atomic_write_bytes(self.path(key), lossless(picture))
+        path, data = self.path(key), lossless(picture)
+        atomic_write_bytes(path, data)
+        atomic_write_text(_digest_file(path), sha256_bytes(data))
         self.written += 1
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_suffix(".sha256")
 
 
 def lossless(picture: Image) -> bytes:

@@ -43,13 +43,14 @@ def make_pictures(generator: ImageGenerator, jobs: Sequence[Job], store: Picture
 def _one(generator: ImageGenerator, job: Job, store: PictureStore, advance: Callable[[int], None]) -> Pictures:
     config = job.config()
     keys = [generator.key(config, item, prompts) for item, prompts in job.rows]
-    missing = [index for index, key in enumerate(keys) if not store.has(key)]
+    missing = {index for index, key in enumerate(keys) if not store.has(key)}
     if len(missing) < len(keys):
         advance(len(keys) - len(missing))
-    for batch in generator.pictures(config, [job.rows[index] for index in missing]):
-        for place, picture in batch:
-            store.write(keys[missing[place]], picture)
-        advance(len(batch))
+    for batch in generator.pictures(config, job.rows, missing) if missing else ():
+        made = {place: picture for place, picture in batch if place in missing}
+        for place, picture in made.items():
+            store.write(keys[place], picture)
+        advance(len(made))
     return Pictures([store.path(key) for key in keys])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from cldistill.collection.index import WEIGHTS, read_index
 from cldistill.errors import CollectionError
 from cldistill.storage.files import sha256_file
+from cldistill.storage.untrusted import inside, parse_json
 
 CARD = "README.md"
 NAMED = (WEIGHTS, CARD, "effects.json", "scheduler_config.json", "manifest.resolved.yaml")
@@ -52,7 +52,7 @@ def read_upload(folder: Path) -> Upload:
         raise CollectionError(f"{folder}: no such folder; name the one that a run wrote as its collection/")
     index = read_index(folder)
     for name in NAMED:
-        if not (folder / name).is_file() or (folder / name).is_symlink():
+        if not inside(folder, name).is_file() or (folder / name).is_symlink():
             raise CollectionError(f"{folder / name}: is missing; a collection is the whole folder that a run exported")
     listing = _listing(folder / "effects.json")
     if listing.get("weights_sha256") != sha256_file(index.file):
@@ -60,15 +60,15 @@ def read_upload(folder: Path) -> Upload:
             f"{index.file}: is not the file that effects.json was written for; copy the whole folder again"
         )
     names = [effect.name for effect in index.effects]
-    pictures = {name: folder / SAMPLES / f"{name}.png" for name in names if Path(name).name == name}
+    pictures = {name: inside(folder, f"{SAMPLES}/{name}.png") for name in names}
     samples = {name: path for name, path in pictures.items() if path.is_file() and not path.is_symlink()}
     files = (*(folder / name for name in NAMED), *samples.values())
-    inside = {path for path in folder.rglob("*") if path.is_file()}
+    there = {path for path in folder.rglob("*") if path.is_file()}
     card = (folder / CARD).read_text(encoding="utf-8")
     said = BASE_LICENCE.search(card)
     base = index.metadata.get("cldistill.base", "")
     return Upload(
-        folder, files, tuple(sorted(path.relative_to(folder).as_posix() for path in inside - set(files))), card,
+        folder, files, tuple(sorted(path.relative_to(folder).as_posix() for path in there - set(files))), card,
         read_card(card)[0].get("license"), f"Base model: {said[1]}" if said else f"Base model: {base}.",
         base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) else None, tuple(names),
         {effect.name: effect.prompt for effect in index.effects},
@@ -78,7 +78,7 @@ def read_upload(folder: Path) -> Upload:
 
 def _listing(path: Path) -> dict[str, object]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except ValueError as error:
         raise CollectionError(f"{path}: is no JSON ({error}); copy the whole folder again") from error
     if not isinstance(found, dict):

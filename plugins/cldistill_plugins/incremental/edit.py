@@ -22,6 +22,7 @@ from cldistill.collection.index import CollectionEffect, effects_json
 from cldistill.errors import CollectionError
 from cldistill.storage.files import sha256_file, write_aside
 from cldistill.storage.headers import read_tensors_header
+from cldistill.storage.untrusted import inside, is_name, parse_json, plain_only
 from cldistill_plugins.incremental.folder import EFFECTS, MANIFEST, CollectionFolder, read_folder
 
 CARD = "README.md"
@@ -60,7 +61,7 @@ def rename_effect(path: Path, name: str, new: str, output: Path | None = None) -
     """
     collection = read_folder(path)
     before = collection.index.effect(name)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", new):
+    if not (re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", new) and is_name(new)):
         raise CollectionError(
             f"{new!r} is no name: it must begin with a letter or digit and hold only those, '.', '_', '-'"
         )
@@ -93,7 +94,9 @@ def _write(
     if output is not None and output.exists():
         raise CollectionError(f"{output}: is there already; choose another --output")
     with write_aside(target.absolute()) as partial:
-        shutil.copytree(collection.path, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns(index.file.name))
+        shutil.copytree(
+            collection.path, partial, dirs_exist_ok=True, ignore=plain_only(collection.path, [index.file.name])
+        )
         metadata = dict(index.metadata) | {
             "cldistill.effects": json.dumps(effects_json(effects), ensure_ascii=False),
             "cldistill.removed": json.dumps(effects_json(removed), ensure_ascii=False),
@@ -119,7 +122,9 @@ def _teachers(text: str, change: tuple[str, str | None] | None) -> str:
     """Move or drop one entry of the header's ``{effect: digest of its teacher}``."""
     if change is None:
         return text
-    digests, (name, new) = json.loads(text), change
+    digests, (name, new) = parse_json(text), change
+    if not isinstance(digests, dict):
+        raise CollectionError("the header's cldistill.teachers is no map of effects; export the collection again")
     found = digests.pop(name, None)
     if new is not None and found is not None:
         digests[new] = found
@@ -147,11 +152,11 @@ def _edit_card(
 
 
 def _move_sample(folder: Path, name: str, new: str | None) -> None:
-    sample = folder / f"{name}.png"
+    sample = inside(folder, f"{name}.png")
     if sample.is_file() and new is None:
         sample.unlink()
     elif sample.is_file():
-        sample.rename(folder / f"{new}.png")
+        sample.rename(inside(folder, f"{new}.png"))
 
 
 def _card(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from cldistill.adapters.hub import local_path
 from cldistill.collection.index import CollectionIndex
 from cldistill.data.items import effect_items, open_picture
 from cldistill.errors import CollectionError, DataError
+from cldistill.storage.untrusted import parse_json
 
 DESCRIPTION = "effect.json"
 """Beside the pairs: an object with ``name`` and ``prompt``."""
@@ -82,7 +82,7 @@ def read_effect(given: Given) -> NewEffect:
     pairs = given.pairs.absolute() if given.pairs is not None else None if is_teacher else path
     teacher = path if is_teacher else path / TEACHER if (path / TEACHER).is_file() else None
     if teacher is not None:
-        read_header(teacher)
+        read_header(teacher).require_finite()
     if pairs is not None:
         read_all(pairs, name, prompt)
     return NewEffect(name, prompt, teacher, pairs)
@@ -104,7 +104,7 @@ def _described(folder: Path) -> Mapping[str, str]:
     if not file.is_file():
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = parse_json(file.read_bytes())
         return {key: found[key] for key in ("name", "prompt") if isinstance(found.get(key), str)}
     except (ValueError, AttributeError) as error:
         raise DataError(f"{file}: is no JSON object ({error})") from error

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from cldistill.collection.index import CollectionIndex, effects_json, read_index
 from cldistill.errors import CheckpointError, CollectionError
 from cldistill.manifest.yaml import parse
 from cldistill.storage.files import sha256_file
+from cldistill.storage.untrusted import inside, leads_out, parse_json
 from cldistill.training.checkpoint import Checkpoint, read
 
 EFFECTS = "effects.json"
@@ -50,7 +50,7 @@ def read_folder(path: Path) -> CollectionFolder:
     if path.is_file():
         raise CollectionError(f"{path}: name the collection's folder, which has {EFFECTS} and {MANIFEST} as well")
     index = read_index(path)
-    listing = _json(path / EFFECTS)
+    listing = _json(inside(path, EFFECTS))
     digest = sha256_file(index.file)
     if listing.get("weights_sha256") != digest:
         raise CollectionError(
@@ -62,15 +62,40 @@ def read_folder(path: Path) -> CollectionFolder:
             f"{path / EFFECTS}: its effects are not those in the header of {index.file.name}; copy the whole folder again, "
             "and change effects by `cldistill remove` and `cldistill rename`"
         )
-    return CollectionFolder(path, index, listing, read_yaml(path / MANIFEST))
+    return CollectionFolder(path, index, listing, own_manifest(path))
+
+
+def own_manifest(path: Path) -> dict[str, Any]:
+    """Read the manifest in a collection's folder, in which only the last part of local paths is left.
+
+    Raises:
+        CollectionError: as `read_yaml`; or a path in it leads elsewhere.
+    """
+    found = read_yaml(inside(path, MANIFEST))
+    if outside := [text for text in _paths(found) if leads_out(text)]:
+        raise CollectionError(
+            f"{path / MANIFEST}: names {outside[0]!r:.200}, outside of the collection, which no export does; it was changed: "
+            "do not use it"
+        )
+    return found
+
+
+def _paths(value: Any) -> Iterator[str]:
+    """Yield all texts but prompts."""
+    if isinstance(value, dict):
+        yield from (text for key, inner in value.items() if key != "prompt" for text in _paths(inner))
+    elif isinstance(value, list):
+        yield from (text for inner in value for text in _paths(inner))
+    elif isinstance(value, str):
+        yield value
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise CollectionError(f"{path}: is missing; a collection is the whole folder that a run exported") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CollectionError(f"{path}: cannot be read ({error}); copy the whole folder again") from error
     if not isinstance(found, dict):
         raise CollectionError(f"{path}: holds no object; copy the whole folder again")
@@ -85,10 +110,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise CollectionError(
-            f"{path}: {error.strerror}; a collection is the whole folder that a run exported"
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        told = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
+        raise CollectionError(f"{path}: {told}; a collection is the whole folder that a run exported") from error
     found = plain(parse(text, str(path), path.parent).plain())
     if not isinstance(found, dict) or "effects" not in found:
         raise CollectionError(f"{path}: is no manifest of a collection; copy the whole folder again")

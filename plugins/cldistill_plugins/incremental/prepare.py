@@ -72,7 +72,11 @@ def prepare_growth(request: AddRequest) -> Prepared:
     new = [read_effect(given) for given in request.effects]
     refuse_known(new, collection.index)
     beside = run_beside(collection)
+    if beside is None:
+        refuse_address(collection, request.overrides)
     known, notes = without_lost(recovered(collection.manifest, beside.manifest if beside else None), collection.path)
+    if beside is None and known.pop("observers", None):
+        notes.append("its maker's observers are left out")
     if request.base is not None:
         known["base"]["options"]["model"] = request.base
     checkpoint = _checkpoint(request, collection, beside)
@@ -83,6 +87,21 @@ def prepare_growth(request: AddRequest) -> Prepared:
     checked = validate(parse_manifest(text, shown, collection.path.resolve(), request.overrides), catalogue)
     refuse_removed_triggers(preview_prompts(checked), growth)
     return Prepared(growth, beside, text, checked, notes)
+
+
+def refuse_address(collection: CollectionFolder, overrides: Sequence[str]) -> None:
+    """Refuse to send pictures to an address that stands in a collection without its run, which somebody else may have made.
+
+    Raises:
+        CollectionError: naming the address, and how to say that it is meant.
+    """
+    options = collection.manifest.get("prompts", {}).get("options") or {}
+    meant = any(override.startswith("prompts.options.endpoint=") for override in overrides)
+    if options.get("endpoint") is not None and not meant:
+        raise CollectionError(
+            f"{collection.path}: its manifest would send pictures to {options['endpoint']}; if you trust that address, "
+            "say so with --set prompts.options.endpoint=ADDRESS"
+        )
 
 
 def refuse_removed_triggers(prompts: Mapping[str, Prompts], growth: Growth) -> None:

@@ -12,7 +12,7 @@ from cldistill.cli.options import FilesOption, JsonOption, ManifestArgument, Set
 
 if TYPE_CHECKING:
     from cldistill.manifest.checked import CheckedManifest
-    from cldistill.plan.fit import Device
+    from cldistill_plugins.planning.fit import Device
 
 
 def plan(
@@ -48,7 +48,7 @@ def plan(
 
         typer.echo(yaml.safe_dump(resolve(checked), sort_keys=False, allow_unicode=True), nl=False)
         return
-    from cldistill.plan.fit import remedies
+    from cldistill_plugins.planning.fit import remedies
     from cldistill_plugins.planning.hours import hours
     from cldistill_plugins.planning.plan import make_plan
     from cldistill_plugins.planning.print import Verdict, print_plan, print_verdict
@@ -74,8 +74,8 @@ def planned_device(checked: CheckedManifest, device: str | None, memory: str | N
     Raises:
         OptionsError: a card that the table lacks, or no size.
     """
-    from cldistill.plan.fit import Device, device_here
     from cldistill_plugins.planning.devices import known_card, memory_size, with_speed
+    from cldistill_plugins.planning.fit import Device, device_here
 
     card = known_card(device) if device is not None else None
     if memory is not None:

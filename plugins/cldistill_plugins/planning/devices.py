@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from cldistill.errors import OptionsError, nearest
-from cldistill.plan.fit import Device
+from cldistill_plugins.planning.fit import Device
 
 MEBIBYTE = 2**20
 CARDS: Mapping[str, tuple[str, int, float]] = {

@@ -8,10 +8,10 @@ from pathlib import Path
 from statistics import median
 
 from cldistill.manifest.checked import CheckedManifest
-from cldistill.plan.fit import Device
 from cldistill.records import GENERAL
 from cldistill.training.metrics_log import FILE, read_metrics
 from cldistill_plugins.planning.calls import CHECKPOINT_COST, Cycle, cycles
+from cldistill_plugins.planning.fit import Device
 
 UTILISATION = 0.4
 """Share of a card's dense bf16 speed that large transformers reach in training."""

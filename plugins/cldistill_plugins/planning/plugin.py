@@ -1,10 +1,11 @@
-"""The command ``plan``, registered."""
+"""The command ``plan``, and the refusal of runs that do not fit, registered."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from cldistill.component import Command
+from cldistill.manifest.checked import RunRequest
 from cldistill.markers import hookimpl
 
 
@@ -18,3 +19,12 @@ def register_commands() -> Sequence[Command]:
             "cldistill_plugins.planning.command:plan",
         )
     ]
+
+
+@hookimpl
+def run_asked(request: RunRequest) -> None:
+    """Refuse a run that needs more memory than its device has, unless that is to be ignored."""
+    if not request.ignore_memory:
+        from cldistill_plugins.planning.fit import must_fit
+
+        must_fit(request.checked, request.reference, request.overrides, "--ignore-memory")

@@ -18,6 +18,8 @@ STOCK_TERMINAL = 0.02
 """``shift_terminal`` of the published schedulers."""
 PIXELS_PER_TOKEN = 16
 """The VAE shrinks by 8, and 2 x 2 latents make a token."""
+PROMPT_TOKENS = 1024
+"""What the stock pipeline allows (its ``tokenizer_max_length``)."""
 
 DEFAULTS: Mapping[str, Any] = {
     "patch_size": 2, "in_channels": 64, "out_channels": 16, "num_layers": 60, "attention_head_dim": 128,
@@ -103,6 +105,7 @@ def describe_base(settings: QwenImageEditSettings) -> BaseDescription:
         encoder_bytes=model.encoder_parameters() * bytes_each,
         guidance_scale=settings.guidance_scale,
         tokenizer=model.tokenizer_file(),
+        prompt_tokens=PROMPT_TOKENS,
         idle=tuple(name for name in idle_modules(config) if name in targets),
         blocks={f"transformer_blocks.{index}": hidden_size(config) for index in range(config["num_layers"])},
         shift=stock_shift,

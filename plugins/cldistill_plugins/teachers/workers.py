@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue as queues
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cldistill.errors import CldistillError, Stopped
-from cldistill.progress.signals import graceful_stop
+from cldistill.progress.signals import graceful_stop, leave_with_parent
 
 if TYPE_CHECKING:
     from cldistill.protocols import BaseModel
@@ -106,6 +107,7 @@ def _work(index: int, order: TrainingOrder, work: Any, progress: Any) -> None:
 
     torch.set_num_threads(order.threads)
     with graceful_stop(say=lambda text: None) as stop:
+        leave_with_parent(signal.SIGTERM)  # saving first
         name = ""
         try:
             train = _trainer(
@@ -122,8 +124,12 @@ def _work(index: int, order: TrainingOrder, work: Any, progress: Any) -> None:
                 progress.put(WorkerProgress(index, name, finished=True))
         except Stopped:
             return
-        except CldistillError as error:
+        except (CldistillError, OSError) as error:
             progress.put(WorkerProgress(index, name, error=str(error)))
+        finally:
+            parent = multiprocessing.parent_process()
+            if parent is not None and not parent.is_alive():
+                progress.cancel_join_thread()  # nobody reads what it still holds
 
 
 def _trainer(

@@ -16,12 +16,13 @@ from cldistill.adapters.files import FitReport, match
 from cldistill.adapters.header import read_header
 from cldistill.adapters.hub import pinned
 from cldistill.collection.index import read_index
-from cldistill.errors import CollectionError
+from cldistill.errors import CldistillError, readable
 from cldistill.records import BaseDescription
 
 SHOWN_CHARACTERS = 160
 """Longer header values are cut in the table; ``--json`` has them whole."""
-SHOWN_MODULES = 5
+SHOWN_MODULES, SHOWN_ROWS = 5, 200
+LOOKED_AT = 10_000
 KINDS = {"lora": "LoRA", "lokr": "LoKr"}
 
 
@@ -48,6 +49,7 @@ def inspect_file(path: Path, base: BaseDescription | None = None) -> Inspection:
         AdapterFormatError: if it is no adapter file that this engine can read.
     """
     header = read_header(Path(path))
+    header.require_finite()
     modules = header.modules.values()
     record: dict[str, Any] = {
         "file": pinned(header.path),
@@ -55,6 +57,7 @@ def inspect_file(path: Path, base: BaseDescription | None = None) -> Inspection:
         "kind": sorted({module.kind for module in modules}),
         "format": header.format,
         "modules": len(modules),
+        "left_out": header.left_out,
         "ranks": list(header.ranks),
         "alphas": sorted({module.alpha for module in modules}),
         "scales": list(header.scales),
@@ -69,7 +72,7 @@ def inspect_file(path: Path, base: BaseDescription | None = None) -> Inspection:
             index = read_index(header.path)
             record["effects"] = [asdict(effect) for effect in index.effects]
             record["sampler"] = {name: getattr(index, name) for name in ("steps", "shift", "integer_timesteps")}
-        except CollectionError as error:
+        except CldistillError as error:
             record["problem"] = str(error)
     fit = None if base is None else match(header, base.modules, base.adapter_names)
     if base is not None and fit is not None:
@@ -94,7 +97,7 @@ def render(inspection: Inspection) -> RenderableType:
         title = f"{len(record['effects'])} effects"
         parts.append(_table(title, ("effect", "trigger", "prompt"), [[*e.values()][:3] for e in record["effects"]]))
     if record["header"]:
-        rows = [(key, _cut(value)) for key, value in sorted(record["header"].items())]
+        rows = [(_cut(key), _cut(value)) for key, value in sorted(record["header"].items())[:SHOWN_ROWS]]
         parts.append(_table("header", ("key", "value"), rows))
     return Group(*parts)
 
@@ -107,9 +110,10 @@ def _facts(inspection: Inspection) -> Table:
         ("kind", " and ".join(KINDS[kind] for kind in record["kind"])),
         ("key format", record["format"]),
         ("modules", str(record["modules"])),
+        *([("left out", f"its text encoder's part, {record['left_out']} tensors")] if record["left_out"] else []),
         ("rank", _span(record["ranks"])),
         ("alpha", _span(record["alphas"])),
-        ("scale", _span(record["scales"])),
+        ("scale", _span(record["scales"]) + (" (those with alpha 0 do nothing)" if 0.0 in record["scales"] else "")),
     ]
     if inspection.fit is not None:
         rows += _fit_rows(inspection.fit, record["base"])
@@ -117,7 +121,7 @@ def _facts(inspection: Inspection) -> Table:
         rows.append(("sampler", f"{sampler['steps']} steps, shift {sampler['shift']:g}, stochastic, no guidance"))
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, text in rows:
-        table.add_row(name, escape(text))
+        table.add_row(name, escape(readable(text)))
     if record["problem"]:
         table.add_row("[red]problem[/]", escape(record["problem"]))
     return table
@@ -137,13 +141,13 @@ def _fit_rows(fit: FitReport, base: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(*headings, title=title, title_justify="left")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(readable(text)) for text in row))
     return table
 
 
 def _cut(value: str) -> str:
-    text = " ".join(value.split())
-    rest = len(text) - SHOWN_CHARACTERS
+    text = " ".join(value[:LOOKED_AT].split())
+    rest = len(text) + max(0, len(value) - LOOKED_AT) - SHOWN_CHARACTERS
     return f"{text[:SHOWN_CHARACTERS]} ... (+{rest} characters)" if rest > 0 else text
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from cldistill.collection.index import CollectionIndex, read_index, routed
 from cldistill.data.items import list_pictures, open_picture
-from cldistill.errors import CollectionError, DataError
+from cldistill.errors import CollectionError, DataError, UnsafePathError
 
 Existing = Literal["refuse", "skip", "overwrite"]
 JOIN = "+"
@@ -69,19 +69,17 @@ def indices(collection: Path) -> list[CollectionIndex]:
 
 def routed_folders(collection: Path) -> list[Path]:
     """Return the folders of a split's groups, or the collection itself."""
-    import json
-
-    from cldistill.collection.index import SPLIT
+    from cldistill.collection.index import SPLIT, read_groups
 
     file = collection / SPLIT
     if not file.is_file():
         return [collection]
     try:
-        groups = json.loads(file.read_text(encoding="utf-8"))["groups"]
-        firsts = [str(group["effects"][0]) for group in groups if group["effects"]]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return [group["collection"] for group in read_groups(file) if group["effects"]]
+    except UnsafePathError:
+        raise
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise CollectionError(f"{file}: was not written by `cldistill group` ({error!r})") from error
-    return [routed(collection, [first]) for first in firsts]
 
 
 def _edit(collection: Path, effects: tuple[str, ...]) -> Edit:

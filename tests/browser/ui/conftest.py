@@ -13,12 +13,13 @@ from cldistill_plugins.ui.command import quiet
 from cldistill_plugins.ui.studio import Studio, open_studio
 
 quiet()
-pytest.importorskip("gradio", reason="the extra `ui` is not installed")
 
 
 @pytest.fixture(scope="session")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     """A loaded studio: effects ``invert``, which has a sample, and ``soften``, which has none."""
+    # Here and not above: who only collects the tests, or runs others, need not wait seconds for this import.
+    pytest.importorskip("gradio", reason="the extra `ui` is not installed")
     folder = tmp_path_factory.mktemp("ui")
     made = run_manifest(folder, steps=2).collection
     assert made is not None

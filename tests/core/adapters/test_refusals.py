@@ -45,7 +45,7 @@ def test_what_would_be_mounted_wrongly_is_refused(extra: dict[str, Tensor], kind
     with pytest.raises(AdapterFormatError, match=kind) as error:
         read_header(path)
     assert str(path) in str(error.value)
-    assert "merge it to a plain LoRA" in str(error.value)
+    assert "`cldistill convert`" in str(error.value)
 
 
 def test_dora_by_its_config_is_refused(write: Write) -> None:
@@ -77,11 +77,13 @@ def test_another_shape_names_both(write: Write, description: BaseDescription, sh
     assert report.mismatched == {NAME: ((3072, 3072), (32, 32))}
 
 
-def test_a_text_encoders_lora_is_not_skipped(write: Write, description: BaseDescription) -> None:
-    tensors = {"text_encoder.layers.0.q_proj.lora_A.weight": torch.ones(2, 8)}
-    path = write(pair() | tensors | {"text_encoder.layers.0.q_proj.lora_B.weight": torch.ones(8, 2)})
-    with pytest.raises(AdapterFormatError, match="text encoder"):
-        fit(path, description.modules)
+@pytest.mark.parametrize("prefix", ["text_encoder.layers.0.q_proj", "lora_te1_layers_0_q_proj"])
+def test_a_text_encoders_part_is_left_out_with_a_line(prefix: str, write: Write, description: BaseDescription) -> None:
+    part = {f"{prefix}.lora_A.weight": torch.ones(2, 8), f"{prefix}.lora_B.weight": torch.ones(8, 2)}
+    report = fit(write(pair() | part), description.modules).report
+    assert str(report) == "1/1 modules, scale 1.0; its text encoder's part (2 tensors) is left out"
+    with pytest.raises(AdapterFormatError, match="adapts a text encoder alone"):
+        read_header(write(part))
 
 
 def test_one_module_in_two_spellings(write: Write, shapes: Shapes) -> None:

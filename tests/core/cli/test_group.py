@@ -73,7 +73,7 @@ def test_two_plugins_with_one_command_are_both_named(install: Install) -> None:
 def test_a_command_of_the_engine_cannot_be_taken_over(install: Install, tmp_path: Path) -> None:
     install("waving")
     text = (tmp_path / "waving_plugin.py").read_text()
-    (tmp_path / "waving_plugin.py").write_text(text.replace('"wave"', '"plugins"'))
+    (tmp_path / "waving_plugin.py").write_text(text.replace('"wave"', '"check"'))
     assert "Wave at somebody." not in run("--help")
 
 

@@ -1,4 +1,4 @@
-"""The README's command that starts two processes on the CPU, word for word; and what is said where one started alone."""
+"""The documented command that starts two processes on the CPU, word for word; and what is said where one started alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cldistill.errors import LaunchError
 from cldistill.testing.environment import plugin_environment
 from cldistill.testing.runs import tiny_manifest
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs/commands.md"
 ON_CPU = "ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node 2 -m cldistill"
 DUMPING = '''
 """A flow-matching loss that leaves each rank's final weights behind when its process ends."""
@@ -83,7 +83,7 @@ def test_the_documented_command_trains_two_ranks_to_the_same_weights(
     two_ranks: tuple[Path, Mapping[str, str]], tmp_path: Path
 ) -> None:
     manifest, environment = two_ranks
-    command = next(line for line in README.read_text().splitlines() if line.startswith(f"{ON_CPU} run"))
+    command = next(line for line in PAGE.read_text().splitlines() if line.startswith(f"{ON_CPU} run"))
     output = tmp_path / "out"
     done = shell(command.replace("collectionlora-50.yaml", f"{manifest} --output {output}"), environment)
     assert done.returncode == 0, done.stderr[-4000:]

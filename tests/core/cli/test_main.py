@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -17,7 +16,6 @@ import yaml
 from typer.testing import CliRunner
 
 from cldistill.cli import main as cli
-from cldistill.cli import plugins as cli_plugins
 from cldistill.cli import run as cli_run
 from cldistill.component import Needs, Settings, base_model, loss_term
 from cldistill.errors import CheckpointError, ManifestError
@@ -26,6 +24,7 @@ from cldistill.records import BaseDescription
 from cldistill.testing import plugin_environment
 from cldistill.testing.pictures import write_pictures
 from cldistill.testing.runs import tiny_manifest
+from cldistill_plugins.schema import installed
 from cldistill_plugins.schema.json_schema import manifest_schema
 from cldistill_plugins.using import inspect as cli_files
 
@@ -40,6 +39,7 @@ except SystemExit as error:
     code = error.code or 0
 print(json.dumps({"code": code, "torch": "torch" in sys.modules, "seconds": time.process_time()}), file=sys.stderr)
 """
+VOLUME = ("CLDISTILL_QUIET", "CLDISTILL_VERBOSE", "DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY")
 CPU_SECONDS = 2.0
 """About one on a quiet machine; counted as CPU time, so that a busy one does not fail the test."""
 
@@ -61,18 +61,16 @@ def said(*arguments: str) -> dict[str, Any]:
     return {"code": end.value.code or 0, "stdout": out.getvalue(), "stderr": err.getvalue().rstrip("\n")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        pytest.param(words.split(), id=words, marks=() if words == "check one-effect --no-files" else pytest.mark.slow)
-        for words in (
-            "--help", "run --help", "check one-effect --no-files", "check collectionlora-50 --no-files",
-            "plan collectionlora-50 --no-files", "plugins", "schema",
-        )
-    ],
+    "words",
+    (
+        "--help", "run --help", "check one-effect --no-files", "check collectionlora-50 --no-files",
+        "plan collectionlora-50 --no-files", "plugins", "schema",
+    ),
 )  # fmt: skip
-def test_quick_commands_load_no_torch(arguments: list[str]) -> None:
-    found = measured(*arguments)
+def test_quick_commands_load_no_torch(words: str) -> None:
+    found = measured(*words.split())
     assert (found["code"], found["torch"]) == (0, False), found["stderr"]
     assert found["seconds"] < CPU_SECONDS
 
@@ -121,20 +119,26 @@ def test_a_full_check_of_a_users_folder(tmp_path: Path, monkeypatch: pytest.Monk
     assert found["stderr"] == ("cldistill: --set: losses.1.options.tau_maks: unknown key (3); did you mean 'tau_max'?")
 
 
+@pytest.mark.slow
 def test_the_version_is_that_of_the_distribution() -> None:
     found = measured("--version")
     assert (found["code"], found["torch"]) == (0, False)
     assert found["stdout"].startswith(f"cldistill {version('cldistill')} (Python 3")
 
 
-def test_an_error_comes_with_its_traceback_where_somebody_asks_for_it() -> None:
-    loud = measured("-v", "check", "one-efect")
+def test_an_error_comes_with_its_traceback_where_somebody_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VOLUME:
+        monkeypatch.setenv(name, "")  # so that what the options set is taken back
+        monkeypatch.delenv(name)
+    plain, hushed = said("check", "one-efect"), said("-q", "check", "one-efect")
+    assert hushed["stderr"] == plain["stderr"]
+    loud = said("-v", "check", "one-efect")
     assert loud["code"] == 2
     assert "Traceback (most recent call last)" in loud["stderr"]
     assert loud["stderr"].splitlines()[-1].startswith("cldistill: one-efect: neither a manifest file")
-    assert measured("-q", "check", "one-efect")["stderr"] == measured("check", "one-efect")["stderr"]
 
 
+@pytest.mark.slow
 def test_a_quiet_run_says_where_its_collection_is_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,17 +155,14 @@ def test_a_quiet_run_says_where_its_collection_is_and_nothing_else(
 def test_completion_knows_commands_and_options_of_plugins() -> None:
     def complete(*words: str) -> list[str]:
         environment = {"_CLDISTILL_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(("cldistill", *words))}
-        program = "from cldistill.cli.main import app; app(prog_name='cldistill')"
-        done = subprocess.run(
-            [sys.executable, "-c", program], env={**os.environ, **environment, "COMP_CWORD": str(len(words))},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        return done.stdout.split()
+        environment["COMP_CWORD"] = str(len(words))
+        return CliRunner().invoke(cli.app, [], prog_name="cldistill", env=environment).stdout.split()
 
     assert complete("in") == ["init", "inspect", "instructions"]
     assert complete("plan", "--de") == ["--device"]
 
 
+@pytest.mark.slow
 def test_plan_as_json() -> None:
     plan = json.loads(said("plan", "collectionlora-50", "--no-files", "--json")["stdout"])
     assert [adapter["modules"] for adapter in plan["adapters"]] == [840, 840]
@@ -192,7 +193,7 @@ def test_defaults_are_cut_in_the_table_and_whole_in_json(world: Any, catalogue_o
         words: tuple[str, ...] = tuple(f"word-{index}" for index in range(20))
 
     component = loss_term("long", "", Long, lambda s: Needs(), lambda s, c: pytest.fail("built"))
-    (row,) = cli_plugins.settings_rows(component)
+    (row,) = installed.settings_rows(component)
     assert row["default"] == str(Long().words) and "word-19" in row["default"]
 
 
@@ -201,8 +202,8 @@ def test_plugins_shows_failures_with_their_cause(
 ) -> None:
     failure = PluginFailure("odd", "odd-dist", "0.3", ImportError("No module named 'lpips'"))
     world.catalogue.plugins = PluginSet(world.catalogue.plugins.loaded, (failure,), ("left",))
-    monkeypatch.setattr(cli_plugins, "load_catalogue", lambda: world.catalogue)
-    cli_plugins.plugins()
+    monkeypatch.setattr(installed, "load_catalogue", lambda: world.catalogue)
+    installed.plugins()
     text = capsys.readouterr().out
     assert "failed plugin 'odd' of odd-dist 0.3: ImportError: No module named 'lpips'" in text
     assert "fakes (fake-plugins 1.0)" in text

@@ -20,11 +20,13 @@ from cldistill.testing.tiny import tiny_pipeline
 WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
-@pytest.fixture
-def collection(exported: Path, pipeline: Path) -> Collection:
-    return Collection.load(exported, base=str(pipeline), device="cpu")
+@pytest.fixture(scope="module")
+def collection(exported_once: Path, pipeline: Path) -> Collection:
+    """Loaded once: making pictures leaves it as it was."""
+    return Collection.load(exported_once, base=str(pipeline), device="cpu")
 
 
+@pytest.mark.slow
 def test_three_lines(collection: Collection, photo: Image.Image) -> None:
     picture = collection.generate(photo, "manga-tone", seed=7)
     assert [effect.name for effect in collection.effects] == ["manga-tone", "gold-frame"]
@@ -34,7 +36,9 @@ def test_three_lines(collection: Collection, photo: Image.Image) -> None:
     assert not np.array_equal(picture, collection.generate(photo, "manga-tone", seed=7, steps=2))
 
 
-def test_the_adapter_matters_and_the_header_rules_the_base(collection: Collection, photo: Image.Image) -> None:
+@pytest.mark.slow
+def test_the_adapter_matters_and_the_header_rules_the_base(exported: Path, pipeline: Path, photo: Image.Image) -> None:
+    collection = Collection.load(exported, base=str(pipeline), device="cpu")  # its own, which is changed below
     assert collection.base.resolution == 64
     mounted = np.asarray(collection.generate(photo, "manga-tone"), float)
     collection._slots.mount(None)

@@ -100,17 +100,23 @@ class ByFirstWord:
         return next((name for name in self._names if name in query), self._names[0])
 
 
-@pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A collection of the kit's tiny base, a bank of four, and a router that needs no encoder."""
-    catalogue: Catalogue = testing.catalogue_with()
-    done = testing.run_manifest(tmp_path / "run", catalogue, steps=1)
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collection of the kit's tiny base, which no test changes."""
+    done = testing.run_manifest(tmp_path_factory.mktemp("deployment") / "run", testing.catalogue_with(), steps=1)
     assert done.collection is not None
+    return done.collection
+
+
+@pytest.fixture
+def made(made_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That collection, a bank of four, and a router that needs no encoder."""
+    catalogue: Catalogue = testing.catalogue_with()
     monkeypatch.setattr("cldistill.collection.collection.load_catalogue", lambda: catalogue)
     monkeypatch.setattr(benchmark, "TextRouter", ByFirstWord)
     bank = [{"name": name, "prompt": "apply it"} for name in ("zig", "zag", "zog", "zug")]
     (tmp_path / "bank.yaml").write_text(yaml.safe_dump({"effects": bank}))
-    return done.collection
+    return made_once
 
 
 def plan(made: Path, **changes: object) -> BenchmarkPlan:

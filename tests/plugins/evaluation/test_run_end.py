@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image, ImageOps
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -23,6 +25,7 @@ from cldistill.testing.environment import catalogue_with
 from cldistill.testing.evaluation import write_evaluation
 from cldistill.testing.pictures import write_pictures
 from cldistill.testing.runs import run_manifest, tiny_manifest
+from cldistill_plugins.evaluation import end_of_run
 from cldistill_plugins.evaluation.api import evaluate_manifest, read_evaluation
 from cldistill_plugins.evaluation.check import enter
 from cldistill_plugins.evaluation.end_of_run import summary_tables
@@ -47,16 +50,37 @@ def absent(settings: NoOptions, context: BuildContext) -> Callable[..., Any]:
     raise NotMeasured("no weights")
 
 
+class Inverting:
+    """The same, and it knows what the effect truly makes of a picture."""
+
+    def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
+        """Say what `count` does."""
+        return count(request)
+
+    def truth(self, effect: str, picture: Image.Image, key: str) -> Image.Image:
+        """Return the negative."""
+        return ImageOps.invert(picture)
+
+
+INVERTING = metric("count", "", NoOptions, lambda settings: Needs(), lambda settings, context: Inverting())
 COUNT = metric("count", "", NoOptions, lambda settings: Needs(), lambda settings, context: count)
 ABSENT = metric("absent", "", NoOptions, lambda settings: Needs(), absent)
 PACKAGELESS = metric("packageless", "", NoOptions, lambda settings: Needs(packages=("no_such_package",)), absent)
 
 
 @pytest.mark.slow
-def test_a_run_reports_what_it_could_not_measure(tmp_path: Path) -> None:
+def test_a_run_reports_what_it_could_not_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, Any] = {}
+    save = end_of_run.save_grid
+
+    def kept(path: Path, rows: Sequence[Any], titles: Sequence[str], caption: str) -> None:
+        drawn.update(rows=rows, titles=titles)
+        save(path, rows, titles, caption)
+
+    monkeypatch.setattr(end_of_run, "save_grid", kept)
     images = str(write_pictures(tmp_path / "held-out"))
     evaluate = {"images": images, "pictures": 2, "teacher_steps": 3, "metrics": [{"use": "count"}, {"use": "absent"}]}
-    done = run_manifest(tmp_path, catalogue_with(COUNT, ABSENT, *register_observers()), steps=1, evaluate=evaluate)
+    done = run_manifest(tmp_path, catalogue_with(INVERTING, ABSENT, *register_observers()), steps=1, evaluate=evaluate)
     report = json.loads((done.folder / "report.json").read_text())
     assert [system["name"] for system in report["systems"]] == ["base", "teacher@3", "teacher@4", "student@4"]
     assert report["summary"]["student@4"] == {"one": {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 2}}
@@ -64,8 +88,14 @@ def test_a_run_reports_what_it_could_not_measure(tmp_path: Path) -> None:
     assert report["values"]["teacher@3"]["invert"]["one"] == [1.0, 1.0]
     assert "floor" not in report["values"]
     assert report["floors"]["one"]["mean"] == 0.0
+    (title, *_), (row, *_) = drawn["titles"][1:], drawn["rows"]
+    assert title == "true effect" and len(row.pictures) == len(drawn["titles"]) == 8
+    assert np.array_equal(
+        np.asarray(row.pictures[1]), 255 - np.asarray(row.pictures[0].resize((16, 16), Image.Resampling.LANCZOS))
+    )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [80, 100])
 def test_no_figure_of_the_tables_at_a_runs_end_is_broken(tmp_path: Path, width: int) -> None:
     """Four systems, and as many metrics as fill several tables; every mean and interval stands on one line."""

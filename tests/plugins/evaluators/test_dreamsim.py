@@ -50,10 +50,12 @@ def narrow(patch_size: int = 16, **options: Any) -> torch.nn.Module:
     return made
 
 
-@pytest.fixture(autouse=True)
-def narrow_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (vision_transformer, load_clip_as_dino, load_open_clip_as_dino):
-        monkeypatch.setattr(module, "vit_base", narrow)
+@pytest.fixture(scope="module", autouse=True)
+def narrow_networks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (vision_transformer, load_clip_as_dino, load_open_clip_as_dino):
+            patch.setattr(module, "vit_base", narrow)
+        yield
 
 
 def write(folder: Path, variant: str) -> Path:
@@ -84,9 +86,16 @@ def random_restored() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def written(narrow_networks: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with torch.random.fork_rng():
+        return write(tmp_path_factory.mktemp("dreamsim"), "clip_vitb32")
+
+
 @pytest.fixture
-def folder(tmp_path: Path, random_restored: None) -> Path:
-    return write(tmp_path / "checkpoints-of-dreamsim", "clip_vitb32")
+def folder(written: Path, tmp_path: Path, random_restored: None) -> Path:
+    """A copy of the weights, which a test may damage."""
+    return shutil.copytree(written, tmp_path / "checkpoints-of-dreamsim")
 
 
 def build(folder: Path, **options: Any) -> Compared:

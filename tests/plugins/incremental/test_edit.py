@@ -5,87 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from cldistill.adapters.slots import AdapterSlots
 from cldistill.cli import main as cli
-from cldistill.collection.export import export_collection
 from cldistill.collection.index import WEIGHTS, read_index
-from cldistill.collection.round_trip import fixed_probe
 from cldistill.errors import CollectionError
 from cldistill.records import EffectInfo, Prompts
-from cldistill.schedule import Schedule
-from cldistill.storage.tensors import TensorCache
-from cldistill.testing import TinyBase, randomise_slot
 from cldistill_plugins.incremental.edit import keep_removed, remove_effect, rename_effect
 from cldistill_plugins.incremental.folder import read_folder
 
-MANIFEST = """\
-# Resolved by cldistill; plugins:
-#   cldistill 0.1.0
-cldistill: 1
-name: two effects
-effects:
-- name: manga-tone
-  prompt: turn the picture into manga
-  teacher:
-    use: collection
-    options:
-      path: older
-      effect: manga-tone
-- name: gold-frame
-  prompt: add a gold frame
-router:
-  use: pdsr
-  options:
-    effect_weights:
-      manga-tone: 2.0
-prompts:
-  use: aop
-  options:
-    captions:
-      manga-tone: manga drawing with screen tone
-    template: '{prompt}'
-samples:
-  images: held-out
-  effects:
-  - manga-tone
-  - gold-frame
-"""
-
-
-EFFECTS = (EffectInfo("manga-tone", "turn the picture into manga"), EffectInfo("gold-frame", "add a gold frame"))
-PROMPTS = {
-    "manga-tone": Prompts("vexo manga drawing with screen tone", "turn the picture into manga", "", "vexo"),
-    "gold-frame": Prompts("kuli gold frame | around the picture.", "add a gold frame", "", "kuli"),
-}
-
-
-def export(folder: Path, **changes: Any) -> Path:
-    """Export a collection of `EFFECTS` on the kit's base with random weights."""
-    base = TinyBase()
-    slots = AdapterSlots(base.backbone)
-    slots.add("student", base.adapter_targets, 2, 2.0, torch.Generator().manual_seed(0))
-    randomise_slot(base, slots, "student", 1)
-    given: dict[str, Any] = {
-        "base": base, "slots": slots, "slot": "student", "weights": slots.state("student"),
-        "weights_kind": "ema", "effects": EFFECTS, "prompts": PROMPTS, "schedule": Schedule(8, 3.0), "title": "two effects",
-        "resolved_manifest": MANIFEST, "base_part": ("tiny-base", {}), "manifest_digest": "c3", "steps": 12,
-        "teacher_digests": {"manga-tone": "a1", "gold-frame": "b2"},
-        "probe": fixed_probe(base, "any", TensorCache(folder.with_name("probe"))),
-    }  # fmt: skip
-    return export_collection(folder, **(given | changes))
-
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, export: Callable[..., Path]) -> Path:
     pictures = {name: Image.new("RGB", (8, 8)) for name in ("manga-tone", "gold-frame")}
     return export(tmp_path / "collection", samples=pictures)
 
@@ -140,8 +76,10 @@ def test_a_renamed_effect_keeps_trigger_and_prompt(folder: Path) -> None:
     assert text.startswith("# Resolved by cldistill; plugins:\n#   cldistill 0.1.0\n# renamed: manga-tone to comic,")
 
 
-def test_options_are_not_taken_for_effects_of_their_name(tmp_path: Path) -> None:
-    text = MANIFEST.replace("gold-frame", "template")
+def test_options_are_not_taken_for_effects_of_their_name(
+    tmp_path: Path, export: Callable[..., Path], manifest: str
+) -> None:
+    text = manifest.replace("gold-frame", "template")
     effects = (EffectInfo("manga-tone", "m"), EffectInfo("template", "t"))
     prompts = {"manga-tone": Prompts("vexo m", "m", "", "vexo"), "template": Prompts("kuli t", "t", "", "kuli")}
     folder = export(
@@ -172,6 +110,7 @@ def test_what_a_grown_collection_takes_over(folder: Path, tmp_path: Path) -> Non
     assert contents(folder) == once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("act", "message"),
     [

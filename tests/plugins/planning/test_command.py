@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from cldistill.cli.main import app
 from cldistill.errors import OptionsError
 from cldistill.manifest.check import check_manifest
-from cldistill.plan.fit import Device
 from cldistill_plugins.planning.devices import CARDS, known_card, memory_size, with_speed
+from cldistill_plugins.planning.fit import Device
 from cldistill_plugins.planning.hours import hours, operations, told
 
 ROOT = Path(__file__).parents[3]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("manifest", "measuring"))
 
 
 def plan(*words: str) -> str:
@@ -33,14 +33,15 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["one-effect", "quickstart", "collectionlora-50", "quickstart-long"])
 def test_a_recipe_is_planned_without_any_data(recipe: str) -> None:
     assert plan(recipe, "--device", "h200").startswith(f"Fits: {recipe} needs about ")
 
 
-def test_every_manifest_of_the_readme_is_planned(empty: Path) -> None:
-    names = re.findall(r"extends: (\S+\.yaml)", README)
-    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)):
+def test_every_manifest_of_the_pages_is_planned(empty: Path) -> None:
+    names = re.findall(r"extends: (\S+\.yaml)", PAGES)
+    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", PAGES, flags=re.DOTALL)):
         file = empty / (f"part-{number}.yaml" if number or not names else names[0])
         file.write_text(text)
         told = json.loads(plan(file.name, "--device", "h200", "--json"))
@@ -64,6 +65,7 @@ def test_what_is_missing_is_a_note_with_its_line() -> None:
     assert "without the targets, which the pairs decide" in text
 
 
+@pytest.mark.slow
 def test_the_verdict_says_what_would_make_it_fit() -> None:
     text = plan("one-effect", "--set", "train.gradient_checkpointing=false", "--device", "h100-80gb")
     first = " ".join(text.split())

@@ -13,8 +13,8 @@ from rich.console import Console
 from cldistill.errors import ManifestError
 from cldistill.manifest.check import validate
 from cldistill.manifest.load import load_manifest
-from cldistill.plan.fit import size
 from cldistill_plugins.planning.calls import cycles
+from cldistill_plugins.planning.fit import size
 from cldistill_plugins.planning.plan import make_plan
 from cldistill_plugins.planning.print import count, print_plan
 

@@ -11,14 +11,11 @@ from pathlib import Path
 
 from rich.progress import track
 
-from .catalogue import bank_of, named, settings
+from .catalogue import bank_of, hard_bank, named, settings
 from .effect import EffectError, EffectRecord
 from .effects_file import write_effects_file
-from .pairs import choose, copy_licences, pictures_in, write_effect
+from .pairs import SOURCES, choose, copy_licences, for_pairs, pictures_in, write_effect
 from .six import SIX
-
-SOURCES = ("cldistill_plugins.miniature", "pictures/train")
-"""The pool that ships with the miniature base: art of animals and people."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         effects = chosen_effects(given.effects)
-        pool = pictures_in(given.sources or Path(str(files(SOURCES[0]).joinpath(SOURCES[1]))))
+        pool = for_pairs(pictures_in(given.sources or Path(str(files(SOURCES[0]).joinpath(SOURCES[1])))))
         if given.pairs < 1 or len(pool) < given.pairs:
             raise EffectError(f"the pool holds {len(pool)} pictures, but {given.pairs} pairs an effect were asked for")
         given.out.mkdir(parents=True, exist_ok=True)
@@ -43,9 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def chosen_effects(asked: Sequence[str]) -> list[EffectRecord]:
-    """Return the effects that a number, ``quickstart`` or names ask for."""
+    """Return the effects that a number, ``quickstart``, ``hard`` or names ask for."""
     if list(asked) == ["quickstart"]:
         return list(SIX.values())
+    if list(asked) == ["hard"]:
+        return hard_bank()
     if len(asked) == 1 and asked[0].isdecimal():
         return bank_of(int(asked[0]))
     return [named(name) for name in asked]
@@ -67,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Write each effect's training pairs (OUT/<effect>/source, target, effect.json) and OUT/effects-N.yaml.",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
-    what = "how many of the catalogue's effects (10, 20, 50, 100, 180), their names, or `quickstart`"
+    what = "how many of the catalogue's effects (10, 20, 50, 100, 180), their names, `quickstart`, or `hard` (not admitted)"
     parser.add_argument("--effects", nargs="+", default=["50"], metavar="N|NAME", help=f"{what} (default: 50)")
     parser.add_argument(
         "--lists", nargs="*", type=int, default=[], metavar="N", help="lists of the first N effects, too"

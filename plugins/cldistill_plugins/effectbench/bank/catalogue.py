@@ -1,7 +1,12 @@
-"""The bank's catalogue: `effects/effectbench.yaml` of the registry, 180 effects of which the first N are the bank of N."""
+"""The bank's catalogue: `effects/effectbench.yaml` of the registry, 180 effects.
+
+Those that a LoRA of their pairs brings out are *admitted* (`effects/admission.json`, written by ``bank.admit``): the bank of N
+is the first N of them in the catalogue's order.  The others are the *hard* bank.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
@@ -18,6 +23,7 @@ from .painting import PaintingStyle
 from .six import SIX
 
 FILE = "effects/effectbench.yaml"
+ADMISSION = "effects/admission.json"
 
 
 def named(effect_name: str) -> EffectRecord:
@@ -44,7 +50,7 @@ def knows(effect_name: str) -> bool:
 
 
 def bank_of(size: int) -> list[EffectRecord]:
-    """The bank of ``size`` effects: the catalogue's first ones, so that a larger bank holds the smaller ones.
+    """The bank of ``size`` effects: the first admitted ones and, beyond those, hard ones; a larger bank holds the smaller.
 
     Raises:
         EffectError: the catalogue has fewer.
@@ -52,7 +58,22 @@ def bank_of(size: int) -> list[EffectRecord]:
     effects = list(catalogue().values())
     if not 1 <= size <= len(effects):
         raise EffectError(f"the catalogue has {len(effects)} effects; a bank of {size} cannot be made of it")
-    return effects[:size]
+    hard = {effect.name for effect in hard_bank()}
+    return sorted(effects, key=lambda effect: effect.name in hard)[:size]
+
+
+def hard_bank() -> list[EffectRecord]:
+    """The effects that were not admitted, in the catalogue's order."""
+    return [effect for effect in catalogue().values() if effect.name not in admitted()]
+
+
+@cache
+def admitted() -> frozenset[str]:
+    """Names of the effects whose teacher was good enough (see ``bank.admit``); all of them where nobody has tried yet."""
+    file = files("cldistill_registry") / ADMISSION
+    if not file.is_file():
+        return frozenset(catalogue())
+    return frozenset(json.loads(file.read_text(encoding="utf-8"))["admitted"])
 
 
 @cache

@@ -1,13 +1,13 @@
 """``python -m cldistill_plugins.effectbench.bank.pictures OUT``: the pictures that EffectBench tests on.
 
-Half are held-out art like the training pictures, of other subjects; half are photos, of a kind that nothing here was
-trained on.  Photos are cut square around their middle, since the miniature's pictures are.
+Half are held-out art like the training pictures, of other subjects; half are photos, of a kind that no effect here was
+trained on; a third of both are square, landscape and portrait.  With ``--reserve`` they are those of the training split
+that no pair is made of: on them teachers are admitted and settings are chosen.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
@@ -18,11 +18,11 @@ from PIL import Image, ImageOps
 
 from .effect import EffectError, derived_seed
 from .fetched import PHOTOS, fetched
-from .pairs import pictures_in
+from .pairs import SOURCES, pictures_in, reserve, shaped
 
 HELD_OUT = ("cldistill_plugins.miniature", "pictures/held-out")
 SIDE = 256
-"""Side of a photo in pixels: twice the miniature's, which resizes what it is given."""
+"""Side of a square photo in pixels: twice the miniature's, which resizes what it is given."""
 
 
 def write_test_pictures(out: Path, art: int, photos: int, seed: int = 7) -> list[Path]:
@@ -31,14 +31,30 @@ def write_test_pictures(out: Path, art: int, photos: int, seed: int = 7) -> list
     Raises:
         EffectError: fewer pictures than asked for, or photos that were not fetched.
     """
+    drawn = [("art", path, None) for path in _draw(pictures_in(_folder(HELD_OUT)), art, seed, "held-out art")]
+    if photos:
+        drawn += [("photo", path, SIDE) for path in _draw(fetched(PHOTOS), photos, seed, "photos")]
+    return [_write(out, kind, path, turn, side) for turn, (kind, path, side) in enumerate(drawn)]
+
+
+def write_reserve(out: Path) -> list[Path]:
+    """Write the training pictures that no pair is made of to ``out``; returns the files."""
+    kept = reserve(pictures_in(_folder(SOURCES)))
+    return [_write(out, "art", path, turn) for turn, path in enumerate(kept)]
+
+
+def _folder(place: tuple[str, str]) -> Path:
+    return Path(str(files(place[0]).joinpath(place[1])))
+
+
+def _write(out: Path, kind: str, path: Path, turn: int, side: int | None = None) -> Path:
     out.mkdir(parents=True, exist_ok=True)
-    drawn = _draw(pictures_in(Path(str(files(HELD_OUT[0]).joinpath(HELD_OUT[1])))), art, seed, "held-out art")
-    written = [Path(shutil.copyfile(path, out / f"art-{path.name}")) for path in drawn]
-    for path in _draw(fetched(PHOTOS), photos, seed, "photos") if photos else ():
-        with Image.open(path) as image:
-            square = ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS)
-        square.save(out / f"photo-{path.stem}.png")
-        written.append(out / f"photo-{path.stem}.png")
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+    if side is not None:
+        picture = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
+    written = out / f"{kind}-{path.stem}.png"
+    shaped(picture, turn).save(written)
     return written
 
 
@@ -55,13 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     parser.add_argument("--art", type=int, default=6, help="held-out art (default: 6)")
     parser.add_argument("--photos", type=int, default=6, help="photos, fetched beforehand (default: 6)")
+    parser.add_argument("--reserve", action="store_true", help="the training pictures that no pair is made of, instead")
     given = parser.parse_args(arguments)
     try:
-        written = write_test_pictures(given.out, given.art, given.photos)
+        reserved = given.reserve
+        written = write_reserve(given.out) if reserved else write_test_pictures(given.out, given.art, given.photos)
     except EffectError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{len(written)} test pictures in {given.out}")
+    print(f"{len(written)} pictures in {given.out}")
     return 0
 
 

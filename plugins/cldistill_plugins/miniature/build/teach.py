@@ -7,6 +7,7 @@ their commands.
 """
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -99,7 +100,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=400, help="training steps a LoRA")
     parser.add_argument("--a-shape", type=int, default=4, help="pictures of each shape")
     given = parser.parse_args(arguments)
-    bank = given.work / f"teach-bank-{len(given.effects)}"
+    which = hashlib.sha256(" ".join(given.effects).encode()).hexdigest()[:8]
+    bank = given.work / f"teach-bank-{which}"
     listed = bank / f"effects-{len(given.effects)}.yaml"
     if not listed.is_file():
         names = ("--effects", *given.effects, "--processes", "1")

@@ -28,7 +28,7 @@ def pool(tmp_path: Path) -> Path:
     folder = tmp_path / "pool" / "train"
     folder.mkdir(parents=True)
     (folder.parent / "LICENSES.md").write_text("drawn by the test", encoding="utf-8")
-    for i in range(5):
+    for i in range(6):
         Image.fromarray(np.full((48, 48, 3), 40 * i + 20, dtype=np.uint8)).save(folder / f"{i:03d}.png")
     return folder
 
@@ -101,10 +101,18 @@ def test_the_command_writes_pairs_with_provenance_and_repeats_itself(tmp_path: P
 def test_a_pairs_target_is_the_effect_on_its_source(tmp_path: Path, pool: Path) -> None:
     (folder,) = write_bank(tmp_path / "out", [SIX["party-frame"]], pool, pairs=1, seed=1)
     (pair,) = json.loads((folder / "effect.json").read_text(encoding="utf-8"))["pairs"]
-    source = np.array(Image.open(pool / pair["source"]))
+    source = np.array(Image.open(pool / pair["source"]).resize((64, 64)))
     expected = apply_effect(SIX["party-frame"], source, pair["draw"]).astype(float)
     written = np.array(Image.open(folder / "target" / "000.jpg")).astype(float)
     assert np.abs(expected - written).mean() < 3
+
+
+def test_pairs_have_three_shapes_and_leave_the_reserve_alone(tmp_path: Path, pool: Path) -> None:
+    (folder,) = write_bank(tmp_path / "out", [SIX["party-frame"]], pool, pairs=5, seed=1)
+    sizes = [[Image.open(path).size for path in sorted((folder / part).iterdir())] for part in ("source", "target")]
+    assert sizes[0] == sizes[1] == [(64, 64), (64, 32), (32, 64), (64, 64), (64, 32)]
+    used = {pair["source"] for pair in json.loads((folder / "effect.json").read_text(encoding="utf-8"))["pairs"]}
+    assert used == {"000.png", "001.png", "002.png", "003.png", "005.png"}
 
 
 def test_too_few_or_no_pictures_are_explained(tmp_path: Path, pool: Path, capsys: pytest.CaptureFixture[str]) -> None:

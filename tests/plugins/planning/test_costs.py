@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cldistill.plan.costs import memory
+from cldistill_plugins.planning.costs import memory
 
 
 def test_checkpointing_shrinks_the_activations(world: Any) -> None:

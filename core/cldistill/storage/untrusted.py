@@ -1,0 +1,123 @@
+"""What comes from somebody else's file: the paths, names and JSON in it, judged where they are read (torch-free).
+
+A collection travels, and whoever made it must not reach beyond its folder: every path that a file names goes through `inside`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path, PureWindowsPath
+from typing import Any, NoReturn
+
+from cldistill.errors import UnsafePathError
+
+GROUP = "cldistill"
+"""Group of the entry points by which packages register as plugins."""
+RECIPES = "cldistill_registry"
+"""The package whose YAML files can be named without a path."""
+LONGEST_NAME = 300
+_SNAPSHOT = re.compile(r"(/models--[^/]+)/snapshots/[0-9a-f]{40}(?=/|$)")
+
+
+def inside(folder: Path, written: object) -> Path:
+    """Return the path that a file in ``folder`` names; nothing need be there.
+
+    Raises:
+        UnsafePathError: it is no text, leads out of ``folder`` (by itself or by a link), or to a pipe, socket or device.
+    """
+    text = written if isinstance(written, str) else ""
+    windows = PureWindowsPath(text)  # takes both kinds of slashes apart
+    if not text or not text.isprintable() or windows.anchor or ".." in windows.parts:
+        raise UnsafePathError(
+            f"{folder}: a file in it names the path {written!r:.200}, which is none inside this folder"
+        )
+    return plain(folder / text, folder)
+
+
+def leads_out(text: object) -> bool:
+    """Whether a text that may be a path would lead out of any folder: absolute, from a home, or through ``..``."""
+    parts = re.split(r"[/\\\\]", text) if isinstance(text, str) else [""]
+    return (len(parts) > 1 and (parts[0] in ("", "~") or parts[0][1:] == ":")) or ".." in parts
+
+
+def plain(path: Path, folder: Path) -> Path:
+    """Return ``path`` if it leads to a plain file or folder within ``folder``, or to nothing; raises as `inside` does.
+
+    In the cache of the hub the files of a snapshot are links into the repository's own folder, which counts as ``folder``.
+    """
+    home, real = os.path.realpath(folder), os.path.realpath(path)
+    if (found := _SNAPSHOT.search(Path(home).as_posix())) is not None:
+        home = home[: found.end(1)]
+    if real != home and not real.startswith(home.rstrip(os.sep) + os.sep):
+        raise UnsafePathError(
+            f"{path}: is a link that leads out of {folder}; copy the file there itself, if you trust it"
+        )
+    try:
+        mode = Path(real).stat().st_mode
+    except (OSError, ValueError):
+        return path  # nothing there: for whoever wants to read it to say
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UnsafePathError(f"{path}: is a pipe, socket or device, and no file; take it out of the folder")
+    return path
+
+
+def plain_only(folder: Path, leave_out: Iterable[str] = ()) -> Callable[[str, list[str]], set[str]]:
+    """Return an ``ignore`` for `shutil.copytree` of ``folder``, which refuses as `plain` does, and links to folders too."""
+
+    def ignore(place: str, names: list[str]) -> set[str]:
+        for path in (Path(place, name) for name in names):
+            if plain(path, folder).is_dir() and path.is_symlink():
+                raise UnsafePathError(f"{path}: is a link to a folder, which a collection does not have; take it out")
+        return set(leave_out) & set(names)
+
+    return ignore
+
+
+def is_name(text: object) -> bool:
+    """Whether a text can be the name of an effect: shown on one line, and part of a file's name."""
+    return (
+        isinstance(text, str) and 0 < len(text) <= LONGEST_NAME and text.replace("\xa0", " ").isprintable()
+        and text == text.strip() and text[0] != "." and not set(text) & set("/\\")
+    )  # fmt: skip
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON as its standard has it: UTF-8, no NaN; raises ValueError also where it is nested too deeply."""
+    try:
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8"), parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def package_path(reference: str) -> Path:
+    """Return where ``package:NAME/PATH`` lies, by the package's spec: nothing of it is imported.
+
+    Raises:
+        ModuleNotFoundError: the package is not installed, or did not register plugins.
+        UnsafePathError: the path is not inside the package.
+    """
+    package, _, inner = reference.removeprefix("package:").partition("/")
+    top, *rest = package.split(".")
+    spec = find_spec(top) if top in _registered(tuple(sys.path)) else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"No module named {package!r} that registered plugins of cldistill")
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    return inside(folder, "/".join([*rest, inner]) or ".")
+
+
+@lru_cache(maxsize=4)
+def _registered(path: tuple[str, ...]) -> frozenset[str]:
+    """Return the top packages of all installed plugins; ``path`` is where Python looks for them."""
+    return frozenset(point.module.partition(".")[0] for point in entry_points(group=GROUP)) | {RECIPES}

@@ -1,0 +1,1 @@
+"""``cldistill convert``: adapters that are not mounted (LoHa, DoRA, weight differences, fused projections) as plain LoRAs."""

@@ -1,0 +1,45 @@
+"""Admission to the bank: by what the teachers do, in the catalogue's order."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from cldistill_plugins.effectbench.bank import admit
+from cldistill_plugins.effectbench.bank.catalogue import admitted, bank_of, catalogue, hard_bank
+
+
+def report(path: Path, **bad: list[float]) -> Path:
+    values = {name: {"bad_case": cases, "closeness": [0.5] * len(cases)} for name, cases in bad.items()}
+    path.write_text(json.dumps({"pictures": ["a.png", "b.png"], "values": {"base": {}, "teacher": values}}))
+    return path
+
+
+def test_a_teacher_bad_in_at_most_half_is_admitted_and_order_is_the_catalogues(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = list(catalogue())[:3]
+    file = report(tmp_path / "report.json", **{third: [0, 0], first: [1, 0], second: [1, 1]})
+    assert admit.main([str(file), "--output", str(tmp_path / "out.json")]) == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["admitted"] == [first, third]
+    assert found["effects"][second] == {"bad_case": 1.0, "closeness": 0.5}
+    assert "2 of 3 effects admitted" in capsys.readouterr().out
+
+
+def test_another_report_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "report.json").write_text('{"values": {"ours": {}}}')
+    assert admit.main([str(tmp_path / "report.json")]) == 2
+    assert "has no 'teacher': it is not one of effectbench-admission" in capsys.readouterr().err
+
+
+def test_the_bank_is_the_admitted_first_and_the_hard_bank_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = list(catalogue())
+    assert admitted() <= set(names)
+    # The package has a function of the module's name, so the module is taken from where it was imported.
+    monkeypatch.setattr(sys.modules[bank_of.__module__], "admitted", lambda: frozenset(names[1::2]))
+    assert [effect.name for effect in bank_of(180)] == names[1::2] + names[0::2]
+    assert [effect.name for effect in hard_bank()] == names[0::2]
