@@ -101,7 +101,7 @@ class CheckedManifest:
         if own == "auto":
             assert base.shift is not None
             return Schedule(steps, base.shift(base.latent_tokens, steps), terminal=base.terminal)
-        return Schedule(steps, self.manifest.sampler.settled_shift if own is None else own)
+        return Schedule(steps, float(self.manifest.sampler.shift if own is None else own))
 
     @property
     def settled_prompts(self) -> dict[str, Prompts]:
