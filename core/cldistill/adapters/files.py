@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int, int]]
 """Module name -> (out_features, in_features)."""
-Names = Mapping[str, tuple[str, ...]]
-"""Other names of modules, or of several in one (`cldistill.records.BaseDescription.adapter_names`)."""
+Names = Mapping[str, tuple[str, ...]]  # as `cldistill.records.BaseDescription.adapter_names`
 
 SHOWN = 3
 """Modules quoted in an error; a file of another model is wrong in hundreds."""
@@ -181,10 +180,8 @@ def _require(header: AdapterHeader, shapes: Shapes, report: FitReport) -> None:
         )
     for name, rows in report.names.items():
         if len(rows) > 1 and any(count % header.modules[name].inner_rows for count in rows.values()):
-            raise AdapterFormatError(
-                f"{where}: {name!r} is a LoKr over {len(rows)} modules of the base, which cannot be split among them; save "
-                "it as a plain LoRA"
-            )
+            text = f"{name!r} is a LoKr over {len(rows)} modules of the base; only a plain LoRA can be split among them"
+            raise AdapterFormatError(f"{where}: {text}")
     taken = report.modules
     twice = sorted({name for name in taken if taken.count(name) > 1}) if len(set(taken)) < len(taken) else []
     if twice:

@@ -69,15 +69,11 @@ class Collection:
             options: Further options of the base, over those in the header (``{"dtype": "float32"}``).
 
         Raises:
-            CollectionError: the collection is damaged; its base was a local folder and ``base`` is not given; or ``base`` has
-                other weights than the collection was made for, and ``options`` are not given.
+            CollectionError: the collection is damaged, its base was a local folder and ``base`` is not given, or has other weights.
         """
         index = read_index(local_path(path))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        built = build_base(index, base, device, options or {})
-        if base is not None and not options:  # options change a fingerprint, and are the caller's own affair
-            index.must_be_of(built.fingerprint)
-        return cls(index, built, device)
+        return cls(index, build_base(index, base, device, options or {}), device)
 
     @property
     def effects(self) -> tuple[CollectionEffect, ...]:
@@ -142,6 +138,8 @@ def build_base(index: CollectionIndex, model: str | None, device: str, options: 
     folder = index.file.parent
     context = BuildContext(root=folder, cache=folder, output=folder, device=device)
     base: BaseModel = component.build(settings, context)
+    if model is not None and not options:  # options change a fingerprint, and are the caller's own affair
+        index.must_be_of(base.fingerprint)
     base.to(device)
     return base
 

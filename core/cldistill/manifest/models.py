@@ -159,8 +159,7 @@ class Targets(ManifestPart):
     origin: Literal["teacher", "pair"] = Field(default="teacher", alias="from")
     steps: Count = 40
     shift: Rate | Literal["auto"] | None = None
-    """Shift of the teachers' own schedule, for targets, grids and the report; ``auto``: as the base's stock pipeline samples,
-    its last sigma too; by default the student's, `sampler.shift`."""
+    """Shift of the teachers' own schedule (targets, grids, report); ``auto``: as stock samples; by default the student's."""
 
 
 class Train(ManifestPart):

@@ -164,8 +164,7 @@ def _low_steps(checked: CheckedManifest, index: int, term: CheckedLoss) -> Found
 
 def lowest_sigma(sampler: Sampler) -> float:
     """Return the last sigma of the student's sampler, as `cldistill.schedule.Schedule.sigmas` has it (without torch)."""
-    shift = float(sampler.shift)
-    sigma = shift / (sampler.steps + shift - 1.0)
+    sigma = float(sampler.shift) / (sampler.steps + float(sampler.shift) - 1.0)
     return math.floor(sigma * 1000.0 + 1e-9) / 1000.0 if sampler.integer_timesteps else sigma
 
 
