@@ -301,7 +301,7 @@ class BaseDescription:
     """Last sigma to which the stock pipeline stretches its schedule; None: where the shift leads."""
     prompt_sees_pictures: bool = True
     """False: a prompt is encoded the same beside any picture, and kept once (also an attribute of the base)."""
-    prompt_tokens: int = 256
+    encoded_tokens: int = 256
     """Length of an encoded prompt, with its picture where that is part of it."""
     prompt_width: int = 0
     """Width of an encoded prompt's tokens in the cache; 0: that of the backbone."""

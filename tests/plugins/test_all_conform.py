@@ -31,7 +31,10 @@ HERE: dict[Kind, dict[str, list[dict[str, Any]]]] = {
 }  # fmt: skip
 """The options with which each part is checked on the kit's own material."""
 ELSEWHERE: dict[Kind, dict[str, tuple[str, ...]]] = {
-    "base_model": {"qwen_image_edit/test_conformance.py": ("qwen-image-edit",)},
+    "base_model": {
+        "qwen_image_edit/test_conformance.py": ("qwen-image-edit",),
+        "diffusers_base/test_families.py": ("flux2-klein", "flux-kontext"),
+    },
     "loss_term": {"incremental/test_recall.py": ("recall",)},
     "stream_router": {"incremental/test_router.py": ("incremental",)},
     "teacher_source": {"incremental/test_collection.py": ("collection",), "test_all_conform.py": ("lora-file", "lora-files")},

@@ -101,10 +101,9 @@ class CheckedManifest:
 
         targets, base = self.manifest.targets, self.description
         own = None if targets is None else targets.shift
-        if own == "auto":
-            assert base.shift is not None
+        if own == "auto" and base.shift is not None:  # else the check has refused it
             return Schedule(steps, base.shift(base.latent_tokens, steps), terminal=base.terminal)
-        return Schedule(steps, self.manifest.sampler.settled_shift if own is None else own)
+        return Schedule(steps, float(self.manifest.sampler.shift if own is None else own))
 
     @property
     def settled_prompts(self) -> dict[str, Prompts]:

@@ -156,14 +156,8 @@ class Sampler(ManifestPart):
 
     steps: Count = 8
     shift: Rate | Literal["auto"] = 3.0
-    """Shift of the sigmas; ``auto``: that of the base's stock pipeline for these steps at the base's resolution."""
+    """Shift of the sigmas; ``auto``, for which the check puts a number: that of the base's stock pipeline for these steps."""
     integer_timesteps: bool = False
-
-    @property
-    def settled_shift(self) -> float:
-        """The shift as a number: ``auto`` is settled once the base is known (`cldistill.manifest.check`)."""
-        assert not isinstance(self.shift, str)
-        return self.shift
 
 
 class Targets(ManifestPart):
@@ -172,8 +166,7 @@ class Targets(ManifestPart):
     origin: Literal["teacher", "pair"] = Field(default="teacher", alias="from")
     steps: Count = 40
     shift: Rate | Literal["auto"] | None = None
-    """Shift of the teachers' own schedule, for targets, grids and the report; ``auto``: as the base's stock pipeline samples,
-    its last sigma too; by default the student's, `sampler.shift`."""
+    """Shift of the teachers' own schedule (targets, grids, report); ``auto``: as stock samples; by default the student's."""
 
 
 class Train(ManifestPart):

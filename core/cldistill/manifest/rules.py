@@ -156,7 +156,7 @@ def _low_steps(checked: CheckedManifest, index: int, term: CheckedLoss) -> Found
     if bound is not None and (lowest := lowest_sigma(sampler)) >= bound:
         text = (
             f"{term.loss.name} (losses.{index}) needs a step at a sigma below "
-            f"{bound:.4g}, and the lowest of {sampler.steps} steps at shift {sampler.settled_shift:g} is {lowest:.4g}; "
+            f"{bound:.4g}, and the lowest of {sampler.steps} steps at shift {float(sampler.shift):g} is {lowest:.4g}; "
             f"raise sampler.steps, or the loss's bound ({sampler.steps})"
         )
         yield ("sampler", "steps"), text
@@ -164,8 +164,7 @@ def _low_steps(checked: CheckedManifest, index: int, term: CheckedLoss) -> Found
 
 def lowest_sigma(sampler: Sampler) -> float:
     """Return the last sigma of the student's sampler, as `cldistill.schedule.Schedule.sigmas` has it (without torch)."""
-    shift = sampler.settled_shift
-    sigma = shift / (sampler.steps + shift - 1.0)
+    sigma = float(sampler.shift) / (sampler.steps + float(sampler.shift) - 1.0)
     return math.floor(sigma * 1000.0 + 1e-9) / 1000.0 if sampler.integer_timesteps else sigma
 
 

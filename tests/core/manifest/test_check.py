@@ -385,3 +385,10 @@ def test_a_slot_cannot_start_from_a_lokr(world: Any) -> None:
 def test_a_file_that_fits_its_slot_passes(world: Any) -> None:
     save_lora(world.root / "teachers/old.safetensors", "blocks.0.attn.to_q", 8)
     world.check("slots.student.init=teachers/old.safetensors")
+
+
+def test_shift_auto_needs_a_base_with_a_rule(world: Any) -> None:
+    assert "sampler.shift: the base tiny has no rule for its shift; give a number, such as 3.0" in message(
+        world, "sampler.shift=auto"
+    )
+    assert "targets.shift: the base tiny has no rule" in message(world, "targets={from: teacher, shift: auto}")
