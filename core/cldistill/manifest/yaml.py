@@ -118,7 +118,8 @@ def parse(text: str, file: str, root: Path, *, lined: bool = True) -> Value:
         for event in yaml.parse(text, Loader=_Loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                raise ManifestError(f"{place(event.start_mark.line)}: lies more than {DEEPEST} lists and maps deep")
+                at = place(event.start_mark.line) if event.start_mark else file
+                raise ManifestError(f"{at}: lies more than {DEEPEST} lists and maps deep")
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
