@@ -72,6 +72,7 @@ def test_every_kind_of_part_has_its_page_and_no_other() -> None:
         assert f"`check_{kind}` tests it" in page.replace("\n", " "), kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PAGES)
 def test_the_code_of_a_page_runs(kind: str, tmp_path: Path) -> None:
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", PAGES[kind], flags=re.MULTILINE | re.DOTALL)):

@@ -62,6 +62,7 @@ def catalogue() -> Catalogue:
     return load_catalogue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "options"),
     [
@@ -79,6 +80,7 @@ def test_the_part_conforms(catalogue: Catalogue, kind: Kind, name: str, options:
     CHECKS[kind](catalogue.get(kind, name).component, options, fresh=first)
 
 
+@pytest.mark.slow
 def test_a_teacher_from_a_file_conforms(catalogue: Catalogue, tmp_path: Path) -> None:
     base = testing.TinyBase()
     slots = AdapterSlots(base.backbone)

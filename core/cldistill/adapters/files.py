@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,7 +137,8 @@ def load_fitted(fitted: FittedAdapter) -> AdapterState:
         modules: dict[str, LoraWeights | LokrWeights] = {}
         for name, module in header.modules.items():
             whole = _weights(module, {part: file.get_tensor(key) for part, key in module.keys.items()})
-            modules |= zip(report.names[name], split_rows(whole, report.rows[name]), strict=True)
+            split = [whole] if len(report.rows[name]) == 1 else split_rows(whole, report.rows[name])
+            modules |= zip(report.names[name], split, strict=True)
     assert len(modules) == len(report.modules), "two modules of the file were fitted to one of the base"
     return AdapterState(modules, str(header.path), file_digest(header.path))
 
@@ -149,12 +151,11 @@ def _weights(module: ModuleHeader, tensors: Mapping[str, Tensor]) -> LoraWeights
 
 def split_rows(weights: LoraWeights | LokrWeights, rows: Sequence[int]) -> list[LoraWeights | LokrWeights]:
     """Split a module's weights into those of ``rows`` output features each, exactly (`_require` saw that a LoKr can be)."""
-    if len(rows) == 1:
-        return [weights]
+    ends = list(accumulate(rows, initial=0))
     if isinstance(weights, LoraWeights):
-        return [LoraWeights(weights.down, up, weights.alpha) for up in weights.up.split(list(rows))]
+        return [replace(weights, up=weights.up[start:end]) for start, end in pairwise(ends)]
     inner = weights.w2.shape[0]
-    return [replace(weights, w1=w1) for w1 in weights.w1.split([count // inner for count in rows])]
+    return [replace(weights, w1=weights.w1[start // inner : end // inner]) for start, end in pairwise(ends)]
 
 
 def _factor(tensors: Mapping[str, Tensor], name: str) -> Tensor:

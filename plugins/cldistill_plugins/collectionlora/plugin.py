@@ -33,7 +33,9 @@ def register_teacher_sources() -> Sequence[Component[Any, TeacherSource]]:
             "an adapter file of any common key format",
             LoraFileSettings,
             describe_lora_file,
-            lambda settings, context: LoraFile(settings, context.outline.base and context.outline.base.adapter_names),
+            lambda settings, context: LoraFile(
+                settings, context.outline.base.adapter_names if context.outline.base is not None else None
+            ),
         ),
         teacher_source(
             "base",

@@ -13,9 +13,7 @@ from transformers import Qwen2TokenizerFast, Qwen3ForCausalLM
 
 from cldistill.collection.card import Usage, UsageRequest
 from cldistill.records import Tensors
-from cldistill_plugins.diffusers_base.api import DiffusersBase, pipeline_script
-
-Size = tuple[int, int]
+from cldistill_plugins.diffusers_base.api import DiffusersBase, Size, script_usage
 
 
 class Flux2Klein(DiffusersBase):
@@ -56,7 +54,7 @@ class Flux2Klein(DiffusersBase):
         """Decode latents ``[B, L, C]``: their batch norm undone first."""
         vae, stock = self.encoders.part("vae"), self.encoders.stock
         rows, columns = size[1] // self.multiple, size[0] // self.multiple
-        latents = x0.transpose(1, 2).unflatten(2, (rows, columns))
+        latents = x0.transpose(1, 2).reshape(len(x0), -1, rows, columns)
         mean = vae.bn.running_mean.view(1, -1, 1, 1).to(latents.device, latents.dtype)
         std = torch.sqrt(vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps).to(
             latents.device, latents.dtype
@@ -74,12 +72,9 @@ class Flux2Klein(DiffusersBase):
 
     def usage(self, request: UsageRequest) -> Usage | None:
         """Return how stock diffusers runs a LoRA of this base."""
-        licences = {"4B": "FLUX.2-klein-base-4B is under Apache-2.0.", "9B": "FLUX.2-klein-base-9B is non-commercial."}
-        return Usage(
-            python=pipeline_script(self.settings, request, "Flux2KleinPipeline", "guidance_scale=1.0"),
-            comfyui="Not tried with this family.",
-            licence=licences.get(self.settings.model[-2:], "see the page or the folder that it comes from."),
-        )
+        family = "black-forest-labs/FLUX.2-klein-base-"
+        licences = {family + "4B": "Apache-2.0.", family + "9B": "non-commercial."}
+        return script_usage(self.settings, request, "Flux2KleinPipeline", "guidance_scale=1.0", licences)
 
     def _shrunk(self, picture: Image) -> Image:
         shown: Image = self.encoders.stock.image_processor._resize_if_exceeds_area(picture, self.resolution**2)

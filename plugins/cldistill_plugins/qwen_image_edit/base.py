@@ -12,10 +12,11 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
 from cldistill.collection.card import Usage, UsageRequest
+from cldistill.component import Needs
 from cldistill.records import Tensors
 from cldistill_plugins.diffusers_base.api import DiffusersBase, Encoders
 from cldistill_plugins.qwen_image_edit import single_frame, usage
-from cldistill_plugins.qwen_image_edit.description import describe_base, folder
+from cldistill_plugins.qwen_image_edit.description import describe_base
 from cldistill_plugins.qwen_image_edit.geometry import Geometry, Size
 from cldistill_plugins.qwen_image_edit.processor import PromptProcessor, read_picture_config
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
@@ -53,7 +54,7 @@ class QwenImageEdit(DiffusersBase):
 
     def __init__(self, settings: QwenImageEditSettings, device: str = "cpu", weights: bool = True) -> None:
         self.geometry = Geometry(settings.resolution, settings.vl_resolution)
-        super().__init__(settings, describe_base(settings), folder(settings), device, weights)
+        super().__init__(settings, Needs(base=describe_base(settings)), device, weights)
 
     def make_encoders(self) -> Encoders:
         """Make the holder of VAE and text encoder."""

@@ -10,10 +10,8 @@ from math import exp
 from typing import Any
 
 from cldistill.records import BaseDescription
-from cldistill_plugins.diffusers_base.api import DTYPE_BYTES, DiffusersFolder, resolve_targets
+from cldistill_plugins.diffusers_base.api import DTYPE_BYTES, resolve_targets
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
-
-PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "processor")
 
 TIME_CHANNELS = 256
 STOCK_TERMINAL = 0.02
@@ -82,11 +80,6 @@ def parameter_count(config: Mapping[str, Any]) -> int:
     return int(linear + norms + extra)
 
 
-def folder(settings: QwenImageEditSettings) -> DiffusersFolder:
-    """Return the model's folder, as the settings name it."""
-    return DiffusersFolder(settings.model, settings.revision, "QwenImageTransformer2DModel", PARTS, str(__package__))
-
-
 def stock_shift(tokens: int, steps: int) -> float:
     """Return the shift of the stock pipeline's schedule, ``exp(mu)``: 2.0 at 1024 x 1024, whatever the steps."""
     return exp(0.5 + (0.9 - 0.5) * (tokens - 256) / (8192 - 256))
@@ -94,7 +87,7 @@ def stock_shift(tokens: int, steps: int) -> float:
 
 def describe_base(settings: QwenImageEditSettings) -> BaseDescription:
     """Describe the base from its config alone."""
-    model = folder(settings)
+    model = settings.folder
     config = {**DEFAULTS, **model.config()}
     modules = linear_modules(config)
     targets = resolve_targets(modules, settings.targets)

@@ -88,6 +88,7 @@ def test_a_padded_teacher_slot_is_one_graph_for_all_teachers(
     assert len(graphs) == 2, "the student's and the teacher's"
 
 
+@pytest.mark.slow
 def test_a_padded_teacher_slot_computes_what_a_replaced_one_does(
     slots: AdapterSlots, forward: Forward, lora: Lora, targets: list[str]
 ) -> None:

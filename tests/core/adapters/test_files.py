@@ -67,6 +67,7 @@ def delta(weights: LoraWeights | LokrWeights) -> Tensor:
     return weights.scale * torch.kron(weights.w1.float(), weights.w2.float())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS)
 def test_every_format_loads_all_modules_at_its_scale(
     row: str, lora: Callable[..., AdapterState], shapes: Shapes, write: Write, description: BaseDescription
@@ -85,6 +86,7 @@ def test_every_format_loads_all_modules_at_its_scale(
         torch.testing.assert_close(delta(weights), scale * delta(made.modules[name]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [row for row, spec in ROWS.items() if spec[5]])
 def test_what_stock_diffusers_loads_loads_the_same(
     row: str, lora: Callable[..., AdapterState], shapes: Shapes, write: Write
@@ -181,6 +183,7 @@ def lokr_tensors(shapes: Shapes, targets: list[str], prefix: str, flat: bool, al
     return tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["diffusion_model.", "lora_unet_", "lycoris_", "transformer."])
 def test_lokr_is_mounted_exactly_under_every_prefix(
     prefix: str, backbone: nn.Module, forward: Callable[[], Tensor], shapes: Shapes, targets: list[str], write: Write
@@ -226,6 +229,7 @@ def test_scaled_and_digest(lora: Callable[..., AdapterState], targets: list[str]
     assert len(load_file(path)) == 2 * len(targets)
 
 
+@pytest.mark.slow
 def test_headers_are_read_without_torch(lora: Callable[..., AdapterState], targets: list[str], write: Write) -> None:
     path = write(spelled("kohya", lora(targets, 4)))
     code = (

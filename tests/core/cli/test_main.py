@@ -61,18 +61,16 @@ def said(*arguments: str) -> dict[str, Any]:
     return {"code": end.value.code or 0, "stdout": out.getvalue(), "stderr": err.getvalue().rstrip("\n")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        pytest.param(words.split(), id=words, marks=() if words == "check one-effect --no-files" else pytest.mark.slow)
-        for words in (
-            "--help", "run --help", "check one-effect --no-files", "check collectionlora-50 --no-files",
-            "plan collectionlora-50 --no-files", "plugins", "schema",
-        )
-    ],
+    "words",
+    (
+        "--help", "run --help", "check one-effect --no-files", "check collectionlora-50 --no-files",
+        "plan collectionlora-50 --no-files", "plugins", "schema",
+    ),
 )  # fmt: skip
-def test_quick_commands_load_no_torch(arguments: list[str]) -> None:
-    found = measured(*arguments)
+def test_quick_commands_load_no_torch(words: str) -> None:
+    found = measured(*words.split())
     assert (found["code"], found["torch"]) == (0, False), found["stderr"]
     assert found["seconds"] < CPU_SECONDS
 
@@ -121,6 +119,7 @@ def test_a_full_check_of_a_users_folder(tmp_path: Path, monkeypatch: pytest.Monk
     assert found["stderr"] == ("cldistill: --set: losses.1.options.tau_maks: unknown key (3); did you mean 'tau_max'?")
 
 
+@pytest.mark.slow
 def test_the_version_is_that_of_the_distribution() -> None:
     found = measured("--version")
     assert (found["code"], found["torch"]) == (0, False)
@@ -139,6 +138,7 @@ def test_an_error_comes_with_its_traceback_where_somebody_asks_for_it(monkeypatc
     assert loud["stderr"].splitlines()[-1].startswith("cldistill: one-efect: neither a manifest file")
 
 
+@pytest.mark.slow
 def test_a_quiet_run_says_where_its_collection_is_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +162,7 @@ def test_completion_knows_commands_and_options_of_plugins() -> None:
     assert complete("plan", "--de") == ["--device"]
 
 
+@pytest.mark.slow
 def test_plan_as_json() -> None:
     plan = json.loads(said("plan", "collectionlora-50", "--no-files", "--json")["stdout"])
     assert [adapter["modules"] for adapter in plan["adapters"]] == [840, 840]

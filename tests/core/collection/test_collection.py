@@ -26,6 +26,7 @@ def collection(exported_once: Path, pipeline: Path) -> Collection:
     return Collection.load(exported_once, base=str(pipeline), device="cpu")
 
 
+@pytest.mark.slow
 def test_three_lines(collection: Collection, photo: Image.Image) -> None:
     picture = collection.generate(photo, "manga-tone", seed=7)
     assert [effect.name for effect in collection.effects] == ["manga-tone", "gold-frame"]
@@ -35,6 +36,7 @@ def test_three_lines(collection: Collection, photo: Image.Image) -> None:
     assert not np.array_equal(picture, collection.generate(photo, "manga-tone", seed=7, steps=2))
 
 
+@pytest.mark.slow
 def test_the_adapter_matters_and_the_header_rules_the_base(exported: Path, pipeline: Path, photo: Image.Image) -> None:
     collection = Collection.load(exported, base=str(pipeline), device="cpu")  # its own, which is changed below
     assert collection.base.resolution == 64

@@ -101,6 +101,7 @@ def test_an_impossible_number_is_refused(into: int | None, at_most: int | None) 
         how_many(6, into, at_most)
 
 
+@pytest.mark.slow
 def test_a_split_is_written_and_trained(tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     found = carry_out(order(tmp_path, catalogue))
     assert [group.effects for group in found.groups] == [("invert",), ("soften",)]
@@ -197,6 +198,7 @@ def test_an_effect_without_pairs_cannot_be_measured(tmp_path: Path, catalogue: C
         measuring_manifest(replace(checked, effects=(first, replace(second, pairs=nothing))))
 
 
+@pytest.mark.slow
 def test_an_effect_is_routed_to_its_collection(tmp_path: Path, catalogue: Catalogue) -> None:
     found = carry_out(order(tmp_path, catalogue))
     assert routed(found.folder, ["soften"]) == found.folder / "group-2/collection"
@@ -231,6 +233,7 @@ def test_the_command_splits_and_shows(tmp_path: Path, catalogue: Catalogue, monk
     assert checked.manifest.train.generator_steps == 9 and checked.manifest.name == "tiny-2"
 
 
+@pytest.mark.slow
 def test_the_command_lets_its_runs_go_on_after_a_plugin_has_changed(
     tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ BASE = {"name": "base", "adapter": "teacher", "steps": 2}
 POOLS = ["invert", "soften", "general"]
 
 
+@pytest.mark.slow
 def test_the_same_evaluation_makes_and_measures_nothing_again(desk: Any) -> None:
     first = desk.evaluate(BARE, BASE)
     # Two systems x (2 effects x 2 pictures + 2 general ones), but in the general pool a teacher is the bare base.

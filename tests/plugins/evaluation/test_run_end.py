@@ -95,6 +95,7 @@ def test_a_run_reports_what_it_could_not_measure(tmp_path: Path, monkeypatch: py
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [80, 100])
 def test_no_figure_of_the_tables_at_a_runs_end_is_broken(tmp_path: Path, width: int) -> None:
     """Four systems, and as many metrics as fill several tables; every mean and interval stands on one line."""

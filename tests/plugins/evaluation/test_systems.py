@@ -35,6 +35,7 @@ def same(a: Any, b: Any) -> bool:
     return bool(np.abs(a - b).max() <= 1)
 
 
+@pytest.mark.slow
 def test_an_adapter_with_another_equals_the_sum_of_their_deltas(desk: Any) -> None:
     one, two = desk.lora("one"), desk.lora("two", rank=3)
     desk.save(desk.root / "sum.safetensors", summed(one, two))
@@ -51,6 +52,7 @@ def test_an_adapter_with_another_equals_the_sum_of_their_deltas(desk: Any) -> No
         assert np.array_equal(desk.pixels("only-beside", pool, key), desk.pixels("alone", pool, key))
 
 
+@pytest.mark.slow
 def test_a_teacher_with_an_acceleration_lora(desk: Any) -> None:
     fast = desk.lora("fast")
     path = str(desk.root / "fast.safetensors")
@@ -89,6 +91,7 @@ def test_samplers_steps_and_evaluations(desk: Any) -> None:
     assert desk.report()["systems"][4]["title"] == "one step"
 
 
+@pytest.mark.slow
 def test_the_collections_own_prompts_win(desk: Any) -> None:
     folder = str(desk.collection("ours", {**KNOWN, "invert": ("zork", "invert the picture")}, steps=4))
     desk.save(desk.root / "plain.safetensors", random_adapter(BASE, "ours"))
@@ -162,6 +165,7 @@ def test_what_is_not_trained_yet_can_be_skipped(desk: Any) -> None:
         desk.evaluate({"name": "ours", "adapter": "run:later"}, skip_missing=True)
 
 
+@pytest.mark.slow
 def test_without_systems_those_of_a_run(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(desk.root)
     desk.evaluate()

@@ -95,6 +95,7 @@ def test_a_miniature_needs_nothing(folder: Path) -> None:
     assert {effect.name for effect in check_manifest("demo.yaml").effects} == {"halftone", "crimson-oil"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", recipes())
 def test_a_recipe_is_copied_as_it_is(recipe: str, folder: Path) -> None:
     from importlib.resources import files
@@ -112,6 +113,7 @@ def test_nothing_is_overwritten_unasked(folder: Path) -> None:
     assert check_manifest("demo.yaml").manifest.name == "demo"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -161,6 +163,7 @@ def test_scalars_are_read_back_as_they_were(value: str) -> None:
     assert yaml.safe_load(f"key: {plain(value, Path('/'))}") == {"key": value}
 
 
+@pytest.mark.slow
 def test_it_asks_in_a_terminal(folder: Path) -> None:
     """Answers typed into a real terminal: paths, the run's name, the prompts, no general pictures."""
     main, side = pty.openpty()

@@ -27,6 +27,7 @@ def test_single_settings_that_are_enough_are_offered_with_what_they_lead_to() ->
     assert found.changes[0].peak == peak(again) <= H100 < peak(checked)
 
 
+@pytest.mark.slow
 def test_the_mildest_rank_that_fits_is_taken_and_its_alpha_goes_along() -> None:
     checked = check_manifest("collectionlora-50", files=False)
     (change,) = remedies(checked, "collectionlora-50", [], H100).changes
@@ -36,6 +37,7 @@ def test_the_mildest_rank_that_fits_is_taken_and_its_alpha_goes_along() -> None:
     assert change.peak == peak(check_manifest("collectionlora-50", change.settings, files=False))
 
 
+@pytest.mark.slow
 def test_where_no_single_setting_is_enough_several_are_and_none_of_them_is_idle() -> None:
     checked = check_manifest("quickstart", files=False)
     room = 1.05e9

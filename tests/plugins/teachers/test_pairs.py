@@ -121,6 +121,7 @@ def test_the_checkpoints_go_once_the_teacher_is_there(tmp_path: Path) -> None:
     assert job.encoder.cache.computed == before
 
 
+@pytest.mark.slow
 def test_the_teacher_is_the_average_of_its_weights(tmp_path: Path) -> None:
     """With ema the file holds ``a_n = a_(n-1) + (1 - d_n) (w_n - a_(n-1))``, ``d_n = min(ema, (1 + n) / (10 + n))``."""
     raw = []
