@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cldistill.collection.index import CollectionIndex, read_index, routed
+from cldistill.collection.index import CollectionIndex, read_index
 from cldistill.data.items import list_pictures, open_picture
 from cldistill.errors import CollectionError, DataError, UnsafePathError
+from cldistill_plugins.using.split import SPLIT, read_groups, routed
 
 Existing = Literal["refuse", "skip", "overwrite"]
 JOIN = "+"
@@ -69,8 +70,6 @@ def indices(collection: Path) -> list[CollectionIndex]:
 
 def routed_folders(collection: Path) -> list[Path]:
     """Return the folders of a split's groups, or the collection itself."""
-    from cldistill.collection.index import SPLIT, read_groups
-
     file = collection / SPLIT
     if not file.is_file():
         return [collection]
@@ -78,7 +77,7 @@ def routed_folders(collection: Path) -> list[Path]:
         return [group["collection"] for group in read_groups(file) if group["effects"]]
     except UnsafePathError:
         raise
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         raise CollectionError(f"{file}: was not written by `cldistill group` ({error!r})") from error
 
 

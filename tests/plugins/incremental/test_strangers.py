@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cldistill.collection.index import WEIGHTS, read_index, routed
+from cldistill.collection.index import WEIGHTS, read_index
 from cldistill.errors import CldistillError, CollectionError, UnsafePathError
 from cldistill.storage.files import sha256_file
 from cldistill_plugins.deployment.split import read_groups
@@ -25,6 +25,7 @@ from cldistill_plugins.incremental.edit import remove_effect, rename_effect
 from cldistill_plugins.incremental.folder import read_folder
 from cldistill_plugins.incremental.prepare import refuse_address
 from cldistill_plugins.using.job import names_of
+from cldistill_plugins.using.split import routed
 
 Change = Callable[..., None]
 
