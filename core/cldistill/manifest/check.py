@@ -159,7 +159,13 @@ def _combine(file: ManifestFile, catalogue: Catalogue, parts: dict[Loc, Part]) -
         losses=tuple(_loss(manifest.losses, index, parts["losses", index]) for index in range(len(manifest.losses))),
         observers=tuple(part for loc, part in parts.items() if loc[0] == "observers"),
         metrics=tuple(part for loc, part in parts.items() if loc[0] == "evaluate"),
-        effects=tuple(EffectInfo(effect.name, effect.prompt, effect.pairs, effect.take) for effect in manifest.effects),
+        effects=tuple(
+            EffectInfo(
+                effect.name, effect.prompt, effect.pairs, effect.take, manifest.data.on_error == "skip",
+                manifest.evaluate.pairs if manifest.evaluate is not None else 0,
+            )
+            for effect in manifest.effects
+        ),
         slots=_slots(manifest, description),
     )  # fmt: skip
 

@@ -73,6 +73,13 @@ class General(ManifestPart):
     instructions: ManifestPath
 
 
+class Data(ManifestPart):
+    """The treatment of pairs and general instructions that are on the disk."""
+
+    on_error: Literal["stop", "skip"] = "stop"
+    """``skip`` leaves out what is damaged, incomplete or of two shapes, and counts it; ``stop`` names it and ends."""
+
+
 class LossRef(PartRef):
     """A loss term, the slot it trains, and when and where it counts."""
 
@@ -281,6 +288,8 @@ class Evaluate(ManifestPart):
     images: ManifestPath
     """Held-out pictures."""
     pictures: Count = 32
+    pairs: Step = 0
+    """So many pairs of each effect that has some are held out of training, and their after-pictures measured on as truth."""
     teacher_steps: Count = 40
     general: ManifestPath | None = None
     """Held-out general instructions: a JSONL of ``image`` (relative to it) and ``instruction``."""
@@ -311,6 +320,7 @@ class Manifest(ManifestPart):
     base: PartRef
     effects: Annotated[tuple[Effect, ...], Field(min_length=1)]
     general: General | None = None
+    data: Data = Data()
     router: PartRef
     prompts: PartRef
     losses: Annotated[tuple[LossRef, ...], Field(min_length=1)]

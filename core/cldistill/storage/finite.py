@@ -6,7 +6,8 @@ byte, and where they do not fit into it, in the one below.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO
 from cldistill.storage.files import default_cache, sha256_bytes
 from cldistill.storage.headers import TensorsHeader, read_tensors_header
 
-CHUNK = 8 * 1024**2
+CHUNK, NOTED = 8 * 1024**2, 64 * 1024**2  # bytes read at once; and of a file that is worth a note
 
 
 def _marks(test: Callable[[int], bool]) -> bytes:
@@ -35,7 +36,7 @@ FLOATS = {
 def first_not_finite(path: Path) -> str | None:
     """Return the first tensor with a NaN or an infinity; None where all are finite, or of a type that has neither.
 
-    A file that was found good is noted in the cache, by its place, size and time, and not read again.
+    A large file that was found good is noted in the cache, by its place, size and time, and not read again.
     """
     status = path.stat()
     return _first(path.absolute(), status.st_size, status.st_mtime_ns)
@@ -44,36 +45,33 @@ def first_not_finite(path: Path) -> str | None:
 @lru_cache(maxsize=1024)
 def _first(path: Path, size: int, time: int) -> str | None:
     note = default_cache() / "finite" / sha256_bytes(f"{path!s}\0{size}\0{time}".encode(errors="surrogateescape"))
-    if note.exists():
+    if size > NOTED and note.exists():
         return None
     with path.open("rb") as stream:
         header = read_tensors_header(stream)
         for name, entry in header.tensors.items():
-            if entry["dtype"] in FLOATS and any(map(_is_bad(entry["dtype"]), _chunks(stream, header, entry))):
+            if entry["dtype"] in FLOATS and any(
+                _is_bad(entry["dtype"], chunk) for chunk in _chunks(stream, header, entry)
+            ):
                 return name
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.touch()
-    except OSError:
-        pass  # read again next time
+    with suppress(OSError):  # without a note it is read again
+        if size > NOTED:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.touch()
     return None
 
 
-def _chunks(stream: BinaryIO, header: TensorsHeader, entry: Mapping[str, Any]) -> Iterable[bytes]:
+def _chunks(stream: BinaryIO, header: TensorsHeader, entry: Mapping[str, Any]) -> Iterator[bytes]:
     begin, end = entry["data_offsets"]
     stream.seek(header.start + begin)
     for left in range(end - begin, 0, -CHUNK):
         yield stream.read(min(CHUNK, left))
 
 
-def _is_bad(dtype: str) -> Callable[[bytes], bool]:
+def _is_bad(dtype: str, chunk: bytes) -> bool:
     width, highest, below = FLOATS[dtype]
-
-    def is_bad(chunk: bytes) -> bool:
-        marked = chunk[width - 1 :: width].translate(highest)
-        if below is None or b"\1" not in marked:
-            return b"\1" in marked
-        also = chunk[width - 2 :: width].translate(below)
-        return int.from_bytes(marked, "big") & int.from_bytes(also, "big") != 0
-
-    return is_bad
+    marked = chunk[width - 1 :: width].translate(highest)
+    if below is None or b"\1" not in marked:
+        return b"\1" in marked
+    also = chunk[width - 2 :: width].translate(below)
+    return int.from_bytes(marked, "big") & int.from_bytes(also, "big") != 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -19,10 +19,10 @@ import yaml
 
 from cldistill.collection.card import Card
 from cldistill.collection.index import CollectionEffect, effects_json
-from cldistill.errors import CollectionError
+from cldistill.errors import CollectionError, UnsafePathError
 from cldistill.storage.files import sha256_file, write_aside
 from cldistill.storage.headers import read_tensors_header
-from cldistill.storage.untrusted import inside, is_name, parse_json, plain_only
+from cldistill.storage.untrusted import inside, is_name, parse_json, plain
 from cldistill_plugins.incremental.folder import EFFECTS, MANIFEST, CollectionFolder, read_folder
 
 CARD = "README.md"
@@ -116,6 +116,18 @@ def _write(
             manifest = (collection.path / MANIFEST).read_text(encoding="utf-8")
             _text(partial / MANIFEST, edited_manifest(manifest, collection.manifest, *change))
         return _edit_card(partial, collection, effects, removed, change)
+
+
+def plain_only(folder: Path, leave_out: Iterable[str] = ()) -> Callable[[str, list[str]], set[str]]:
+    """Return an ``ignore`` for `shutil.copytree` of ``folder``, which refuses as `plain` does, and links to folders too."""
+
+    def ignore(place: str, names: list[str]) -> set[str]:
+        for path in (Path(place, name) for name in names):
+            if plain(path, folder).is_dir() and path.is_symlink():
+                raise UnsafePathError(f"{path}: is a link to a folder, which a collection does not have; take it out")
+        return set(leave_out) & set(names)
+
+    return ignore
 
 
 def _teachers(text: str, change: tuple[str, str | None] | None) -> str:
