@@ -69,8 +69,7 @@ class Collection:
             options: Further options of the base, over those in the header (``{"dtype": "float32"}``).
 
         Raises:
-            CollectionError: the collection is damaged, its base was a local folder and ``base`` is not given, or has other
-                weights.
+            CollectionError: the collection is damaged, its local base is not given (``base``), or ``base`` has other weights.
         """
         index = read_index(local_path(path))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -118,8 +118,8 @@ def parse(text: str, file: str, root: Path, *, lined: bool = True) -> Value:
         for event in yaml.parse(text, Loader=_Loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                at = place(event.start_mark.line) if event.start_mark else file
-                raise ManifestError(f"{at}: lies more than {DEEPEST} lists and maps deep")
+                mark = event.start_mark
+                raise ManifestError(f"{place(mark.line) if mark else file}: lies more than {DEEPEST} lists and maps deep")
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
