@@ -119,7 +119,9 @@ def parse(text: str, file: str, root: Path, *, lined: bool = True) -> Value:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 mark = event.start_mark
-                raise ManifestError(f"{place(mark.line) if mark else file}: lies more than {DEEPEST} lists and maps deep")
+                raise ManifestError(
+                    f"{place(mark.line) if mark else file}: lies more than {DEEPEST} lists and maps deep"
+                )
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
