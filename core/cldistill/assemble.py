@@ -86,7 +86,7 @@ def assemble(
     return Run(
         name=manifest.name, output=output, total_steps=train.generator_steps, base=base, slots=preparation.slots,
         slot_configs=tuple(checked.slots.values()), terms=terms, router=router, dataset=dataset, teachers=bank,
-        schedule=Schedule(manifest.sampler.steps, manifest.sampler.settled_shift, manifest.sampler.integer_timesteps),
+        schedule=Schedule(manifest.sampler.steps, float(manifest.sampler.shift), manifest.sampler.integer_timesteps),
         modules=modules, random=random.child("train"), accelerator=accelerator,
         effects=checked.effects, prompts=prompts,
         teacher_schedule=checked.teacher_schedule, batch_size=train.batch_size, grad_clip=train.grad_clip,

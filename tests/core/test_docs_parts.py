@@ -15,6 +15,7 @@ import pytest
 from cldistill import component, protocols, records, testing
 from cldistill.component import BuildContext, Needs
 from cldistill.plugins import HOOK_KINDS
+from cldistill_plugins.diffusers_base import api as diffusers_base
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs/parts").glob("*.md"))}
@@ -109,7 +110,7 @@ def test_no_name_on_a_page_is_unknown(kind: str) -> None:
     page = PAGES[kind]
     code = "".join(re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL))
     known = WORDS | {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)} | set(testing.__all__)
-    known |= {field.name for field in (*fields(Needs), *fields(BuildContext))}
+    known |= {field.name for field in (*fields(Needs), *fields(BuildContext))} | set(diffusers_base.__all__)
     known |= {*vars(records), *vars(component), *vars(protocols)}
     known |= {value for name, value in vars(records).items() if name.isupper() and isinstance(value, str)}
     for name in PROTOCOLS[kind]:

@@ -59,10 +59,10 @@ def run(
 
     from cldistill.runner import execute  # and with it torch, which knows the devices
 
-    request = RunRequest(checked, manifest, tuple(overrides or ()), ignore_memory)
+    folder = output or Path("runs") / checked.manifest.name
+    request = RunRequest(checked, manifest, tuple(overrides or ()), ignore_memory, None if resume is False else folder)
     for plugin in checked.catalogue.plugins.loaded:
         plugin.run_asked(request=request)
-    folder = output or Path("runs") / checked.manifest.name
     command = resume_command(manifest, folder, overrides or (), changed_plugins, ignore_memory)
     if resume is False:
         set_aside(folder)

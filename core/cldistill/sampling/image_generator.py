@@ -90,7 +90,7 @@ class ImageGenerator:
             "edited-picture", base.fingerprint, "few-step" if config.few_step else "euler", schedule.steps,
             schedule.shift, schedule.integer_timesteps, config.slot_digest, *(state.digest for state in config.adapters),
             "told", text, item.key, *(self.encoder.file_digest(path) for path in item.sources), self.seed, *guidance,
-            *schedule.key, *precision_key(base),
+            *(() if schedule.terminal is None else (schedule.terminal,)), *precision_key(base),
         )  # fmt: skip
 
     def pictures(

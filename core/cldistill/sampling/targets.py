@@ -33,7 +33,7 @@ class TeacherSampler:
         return content_key(
             "sampled-target", base.fingerprint, digest, prompts.teacher, self.generator.encoder.item_digest(example.item),
             example.item.key, schedule.steps, schedule.shift, base.target_guidance_scale, base.target_guidance_mode,
-            self.generator.seed, *guided_by, *schedule.key, *precision_key(base),
+            self.generator.seed, *guided_by, *(() if schedule.terminal is None else (schedule.terminal,)), *precision_key(base),
         )  # fmt: skip
 
     def sample_missing(

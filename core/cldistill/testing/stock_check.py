@@ -74,8 +74,7 @@ def compare_with_stock(
         second = _compare(checker, base, stock, [tall, wide], "of two references")
         changed = first.shape != second.shape or float(np.abs(first - second).max()) > VISIBLE
         checker.require(changed, "the stock pipeline does not see the second reference: give references=1")
-    _same_target(checker, base, tall, wide)
-    _options(checker, component, settings, context, base)
+    _same_target(checker, base, tall, _shown(6, size))
     slots = AdapterSlots(base.backbone)
     slots.add("student", base.adapter_targets, 2, 2.0, torch.Generator().manual_seed(0))
     randomise_slot(base, slots, "student")
@@ -87,6 +86,8 @@ def compare_with_stock(
         float(np.abs(first - adapted).max()) > VISIBLE,
         "the stock pipeline makes the same picture with an exported LoRA as without: check the keys of export_state",
     )
+    slots.release()
+    _options(checker, component, settings, context, base)
 
 
 def _shown(seed: int, size: tuple[int, int]) -> Image:
@@ -126,14 +127,12 @@ def _compare(
     return pixels
 
 
-def _same_target(checker: Checker, base: BaseModel, tall: Image, wide: Image) -> None:
+def _same_target(checker: Checker, base: BaseModel, shown: Image, other: Image) -> None:
     """An after-picture lies in the geometry of its references, whatever its own size."""
-    shape = base.latent_shape(base.encode_source([tall]))
-    found = tuple(base.encode_target(wide, [tall]).shape)
-    wanted = base.encode_target(wide.resize(tall.size), [tall])
+    shape, found = base.latent_shape(base.encode_source([shown])), tuple(base.encode_target(other, [shown]).shape)
     checker.require(
-        found == shape and bool((base.encode_target(wide, [tall]) - wanted).norm() < 0.5 * wanted.norm()),
-        f"encode_target lays a picture of another size out as {found}, by its own size: take that of its references",
+        found == shape,
+        f"encode_target lays a picture of another size out as {found}, by its own size: its references' output is {shape}",
     )
 
 

@@ -25,7 +25,8 @@ class FluxSettings(DiffusersSettings):
 
 def describe_flux(settings: FluxSettings, names: Table, shift: Callable[[int, int], float]) -> Needs:
     """Describe a FLUX base from its config and the headers of its weights; its prompts see no pictures."""
-    own = {"shift": shift, "prompt_sees_pictures": False, "prompt_tokens": settings.prompt_tokens}
+    length = settings.prompt_tokens
+    own = {"shift": shift, "prompt_sees_pictures": False, "prompt_tokens": length, "encoded_tokens": length}
     return Needs(base=describe_folder(settings, blocks=BLOCKS, names=names, **own))
 
 
@@ -49,4 +50,4 @@ def flux_names(layers: tuple[str, str], time: str, others: Table) -> dict[str, s
         names |= {f"{double}mlp.{2 * index}": f"{block}{ff}.{layer}" for index, layer in enumerate(layers)}
     names |= {"img_in": "x_embedder", "txt_in": "context_embedder", "final_layer.linear": "proj_out"}
     names |= {f"time_in.{side}_layer": f"{time}.linear_{index}" for index, side in ((1, "in"), (2, "out"))}
-    return names | others
+    return {**names, **others}

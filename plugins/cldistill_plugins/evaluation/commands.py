@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -47,6 +46,8 @@ def evaluate(
 
     from cldistill_plugins.evaluation.evaluate import evaluate_manifest
     from cldistill_plugins.evaluation.report.page import lacking
+    from cldistill_plugins.evaluation.report.record import read_evaluation
+    from cldistill_plugins.evaluation.summary import summary_tables, verdict
 
     console = Console()
     command = shlex.join([*program(), *sys.argv[1:]])
@@ -60,15 +61,16 @@ def evaluate(
             highlight=False, soft_wrap=True,
         )  # fmt: skip
         return
+    measured = read_evaluation(folder)
+    for table in summary_tables(measured, console.width) if measured.summary else ():
+        console.print(table)
     lines = [f"Report:     {lacking() or folder / 'report.html'}", f"Figures:    {folder / 'report.md'}, {done.report}"]
-    for line in [*_not_measured(folder / "report.json"), *lines]:
+    absent = [f"Not measured: {entry.component}: {entry.reason}" for entry in measured.not_measured]
+    for line in [*absent, *lines]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _not_measured(report: Path) -> list[str]:
-    """Return a line for every metric that could not look."""
-    entries = json.loads(report.read_text(encoding="utf-8"))["not_measured"]
-    return [f"Not measured: {entry['component']}: {entry['reason']}" for entry in entries]
+    console.print(verdict(measured), markup=False, highlight=False, soft_wrap=True)
+    if measured.not_measured and not measured.metrics:
+        raise typer.Exit(1)
 
 
 def report(

@@ -40,7 +40,7 @@ class EvaluationSetup:
     def student_schedule(self) -> Schedule:
         """The sampler of the manifest's own student."""
         sampler = self.checked.manifest.sampler
-        return Schedule(sampler.steps, sampler.settled_shift, sampler.integer_timesteps)
+        return Schedule(sampler.steps, float(sampler.shift), sampler.integer_timesteps)
 
 
 def load_setup(

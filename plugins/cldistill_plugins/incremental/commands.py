@@ -73,7 +73,8 @@ def add(
 
     collection = local_path(collection)
     given = spread(effects, names or (), prompts or (), pairs or ())
-    request = AddRequest(collection, given, steps, rehearse, base, pictures, checkpoint, not anew, overrides or ())
+    ask = (lambda name: str(typer.prompt(f"Prompt that {name} is asked for with"))) if sys.stdin.isatty() else None
+    request = AddRequest(collection, given, steps, rehearse, base, pictures, checkpoint, not anew, overrides or (), ask)
     prepared = prepare_growth(request)
     console, folder = Console(), output or default_output(collection, len(given))
     if not fresh:

@@ -276,10 +276,10 @@ def test_other_ranks_leave_setting_aside_to_the_first(tmp_path: Path, monkeypatc
 
 
 def test_a_run_of_another_manifest_is_refused_before_anything_is_loaded(world: Any, tmp_path: Path) -> None:
-    from cldistill.assemble import manifest_digest
+    from cldistill.manifest.resolved import manifest_digest
     from cldistill.training import checkpoint
 
-    checked, folder = world.check(), tmp_path / "out"
+    checked, folder = world.check("train.generator_steps=20"), tmp_path / "out"
     checkpoint.save(folder / "checkpoints", 10, {}, {"manifest": "something else"}, keep=1)
     with pytest.raises(CheckpointError, match=r"out.*step-000010 belongs to another manifest.*choose another"):
         cli_run.refuse_another(checked, folder, wanted=False)

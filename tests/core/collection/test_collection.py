@@ -129,8 +129,10 @@ def test_options_override_the_header(exported: Path, pipeline: Path, photo: Imag
 
 def test_another_base_is_refused(exported: Path, tmp_path: Path) -> None:
     small = tiny_pipeline(tmp_path / "one-layer", num_layers=1)
-    with pytest.raises(AdapterFormatError, match="not in the base"):
+    with pytest.raises(CollectionError, match="was made on another base"):
         Collection.load(exported, base=str(small), device="cpu")
+    with pytest.raises(AdapterFormatError, match="not in the base"):
+        Collection.load(exported, base=str(small), device="cpu", options={"dtype": "float32"})
 
 
 def test_what_is_no_collection(exported: Path, tmp_path: Path) -> None:

@@ -248,7 +248,10 @@ def test_set_says_what_is_wrong(world: Any, override: str, expected: str) -> Non
             "a checkpoint keeps a part of slot 'student' as 'ema-student'",
         ),
         ("slots={student: {}, optimizer-student: {}}", "a part of slot 'student' as 'optimizer-student'"),
-        ("general.images=package:no_such_package/x", "general.images: No module named 'no_such_package' that registered"),
+        (
+            "general.images=package:no_such_package/x",
+            "general.images: No module named 'no_such_package' that registered",
+        ),
     ],
 )
 def test_the_shape_of_a_manifest(world: Any, override: str, expected: str) -> None:

@@ -20,8 +20,6 @@ from typer.testing import CliRunner
 from cldistill import testing
 from cldistill.catalogue import Catalogue
 from cldistill.cli import main as cli
-from cldistill.cli.options import read_settings
-from cldistill.collection.index import routed
 from cldistill.component import Needs, Settings, stream_router
 from cldistill.errors import CollectionError, ManifestError, OptionsError
 from cldistill.manifest.check import check_manifest
@@ -36,6 +34,8 @@ from cldistill_plugins.deployment.group_run import GroupRequest, measuring_manif
 from cldistill_plugins.deployment.least_interference import Grouping
 from cldistill_plugins.deployment.settings import LeastInterferenceSettings
 from cldistill_plugins.deployment.split import Group, Groups, read_groups
+from cldistill_plugins.schema.api import read_settings
+from cldistill_plugins.using.splits import routed
 
 torch.set_num_threads(1)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cldistill.catalogue import load_catalogue
 from cldistill.errors import CollectionError, ManifestError
 from cldistill.testing.adapters import random_adapter
 from cldistill.testing.tiny_base import TinyBase
@@ -175,3 +176,14 @@ def test_without_systems_those_of_a_run(desk: Any, monkeypatch: pytest.MonkeyPat
     desk.evaluate()
     names = {s["name"]: s["sampler"] for s in desk.report()["systems"]}
     assert names == {"base": "euler", "teacher@4": "euler", "student@4": "few-step"}
+
+
+@pytest.mark.slow
+def test_held_out_pairs_are_edited_under_names_of_their_own(desk: Any) -> None:
+    desk.components.append(load_catalogue().get("metric", "likeness").component)
+    desk.evaluate({"name": "bare", "adapter": None, "steps": 1}, pairs=1, metrics=["likeness"])
+    assert sorted(path.name for path in (desk.root / "out/pictures/source").iterdir() if "-" in path.name) == [
+        "invert-000.webp", "soften-000.webp",
+    ]  # fmt: skip
+    found = desk.report()["summary"]["bare"]["left_to_truth"]
+    assert found["mean"] > 0 and found["low"] is not None

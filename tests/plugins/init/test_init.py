@@ -179,3 +179,26 @@ def test_it_asks_in_a_terminal(folder: Path) -> None:
         "print it as a halftone",
         "make it sepia",
     ]
+
+
+@pytest.mark.slow
+def test_pairs_in_other_layouts_are_found_and_a_folder_of_befores_is_shown(folder: Path) -> None:
+    ends = folder / "odd" / "gold leaf"
+    ends.mkdir(parents=True)
+    for number in range(2):
+        picture(number).save(ends / f"{number}_before.png")
+        picture(number).save(ends / f"{number}_after.png")
+        (ends / f"{number}.txt").write_text("gild it")
+    shutil.copytree(folder / "pairs/sepia", folder / "odd/sepia")
+    (folder / "odd/sepia/source").rename(folder / "odd/sepia/Input")
+    (folder / "odd/sepia/target").rename(folder / "odd/sepia/Output")
+    (folder / "odd/._sepia").write_bytes(b"\0")
+    found = {effect.name: effect for effect in find_effects([folder / "odd"])}
+    assert found["gold-leaf"].told.startswith("2 pairs by names that end in _before and _after, 2 with captions in ")
+    assert found["sepia"].befores == folder / "odd/sepia/Input"
+    init("odd", "--prompt", "sepia=make it sepia", "--miniature", "-o", "odd.yaml")
+    checked = check_manifest("odd.yaml")
+    assert {effect.name: effect.prompt for effect in checked.effects} == {
+        "gold-leaf": "gild it",
+        "sepia": "make it sepia",
+    }

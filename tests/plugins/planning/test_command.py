@@ -57,7 +57,7 @@ def test_what_is_missing_is_a_note_with_its_line() -> None:
         "missing"
     ]
     assert re.fullmatch(
-        r"one-effect \(recipe\):\d+: effects\.0\.pairs: \S+data/my-effect/target: no such folder", pairs
+        r"one-effect \(recipe\):\d+: effects\.0\.pairs: \S+data/my-effect: no such folder or file", pairs
     )
     assert re.match(r"one-effect \(recipe\):\d+: general\.images: no such file or folder", general)
     assert "samples.images" in samples
