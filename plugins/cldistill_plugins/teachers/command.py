@@ -63,7 +63,7 @@ def teachers(
         raise typer.Exit(3) from None
     of, what = "" if share == WHOLE else f"share {share}: ", "what a run prepares" if targets else "teachers"
     made = len(tasks) if not targets else f"{len(tasks)} pieces of"
-    console.print(f"[bold green]✓[/] {of}{made} {what} are in the cache: {default_cache()}")
+    console.print(f"[bold green]✓[/] {of}{made} {what} are in the cache: {default_cache()}", soft_wrap=True)
 
 
 class _Display:
