@@ -118,11 +118,15 @@ def parse(text: str, file: str, root: Path, *, lined: bool = True) -> Value:
         for event in yaml.parse(text, Loader=_Loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                raise ManifestError(f"{place(event.start_mark.line)}: lies more than {DEEPEST} lists and maps deep")
+                mark = event.start_mark
+                raise ManifestError(
+                    f"{place(mark.line) if mark else file}: lies more than {DEEPEST} lists and maps deep"
+                )
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise ManifestError(f"{place(mark.line) if mark else file}: {_mistake(text, error)}") from error
+        at = place(mark.line) if mark is not None else Place(file, 0, root)
+        raise ManifestError(f"{at}: {_mistake(text, error)}") from error
     except (yaml.YAMLError, UnicodeError) as error:
         raise ManifestError(f"{file}: not valid YAML: {error}") from error
     if node is None:

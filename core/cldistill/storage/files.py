@@ -103,7 +103,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = re.search(r"\(os error (\d+)\)", str(error))  # how Rust says it: safetensors, tokenizers
+        # As Rust says it (safetensors, tokenizers), and shutil, which lists what it could not copy.
+        told = re.search(r"(?:\(os error|\[Errno) (\d+)", str(error))
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path) if error.filename is None else error.filename
         elif told is not None:

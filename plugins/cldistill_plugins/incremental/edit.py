@@ -155,7 +155,7 @@ def _edit_card(
     path = folder / CARD
     if not path.is_file():
         return False
-    text, complete = path.read_text(encoding="utf-8"), True
+    text, complete = path.read_text(encoding="utf-8", errors="surrogateescape"), True  # it may be of another hand
     for old, fresh in zip(before.pieces()[:3], after.pieces()[:3], strict=True):
         complete = complete and old in text
         text = text.replace(old, fresh)
@@ -182,7 +182,7 @@ def _card(
 
 
 def _text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 NAMED_IN = ("prompts", "router", "samples", "evaluate")

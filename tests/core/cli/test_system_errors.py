@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cldistill.cli import main
-from cldistill.errors import LONGEST_LINE, MOST_LINES, CldistillError
+from cldistill.errors import LONGEST, CldistillError
 from cldistill.storage.files import atomic_write_text, write_aside
 
 
@@ -56,9 +56,8 @@ def test_a_file_and_a_folder_in_each_others_place(
 
 
 def test_a_message_is_bounded_and_obeyed_by_no_terminal() -> None:
-    text = str(CldistillError("a\x1b[31mred\x07\u202e\ud800" + "x" * 10**6 + "the end\n" + "line\n" * 1000))
+    text = str(CldistillError("a\x1b[31mred\x07\u202e\ud800" + "x" * 10**6 + "the end\n" + "line\n" * 5000))
     assert text.startswith(r"a\x1b[31mred\x07\u202e\ud800xxx")
     assert "the end" in text
-    assert max(map(len, text.splitlines())) <= LONGEST_LINE
-    assert len(text.splitlines()) == MOST_LINES + 1
+    assert len(text) <= LONGEST + 1000
     assert str(CldistillError("é 漢字 🎨\n  two")) == "é 漢字 🎨\n  two"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,7 +120,10 @@ with only_writer(pathlib.Path({str(tmp_path / "run")!r})):
         pass
 
 
-def test_the_words_of_rust_become_an_error_of_the_system(tmp_path: Path) -> None:
+def test_the_words_of_libraries_become_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as found, files.naming(tmp_path / "x"):
+        raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'a' -> 'b'")])
+    assert (found.value.errno, found.value.filename) == (28, str(tmp_path / "x"))
     with pytest.raises(OSError, match="No space left") as found, files.naming(tmp_path / "x"):
         raise RuntimeError("I/O error: No space left on device (os error 28)")
     assert (found.value.errno, found.value.filename) == (28, str(tmp_path / "x"))

@@ -45,7 +45,7 @@ SPOILT: dict[str, Callable[[Path], object]] = {
     "garbage": lambda path: path.write_bytes(b"\xff" * 5000),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:5000]),
     "empty": lambda path: path.write_bytes(b""),
-    "folder": lambda path: (path.unlink(), path.mkdir()),
+    "folder": lambda path: path.rename(path.with_name("away")).parent.joinpath(path.name).mkdir(),
     "no JSON": lambda path: sql(path, "UPDATE kept SET value = 'x'"),
     "another shape": lambda path: sql(path, "UPDATE kept SET value = '5'"),
     "another table": lambda path: sql(path, "DROP TABLE kept", "CREATE TABLE kept (a)"),
