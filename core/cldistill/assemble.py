@@ -120,6 +120,8 @@ def load_base(
         run_under_autocast(base, accelerator)
         advance(1)
     slots = AdapterSlots(base.backbone)
+    if checked.manifest.train.gradient_checkpointing:  # for teachers, too, which any command may have to train
+        base.enable_gradient_checkpointing(slots.run_pinned)
     schedule = checked.teacher_schedule((checked.manifest.targets or Targets()).steps)
     encoder = Encoder(base, TensorCache(context.cache / "encodings"))
     generator = ImageGenerator(base, slots, encoder, context.device, context.seed, "targets")
@@ -185,7 +187,7 @@ def make_deterministic(wanted: bool) -> None:
 
 def add_slots(preparation: Preparation, checked: CheckedManifest, random: KeyedRandom) -> None:
     """Give the frozen backbone the slots of a run; a slot with a file to start from is loaded."""
-    base, slots = preparation.base, preparation.slots
+    slots = preparation.slots
     for config in checked.slots.values():
         slots.add(config.name, config.targets, config.rank, config.alpha, random.generator("init", config.name))
     for name, fitted in checked.starts.items():
@@ -195,8 +197,6 @@ def add_slots(preparation: Preparation, checked: CheckedManifest, random: KeyedR
     fits = [fit for effect, fit in checked.teacher_fits.items() if checked.teachers[effect] is not None]
     # What a teacher covers outside of the slots must be wrapped too.
     slots.add_teacher(tuple(sorted({*checked.description.targets, *(to for fit in fits for to in fit.modules)})))
-    if checked.manifest.train.gradient_checkpointing:
-        base.enable_gradient_checkpointing(slots.run_pinned)
 
 
 def make_modules(terms: Sequence[Term], random: KeyedRandom) -> dict[str, TermModule]:
