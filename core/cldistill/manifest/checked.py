@@ -170,3 +170,7 @@ class RunRequest:
     ignore_memory: bool
     folder: Path | None = None
     """Where it writes; None where what is there is set aside."""
+    wants_checkpoint: bool = False
+    """Whether it is to go on, and not to start where there is nothing."""
+    changed_plugins: bool = False
+    """Whether it goes on although plugins have changed."""

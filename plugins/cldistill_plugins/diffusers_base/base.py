@@ -76,8 +76,13 @@ class DiffusersBase(ABC):
         self.encoders.to(device)
 
     @abstractmethod
+    def size(self, picture: Image) -> Size:
+        """Return the size at which a reference is encoded, whole tokens."""
+
     def sizes(self, pictures: Sequence[Image]) -> list[Size]:
-        """Return the sizes of the output and of each reference, whole tokens."""
+        """Return the sizes of the output, by default that of the first reference, and of each reference."""
+        own = [self.size(picture) for picture in pictures]
+        return [own[0], *own]
 
     @abstractmethod
     def latents(self, picture: Image, size: Size) -> Tensor:

@@ -56,11 +56,14 @@ def pipeline_script(
 
 
 def script_usage(
-    settings: DiffusersSettings, request: UsageRequest, pipeline: str, guidance: str, licences: Mapping[str, str]
-) -> Usage:
-    """Return a usage of the script alone; ``licences``: hub id -> a sentence."""
+    settings: DiffusersSettings, request: UsageRequest, pipeline: str, guidance: str, licences: Mapping[str, str],
+    **lines: str,
+) -> Usage:  # fmt: skip
+    """Return a usage of the script alone; ``licences``: hub id -> a sentence; ``lines``: further ones of `pipeline_script`."""
     licence = licences.get(settings.model, "see the page or the folder that it comes from.")
-    return Usage(pipeline_script(settings, request, pipeline, guidance), "Not tried with this family.", licence)
+    return Usage(
+        pipeline_script(settings, request, pipeline, guidance, **lines), "Not tried with this family.", licence
+    )
 
 
 def base_expression(settings: DiffusersSettings) -> tuple[str, str]:

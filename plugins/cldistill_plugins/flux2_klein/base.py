@@ -15,6 +15,8 @@ from cldistill.collection.card import Usage, UsageRequest
 from cldistill.records import Tensors
 from cldistill_plugins.diffusers_base.api import DiffusersBase, Size, script_usage
 
+STOCK_SIDE = 1024
+
 
 class Flux2Klein(DiffusersBase):
     """Pictures as the stock pipeline takes them: shrunk to ``resolution`` squared, never enlarged, cropped to whole tokens."""
@@ -27,16 +29,18 @@ class Flux2Klein(DiffusersBase):
         "vae": AutoencoderKLFlux2, "text_encoder": Qwen3ForCausalLM, "tokenizer": Qwen2TokenizerFast,
     }  # fmt: skip
 
-    def sizes(self, pictures: Sequence[Image]) -> list[Size]:
-        """Return the output's size, which is that of the first reference, and each reference's."""
-        own = [self._whole(self._shrunk(picture)) for picture in pictures]
-        return [own[0], *own]
+    def size(self, picture: Image) -> Size:
+        """Return the size of a reference, whole tokens."""
+        width, height = (
+            max(self.multiple, side // self.multiple * self.multiple) for side in self._shrunk(picture).size
+        )
+        return width, height
 
     def latents(self, picture: Image, size: Size) -> Tensor:
         """Encode a picture: cropped where that gives the size, else (an after-picture of another size) resized to it."""
         vae, processor = self.encoders.part("vae"), self.encoders.stock.image_processor
         shown = self._shrunk(picture)
-        if self._whole(shown) != size or min(shown.size) < self.multiple:
+        if self.size(picture) != size or min(shown.size) < self.multiple:
             shown = picture.resize(size, Resampling.LANCZOS)
         pixels = processor.preprocess(shown, height=size[1], width=size[0], resize_mode="crop")
         encoded = self.encoders.stock._encode_vae_image(pixels.to(self._device, vae.dtype), generator=None)
@@ -74,12 +78,12 @@ class Flux2Klein(DiffusersBase):
         """Return how stock diffusers runs a LoRA of this base."""
         family = "black-forest-labs/FLUX.2-klein-base-"
         licences = {family + "4B": "Apache-2.0.", family + "9B": "non-commercial."}
-        return script_usage(self.settings, request, "Flux2KleinPipeline", "guidance_scale=1.0", licences)
+        small = f"image = pipe.image_processor._resize_if_exceeds_area(image, {self.resolution}**2)\n"
+        return script_usage(
+            self.settings, request, "Flux2KleinPipeline", "guidance_scale=1.0", licences,
+            before="" if self.resolution == STOCK_SIDE else small,
+        )  # fmt: skip
 
     def _shrunk(self, picture: Image) -> Image:
         shown: Image = self.encoders.stock.image_processor._resize_if_exceeds_area(picture, self.resolution**2)
         return shown
-
-    def _whole(self, picture: Image) -> Size:
-        width, height = (max(self.multiple, side // self.multiple * self.multiple) for side in picture.size)
-        return width, height

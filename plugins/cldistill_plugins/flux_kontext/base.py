@@ -34,15 +34,17 @@ class FluxKontext(DiffusersBase):
         "tokenizer": CLIPTokenizer, "tokenizer_2": T5TokenizerFast,
     }  # fmt: skip
 
-    def sizes(self, pictures: Sequence[Image]) -> list[Size]:
-        """Return the output's size, which is that of the first reference, and each reference's."""
-        own = [self._preferred(picture) for picture in pictures]
-        return [own[0], *own]
+    def size(self, picture: Image) -> Size:
+        """Return the preferred size of the nearest aspect."""
+        aspect, scale = picture.width / picture.height, self.resolution / STOCK_SIDE / self.multiple
+        size = min(PREFERRED_KONTEXT_RESOLUTIONS, key=lambda size: (abs(aspect - size[0] / size[1]), size))
+        width, height = (max(1, int(side * scale)) * self.multiple for side in size)
+        return width, height
 
     def latents(self, picture: Image, size: Size) -> Tensor:
         """Encode a picture, resized: ``[L, C]``."""
         vae, stock = self.encoders.part("vae"), self.encoders.stock
-        resized = stock.image_processor.resize(picture.convert("RGB"), size[1], size[0])
+        resized = stock.image_processor.resize(picture, size[1], size[0])
         pixels = stock.image_processor.preprocess(resized, size[1], size[0]).to(self._device, vae.dtype)
         encoded = stock._encode_vae_image(pixels, generator=None)
         packed: Tensor = stock._pack_latents(encoded, *encoded.shape)
@@ -82,10 +84,6 @@ class FluxKontext(DiffusersBase):
         """Return how stock diffusers runs a LoRA of this base."""
         guidance = f"guidance_scale={self.settings.embedded_guidance}"
         licences = {"black-forest-labs/FLUX.1-Kontext-dev": "non-commercial."}
-        return script_usage(self.settings, request, "FluxKontextPipeline", guidance, licences)
-
-    def _preferred(self, picture: Image) -> Size:
-        aspect, scale = picture.width / picture.height, self.resolution / STOCK_SIDE / self.multiple
-        size = min(PREFERRED_KONTEXT_RESOLUTIONS, key=lambda size: (abs(aspect - size[0] / size[1]), size))
-        width, height = (max(1, int(side * scale)) * self.multiple for side in size)
-        return width, height
+        shape = "\n    width=image.width,\n    height=image.height,"  # else the output is square
+        shape += "" if self.resolution == STOCK_SIDE else f"\n    max_area={self.resolution}**2,"
+        return script_usage(self.settings, request, "FluxKontextPipeline", guidance, licences, arguments=shape)

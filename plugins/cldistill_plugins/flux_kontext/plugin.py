@@ -45,7 +45,7 @@ class FluxKontextSettings(FluxSettings):
     guidance_scale: float = Field(default=1.0, ge=1.0)
     """Guidance of the teacher inside the DMD losses, by a second call; 1: the embedded one alone."""
     target_guidance_scale: float = Field(default=1.0, ge=1.0)
-    """Guidance of targets and grids, by a second call (the stock pipeline's ``true_cfg_scale``)."""
+    """The same for targets and grids (the stock pipeline's ``true_cfg_scale``)."""
     targets: tuple[str, ...] = TARGETS
 
 

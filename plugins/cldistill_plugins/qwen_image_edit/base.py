@@ -76,9 +76,13 @@ class QwenImageEdit(DiffusersBase):
         """Return ``t / 1000``, rounded as stock does unless the option says otherwise."""
         return super().timestep(sigma) if self.settings.round_timesteps else (sigma * 1000).float() / 1000
 
+    def size(self, picture: Image) -> Size:
+        """Return the stock size of a reference, by area."""
+        return self.geometry.vae_size(picture)
+
     def sizes(self, pictures: Sequence[Image]) -> list[Size]:
-        """Return the stock sizes: references by area, the output like the last of them."""
-        return [self.geometry.output_size(pictures), *(self.geometry.vae_size(picture) for picture in pictures)]
+        """Return the sizes of the output, which is like the last reference, and of each reference."""
+        return [self.geometry.output_size(pictures), *map(self.size, pictures)]
 
     def latents(self, picture: Image, size: Size) -> Tensor:
         """Encode a picture at a size: ``[L, C]``."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cldistill.component import BuildContext, Component, Needs, Settings, observer
 from cldistill.markers import hookimpl
-
-if TYPE_CHECKING:
-    from cldistill.manifest.checked import RunRequest
 
 
 class RunLogSettings(Settings):
@@ -26,15 +23,6 @@ def build_run_log(settings: RunLogSettings, context: BuildContext) -> object:
     from cldistill_plugins.run_log.run_log import RunLog
 
     return RunLog(context.output, context.console)
-
-
-@hookimpl
-def run_asked(request: RunRequest) -> None:
-    """Refuse to go on with a run whose manifest was another, key by key."""
-    if request.folder is not None and (request.folder / "checkpoints").is_dir():
-        from cldistill_plugins.run_log.changes import refuse_changed
-
-        refuse_changed(request.checked, request.folder)
 
 
 @hookimpl

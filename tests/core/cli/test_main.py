@@ -275,24 +275,6 @@ def test_other_ranks_leave_setting_aside_to_the_first(tmp_path: Path, monkeypatc
     assert (tmp_path / "out/checkpoints").is_dir()
 
 
-def test_a_run_of_another_manifest_is_refused_before_anything_is_loaded(world: Any, tmp_path: Path) -> None:
-    from cldistill.manifest.resolved import manifest_digest
-    from cldistill.training import checkpoint
-
-    checked, folder = world.check("train.generator_steps=20"), tmp_path / "out"
-    checkpoint.save(folder / "checkpoints", 10, {}, {"manifest": "something else"}, keep=1)
-    with pytest.raises(CheckpointError, match=r"out.*step-000010 belongs to another manifest.*choose another"):
-        cli_run.refuse_another(checked, folder, wanted=False)
-    checkpoint.save(folder / "checkpoints", 20, {}, {"manifest": manifest_digest(checked)}, keep=1)
-    cli_run.refuse_another(checked, folder, wanted=True)
-
-
-def test_resume_wants_something_to_resume(world: Any, tmp_path: Path) -> None:
-    cli_run.refuse_another(world.check(), tmp_path / "new", wanted=False)
-    with pytest.raises(CheckpointError, match="new holds no checkpoint to resume; leave out --resume"):
-        cli_run.refuse_another(world.check(), tmp_path / "new", wanted=True)
-
-
 def test_the_command_that_resumes_is_quoted_for_a_shell() -> None:
     command = cli_run.resume_command("a b.yaml", Path("runs/x"), ["train.seed=7", "name=my run"])
     assert command == "cldistill run 'a b.yaml' --output runs/x --set train.seed=7 --set 'name=my run'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,28 +14,29 @@ import yaml
 
 from cldistill.errors import CheckpointError
 from cldistill.manifest.checked import CheckedManifest
-from cldistill.manifest.resolved import decisive, manifest_digest, resolve, resolved_text
+from cldistill.manifest.resolved import decisive, manifest_digest, plugin_digests, resolve, resolved_text
 from cldistill.training.checkpoint import Checkpoint, read
 
 
-def refuse_changed(checked: CheckedManifest, folder: Path) -> None:
-    """Refuse to go on with another manifest's run, or with fewer steps than it has done.
+def refuse_another(
+    checked: CheckedManifest, folder: Path, *, wanted: bool = False, changed_plugins: bool = False
+) -> None:
+    """Refuse, before anything is loaded, to go on with another run than this manifest's, or with none if one is ``wanted``.
 
     Raises:
-        CheckpointError: each key with its old and its new value, and the way to start from the old weights instead.
+        CheckpointError: each key with its old and its new value, and the way to start from the old weights instead; or the
+            plugins or number of processes that were others (those of plugins may with ``changed_plugins``).
     """
+    if not (folder / "checkpoints").is_dir():
+        if wanted:
+            raise CheckpointError(f"{folder} holds no checkpoint to resume; leave out --resume to start there")
+        return
     found, resolved = _newest(folder / "checkpoints"), folder / "manifest.resolved.yaml"
     if found is None:
         return
-    steps = checked.manifest.train.generator_steps
-    if found.meta.get("manifest") == manifest_digest(checked):
-        if found.step > steps:
-            raise CheckpointError(
-                f"{found.path} is beyond train.generator_steps: {steps}; set it to {found.step} or more"
-            )
-        return
-    told = changes(checked, resolved.read_text(encoding="utf-8")) if resolved.is_file() else []
-    if told:
+    digest, steps = manifest_digest(checked), checked.manifest.train.generator_steps
+    other = found.meta.get("manifest") != digest and resolved.is_file()
+    if told := changes(checked, resolved.read_text(encoding="utf-8")) if other else []:
         listing = "".join(f"\n  {line}" for line in told)
         raise CheckpointError(
             f"{found.path} belongs to another manifest, or to other teachers or pictures:{listing}\nput the old values back, "
@@ -42,6 +44,10 @@ def refuse_changed(checked: CheckedManifest, folder: Path) -> None:
             "these weights, or --fresh to start over in this one; train.generator_steps, checkpoints, samples, observers and "
             "evaluation may change"
         )
+    plugins = {} if changed_plugins else plugin_digests(checked)
+    found.must_belong_to(digest, int(os.environ.get("WORLD_SIZE", "1")), plugins=plugins)
+    if found.step > steps:
+        raise CheckpointError(f"{found.path} is beyond train.generator_steps: {steps}; set it to {found.step} or more")
 
 
 def _newest(root: Path) -> Checkpoint | None:
