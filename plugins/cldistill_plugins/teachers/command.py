@@ -44,7 +44,9 @@ def teachers(
         console.print("No effect of this manifest has a teacher that is trained from pairs.")
         return
     share = take_shard(shard)
-    devices, cores = visible_devices(checked), os.cpu_count() or 1
+    # Of a node's cores Slurm and containers may have given us a few.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    devices = visible_devices(checked)
     count = processes or len(devices) or cores
     tasks = tasks_of(checked, share, targets=targets, parts=count)
     if not tasks:
