@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pluggy
 
-from cldistill.errors import PluginError, Stopped, nearest
+from cldistill.errors import CheckpointError, PluginError, Stopped, nearest
 from cldistill.hookspecs import RunHooks
 from cldistill.markers import PROJECT
 from cldistill.records import StepResult
@@ -62,6 +62,8 @@ class Observers:
         for name, manager in list(self._plugins):
             try:
                 getattr(manager.hook, hook)(run=self._run, **arguments)
+            except CheckpointError:  # the run's own log does not fit the checkpoint: no training over that
+                raise
             except Exception as error:  # a tracker that is down must not cost a night of training
                 self.warn(f"observer {name} failed in {hook} and is switched off: {type(error).__name__}: {error}")
                 self._plugins.remove((name, manager))
