@@ -139,6 +139,17 @@ def test_a_split_names_no_folder_outside_its_own(field: str, path: str, tmp_path
             read()
 
 
+def test_a_link_below_a_group_of_a_split_leads_no_load_out(tmp_path: Path) -> None:
+    split = tmp_path / "split"
+    (split / "one").mkdir(parents=True)
+    (split / "one/collection").symlink_to(tmp_path)
+    group = {"name": "bank-1", "manifest": "1.yaml", "run": "one", "collection": "one/collection", "effects": ["a"]}
+    data = {"format": 1, "name": "x", "key": "", "measured": "", "figures": {}, "groups": [group]}
+    (split / "groups.json").write_text(json.dumps(data))
+    with pytest.raises(UnsafePathError):
+        read_groups(split).file_of("a")
+
+
 def test_a_manifest_names_no_path_outside_the_collection(folder: Path) -> None:
     manifest = folder / "manifest.resolved.yaml"
     text = manifest.read_text()
