@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cldistill.component import BuildContext
 from cldistill.data.dataset import Dataset, Example
 from cldistill.data.encodings import Encoder
-from cldistill.data.items import pairs_of
+from cldistill.data.items import item_prompts, pairs_of
 from cldistill.data.teachers import TeacherBank
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.progress.signals import never, raise_if_stopped
@@ -70,11 +70,6 @@ def teacher_bank(checked: CheckedManifest, preparation: Preparation) -> TeacherB
         return lambda: source.adapter(preparation.request(effect))
 
     return TeacherBank({effect.name: fetch(effect) for effect in checked.effects})
-
-
-def item_prompts(item: Item, effect: EffectInfo, prompts: Prompts) -> Prompts:
-    """Return an effect's prompts for one of its items: a pair with a prompt of its own has it told to the teacher."""
-    return prompts if item.prompt == effect.prompt else replace(prompts, teacher=item.prompt)
 
 
 def pool_rows(checked: CheckedManifest, isolator: PromptIsolator, prompts: Mapping[str, Prompts]) -> Rows:

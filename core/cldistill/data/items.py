@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import entry_points
 from itertools import pairwise
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from cldistill.errors import DataError
-from cldistill.records import GENERAL, EffectInfo, Item
+from cldistill.records import GENERAL, EffectInfo, Item, Prompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -178,6 +178,11 @@ def held_pairs(effect: EffectInfo, listing: Listing | None = None) -> list[Item]
 def drawn_by_name(items: Iterable[Item], count: int) -> list[Item]:
     """Return up to ``count`` of the items, always the same ones: those whose keys hash lowest."""
     return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())[:count]
+
+
+def item_prompts(item: Item, effect: EffectInfo, prompts: Prompts) -> Prompts:
+    """Return an effect's prompts for one of its items: a pair with a prompt of its own has it told to the teacher."""
+    return prompts if item.prompt == effect.prompt else replace(prompts, teacher=item.prompt)
 
 
 def evenly(items: list[Item], count: int | None) -> list[Item]:
