@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,13 @@ def test_no_picture_is_sent_to_an_address_that_the_collection_brought(folder: Pa
     with pytest.raises(CldistillError, match=r"would send pictures to http://a\.example/v1"):
         refuse_address(collection, ())
     refuse_address(collection, ["prompts.options.endpoint=http://a.example/v1"])
+    judge = {"use": "judge", "options": {"endpoint": "https://b.example/v1", "model": "m"}}
+    judged = replace(collection, manifest={"evaluate": {"metrics": [{"use": "likeness"}, judge]}, "observers": [judge]})
+    with pytest.raises(
+        CldistillError, match=r"https://b\.example/v1.*--set evaluate\.metrics\.judge\.options\.endpoint="
+    ):
+        refuse_address(judged, ["evaluate.pictures=4"])
+    refuse_address(judged, ["evaluate=null"])
 
 
 def test_a_base_out_of_a_package_that_is_no_plugin_is_not_imported() -> None:
