@@ -32,14 +32,14 @@ def train(run: Run, stop: StopRequest | None = None) -> int:
     step = resume(run, optimizers, observers)
     if step == 0:
         warm_start(run, optimizers)
-    observers.run_started(step)
+    observers.tell("run_started", start_step=step)
     try:
         with graceful_stop() if stop is None else nullcontext(stop) as asked:
             step = _loop(run, optimizers, observers, step, asked)
     except BaseException as error:
-        observers.run_failed(error)
+        observers.tell("run_failed", error=error)
         raise
-    observers.run_finished(step, step < run.total_steps)
+    observers.tell("run_finished", step=step, stopped=step < run.total_steps)
     return step
 
 
@@ -49,7 +49,7 @@ def _loop(run: Run, optimizers: Optimizers, observers: Observers, step: int, sto
     while step < run.total_steps:
         result = run_step(run, optimizers, step)
         step = result.step
-        observers.step_finished(result)
+        observers.tell("step_finished", result=result)
         bad_steps = bad_steps + 1 if any(update.skipped for update in result.updates) else 0
         if bad_steps >= run.max_bad_steps:
             raise NonFiniteError(_bad_text(run, bad_steps, saved))
@@ -76,7 +76,7 @@ def _bad_text(run: Run, bad_steps: int, saved: int) -> str:
 
 
 def _any_rank(run: Run, requested: bool) -> bool:
-    """Whether any rank was told to stop: all must leave after the same step."""
+    """Return whether any rank was told to stop: all must leave after the same step."""
     if run.accelerator.num_processes == 1:
         return requested
     import torch
@@ -103,7 +103,7 @@ def save(run: Run, optimizers: Optimizers, observers: Observers, step: int) -> i
             "plugins": dict(run.plugins), "plugin_changes": list(run.plugin_changes),
         }  # fmt: skip
         path = checkpoint.save(run.output / "checkpoints", step, groups, meta, run.keep)
-        observers.checkpoint_saved(step, path)
+        observers.tell("checkpoint_saved", step=step, path=path)
     run.accelerator.wait_for_everyone()
     return step
 

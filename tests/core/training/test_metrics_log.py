@@ -109,7 +109,7 @@ def test_a_damaged_log_ends_the_run_and_is_not_switched_off_like_a_tracker(tmp_p
     (tmp_path / FILE).write_text(line(result(4)), encoding="utf-8")
     run = SimpleNamespace(**vars(run_in(tmp_path)), is_main=True, observers=[MetricsLog()])
     with pytest.raises(CheckpointError, match="lacks steps before the checkpoint of step 5"):
-        Observers(run).run_started(5)  # type: ignore[arg-type]
+        Observers(run).tell("run_started", start_step=5)  # type: ignore[arg-type]
 
 
 def test_it_is_an_observer(tmp_path: Path) -> None:
