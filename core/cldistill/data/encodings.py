@@ -86,7 +86,7 @@ class Encoder:
 
     @property
     def guided(self) -> bool:
-        """Whether anything will ask for the unconditional prompt; without guidance it is not even encoded."""
+        """Return whether anything will ask for the unconditional prompt; without guidance it is not even encoded."""
         return self.base.guidance_scale != 1.0 or self.base.target_guidance_scale != 1.0
 
     def source(self, item: Item) -> Tensors:

@@ -33,17 +33,17 @@ class Listing:
     """The pairs that lie at a path, as a reader of layouts lists them."""
 
     layout: str
-    """How they lie there, in words: ``source/ and target/``."""
+    """The way they lie there, in words: ``source/ and target/``."""
     items: tuple[Item, ...]
     """In the order of their keys; without ``target`` where no after-picture belongs to it."""
     captions: int = 0
     """Items with a prompt of their own."""
     problems: tuple[str, ...] = ()
-    """What is left out, a sentence each: which file, what is wrong, what to do."""
+    """Things left out, a sentence each: which file, what is wrong, what to do."""
 
     @property
     def told(self) -> str:
-        """What was found, in words: ``40 pairs by source/ and target/, 38 with captions``."""
+        """The listing in words: ``40 pairs by source/ and target/, 38 with captions``."""
         kind = "pairs" if any(item.target for item in self.items) else "pictures"
         parts = [f"{len(self.items)} {kind} by {self.layout}"]
         parts += [f"{self.captions} with captions"] if self.captions else []
@@ -114,7 +114,7 @@ def list_pictures(folder: Path) -> list[Path]:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is called like a picture; macOS's ``._x.png``, and other hidden ones, are none."""
+    """Return whether a file is called like a picture; macOS's ``._x.png``, and other hidden ones, are none."""
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
 
 

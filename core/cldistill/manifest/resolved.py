@@ -170,7 +170,7 @@ def _version(distribution: str) -> str:
 
 
 def _is_local_path(text: str) -> bool:
-    """Whether a text is a path of this machine, and not a prompt that begins with a slash."""
+    """Return whether a text is a path of this machine, and not a prompt that begins with a slash."""
     if not Path(text).is_absolute():
         return False
     try:
