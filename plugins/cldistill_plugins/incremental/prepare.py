@@ -109,7 +109,7 @@ def refuse_address(collection: CollectionFolder, overrides: Sequence[str]) -> No
 
 
 def _addresses(value: Any, where: str) -> Iterator[tuple[str, str]]:
-    """Yield key path, as ``--set`` takes it, and text of every address in a manifest, that of a judge among the metrics, say."""
+    """Yield key path, as ``--set`` takes it, and text of every address in a manifest, also that of a judging metric."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _addresses(inner, f"{where}.{key}" if where else str(key))
