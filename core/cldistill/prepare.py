@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cldistill.component import BuildContext
@@ -45,16 +44,11 @@ class Preparation:
     stop: Callable[[], bool] = never
     """Asked between two pieces of work; true ends the preparation with `cldistill.errors.Stopped`, all done work saved."""
 
-    @property
-    def cache(self) -> Path:
-        """Folder of the content-addressed cache."""
-        return self.context.cache
-
     def request(self, effect: EffectInfo) -> TeacherRequest:
         """Return what the teacher source of an effect may use."""
         return TeacherRequest(
             effect=effect, items=pairs_of(effect) if effect.pairs is not None else (), base=self.base, slots=self.slots,
-            encoder=self.encoder, cache=self.cache, device=str(self.accelerator.device), stages=self.stages,
+            encoder=self.encoder, cache=self.context.cache, device=str(self.accelerator.device), stages=self.stages,
             stop=self.stop,
         )  # fmt: skip
 

@@ -121,11 +121,6 @@ class Encoder:
         """Hash what the item shows and says."""
         return content_key(item.prompt, *self._sources(item))
 
-    def pair_digest(self, item: Item) -> str:
-        """Hash an item together with its after-picture."""
-        assert item.target is not None
-        return content_key(self.item_digest(item), self.file_digest(item.target))
-
     @staticmethod
     def pictures(item: Item) -> Sequence[Image]:
         """Open the reference picture(s) of an item."""

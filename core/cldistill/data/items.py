@@ -141,11 +141,6 @@ def list_pairs(pairs: Path, pool: str, prompt: str, *, opened: bool = False) -> 
     return _first(lambda reader: reader.list_pairs(pairs, pool, prompt, opened=opened))
 
 
-def effect_items(pairs: Path, pool: str, prompt: str) -> list[Item]:
-    """Return the items of `list_pairs`; raises `DataError` for the first that is wrong, too."""
-    return list(list_pairs(pairs, pool, prompt).sound().items)
-
-
 def listing_of(effect: EffectInfo, *, opened: bool = False) -> Listing:
     """List all pairs of an effect that has some; where damaged ones are skipped, every picture is opened.
 

@@ -64,7 +64,10 @@ class Observers:
             except CheckpointError:  # the run's own log does not fit the checkpoint: no training over that
                 raise
             except Exception as error:  # a tracker that is down must not cost a night of training
-                self.warn(f"observer {name} failed in {hook} and is switched off: {type(error).__name__}: {error}")
+                warn(
+                    self._run,
+                    f"observer {name} failed in {hook} and is switched off: {type(error).__name__}: {error}",
+                )
                 self._plugins.remove((name, manager))
 
     def run_exported(self, exported: ExportedRun) -> list[Exception]:
@@ -78,7 +81,3 @@ class Observers:
             except Exception as error:
                 errors.append(error)
         return errors
-
-    def warn(self, text: str) -> None:
-        """Say something that a person should see, on standard error."""
-        warn(self._run, text)

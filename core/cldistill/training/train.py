@@ -29,7 +29,7 @@ def train(run: Run, stop: StopRequest | None = None) -> int:
     """
     optimizers = make_optimizers(run)
     observers = Observers(run)
-    step = resume(run, optimizers, observers)
+    step = resume(run, optimizers)
     if step == 0:
         warm_start(run, optimizers)
     observers.tell("run_started", start_step=step)
@@ -108,9 +108,9 @@ def save(run: Run, optimizers: Optimizers, observers: Observers, step: int) -> i
     return step
 
 
-def resume(run: Run, optimizers: Optimizers, observers: Observers) -> int:
+def resume(run: Run, optimizers: Optimizers) -> int:
     """Load the newest undamaged checkpoint; return its step, 0 without one."""
-    found = checkpoint.latest(run.output / "checkpoints", warn=observers.warn)
+    found = checkpoint.latest(run.output / "checkpoints", warn=partial(warn, run))
     if found is None:
         return 0
     same = None if run.changed_plugins else run.plugins
@@ -118,7 +118,7 @@ def resume(run: Run, optimizers: Optimizers, observers: Observers) -> int:
     changes = [f"after step {found.step} {line}" for line in found.changed_plugins(run.plugins)]
     run.plugin_changes = (*found.meta.get("plugin_changes", ()), *changes)
     for line in changes:
-        observers.warn(line)
+        warn(run, line)
     for name, optimizer in optimizers.items():
         overwrite(optimizer.parameters, found.load(name), name)
         optimizer.load(found.load(f"optimizer-{name}"))
