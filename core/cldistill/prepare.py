@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cldistill.component import BuildContext
 from cldistill.data.dataset import Dataset, Example
 from cldistill.data.encodings import Encoder
-from cldistill.data.items import pairs_of
+from cldistill.data.items import item_prompts, pairs_of
 from cldistill.data.teachers import TeacherBank
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.progress.signals import never, raise_if_stopped
@@ -45,16 +44,11 @@ class Preparation:
     stop: Callable[[], bool] = never
     """Asked between two pieces of work; true ends the preparation with `cldistill.errors.Stopped`, all done work saved."""
 
-    @property
-    def cache(self) -> Path:
-        """Folder of the content-addressed cache."""
-        return self.context.cache
-
     def request(self, effect: EffectInfo) -> TeacherRequest:
         """Return what the teacher source of an effect may use."""
         return TeacherRequest(
             effect=effect, items=pairs_of(effect) if effect.pairs is not None else (), base=self.base, slots=self.slots,
-            encoder=self.encoder, cache=self.cache, device=str(self.accelerator.device), stages=self.stages,
+            encoder=self.encoder, cache=self.context.cache, device=str(self.accelerator.device), stages=self.stages,
             stop=self.stop,
         )  # fmt: skip
 
@@ -70,11 +64,6 @@ def teacher_bank(checked: CheckedManifest, preparation: Preparation) -> TeacherB
         return lambda: source.adapter(preparation.request(effect))
 
     return TeacherBank({effect.name: fetch(effect) for effect in checked.effects})
-
-
-def item_prompts(item: Item, effect: EffectInfo, prompts: Prompts) -> Prompts:
-    """Return an effect's prompts for one of its items: a pair with a prompt of its own has it told to the teacher."""
-    return prompts if item.prompt == effect.prompt else replace(prompts, teacher=item.prompt)
 
 
 def pool_rows(checked: CheckedManifest, isolator: PromptIsolator, prompts: Mapping[str, Prompts]) -> Rows:

@@ -64,7 +64,7 @@ class EffectInfo:
     take: int | None = None
     """Use only so many of the pairs, spread evenly over them; None: all."""
     skip: bool = False
-    """Whether pairs that are wrong are left out; else they are errors."""
+    """True where pairs that are wrong are left out; else they are errors."""
     held_out: int = 0
     """So many pairs are kept for measuring, spread evenly, and nothing is trained on them."""
 

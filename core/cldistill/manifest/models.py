@@ -257,12 +257,12 @@ class EvaluatedSystem(ManifestPart):
 
     @property
     def distilled(self) -> bool:
-        """Whether anything is mounted that the effects' own teachers are not."""
+        """Return whether anything is mounted that the effects' own teachers are not."""
         return self.beside is not None or isinstance(self.adapter, Path)
 
     @property
     def few_step(self) -> bool:
-        """Whether it samples as the student does."""
+        """Return whether it samples as the student does."""
         return self.distilled if self.sampler is None else self.sampler == "few-step"
 
 

@@ -1,4 +1,4 @@
-"""What every base over a pipeline folder shares: implements `cldistill.protocols.BaseModel` but for a family's own part."""
+"""The common part of bases over a pipeline folder: implements `cldistill.protocols.BaseModel` but for a family's own part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a run fits the memory of a device, and the settings that would make it fit (torch-free unless it is loaded)."""
+"""The memory of a run against that of a device, and the settings that would make it fit (torch-free unless it is loaded)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a run takes: measured, where it has a log, else calculated from its backbone calls and the device's speed."""
+"""The hours of a run: measured, where it has a log, else calculated from its backbone calls and the device's speed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cldistill_plugins.planning.fit import Device
 UTILISATION = 0.4
 """Share of a card's dense bf16 speed that large transformers reach in training."""
 CPU_TFLOPS = 0.109
-"""What two cores reached in the quickstart: the operations of its 1,582 steps in its 338 seconds of training."""
+"""Speed of two cores in the quickstart: the operations of its 1,582 steps in its 338 seconds of training."""
 LAST = 50
 """Steps at the end of a log whose pace counts."""
 

@@ -19,7 +19,7 @@ STOCK_TERMINAL = 0.02
 PIXELS_PER_TOKEN = 16
 """The VAE shrinks by 8, and 2 x 2 latents make a token."""
 PROMPT_TOKENS = 1024
-"""What the stock pipeline allows (its ``tokenizer_max_length``)."""
+"""The limit of the stock pipeline (its ``tokenizer_max_length``)."""
 
 DEFAULTS: Mapping[str, Any] = {
     "patch_size": 2, "in_channels": 64, "out_channels": 16, "num_layers": 60, "attention_head_dim": 128,

@@ -13,7 +13,7 @@ WARM_UP_STEPS = 60
 
 @dataclass(slots=True)
 class Clock:
-    """How far a training of `minutes` has come.
+    """The progress of a training of `minutes` has come.
 
     Attributes:
         decay: share of the time, at its end, in which the rate falls; more minutes may be given until then.
