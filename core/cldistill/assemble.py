@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -195,8 +196,16 @@ def add_slots(preparation: Preparation, checked: CheckedManifest, random: KeyedR
     fits = [fit for effect, fit in checked.teacher_fits.items() if checked.teachers[effect] is not None]
     # What a teacher covers outside of the slots must be wrapped too.
     slots.add_teacher(tuple(sorted({*checked.description.targets, *(to for fit in fits for to in fit.modules)})))
-    if checked.manifest.train.gradient_checkpointing:
-        base.enable_gradient_checkpointing(slots.run_pinned)
+    if share := float(checked.manifest.train.gradient_checkpointing):
+        base.enable_gradient_checkpointing(slots.run_pinned if share == 1 else some(share, slots.run_pinned))
+
+
+def some(share: float, run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``run(function, *args)`` for a share of the calls, evenly spread; the others call the function as it is."""
+    due = itertools.accumulate(itertools.repeat(share))
+    return lambda function, *args, **kwargs: (
+        run(function, *args, **kwargs) if next(due) % 1 < share else function(*args, **kwargs)
+    )
 
 
 def make_modules(terms: Sequence[Term], random: KeyedRandom) -> dict[str, TermModule]:

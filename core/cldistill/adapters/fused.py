@@ -14,6 +14,7 @@ from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 class FrozenLinear(nn.Module):
@@ -28,8 +29,15 @@ class FrozenLinear(nn.Module):
         return F.linear(x, self.weight)
 
 
+def dense(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a weight as a plain matrix; a quantised one is decoded for the product at hand, and not kept."""
+    if is_traceable_wrapper_subclass(weight):
+        weight = weight.get_original_weight() if hasattr(weight, "get_original_weight") else weight.dequantize()
+    return weight.to(dtype)
+
+
 class FusedLora(torch.autograd.Function):
-    """``y = x W.T + bias + scale * (x A.T) B.T`` over rows ``x`` ``[N, in]``; W and bias are frozen."""
+    """``y = x W.T + bias + scale * (x A.T) B.T`` over rows ``x`` ``[N, in]``; W, maybe quantised, and bias are frozen."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -37,7 +45,7 @@ class FusedLora(torch.autograd.Function):
         middle = x.mm(a.t())
         ctx.save_for_backward(x, w, a, b, middle)
         ctx.scale = scale
-        return F.linear(x, w, bias).addmm_(middle, b.t(), alpha=scale)
+        return F.linear(x, dense(w, x.dtype), bias).addmm_(middle, b.t(), alpha=scale)
 
     @staticmethod
     @once_differentiable
@@ -47,7 +55,7 @@ class FusedLora(torch.autograd.Function):
         for_x, for_a, for_b = ctx.needs_input_grad[0], ctx.needs_input_grad[3], ctx.needs_input_grad[4]
         inner = grad.mm(b).mul_(ctx.scale)
         return (
-            grad.mm(w).addmm_(inner, a) if for_x else None,
+            grad.mm(dense(w, grad.dtype)).addmm_(inner, a) if for_x else None,
             None,
             None,
             inner.t().mm(x) if for_a else None,
@@ -59,6 +67,7 @@ class FusedLora(torch.autograd.Function):
 class AdaptedLinear(PeftLinear):  # type: ignore[misc]
     """peft's LoRA layer around a plain linear module, with `FusedLora` wherever one plain LoRA is active.
 
+    A quantised base weight is decoded for each product: at thousands of tokens that costs little beside the product.
     Everything else (no adapter, several at once, LoKr, several dtypes without autocast) takes peft's own way.
     """
 
@@ -80,12 +89,15 @@ class AdaptedLinear(PeftLinear):  # type: ignore[misc]
             return None
         base, kind = self.get_base_layer(), x.device.type
         tensors = [x, base.weight, base.bias, inner.weight, outer.weight]
+        quantised = base.weight if is_traceable_wrapper_subclass(base.weight) else None
+        if quantised is not None:
+            tensors[1] = x  # decoded in the dtype of x
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
             tensors = [None if tensor is None else tensor.to(dtype) for tensor in tensors]
         if len({tensor.dtype for tensor in tensors if tensor is not None}) > 1:
             return None
-        return tuple(tensors)
+        return tuple(tensors) if quantised is None else (tensors[0], quantised, *tensors[2:])
 
 
 _PLAIN = (nn.Linear, FrozenLinear)
@@ -93,5 +105,6 @@ _PLAIN = (nn.Linear, FrozenLinear)
 
 def fuse(layer: Any) -> None:
     """Turn peft's layer around a plain linear module into an `AdaptedLinear`; layers of other kinds stay peft's."""
-    if type(layer) is PeftLinear and type(layer.get_base_layer()) is nn.Linear:
+    quantised = isinstance(layer, PeftLinear) and is_traceable_wrapper_subclass(layer.get_base_layer().weight)
+    if (type(layer) is PeftLinear or quantised) and type(layer.get_base_layer()) is nn.Linear:
         layer.__class__ = AdaptedLinear

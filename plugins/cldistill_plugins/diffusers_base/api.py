@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cldistill_plugins.diffusers_base.describe import describe_folder, family_names, resolve_targets
+from cldistill_plugins.diffusers_base.describe import describe_folder, family_names, resolve_targets, weight_bytes
 from cldistill_plugins.diffusers_base.folder import DiffusersFolder, fingerprint
 from cldistill_plugins.diffusers_base.script import SCRIPT, base_expression, pipeline_script
 from cldistill_plugins.diffusers_base.settings import DTYPE_BYTES, DiffusersSettings, Dtype, GuidanceMode, ModelName
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DTYPE_BYTES", "SCRIPT", "DiffusersBase", "DiffusersFolder", "DiffusersSettings", "Dtype", "Encoders", "GuidanceMode",
     "ModelName", "base_expression", "describe_folder", "family_names", "fingerprint", "pipeline_script", "quiet",
-    "resolve_targets",
+    "resolve_targets", "weight_bytes",
 ]  # fmt: skip
 
 
