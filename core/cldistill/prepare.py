@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from accelerate import Accelerator
+
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.component import BuildContext
 from cldistill.data.dataset import Dataset, Example
 from cldistill.data.encodings import Encoder
@@ -18,13 +20,10 @@ from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel, PromptIsolator, TeacherRequest, TeacherSource
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
+from cldistill.sampling.image_generator import ImageGenerator
 from cldistill.sampling.targets import TeacherSampler
+from cldistill.schedule import Schedule
 from cldistill.weights import AdapterState
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-    from cldistill.adapters.slots import AdapterSlots
 
 Rows = dict[str, list[tuple[Item, Prompts]]]
 """Pool -> its items, each with the prompts that its networks are told."""
@@ -36,14 +35,28 @@ class Preparation:
     every command that needs the model."""
 
     base: BaseModel
-    slots: AdapterSlots
     encoder: Encoder
-    sampler: TeacherSampler
+    schedule: Schedule
+    """By which teachers are sampled for targets."""
     accelerator: Accelerator
     context: BuildContext
     stages: Stages
     stop: Callable[[], bool] = never
     """Asked between two pieces of work; true ends the preparation with `cldistill.errors.Stopped`, all done work saved."""
+
+    @cached_property
+    def slots(self) -> AdapterSlots:
+        """The adapters on the backbone, which is read when they are first asked for: after the encoders have gone."""
+        with self.stages.stage("reading the backbone", 1) as advance:
+            slots = AdapterSlots(self.base.backbone)
+            advance(1)
+        return slots
+
+    @cached_property
+    def sampler(self) -> TeacherSampler:
+        """Samples targets."""
+        device, seed = self.context.device, self.context.seed
+        return TeacherSampler(ImageGenerator(self.base, self.slots, self.encoder, device, seed, "targets"), self.schedule)
 
     @property
     def cache(self) -> Path:
@@ -109,18 +122,12 @@ def targeted_pools(checked: CheckedManifest) -> list[str]:
 
 def prepare(
     preparation: Preparation, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], bank: TeacherBank,
-    targets: str | None, target_pools: Sequence[str], later: Sequence[tuple[Item, Prompts]] = (),
+    targets: str | None, target_pools: Sequence[str],
 ) -> Dataset:  # fmt: skip
-    """Encode all pools, add the targets (``teacher``, ``pair`` or None) that the losses need, and drop the encoders.
-
-    ``later`` is what grids, report and export will show: it is encoded with the rest, so that no encoder comes back to a
-    device that training has filled.
-    """
-    encode(preparation, pools, later, pair_targets=targets == "pair")
+    """Return all pools, which are encoded, with the targets (``teacher``, ``pair`` or None) that the losses need."""
     examples = {
         name: [preparation.encoder.example(item, prompts) for item, prompts in rows] for name, rows in pools.items()
     }
-    preparation.base.drop_encoders()
     for name in target_pools:
         if targets == "pair" and name != GENERAL:
             target = preparation.encoder.pair_target
@@ -134,7 +141,11 @@ def encode(
     preparation: Preparation, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], later: Sequence[tuple[Item, Prompts]] = (),
     *, pair_targets: bool,
 ) -> None:  # fmt: skip
-    """Compute what the cache lacks, each rank its share."""
+    """Compute what the cache lacks, each rank its share, and drop the encoders.
+
+    ``later`` is what grids, report and export will show: it is encoded with the rest, so that no encoder comes back to a
+    device that training has filled.
+    """
     trained = [row for name in sorted(pools) for row in pools[name]]
     rows = [*trained, *later]
     encoder, accelerator = preparation.encoder, preparation.accelerator
@@ -146,6 +157,7 @@ def encode(
                 if pair_targets and item.target is not None and index < len(trained):
                     encoder.pair_target(item)
             advance(1)
+    preparation.base.drop_encoders()
     accelerator.wait_for_everyone()
 
 

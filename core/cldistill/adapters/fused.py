@@ -67,7 +67,6 @@ class FusedLora(torch.autograd.Function):
 class AdaptedLinear(PeftLinear):  # type: ignore[misc]
     """peft's LoRA layer around a plain linear module, with `FusedLora` wherever one plain LoRA is active.
 
-    A quantised base weight is decoded for each product: at thousands of tokens that costs little beside the product.
     Everything else (no adapter, several at once, LoKr, several dtypes without autocast) takes peft's own way.
     """
 
@@ -88,16 +87,14 @@ class AdaptedLinear(PeftLinear):  # type: ignore[misc]
         if not (isinstance(inner, _PLAIN) and isinstance(outer, _PLAIN)):
             return None
         base, kind = self.get_base_layer(), x.device.type
-        tensors = [x, base.weight, base.bias, inner.weight, outer.weight]
-        quantised = base.weight if is_traceable_wrapper_subclass(base.weight) else None
-        if quantised is not None:
-            tensors[1] = x  # decoded in the dtype of x
+        quantised = is_traceable_wrapper_subclass(base.weight)  # and decoded when it is used, in the dtype of x
+        tensors = [x, x if quantised else base.weight, base.bias, inner.weight, outer.weight]
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
             tensors = [None if tensor is None else tensor.to(dtype) for tensor in tensors]
         if len({tensor.dtype for tensor in tensors if tensor is not None}) > 1:
             return None
-        return tuple(tensors) if quantised is None else (tensors[0], quantised, *tensors[2:])
+        return (tensors[0], base.weight if quantised else tensors[1], *tensors[2:])
 
 
 _PLAIN = (nn.Linear, FrozenLinear)
@@ -105,6 +102,6 @@ _PLAIN = (nn.Linear, FrozenLinear)
 
 def fuse(layer: Any) -> None:
     """Turn peft's layer around a plain linear module into an `AdaptedLinear`; layers of other kinds stay peft's."""
-    quantised = isinstance(layer, PeftLinear) and is_traceable_wrapper_subclass(layer.get_base_layer().weight)
-    if (type(layer) is PeftLinear or quantised) and type(layer.get_base_layer()) is nn.Linear:
+    plain = type(layer) is PeftLinear or is_traceable_wrapper_subclass(layer.get_base_layer().weight)
+    if plain and isinstance(layer, PeftLinear) and type(layer.get_base_layer()) is nn.Linear:
         layer.__class__ = AdaptedLinear

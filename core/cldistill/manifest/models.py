@@ -186,8 +186,7 @@ class Train(ManifestPart):
     """``cpu`` keeps the slots' averages in the host's memory; by default they lie beside the weights."""
     gradient_checkpointing: bool | Annotated[float, Field(gt=0, lt=1)] = True
     """Compute each block's activations again in the backward pass instead of keeping them: a third more time, a fraction of
-    the memory, the same weights.  A base of a few million parameters does not need it; a share (``0.5``) does so for that part of the
-    blocks."""
+    the memory, the same weights.  ``0.5``: of half the blocks.  A base of a few million parameters does not need it."""
     device: Literal["auto", "cpu"] = "auto"
     """``auto`` is accelerate's choice: a GPU where there is one."""
     deterministic: bool = False

@@ -53,10 +53,8 @@ class Optimizer:
     def reset_average(self) -> None:
         """Start the EMA at the present weights."""
         if self.ema is not None:
-            self.average = {
-                name: value.detach().to(self.ema_device or value.device, copy=True)
-                for name, value in self.parameters.items()
-            }
+            place = self.ema_device
+            self.average = {n: v.detach().to(place or v.device, copy=True) for n, v in self.parameters.items()}
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
@@ -78,9 +76,8 @@ class Optimizer:
         self.updates += 1
         if self.average is not None and self.ema is not None:
             weight = 1.0 - ema_decay(self.ema, self.updates)
-            averages = list(self.average.values())
             values = [self.parameters[name].data.to(value.device) for name, value in self.average.items()]
-            torch._foreach_lerp_(averages, values, weight)
+            torch._foreach_lerp_(list(self.average.values()), values, weight)
 
     def state(self) -> dict[str, Tensor]:
         """Return Adam's state as named tensors: ``<parameter>.<exp_avg | exp_avg_sq | step>`` and ``updates``.

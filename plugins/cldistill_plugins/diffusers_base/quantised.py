@@ -26,7 +26,7 @@ def weight_config(kind: Quantised) -> Any:
 
 
 def loading_config(kind: Quantised, block_lists: Sequence[str]) -> Any:
-    """Return what ``from_pretrained`` takes: the matrices of the blocks are quantised, embeddings and the last layer are not."""
+    """Return what ``from_pretrained`` takes: the blocks' matrices are quantised, embeddings and the last layer are not."""
     from diffusers import TorchAoConfig
     from torchao.quantization import FqnToConfig
 

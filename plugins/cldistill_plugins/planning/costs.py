@@ -27,6 +27,9 @@ WHOLE_GRAPH = 18
 ONE_BLOCK = 40
 """The same for a checkpointed block that is computed again, with its backward."""
 
+DECODED_BYTES = {"int8": 4, "fp8": 4, "nf4": 29}
+"""What decoding a quantised weight takes while it lasts, for each of its numbers: nf4's is looked up in a table, by int64."""
+
 
 @dataclass(frozen=True)
 class AdapterSize:
@@ -85,13 +88,16 @@ def memory(checked: CheckedManifest) -> tuple[tuple[Amount, ...], tuple[Amount, 
         size.parameters + sum(owned[loss.name] for loss in checked.losses if loss.slot == size.slot and loss.name in owned)
         for size in sizes
     ))  # fmt: skip
+    quantise = checked.base.settings.model_dump().get("quantise")
+    largest = max((tall * wide for tall, wide in description.modules.values()), default=0)
+    decoded = [Amount("the largest weight, decoded", DECODED_BYTES[quantise] * largest)] if quantise else []
     averages = [Amount(f"{size.slot}: EMA (fp32)", EMA_BYTES * size.parameters)
                 for size in sizes if size.ema and checked.manifest.train.ema_device is None]  # fmt: skip
     encoders = Amount("text encoder and VAE", description.encoder_bytes)
-    slots = Amount("slots: weights (fp32)", 4 * sum(size.parameters for size in sizes))
     program = Amount("program: Python, torch, its kernels", PROGRAM_BYTES, estimate=True)
-    preparing = (program, weights, encoders, mounted, slots)
-    return preparing, (program, weights, mounted, *trained, *modules, gradients, *averages, activations(checked))
+    # The encoders have left when the backbone is read.
+    training = (program, weights, *decoded, mounted, *trained, *modules, gradients, *averages, activations(checked))
+    return (program, encoders), training
 
 
 def activations(checked: CheckedManifest) -> Amount:
