@@ -26,11 +26,11 @@ INDEX = torch.ops.aten.index.Tensor
 READ = torch.ops.aten._local_scalar_dense.default
 
 
-class Meter(TorchDispatchMode):
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of every storage on the pretended GPU while it lives."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
         self.peak = 0
         self._elsewhere = False
@@ -84,8 +84,8 @@ def fake_gpu() -> Iterator[Meter]:
     def in_fp32(x: Tensor, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:
         if not torch.is_autocast_enabled("cpu"):
             return layer_norm(x, shape, weight, bias, eps)
-        wide = [None if tensor is None else tensor.float() for tensor in (weight, bias)]
-        return layer_norm(x.float(), shape, *wide, eps)
+        weight, bias = (None if tensor is None else tensor.float() for tensor in (weight, bias))
+        return layer_norm(x.float(), shape, weight, bias, eps)
 
     meter = Meter()
     with patch.object(F, "layer_norm", in_fp32), FakeTensorMode(allow_non_fake_inputs=True), meter:

@@ -12,9 +12,11 @@ from torch import Tensor
 from cldistill.adapters.fused import AdaptedLinear, dense
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.errors import OptionsError
+from cldistill.testing import catalogue_with, run_manifest
 from cldistill.testing.tiny import TINY_RESOLUTION, TINY_VL_RESOLUTION, tiny_pipeline
 from cldistill.weights import AdapterState, LoraWeights
 from cldistill_plugins.diffusers_base import quantised
+from cldistill_plugins.qwen_image_edit import plugin
 from cldistill_plugins.qwen_image_edit.base import QwenImageEdit
 from cldistill_plugins.qwen_image_edit.description import describe_base
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
@@ -104,3 +106,23 @@ def test_without_torchao_it_says_what_to_install(wide: Path, monkeypatch: pytest
     monkeypatch.setattr(quantised, "find_spec", lambda _: None)
     with pytest.raises(OptionsError, match=r"pip install 'cldistill\[quantise\]'"):
         made(wide, "int8")
+
+
+@pytest.mark.slow(6)
+def test_a_whole_run_reads_the_quantised_backbone_when_the_encoders_have_gone(
+    wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torchao")
+    encoders, read = [], QwenImageEdit._read_backbone
+
+    def watched(base: QwenImageEdit) -> Any:
+        encoders.append((base.encoders.stock.tokenizer is not None, base.encoders.text_encoder_loaded))
+        return read(base)
+
+    monkeypatch.setattr(QwenImageEdit, "_read_backbone", watched)
+    options = {
+        "model": str(wide), "resolution": TINY_RESOLUTION, "vl_resolution": TINY_VL_RESOLUTION, "quantise": "nf4",
+    }  # fmt: skip
+    done = run_manifest(tmp_path, catalogue_with(plugin), steps=2, base={"use": "qwen-image-edit", "options": options})
+    assert encoders == [(True, False)]  # they were there, and have left
+    assert done.steps == 2 and done.collection is not None
