@@ -58,7 +58,7 @@ TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 test: install-dev browser
 	$(TESTING) $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-# The inner loop, at most a minute: what takes less than half a second of a processor.
+# The inner loop, at most a minute: what takes less than 0.3 seconds of a processor.
 test-fast: install-dev
 	$(TESTING) $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not slow"
 

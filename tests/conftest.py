@@ -45,13 +45,21 @@ from cldistill.records import GENERAL, BaseDescription, EffectInfo, Prompts
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SHARING = ("tests/browser", "tests/plugins/evaluation", "tests/plugins/incremental/add")
-"""Folders whose files share something that takes seconds: a Chromium, an import of what draws a report, a finished run."""
+SHARING = (
+    ("tests/browser/",),  # a Chromium
+    ("tests/plugins/evaluation/",),  # an import of what draws a report
+    ("tests/plugins/incremental/add/",),  # a finished run
+    (  # the `interpreter`
+        "tests/examples/test_effectbench.py", "tests/plugins/teachers/test_workers.py", "tests/core/progress/test_stop.py",
+        "tests/core/training/test_checkpoint.py", "tests/core/training/test_distributed.py",
+    ),
+)  # fmt: skip
+"""Folders and files that share something which takes seconds to make."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give a file, or a folder of `SHARING`, to one worker, so that nothing is made twice; the longest come first.
+    """Give a file, or what `SHARING` has together, to one worker, so that nothing is made twice; the longest come first.
 
     ``slow(20)`` says about how many seconds a test takes with what is made for it; ``slow`` alone counts as one.
     """
@@ -59,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         file = item.path.relative_to(root).as_posix()
-        group = next((folder for folder in SHARING if file.startswith(f"{folder}/")), file)
+        group = next((shared[0] for shared in SHARING if file.startswith(shared)), file)
         item.add_marker(pytest.mark.xdist_group(group))
         groups.setdefault(group, []).append(item)
     slow = {name: sum(map(_seconds, found)) for name, found in groups.items()}
@@ -212,6 +220,14 @@ def tiny_manifest(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> Callable
         return path
 
     return write
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is made for several tests out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLDISTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -84,7 +83,7 @@ def assemble(
     return Run(
         name=manifest.name, output=output, total_steps=train.generator_steps, base=base, slots=preparation.slots,
         slot_configs=tuple(checked.slots.values()), terms=terms, router=router, dataset=dataset, teachers=bank,
-        schedule=Schedule(manifest.sampler.steps, manifest.sampler.settled_shift, manifest.sampler.integer_timesteps),
+        schedule=Schedule(manifest.sampler.steps, float(manifest.sampler.shift), manifest.sampler.integer_timesteps),
         modules=modules, random=random.child("train"), accelerator=accelerator,
         effects=checked.effects, prompts=prompts,
         teacher_schedule=checked.teacher_schedule, batch_size=train.batch_size, grad_clip=train.grad_clip,
@@ -180,7 +179,7 @@ def make_deterministic(wanted: bool) -> None:
 
 def add_slots(preparation: Preparation, checked: CheckedManifest, random: KeyedRandom) -> None:
     """Give the frozen backbone the slots of a run; a slot with a file to start from is loaded."""
-    base, slots = preparation.base, preparation.slots
+    slots = preparation.slots
     for config in checked.slots.values():
         slots.add(config.name, config.targets, config.rank, config.alpha, random.generator("init", config.name))
     for name, fitted in checked.starts.items():
@@ -190,14 +189,6 @@ def add_slots(preparation: Preparation, checked: CheckedManifest, random: KeyedR
     fits = [fit for effect, fit in checked.teacher_fits.items() if checked.teachers[effect] is not None]
     # What a teacher covers outside of the slots must be wrapped too.
     slots.add_teacher(tuple(sorted({*checked.description.targets, *(to for fit in fits for to in fit.modules)})))
-    if share := float(checked.manifest.train.gradient_checkpointing):
-        base.enable_gradient_checkpointing(some(share, slots.run_pinned))
-
-
-def some(share: float, run: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``run(function, *args)`` for a share of the calls, evenly spread; the others call the function as it is."""
-    due = itertools.accumulate(itertools.repeat(share))
-    return lambda function, *args: run(function, *args) if next(due) % 1 < share else function(*args)
 
 
 def make_modules(terms: Sequence[Term], random: KeyedRandom) -> dict[str, TermModule]:

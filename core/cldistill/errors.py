@@ -12,7 +12,7 @@ from difflib import get_close_matches
 
 LONGEST = 10_000
 """Characters of one message; what is quoted of a file may have any length."""
-_UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _SECRETS = re.compile(
     r"(?<=://)[^\s/?#'\"]+(?=@)"  # name and password of an address
     r"|(?<=\?)[^\s?#'\"=]+=[^\s#'\"]+"  # its query
@@ -22,11 +22,10 @@ _SECRETS = re.compile(
 
 def readable(text: str) -> str:
     """Return a text as it can be shown: control characters written out, secrets masked, its middle cut where it is long."""
-    lines = [f"{line[:1400]} [...] {line[-500:]}" if len(line) > 2000 else line for line in text.split("\n")]
-    text = "\n".join(lines)
+    text = "\n".join(f"{line[:1400]} [...] {line[-500:]}" if len(line) > 2000 else line for line in text.split("\n"))
     if len(text) > LONGEST:
         text = f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"
-    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], _SECRETS.sub("***", text))
+    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], _SECRETS.sub("***", text))
 
 
 class CldistillError(ValueError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -29,6 +31,12 @@ Rows = dict[str, list[tuple[Item, Prompts]]]
 """Pool -> its items, each with the prompts that its networks are told."""
 
 
+def some(share: float, run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``run(function, *args)`` for a share of the calls, evenly spread; the others call the function as it is."""
+    due = itertools.accumulate(itertools.repeat(share))
+    return lambda function, *args: run(function, *args) if next(due) % 1 < share else function(*args)
+
+
 @dataclass(frozen=True)
 class Preparation:
     """The loaded base model with its adapter slots, encoder and caches: made by `cldistill.assemble.load_base`, and used by
@@ -48,7 +56,9 @@ class Preparation:
     def slots(self) -> AdapterSlots:
         """The adapters on the backbone, which is read when they are first asked for: after the encoders have gone."""
         with self.stages.stage("reading the backbone", 1) as advance:
-            slots = AdapterSlots(self.base.backbone)
+            slots, manifest = AdapterSlots(self.base.backbone), self.context.manifest
+            if manifest is not None and (share := float(manifest.train.gradient_checkpointing)):
+                self.base.enable_gradient_checkpointing(some(share, slots.run_pinned))
             advance(1)
         return slots
 
@@ -56,7 +66,9 @@ class Preparation:
     def sampler(self) -> TeacherSampler:
         """Samples targets."""
         device, seed = self.context.device, self.context.seed
-        return TeacherSampler(ImageGenerator(self.base, self.slots, self.encoder, device, seed, "targets"), self.schedule)
+        return TeacherSampler(
+            ImageGenerator(self.base, self.slots, self.encoder, device, seed, "targets"), self.schedule
+        )
 
     @property
     def cache(self) -> Path:

@@ -44,6 +44,8 @@ WRONG_TRIGGER = "wrong-trigger"
 PROBES = (UNTRIGGERED, WRONG_TRIGGER)
 """Pools that a metric may ask for beside the effects (`cldistill.component.Needs.probes`): the effect's caption
 without its trigger word, and a trigger that nobody knows before a caption that asks for nothing."""
+HELD_PAIRS = "pairs"
+"""The same of an effect's held-out pairs (``evaluate.pairs``), whose after-pictures are its truth: every metric has it."""
 
 
 def probe_pool(effect: str, probe: str) -> str:
@@ -61,6 +63,10 @@ class EffectInfo:
     pairs: Path | None = None
     take: int | None = None
     """Use only so many of the pairs, spread evenly over them; None: all."""
+    skip: bool = False
+    """Whether pairs that are wrong are left out; else they are errors."""
+    held_out: int = 0
+    """So many pairs are kept for measuring, spread evenly, and nothing is trained on them."""
 
 
 @dataclass(frozen=True)
@@ -286,6 +292,8 @@ class BaseDescription:
     """Blocks whose features can be asked for, in the order in which they run: name -> width ``D`` of ``[B, L, D]``."""
     tokenizer: Path | None = None
     """A ``tokenizer.json`` by which ``check`` can see that triggers stay distinct, if there is one on disk."""
+    prompt_tokens: int | None = None
+    """Most tokens of a prompt that the text encoder takes; None: not known."""
     idle: tuple[str, ...] = ()
     """Targets whose adapter cannot change a prediction (a last block's text output): adapted all the same where files for
     the family hold them."""
@@ -295,7 +303,7 @@ class BaseDescription:
     """Last sigma to which the stock pipeline stretches its schedule; None: where the shift leads."""
     prompt_sees_pictures: bool = True
     """False: a prompt is encoded the same beside any picture, and kept once (also an attribute of the base)."""
-    prompt_tokens: int = 256
+    encoded_tokens: int = 256
     """Length of an encoded prompt, with its picture where that is part of it."""
     prompt_width: int = 0
     """Width of an encoded prompt's tokens in the cache; 0: that of the backbone."""

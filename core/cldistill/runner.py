@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import time
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
@@ -27,7 +28,7 @@ from cldistill.manifest.rules import unserved
 from cldistill.prepare import Preparation
 from cldistill.progress.live import LiveStages
 from cldistill.progress.program import program, shown
-from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
+from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop, leave_with_parent
 from cldistill.progress.stages import Stages, StoppableStages
 from cldistill.records import STUDENT
 from cldistill.samples import RunSampler, grid_picture, held_out_rows, teacher_and_student
@@ -61,6 +62,8 @@ def execute(
     ``leave_out``: automatic observers that the caller does not want, because it measures the collection itself, say.
     ``changed_plugins``: go on from a checkpoint although plugins have changed since, and record it.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        leave_with_parent(signal.SIGKILL)  # a rank whose launcher is gone would wait for the others for ever
     alone = only_writer(output) if is_main() else nullcontext()  # of several processes, the first one writes
     with alone, graceful_stop() as stop:
         try:
@@ -87,7 +90,7 @@ def _execute(
     run.changed_plugins = changed_plugins
     if run.is_main:
         atomic_write_text(output / "manifest.resolved.yaml", resolved_text(checked))
-        for line in [*checked.teacher_lines(), *unserved(checked)]:
+        for line in [*checked.data_lines(), *checked.teacher_lines(), *unserved(checked)]:
             console.print(line, soft_wrap=True, markup=False, highlight=False)
     stop.promise = IN_LOOP
     step = train(run, stop)
@@ -158,18 +161,17 @@ def require_good_updates(run: Run) -> None:
     Raises:
         NonFiniteError: every update that drew some effect was skipped, because its loss or gradient was not finite.
     """
-    names, drawn = {effect.name for effect in run.effects}, {True: set[str](), False: set[str]()}
-    for record in read_metrics(run.output / FILE):
-        for update in record["updates"]:
-            if update["slot"] == STUDENT:
-                drawn[bool(update["skipped"])].update(names.intersection(update["pools"]))
-    if lost := sorted(drawn[True] - drawn[False]):
+    records = read_metrics(run.output / FILE)
+    updates = [update for record in records for update in record["updates"] if update["slot"] == STUDENT]
+    good = {pool for update in updates if not update["skipped"] for pool in update["pools"]}
+    missing = [effect.name for effect in run.effects if effect.name not in good]
+    if lost := [name for name in missing if any(name in update["pools"] for update in updates)]:
         raise NonFiniteError(
             f"no update on {', '.join(lost)} was good: each had a loss or gradient that is not finite, so the student never "
             "learnt it and nothing is exported; look for the cause in its pictures, its teacher's file, and metrics.jsonl, "
             "then begin anew (--fresh)"
         )
-    if missing := sorted(names - drawn[False]):
+    if missing:
         warn(
             run,
             f"{', '.join(missing)}: never drawn in {run.total_steps} generator steps, so the student does not know it",
@@ -241,7 +243,9 @@ def generate_command(run: Run, exported: ExportedRun) -> str:
     collection, model = exported.collection, getattr(exported.checked.base.settings, "model", None)
     local = isinstance(model, str | Path) and Path(model).is_absolute()
     base = ["--base", str(model)] if local and "model" not in read_index(collection).base_options else []
-    checked, effect = exported.checked, run.effects[0].name
+    checked = exported.checked
+    new = [effect.name for effect in run.effects if effect.name not in checked.settled_prompts]  # not learnt before
+    effect = new[0] if new else run.effects[0].name
     held_out = checked.manifest.evaluate or checked.manifest.samples
     seen = list_pictures(held_out.images) if held_out else [item.sources[0] for item in checked.items.get(effect, ())]
     picture = shown(seen[0]) if seen else "PICTURE.png"

@@ -58,11 +58,6 @@ class Schedule:
     terminal: float | None = None
     """The last sigma to which all are stretched, as some stock pipelines do (diffusers' ``shift_terminal``)."""
 
-    @property
-    def key(self) -> tuple[float, ...]:
-        """What a cache's key holds of a stretched schedule beside steps and shift; nothing of any other."""
-        return () if self.terminal is None else (self.terminal,)
-
     def sigmas(self, device: torch.device | str = "cpu") -> Tensor:
         """Return the ``[steps]`` sigmas, descending from 1."""
         sigmas = shift_sigma(torch.linspace(1.0, 1.0 / self.steps, self.steps, dtype=torch.float64), self.shift)

@@ -153,10 +153,12 @@ def test_the_walker_resolves_relative_imports() -> None:
     assert _absolute(file, 1, "") == "cldistill_plugins.mine"
 
 
+@pytest.mark.slow
 def test_the_core_names_no_plugin() -> None:
     allow([found for file in sources(CORE) for found in imports(file) if found.reaches("cldistill_plugins")])
 
 
+@pytest.mark.slow
 def test_the_core_names_no_part_of_a_plugin() -> None:
     # Parts whose names are everyday words ("base", "collection") say nothing when they stand in a source.
     names = {entry.component.name for entry in load_catalogue()}
@@ -172,6 +174,7 @@ def test_the_core_names_no_part_of_a_plugin() -> None:
     assert not found, "the core asks for a part by its name:\n" + "\n".join(found)
 
 
+@pytest.mark.slow
 def test_a_plugin_uses_another_through_its_api_alone_and_never_in_a_circle() -> None:
     forbidden: list[Import] = []
     uses: dict[str, set[str]] = {}
@@ -188,6 +191,7 @@ def test_a_plugin_uses_another_through_its_api_alone_and_never_in_a_circle() -> 
     TopologicalSorter(uses).prepare()  # CycleError names the circle
 
 
+@pytest.mark.slow
 def test_plugins_import_only_public_names_of_the_engine() -> None:
     def private(found: Import) -> bool:
         hidden = any(part.startswith("_") for target in found.targets for part in target.split("."))
@@ -244,6 +248,7 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
+@pytest.mark.slow
 def test_torch_free_modules_load_no_torch() -> None:
     modules = [
         ".".join(("cldistill", *file.relative_to(CORE).with_suffix("").parts)).removesuffix(".__init__")
@@ -255,5 +260,6 @@ def test_torch_free_modules_load_no_torch() -> None:
     assert loaded_by("\n".join(f"import {name}" for name in modules)) == set()
 
 
+@pytest.mark.slow
 def test_discovering_the_built_in_plugins_loads_no_torch() -> None:
     assert loaded_by("from cldistill.plugins import discover; assert discover().loaded") == set()

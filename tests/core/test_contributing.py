@@ -44,6 +44,7 @@ def test_the_loss_term_of_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.
     tests["test_it_trains_beside_flow_matching"](tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_of_the_page_is_listed_and_runs(tmp_path: Path) -> None:
     written(tmp_path)
     report = check_collection(tmp_path)

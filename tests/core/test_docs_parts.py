@@ -15,6 +15,7 @@ import pytest
 from cldistill import component, protocols, records, testing
 from cldistill.component import BuildContext, Needs
 from cldistill.plugins import HOOK_KINDS
+from cldistill_plugins.diffusers_base import api as diffusers_base
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs/parts").glob("*.md"))}
@@ -72,6 +73,7 @@ def test_every_kind_of_part_has_its_page_and_no_other() -> None:
         assert f"`check_{kind}` tests it" in page.replace("\n", " "), kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PAGES)
 def test_the_code_of_a_page_runs(kind: str, tmp_path: Path) -> None:
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", PAGES[kind], flags=re.MULTILINE | re.DOTALL)):
@@ -108,7 +110,7 @@ def test_no_name_on_a_page_is_unknown(kind: str) -> None:
     page = PAGES[kind]
     code = "".join(re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL))
     known = WORDS | {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)} | set(testing.__all__)
-    known |= {field.name for field in (*fields(Needs), *fields(BuildContext))}
+    known |= {field.name for field in (*fields(Needs), *fields(BuildContext))} | set(diffusers_base.__all__)
     known |= {*vars(records), *vars(component), *vars(protocols)}
     known |= {value for name, value in vars(records).items() if name.isupper() and isinstance(value, str)}
     for name in PROTOCOLS[kind]:

@@ -42,6 +42,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.dtype, torch.dtype
     return dtypes
 
 
+@pytest.mark.slow
 def test_bf16_reaches_every_call_and_no_weight(seen: list[tuple[torch.dtype, torch.dtype]], tmp_path: Path) -> None:
     done = run_manifest(tmp_path, train={**TRAIN, "mixed_precision": "bf16"})
     assert done.collection is not None  # the export's round trip is judged by what bf16 explains

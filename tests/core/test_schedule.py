@@ -72,3 +72,12 @@ def test_a_bounded_draw_is_the_shifted_uniform_distribution_restricted() -> None
     restricted = schedule.draw(uniform, 0.5, 1.0)
     for quantile in (0.1, 0.5, 0.9):
         assert torch.quantile(kept, quantile) == pytest.approx(float(torch.quantile(restricted, quantile)), abs=1e-3)
+
+
+def test_a_stretched_schedule_is_the_stock_schedulers() -> None:
+    mu = 0.7
+    stock = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02)
+    stock.set_timesteps(sigmas=torch.linspace(1, 1 / 40, 40).tolist(), mu=mu)
+    ours = Schedule(40, float(torch.tensor(mu, dtype=torch.float64).exp()), terminal=0.02).sigmas()
+    assert torch.allclose(ours, stock.sigmas[:-1].float(), atol=1e-6) and ours[-1].item() == pytest.approx(0.02)
+    assert Schedule(1, 3.0, terminal=0.02).sigmas().tolist() == [1.0]

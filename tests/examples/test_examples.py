@@ -25,6 +25,7 @@ def entry_points(package: str) -> dict[str, str]:
     return points
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "count"),
     [

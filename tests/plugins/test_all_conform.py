@@ -31,10 +31,13 @@ HERE: dict[Kind, dict[str, list[dict[str, Any]]]] = {
 }  # fmt: skip
 """The options with which each part is checked on the kit's own material."""
 ELSEWHERE: dict[Kind, dict[str, tuple[str, ...]]] = {
-    "base_model": {"qwen_image_edit/test_conformance.py": ("qwen-image-edit",)},
+    "base_model": {
+        "qwen_image_edit/test_conformance.py": ("qwen-image-edit",),
+        "diffusers_base/test_families.py": ("flux2-klein", "flux-kontext"),
+    },
     "loss_term": {"incremental/test_recall.py": ("recall",)},
     "stream_router": {"incremental/test_router.py": ("incremental",)},
-    "teacher_source": {"incremental/test_collection.py": ("collection",), "test_all_conform.py": ("lora-file",)},
+    "teacher_source": {"incremental/test_collection.py": ("collection",), "test_all_conform.py": ("lora-file", "lora-files")},
     "metric": {
         "effectbench/test_registered_metrics.py": (
             "bcr-oracle", "bleeding", "closeness", "effect-recognition", "hed-vgg-lpips", "high-frequency-energy",
@@ -62,6 +65,7 @@ def catalogue() -> Catalogue:
     return load_catalogue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "options"),
     [
@@ -79,6 +83,7 @@ def test_the_part_conforms(catalogue: Catalogue, kind: Kind, name: str, options:
     CHECKS[kind](catalogue.get(kind, name).component, options, fresh=first)
 
 
+@pytest.mark.slow
 def test_a_teacher_from_a_file_conforms(catalogue: Catalogue, tmp_path: Path) -> None:
     base = testing.TinyBase()
     slots = AdapterSlots(base.backbone)
@@ -86,7 +91,10 @@ def test_a_teacher_from_a_file_conforms(catalogue: Catalogue, tmp_path: Path) ->
     testing.randomise_slot(base, slots, "student")
     save_adapter(tmp_path / "teacher.safetensors", base, slots.state("student"), 2, 2.0)
     component = catalogue.get("teacher_source", "lora-file").component
-    testing.check_teacher_source(component, {"path": str(tmp_path / "teacher.safetensors")})
+    path = str(tmp_path / "teacher.safetensors")
+    testing.check_teacher_source(component, {"path": path})
+    several = catalogue.get("teacher_source", "lora-files").component
+    testing.check_teacher_source(several, {"files": [{"path": path, "scale": 2.0}, {"path": path, "scale": -0.5}]})
 
 
 def test_no_built_in_part_is_left_out(catalogue: Catalogue) -> None:

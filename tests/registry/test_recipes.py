@@ -20,6 +20,7 @@ PHASES = (
 """The quickstart in 40 steps, the first 20 of them mixed: its own numbers may change."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_fits_together(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -45,7 +45,7 @@ class Alphas:
         if DIFFUSERS in metadata:
             config = _transformer(_config(file, DIFFUSERS, metadata[DIFFUSERS]))
         elif (peft or file.name == PEFT_FILE) and beside.is_file():
-            config = _config(beside, "it", beside.read_bytes()[: LONGEST_CONFIG + 1])
+            config = _config(beside, "it", beside.read_bytes())
         return cls(file, config)
 
     def lora(self, module: str, rank: int, scalar: float | None) -> float:
@@ -82,10 +82,9 @@ class Alphas:
 
     def _of(self, pattern: str, module: str, default: float | None) -> float | None:
         """Find a module in a rank or alpha pattern by peft's rule: the first key that names it, or the end of its name."""
-        parts = module.split(".")
-        ends = {".".join(parts[index:]) for index in range(len(parts))}
-        found = [self.patterns[pattern][end] for end in ends & self.patterns[pattern].keys()]
-        found += [self.patterns[pattern][f"^{module}"]] if f"^{module}" in self.patterns[pattern] else []
+        parts, known = module.split("."), self.patterns[pattern]
+        ends = {f"^{module}", *(".".join(parts[index:]) for index in range(len(parts)))}
+        found = [known[end] for end in ends & known.keys()]
         return min(found)[1] if found else default
 
     @cached_property
@@ -96,9 +95,7 @@ class Alphas:
     def _pattern(self, pattern: str) -> dict[str, tuple[int, float]]:
         written = self.config.get(pattern) or {}
         if not isinstance(written, dict):
-            raise AdapterFormatError(
-                f"{self.file}: its config's {pattern} is no map of modules to numbers; save it again"
-            )
+            raise AdapterFormatError(f"{self.file}: its config's {pattern} is no map of modules to numbers")
         names: dict[str, tuple[int, float]] = {}
         for place, (key, value) in enumerate(written.items()):
             found = _NAMES.fullmatch(key)
@@ -116,13 +113,11 @@ class Alphas:
 
 def _config(file: Path, name: str, text: str | bytes) -> dict[str, Any]:
     try:
-        if len(text) > LONGEST_CONFIG:
-            raise ValueError("it is longer than any")
-        config = parse_json(text)
+        config = parse_json(text[:LONGEST_CONFIG])
+        if not isinstance(config, dict):
+            raise ValueError("no JSON object")
     except ValueError as error:
         raise AdapterFormatError(f"{file}: {name} is not JSON ({error}); save the adapter again") from error
-    if not isinstance(config, dict):
-        raise AdapterFormatError(f"{file}: {name} is not a JSON object; save the adapter again")
     return config
 
 

@@ -6,8 +6,9 @@ each of its prefixes.  Nothing is ever skipped: a file loads with every module t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int, int]]
 """Module name -> (out_features, in_features)."""
-Names = Mapping[str, tuple[str, ...]]
-"""Other names of modules, or of several in one (`cldistill.records.BaseDescription.adapter_names`)."""
+Names = Mapping[str, tuple[str, ...]]  # as `cldistill.records.BaseDescription.adapter_names`
 
 SHOWN = 3
 """Modules quoted in an error; a file of another model is wrong in hundreds."""
@@ -33,10 +33,8 @@ SHOWN = 3
 class FitReport:
     """The match of an adapter file with a base: made by `match`, shown by ``check`` and ``inspect``."""
 
-    names: Mapping[str, tuple[str, ...]]
-    """Module in the file -> module of the base, or several whose rows it holds one after the other."""
-    rows: Mapping[str, tuple[int, ...]]
-    """Module in the file -> rows of each of these."""
+    names: Mapping[str, Mapping[str, int]]
+    """Module in the file -> module of the base and its rows; or several, whose rows it holds one after the other."""
     total: int
     """Modules in the file."""
     unknown: tuple[str, ...]
@@ -81,7 +79,7 @@ def match(header: AdapterHeader, shapes: Shapes, others: Names | None = None) ->
     """Match the file's modules with a base's, by name and shape; never raises for a misfit (see `fit`)."""
     others = others or {}
     lookup = ModuleNames((*shapes, *others))
-    names: dict[str, tuple[str, ...]] = {}
+    names: dict[str, dict[str, int]] = {}
     unknown: list[str] = []
     mismatched: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
     for name, module in header.modules.items():
@@ -93,10 +91,9 @@ def match(header: AdapterHeader, shapes: Shapes, others: Names | None = None) ->
         elif whole != module.shape:
             mismatched[found] = (module.shape, whole)
         else:
-            names[name] = parts
-    rows = {name: tuple(shapes[part][0] for part in parts) for name, parts in names.items()}
+            names[name] = {part: shapes[part][0] for part in parts}
     return FitReport(
-        names, rows, len(header.modules), tuple(unknown), mismatched, header.scales, header.ranks, header.left_out
+        names, len(header.modules), tuple(unknown), mismatched, header.scales, header.ranks, header.left_out
     )
 
 
@@ -136,7 +133,8 @@ def load_fitted(fitted: FittedAdapter) -> AdapterState:
         modules: dict[str, LoraWeights | LokrWeights] = {}
         for name, module in header.modules.items():
             whole = _weights(module, {part: file.get_tensor(key) for part, key in module.keys.items()})
-            modules |= zip(report.names[name], split_rows(whole, report.rows[name]), strict=True)
+            rows = report.names[name]
+            modules |= zip(rows, split_rows(whole, rows.values()) if len(rows) > 1 else [whole], strict=True)
     assert len(modules) == len(report.modules), "two modules of the file were fitted to one of the base"
     return AdapterState(modules, str(header.path), file_digest(header.path))
 
@@ -147,14 +145,13 @@ def _weights(module: ModuleHeader, tensors: Mapping[str, Tensor]) -> LoraWeights
     return LokrWeights(_factor(tensors, "lokr_w1"), _factor(tensors, "lokr_w2"), module.scale)
 
 
-def split_rows(weights: LoraWeights | LokrWeights, rows: Sequence[int]) -> list[LoraWeights | LokrWeights]:
+def split_rows(weights: LoraWeights | LokrWeights, rows: Iterable[int]) -> list[LoraWeights | LokrWeights]:
     """Split a module's weights into those of ``rows`` output features each, exactly (`_require` saw that a LoKr can be)."""
-    if len(rows) == 1:
-        return [weights]
+    ends = list(accumulate(rows, initial=0))
     if isinstance(weights, LoraWeights):
-        return [LoraWeights(weights.down, up, weights.alpha) for up in weights.up.split(list(rows))]
+        return [replace(weights, up=weights.up[start:end]) for start, end in pairwise(ends)]
     inner = weights.w2.shape[0]
-    return [replace(weights, w1=w1) for w1 in weights.w1.split([count // inner for count in rows])]
+    return [replace(weights, w1=weights.w1[start // inner : end // inner]) for start, end in pairwise(ends)]
 
 
 def _factor(tensors: Mapping[str, Tensor], name: str) -> Tensor:
@@ -181,14 +178,10 @@ def _require(header: AdapterHeader, shapes: Shapes, report: FitReport) -> None:
             f"the first: {name!r} is {own[0]} x {own[1]} (out x in) in the file and {base[0]} x {base[1]} in the base. "
             "The file was trained on another size of model; give an adapter that was trained on this base"
         )
-    for name, rows in report.rows.items():
-        module = header.modules[name]
-        inner = module.inner_rows
-        if len(rows) > 1 and any(count % inner for count in rows):
-            raise AdapterFormatError(
-                f"{where}: {name!r} is a LoKr over {len(rows)} modules of the base, whose blocks of {inner} rows "
-                "cannot be split among them; save it as a plain LoRA, or train with a factor that divides each"
-            )
+    for name, rows in report.names.items():
+        if len(rows) > 1 and any(count % header.modules[name].inner_rows for count in rows.values()):
+            text = f"{name!r} is a LoKr over {len(rows)} modules of the base; only a plain LoRA can be split among them"
+            raise AdapterFormatError(f"{where}: {text}")
     taken = report.modules
     twice = sorted({name for name in taken if taken.count(name) > 1}) if len(set(taken)) < len(taken) else []
     if twice:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal
 
 from cldistill.adapters.alphas import PEFT_PREFIX, Alphas
 from cldistill.adapters.keys import AdapterKey, parse_key, prefix_of, refused_kind, shorten
-from cldistill.errors import AdapterFormatError
+from cldistill.errors import CONTROL, AdapterFormatError
 from cldistill.storage.finite import FLOATS, first_not_finite
 from cldistill.storage.headers import NoHeaderError, TensorsHeader, read_tensors_header
 
@@ -97,6 +97,10 @@ def find_file(path: Path) -> Path:
             names = ", ".join(file.name for file in found)
             raise AdapterFormatError(f"{path}: the folder holds several files ({names}); name the one you mean")
         return found[0]
+    if CONTROL.search(str(path)):
+        raise AdapterFormatError(
+            f"{path}: its name has characters that cannot be shown or are no UTF-8; rename the file"
+        )
     if not path.is_file():
         what = "is a pipe or device, and no file" if path.exists() else "no such adapter file"
         raise AdapterFormatError(f"{path}: {what}")

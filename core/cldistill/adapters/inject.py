@@ -169,28 +169,6 @@ def require_shape(layer: Any, weights: LoraWeights | LokrWeights, name: str) -> 
         )
 
 
-def require_room(layer: Any, rank: int, weights: LoraWeights | LokrWeights, name: str) -> None:
-    """Raise AdapterFormatError unless a padded layer of ``rank`` can hold the weights."""
-    if not isinstance(weights, LoraWeights):
-        raise AdapterFormatError(f"module {name!r}: a padded teacher slot holds LoRA alone, and this is a LoKr")
-    require_shape(layer, weights, name)
-    if weights.rank > rank:
-        raise AdapterFormatError(
-            f"module {name!r}: rank {weights.rank}; the padded teacher slot holds up to rank {rank}"
-        )
-
-
-@torch.no_grad()
-def fill(layer: Any, key: str, weights: LoraWeights | None) -> None:
-    """Write a LoRA of at most the padded rank into ``key``, its scale folded into B; None: zeros, the bare base."""
-    down, up = layer.lora_A[key].weight, layer.lora_B[key].weight
-    down.zero_()
-    up.zero_()
-    if weights is not None:
-        down[: weights.rank].copy_(weights.down)
-        up[:, : weights.rank].copy_(weights.up.float() * weights.scale)
-
-
 def uncover(layer: Any, key: str) -> None:
     """Take every trace of ``key`` out of a peft layer."""
     for name in (*layer.adapter_layer_names, *layer.other_param_names):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cldistill.adapters.inject import AdapterLayers, cover, fill, require_room, uncover
+from cldistill.adapters.inject import AdapterLayers, cover, uncover
 from cldistill.errors import AdapterFormatError, nearest
 from cldistill.weights import AdapterState, LoraWeights
 
@@ -58,7 +58,6 @@ class AdapterSlots:
         self._created = 0
         self._active: tuple[str, ...] = ()
         self._mounted: dict[str, AdapterState] = {}
-        self._padded_rank: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -95,7 +94,7 @@ class AdapterSlots:
     def release(self) -> None:
         """Take everything out: the backbone is again what it was, but frozen."""
         self._slots.clear()
-        self._mounted, self._active, self._padded_rank = {}, (), None
+        self._mounted, self._active = {}, ()
         self._layers.unwrap()
 
     def rank(self, name: str) -> int:
@@ -167,19 +166,9 @@ class AdapterSlots:
             a[: weights.rank].copy_(weights.down)
             b[:, : weights.rank].copy_(weights.up.float() * (weights.scale * a.shape[0] / self.alpha(name)))
 
-    def add_teacher(self, extra_targets: Sequence[str] = (), padded_rank: int | None = None) -> None:
-        """Wrap ahead modules that only teachers cover (`mount` would do it then): for `torch.compile` and the like.
-
-        With ``padded_rank`` the teacher slot has fixed tensors of that rank in every wrapped module from now on, and
-        `mount` copies into them: a compiled backbone then keeps one graph for all teachers, where replaced tensors of other
-        ranks and scales cost a graph each, until the limit of 8 makes the rest run uncompiled (measured in the tests).
-        The price: LoRA alone, no LoKr; and a graph that is alive does not outlive a mount (autograd says so).
-        """
+    def add_teacher(self, extra_targets: Sequence[str] = ()) -> None:
+        """Wrap ahead modules that only teachers cover (`mount` would do it then): for `torch.compile` and the like."""
         self._layers.wrap(extra_targets)
-        if padded_rank is not None:
-            self.mount(None)
-            self._padded_rank = padded_rank
-            self._fill(None, padded_rank)
 
     @property
     def mounted(self) -> str | None:
@@ -204,29 +193,13 @@ class AdapterSlots:
             return
         if state is not None:
             self._layers.wrap(tuple(state.modules))
-        if self._padded_rank is not None and name == TEACHER:
-            self._fill(state, self._padded_rank)
-        else:
-            for _, layer in self._layers.items():
-                uncover(layer, name)
-            self._mounted.pop(name, None)
-            for module, weights in (state.modules if state is not None else {}).items():
-                cover(self._layers[module], name, weights, module)
+        for _, layer in self._layers.items():
+            uncover(layer, name)
         self._mounted.pop(name, None)
+        for module, weights in (state.modules if state is not None else {}).items():
+            cover(self._layers[module], name, weights, module)
         if state is not None:
             self._mounted[name] = state
-
-    def _fill(self, state: AdapterState | None, rank: int) -> None:
-        """Write a teacher into the padded slot, whose tensors are made in each wrapped module that lacks them."""
-        modules = {} if state is None else state.modules
-        for name, weights in modules.items():
-            require_room(self._layers[name], rank, weights, name)
-        for name, layer in self._layers.items():
-            if TEACHER not in layer.lora_A:
-                down, up = torch.zeros(rank, layer.in_features), torch.zeros(layer.out_features, rank)
-                cover(layer, TEACHER, LoraWeights(down, up, float(rank)), name)
-            found = modules.get(name)
-            fill(layer, TEACHER, found if isinstance(found, LoraWeights) else None)
 
     @property
     def active(self) -> str | None:

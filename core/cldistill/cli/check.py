@@ -22,5 +22,5 @@ def check(manifest: ManifestArgument, overrides: SetOption = None, files: FilesO
         f"{checked.manifest.name}: fits together. {len(checked.effects)} effects, {len(checked.losses)} losses, "
         f"slots {', '.join(checked.manifest.slots)}; streams {streams}; {seen}."
     )
-    for line in [*checked.teacher_lines(), *unserved(checked)]:
+    for line in [*checked.data_lines(), *checked.teacher_lines(), *unserved(checked)]:
         typer.echo(f"  {line}")

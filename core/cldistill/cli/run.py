@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +14,12 @@ import typer
 from cldistill.cli.launch import command_words, refuse_missing_processes
 from cldistill.cli.options import ManifestArgument, QuietOption, SetOption, VerboseOption
 from cldistill.errors import CheckpointError
-from cldistill.manifest.checked import CheckedManifest, RunRequest
+from cldistill.manifest.checked import RunRequest
 from cldistill.progress.volume import is_quiet, set_volume
 from cldistill.storage.files import only_writer
 
 if TYPE_CHECKING:
-    from cldistill.training.checkpoint import Checkpoint
+    pass
 
 
 def run(
@@ -59,15 +58,14 @@ def run(
 
     from cldistill.runner import execute  # and with it torch, which knows the devices
 
-    request = RunRequest(checked, manifest, tuple(overrides or ()), ignore_memory)
+    folder = output or Path("runs") / checked.manifest.name
+    kept, told = None if resume is False else folder, tuple(overrides or ())
+    request = RunRequest(checked, manifest, told, ignore_memory, kept, bool(resume), changed_plugins)
     for plugin in checked.catalogue.plugins.loaded:
         plugin.run_asked(request=request)
-    folder = output or Path("runs") / checked.manifest.name
     command = resume_command(manifest, folder, overrides or (), changed_plugins, ignore_memory)
     if resume is False:
         set_aside(folder)
-    else:
-        refuse_another(checked, folder, wanted=bool(resume), changed_plugins=changed_plugins)
     outcome = execute(checked, folder, Console(quiet=is_quiet()), command, changed_plugins=changed_plugins)
     if not outcome.finished:
         raise typer.Exit(3)
@@ -105,31 +103,3 @@ def set_aside(folder: Path) -> None:
             number += 1
         folder.rename(kept)
     typer.echo(f"the run that was in {folder} is now in {kept}")
-
-
-def refuse_another(checked: CheckedManifest, folder: Path, *, wanted: bool, changed_plugins: bool = False) -> None:
-    """Refuse, before anything is loaded, to go on with the run of another manifest, or with none if one is ``wanted``.
-
-    Raises:
-        CheckpointError: naming the folder and what to do.
-    """
-    if not (folder / "checkpoints").is_dir():
-        if wanted:
-            raise CheckpointError(f"{folder} holds no checkpoint to resume; leave out --resume to start there")
-        return
-    from cldistill.manifest.resolved import manifest_digest, plugin_digests
-
-    found = _newest(folder / "checkpoints")
-    if found is not None:
-        plugins, digest = {} if changed_plugins else plugin_digests(checked), manifest_digest(checked)
-        found.must_belong_to(digest, int(os.environ.get("WORLD_SIZE", "1")), plugins=plugins)
-
-
-def _newest(root: Path) -> Checkpoint | None:
-    """Return the newest checkpoint whose index can be read; the loop verifies the tensors when it loads them."""
-    from cldistill.training.checkpoint import read
-
-    for folder in sorted(root.glob("step-*"), reverse=True):
-        with suppress(CheckpointError):
-            return read(folder)
-    return None

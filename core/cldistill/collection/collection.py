@@ -69,7 +69,7 @@ class Collection:
             options: Further options of the base, over those in the header (``{"dtype": "float32"}``).
 
         Raises:
-            CollectionError: the collection is damaged, or its base was a local folder and ``base`` is not given.
+            CollectionError: the collection is damaged, its local base is not given (``base``), or ``base`` has other weights.
         """
         index = read_index(local_path(path))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -138,6 +138,8 @@ def build_base(index: CollectionIndex, model: str | None, device: str, options: 
     folder = index.file.parent
     context = BuildContext(root=folder, cache=folder, output=folder, device=device)
     base: BaseModel = component.build(settings, context)
+    if model is not None and not options:  # options change a fingerprint, and are the caller's own affair
+        index.must_be_of(base.fingerprint)
     base.to(device)
     return base
 

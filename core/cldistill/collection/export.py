@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cldistill.adapters.save import save_adapter
-from cldistill.collection.card import Card, Usage, UsageRequest
+from cldistill.collection.card import Card, UsageRequest
 from cldistill.collection.index import FORMAT, WEIGHTS, CollectionEffect, effects_json
 from cldistill.collection.round_trip import FixedProbe, check_round_trip
 from cldistill.records import EffectInfo, Prompts
@@ -94,10 +94,10 @@ def export_collection(
             "format": int(FORMAT), "title": title, "base": header["cldistill.base"], "weights_sha256": sha256_file(file),
             "sampler": {"steps": schedule.steps, "shift": schedule.shift}, "effects": effects_json(entries),
         }  # fmt: skip
-        usage = _usage(base, entries[0].prompt, schedule)
+        asked = UsageRequest(entries[0].prompt, schedule.steps, schedule.shift, pipeline_sigmas(schedule))
         shown = {effect: sample_path(effect) for effect in samples}
         texts = {
-            "README.md": Card(title, entries, header, schedule.steps, usage, shown).text(),
+            "README.md": Card(title, entries, header, schedule.steps, base.usage(asked), shown).text(),
             "effects.json": json.dumps(listing, indent=2, ensure_ascii=False) + "\n",
             "scheduler_config.json": json.dumps(scheduler_config(schedule), indent=2) + "\n",
             "manifest.resolved.yaml": resolved_manifest,
@@ -146,10 +146,6 @@ def pipeline_sigmas(schedule: Schedule) -> tuple[float, ...] | None:
     if not schedule.integer_timesteps:
         return None
     return tuple(round(value, 9) for value in unshift_sigma(schedule.sigmas().double(), schedule.shift).tolist())
-
-
-def _usage(base: BaseModel, prompt: str, schedule: Schedule) -> Usage | None:
-    return base.usage(UsageRequest(prompt, schedule.steps, schedule.shift, pipeline_sigmas(schedule)))
 
 
 def _write_samples(folder: Path, samples: Mapping[str, Image]) -> None:

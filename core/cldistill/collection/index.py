@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cldistill.adapters.header import find_file, read_header
-from cldistill.errors import CollectionError, UnsafePathError, nearest, readable
-from cldistill.storage.untrusted import inside, is_name, leads_out, parse_json
+from cldistill.errors import CollectionError, nearest, readable
+from cldistill.storage.untrusted import inside, is_name, is_text, leads_out, parse_json
 
 FORMAT = "1"
 WEIGHTS = "pytorch_lora_weights.safetensors"
-SPLIT = "groups.json"
-"""Beside several collections, by ``cldistill group``: ``groups``, each with ``name``, ``collection`` and ``effects``."""
 COMPOSITION = ", and then apply "
 MOST_STEPS = 1000
 
@@ -110,43 +108,6 @@ def read_index(path: Path | str) -> CollectionIndex:
     return _parse(file, metadata)
 
 
-def routed(collection: Path, effects: Sequence[str]) -> Path:
-    """Return the collection that has the effects: that of a group where ``collection`` holds a split, else itself.
-
-    Raises:
-        CollectionError: no group holds an effect, or they lie in several: one LoRA is mounted at a time.
-    """
-    file = collection / SPLIT
-    if not file.is_file():
-        return collection
-    try:
-        group_of = {effect: group for group in read_groups(file) for effect in group["effects"]}
-        found = {group_of[name]["name"]: group_of[name]["collection"] for name in effects if name in group_of}
-    except UnsafePathError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise CollectionError(f"{file}: was not written by `cldistill group` ({error!r})") from error
-    for name in effects:
-        if name not in group_of:
-            raise CollectionError(f"{file}: no group holds the effect {name!r}{nearest(name, group_of)}")
-    if len(found) > 1:
-        raise CollectionError(
-            f"{file}: the effects {', '.join(effects)} lie in {len(found)} collections ({', '.join(found)}); "
-            "apply one, then the other on its picture"
-        )
-    return next(iter(found.values()), collection)
-
-
-def read_groups(file: Path) -> list[dict[str, Any]]:
-    """Return the groups of a split, each ``collection`` as the path that it is; raises what its parsing may, for `routed`."""
-    groups = parse_json(inside(file.parent, file.name).read_bytes())["groups"]
-    for group in groups:
-        group["collection"] = inside(file.parent, group["collection"])
-        if not all(map(is_name, [group["name"], *group["effects"]])):
-            raise ValueError("a group or an effect has no name that can be one")
-    return list(groups)
-
-
 def _parse(file: Path, metadata: Mapping[str, str]) -> CollectionIndex:
     try:
         index = CollectionIndex(
@@ -183,11 +144,8 @@ def _effects(text: str) -> tuple[CollectionEffect, ...]:
             raise ValueError(
                 f"an effect is called {effect.name!r:.80}: a name is one line without '/' and a '.' before it"
             )
-        for words in (effect.trigger, effect.prompt, effect.teacher_prompt):
-            if not isinstance(words, str) or readable(words) != words.replace("\t", "\\t"):
-                raise ValueError(
-                    f"the effect {effect.name!r} has the prompt or trigger {words!r:.80}, which cannot be shown"
-                )
+        if not all(map(is_text, (effect.trigger, effect.prompt, effect.teacher_prompt))):
+            raise ValueError(f"the effect {effect.name!r} has a prompt or trigger which cannot be shown")
     if len({effect.name for effect in effects}) < len(effects):
         raise ValueError("two effects have one name")
     return effects

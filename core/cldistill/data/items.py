@@ -1,13 +1,19 @@
-"""Pictures, pairs and instructions on disk.  Listing is torch-free, so that ``check`` can look at a whole data set."""
+"""Pictures, pairs and instructions on disk, as a reader lists them.  No torch: ``check`` looks at a whole data set.
+
+Files are read by whatever is registered under the entry points of the group `READERS`: objects that do what `Reader` says.
+The first one, by name, that knows what it is given is asked; of the refusals of all, the first is told.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import entry_points
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from cldistill.errors import DataError
 from cldistill.records import GENERAL, EffectInfo, Item
@@ -15,52 +21,101 @@ from cldistill.records import GENERAL, EffectInfo, Item
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+PICTURE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jxl",
+)  # fmt: skip
+READERS = "cldistill.data"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pairs that lie at a path, as a reader of layouts lists them."""
+
+    layout: str
+    """How they lie there, in words: ``source/ and target/``."""
+    items: tuple[Item, ...]
+    """In the order of their keys; without ``target`` where no after-picture belongs to it."""
+    captions: int = 0
+    """Items with a prompt of their own."""
+    problems: tuple[str, ...] = ()
+    """What is left out, a sentence each: which file, what is wrong, what to do."""
+
+    @property
+    def told(self) -> str:
+        """What was found, in words: ``40 pairs by source/ and target/, 38 with captions``."""
+        kind = "pairs" if any(item.target for item in self.items) else "pictures"
+        parts = [f"{len(self.items)} {kind} by {self.layout}"]
+        parts += [f"{self.captions} with captions"] if self.captions else []
+        parts += [f"{len(self.problems)} left out, the first: {self.problems[0]}"] if self.problems else []
+        return ", ".join(parts)
+
+    def sound(self, skip: bool = False) -> Listing:
+        """Return the listing itself; raises `DataError` with its first problem, with ``skip`` only if it has nothing else."""
+        if self.problems and not (skip and self.items):
+            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+            raise DataError(f"{self.problems[0]}{more}")
+        return self
+
+
+class Reader(Protocol):
+    """A reader of data: each method raises `DataError` for what it does not know.
+
+    ``opened`` asks for every picture to be decoded; one that is damaged is left out and told among the problems.
+    """
+
+    def open_picture(self, picture: Path | str | Image) -> Image:
+        """Return an RGB picture."""
+
+    def list_pairs(self, pairs: Path, pool: str, prompt: str, *, opened: bool) -> Listing:
+        """List the pairs of an effect; a pair without a prompt of its own has ``prompt``."""
+
+    def list_instructions(self, images: Path, file: Path, pool: str, *, opened: bool) -> Listing:
+        """List pictures of a folder, each with an instruction and perhaps the true result."""
+
+    def unreadable(self, paths: Iterable[Path]) -> Sequence[str]:
+        """Return a sentence for every picture that cannot be read."""
+
+
+@lru_cache(maxsize=1)
+def _readers() -> tuple[Reader, ...]:
+    return tuple(point.load() for point in sorted(entry_points(group=READERS), key=lambda point: point.name))
+
+
+def _first(ask: Callable[[Reader], T]) -> T:
+    refusals = [DataError(f"nothing installed reads data (no entry point of the group {READERS!r})")]
+    for reader in _readers():
+        try:
+            return ask(reader)
+        except DataError as error:
+            refusals.append(error)
+    raise refusals[min(1, len(refusals) - 1)]
 
 
 def open_picture(picture: Path | str | Image) -> Image:
-    """Return an RGB picture of any file or PIL image: EXIF rotation applied, transparency laid on white.
+    """Return an RGB picture of any file or PIL image: sRGB, EXIF rotation applied, transparency laid on white.
 
     Raises `DataError` with the path if the file is missing or no picture.
     """
-    from PIL import Image as Pillow
-    from PIL import ImageOps, UnidentifiedImageError
-
-    if isinstance(picture, (str, Path)):
-        try:
-            opened: Image = Pillow.open(picture)
-            opened.load()
-        except FileNotFoundError as error:
-            raise DataError(f"{picture}: no such picture") from error
-        except Pillow.DecompressionBombError as error:
-            raise DataError(f"{picture}: has more pixels than Pillow opens ({error}): make it smaller") from error
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{picture}: cannot be read as a picture ({error})") from error
-        picture = opened
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-        layer = upright.convert("RGBA")
-        upright = Pillow.alpha_composite(Pillow.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
-    if upright.mode in ("I", "I;16", "F"):
-        upright = _eight_bit(upright)
-    return upright.convert("RGB")
+    return _first(lambda reader: reader.open_picture(picture))
 
 
-def _eight_bit(picture: Image) -> Image:
-    """Scale a 16-bit or float picture to 8 bits; Pillow's own conversion clips instead."""
-    import numpy as np
-    from PIL import Image as Pillow
-
-    values = np.asarray(picture, dtype=np.float64)
-    top = 65535.0 if values.max(initial=0.0) > 255 else (255.0 if values.max(initial=0.0) > 1 else 1.0)
-    return Pillow.fromarray((values / top * 255.0).round().clip(0, 255).astype("uint8"))
+def unreadable(paths: Iterable[Path]) -> list[str]:
+    """Return a sentence for every picture that cannot be read; of known content, none is opened twice."""
+    listed = tuple(paths)
+    return list(_first(lambda reader: reader.unreadable(listed)))
 
 
 def list_pictures(folder: Path) -> list[Path]:
     """Return the pictures of a folder, sorted by name."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    return sorted(path for path in folder.iterdir() if is_picture(path))
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is called like a picture; macOS's ``._x.png``, and other hidden ones, are none."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
 
 
 def held_out_pictures(folder: Path, count: int | None = None) -> list[Path]:
@@ -78,49 +133,46 @@ def held_out_pictures(folder: Path, count: int | None = None) -> list[Path]:
     return pictures
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """Return stem -> picture of one side of the pairs; ``1.png`` beside ``1.jpg`` would hide one of the two."""
-    found: dict[str, Path] = {}
-    for path in list_pictures(folder):
-        if path.stem in found:
-            raise DataError(
-                f"{path}: {found[path.stem].name} has the same name; pairs go by it, so rename or remove one"
-            )
-        found[path.stem] = path
-    return found
+def list_pairs(pairs: Path, pool: str, prompt: str, *, opened: bool = False) -> Listing:
+    """List the pairs at a path, in any layout that a reader knows; a pair's own prompt is what its teacher is told.
+
+    Raises `DataError`: there are none; with what lies there, and what would be accepted.
+    """
+    return _first(lambda reader: reader.list_pairs(pairs, pool, prompt, opened=opened))
 
 
 def effect_items(pairs: Path, pool: str, prompt: str) -> list[Item]:
-    """List the pairs of one effect: a folder with ``source/`` and ``target/``, or a JSONL of source, target, prompt.
-
-    A folder that holds pictures itself, and neither of the two, gives sources without after-pictures: enough for a teacher
-    that exists already.  A line's prompt is what the teacher is told of that pair; without one it is the effect's ``prompt``.
-
-    Raises `DataError` naming the first picture that has no partner, or the first bad line.
-    """
-    if pairs.suffix == ".jsonl":
-        return [_jsonl_item(pairs, number, row, pool, prompt) for number, row in _rows(pairs)]
-    if pairs.is_dir() and not any((pairs / side).exists() for side in ("source", "target")) and list_pictures(pairs):
-        return [Item(f"{pool}/{stem}", pool, (path,), prompt) for stem, path in _by_stem(pairs).items()]
-    targets, sources = _by_stem(pairs / "target"), _by_stem(pairs / "source")
-    for stem, path in sources.items():
-        if stem not in targets:
-            raise DataError(f"{path}: has no after-picture of the same name in {pairs / 'target'}")
-    for stem, path in targets.items():
-        if stem not in sources:
-            raise DataError(f"{path}: has no before-picture of the same name in {pairs / 'source'}")
-    if not sources:
-        raise DataError(f"{pairs / 'source'}: holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
-    return [Item(f"{pool}/{stem}", pool, (path,), prompt, targets[stem]) for stem, path in sources.items()]
+    """Return the items of `list_pairs`; raises `DataError` for the first that is wrong, too."""
+    return list(list_pairs(pairs, pool, prompt).sound().items)
 
 
-def pairs_of(effect: EffectInfo) -> list[Item]:
-    """List the pairs of an effect that has some: all, or ``effect.take`` of them, spread evenly over the sorted names.
+def listing_of(effect: EffectInfo, *, opened: bool = False) -> Listing:
+    """List all pairs of an effect that has some; where damaged ones are skipped, every picture is opened.
 
-    Raises `DataError` as `effect_items` does.
+    Raises `DataError` as `list_pairs` does.
     """
     assert effect.pairs is not None
-    return evenly(effect_items(effect.pairs, effect.name, effect.prompt), effect.take)
+    return list_pairs(effect.pairs, effect.name, effect.prompt, opened=opened or effect.skip)
+
+
+def pairs_of(effect: EffectInfo, listing: Listing | None = None) -> list[Item]:
+    """List the pairs that an effect is trained on: all but held-out ones, or ``effect.take``, spread evenly over the names.
+
+    Raises `DataError` as `listing_of` does, and for a pair that is wrong unless those are skipped.
+    """
+    listing = (listing or listing_of(effect)).sound(effect.skip)
+    items, held = listing.items, held_pairs(effect, listing)
+    if held and len(held) == len(items):
+        raise DataError(f"{effect.pairs}: evaluate.pairs holds out all its {len(held)} pairs; leave some to train on")
+    return evenly([item for item in items if item not in held], effect.take)
+
+
+def held_pairs(effect: EffectInfo, listing: Listing | None = None) -> list[Item]:
+    """List the pairs of an effect that are held out of training; raises `DataError` as `listing_of` does."""
+    if effect.pairs is None or not effect.held_out:
+        return []
+    whole = [item for item in (listing or listing_of(effect)).items if item.target is not None]
+    return evenly(whole, effect.held_out)
 
 
 def drawn_by_name(items: Iterable[Item], count: int) -> list[Item]:
@@ -135,62 +187,14 @@ def evenly(items: list[Item], count: int | None) -> list[Item]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def general_items(images: Path, instructions: Path) -> list[Item]:
+def list_general(images: Path, instructions: Path, *, opened: bool = False) -> Listing:
     """List the general stream: a JSONL of ``image`` (or a list of them) and ``instruction``, relative to ``images``.
 
     A line may name the true result as ``target``, by which retention can be measured.
     """
-    items = []
-    for number, row in _rows(instructions):
-        if not row.get("image") or not isinstance(row.get("instruction"), str):
-            raise DataError(f'{instructions}:{number}: needs "image" and "instruction"')
-        paths, target = _pictures(images, row["image"], row.get("target"), f"{instructions}:{number}")
-        items.append(Item(f"{GENERAL}/{number:06d}", GENERAL, paths, row["instruction"], target))
-    if not items:
-        raise DataError(f"{instructions}: holds no instructions")
-    return items
+    return _first(lambda reader: reader.list_instructions(images, instructions, GENERAL, opened=opened))
 
 
-def _jsonl_item(file: Path, number: int, row: dict[str, Any], pool: str, prompt: str) -> Item:
-    if not row.get("source") or not isinstance(row.get("target"), str):
-        raise DataError(f'{file}:{number}: needs "source" and "target"')
-    sources, target = _pictures(file.parent, row["source"], row["target"], f"{file}:{number}")
-    own = row.get("prompt") or prompt
-    if not isinstance(own, str):
-        raise DataError(f'{file}:{number}: "prompt" must be text, not {type(own).__name__}')
-    return Item(f"{pool}/{number:06d}", pool, sources, own, target)
-
-
-def _pictures(
-    folder: Path, names: str | list[str], target: str | None, where: str
-) -> tuple[tuple[Path, ...], Path | None]:
-    """Return the paths of a line's picture(s) and of its target, which must exist."""
-    paths = tuple(folder / name for name in ([names] if isinstance(names, str) else names))
-    result = folder / target if target else None
-    for path in (*paths, *([result] if result else ())):
-        if not path.is_file():
-            raise DataError(f"{where}: {path}: no such picture")
-    return paths, result
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: is not UTF-8 ({error}): save it as UTF-8") from error
-
-
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not file.is_file():
-        raise DataError(f"{file}: no such file")
-    # Only a newline ends a line: `splitlines` would also break a prompt at U+2028, which JSON allows in a string.
-    for number, line in enumerate(_text(file).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{file}:{number}: is not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{file}:{number}: must be a JSON object, not {type(row).__name__}")
-        yield number, row
+def general_items(images: Path, instructions: Path) -> list[Item]:
+    """Return the items of `list_general`; raises `DataError` for the first line that is wrong."""
+    return list(list_general(images, instructions).sound().items)

@@ -159,25 +159,30 @@ def _combine(file: ManifestFile, catalogue: Catalogue, parts: dict[Loc, Part]) -
         losses=tuple(_loss(manifest.losses, index, parts["losses", index]) for index in range(len(manifest.losses))),
         observers=tuple(part for loc, part in parts.items() if loc[0] == "observers"),
         metrics=tuple(part for loc, part in parts.items() if loc[0] == "evaluate"),
-        effects=tuple(EffectInfo(effect.name, effect.prompt, effect.pairs, effect.take) for effect in manifest.effects),
+        effects=tuple(
+            EffectInfo(
+                effect.name, effect.prompt, effect.pairs, effect.take, manifest.data.on_error == "skip",
+                manifest.evaluate.pairs if manifest.evaluate is not None else 0,
+            )
+            for effect in manifest.effects
+        ),
         slots=_slots(manifest, description),
     )  # fmt: skip
 
 
 def _settle_shift(file: ManifestFile, base: BaseDescription) -> ManifestFile:
     """Replace the student's ``shift: auto`` by the number; teachers then follow the stock schedule unless told otherwise."""
-    manifest = file.manifest
+    manifest, sampler, targets = file.manifest, file.manifest.sampler, file.manifest.targets
     autos = [key for key in ("sampler", "targets") if getattr(getattr(manifest, key), "shift", None) == "auto"]
     if autos and base.shift is None:
         text = f"the base {manifest.base.use} has no rule for its shift; give a number, such as 3.0"
         raise Problems(ManifestError, [((key, "shift"), text) for key in autos])
-    if "sampler" not in autos or base.shift is None:
+    if sampler.shift != "auto" or base.shift is None:
         return file
-    shift = round(base.shift(base.latent_tokens, manifest.sampler.steps), 6)
-    changed: dict[str, object] = {"sampler": manifest.sampler.model_copy(update={"shift": shift})}
-    if manifest.targets is not None and manifest.targets.shift is None:
-        changed["targets"] = manifest.targets.model_copy(update={"shift": "auto"})
-    return replace(file, manifest=manifest.model_copy(update=changed))
+    sampler = sampler.model_copy(update={"shift": round(base.shift(base.latent_tokens, sampler.steps), 6)})
+    if targets is not None and targets.shift is None:
+        targets = targets.model_copy(update={"shift": "auto"})
+    return replace(file, manifest=manifest.model_copy(update={"sampler": sampler, "targets": targets}))
 
 
 def _loss(refs: Sequence[LossRef], index: int, part: Part) -> CheckedLoss:

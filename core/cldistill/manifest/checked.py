@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cldistill.catalogue import Catalogue, Entry
 from cldistill.component import AnyComponent, BuildContext, Needs, RunOutline, Settings
+from cldistill.data.items import Listing
 from cldistill.manifest.load import ManifestFile
 from cldistill.manifest.models import Manifest
 from cldistill.manifest.yaml import Loc, dotted
@@ -75,6 +76,8 @@ class CheckedManifest:
     slots: Mapping[str, SlotConfig]
     items: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
     """Pool (effect or ``general``) -> its items; empty where files were not looked at."""
+    listings: Mapping[str, Listing] = field(default_factory=dict)
+    """Effect -> all its pairs as they lie on the disk, where it has some."""
     teacher_ranks: Mapping[str, int] = field(default_factory=dict)
     """Effect -> largest rank in its teacher's file, or the rank that its source will train."""
     teacher_fits: Mapping[str, FitReport] = field(default_factory=dict)
@@ -98,10 +101,9 @@ class CheckedManifest:
 
         targets, base = self.manifest.targets, self.description
         own = None if targets is None else targets.shift
-        if own == "auto":
-            assert base.shift is not None
+        if own == "auto" and base.shift is not None:  # else the check has refused it
             return Schedule(steps, base.shift(base.latent_tokens, steps), terminal=base.terminal)
-        return Schedule(steps, self.manifest.sampler.settled_shift if own is None else own)
+        return Schedule(steps, float(self.manifest.sampler.shift if own is None else own))
 
     @property
     def settled_prompts(self) -> dict[str, Prompts]:
@@ -141,6 +143,13 @@ class CheckedManifest:
             names.setdefault(str(report), []).append(effect)
         return [f"teacher{'s' if len(n) > 1 else ''} {', '.join(n)}: {text}" for text, n in names.items()]
 
+    def data_lines(self) -> list[str]:
+        """Return how the effects' pairs lie on the disk, e.g. ``manga: 40 pairs by source/ and target/``."""
+        names: dict[str, list[str]] = {}
+        for effect, listing in self.listings.items():
+            names.setdefault(listing.told, []).append(effect)
+        return [f"{', '.join(n)}: {text}" for text, n in names.items()]
+
     def parts(self) -> Iterator[Part]:
         """Yield every part, in the order of validation."""
         yield self.base
@@ -159,3 +168,9 @@ class RunRequest:
     """The manifest's path or recipe, as it was typed."""
     overrides: tuple[str, ...]
     ignore_memory: bool
+    folder: Path | None = None
+    """Where it writes; None where what is there is set aside."""
+    wants_checkpoint: bool = False
+    """Whether it is to go on, and not to start where there is nothing."""
+    changed_plugins: bool = False
+    """Whether it goes on although plugins have changed."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cldistill.adapters.files import FitReport, FittedAdapter, fit
-from cldistill.data.items import general_items, held_out_pictures, list_pictures, pairs_of
+from cldistill.data import items as data
 from cldistill.errors import AdapterFormatError, CheckpointError, CldistillError, DataError, ManifestError
 from cldistill.manifest.checked import CheckedManifest, Part
 from cldistill.manifest.messages import Problem, Problems
@@ -35,11 +35,14 @@ def check_files(checked: CheckedManifest, required: Sequence[Part], *, measuring
 
 
 def survey_files(
-    checked: CheckedManifest, required: Sequence[Part], *, measuring: bool = False
+    checked: CheckedManifest, required: Sequence[Part], *, measuring: bool = False, opened: bool = True
 ) -> tuple[CheckedManifest, list[Problem]]:
-    """Return ``checked`` with the items that are there and how adapter files lie on the base, and what is missing."""
+    """Return ``checked`` with the items that are there and how adapter files lie on the base, and what is missing.
+
+    ``opened=False`` leaves pictures unopened: one that is damaged counts as there.
+    """
     problems: list[Problem] = []
-    items = _pictures(checked, problems)
+    items, listings = _pictures(checked, problems, opened)
     fits = _teacher_fits(checked, problems)
     for part in required:
         for path in part.needs.files:
@@ -47,7 +50,8 @@ def survey_files(
                 _must_exist(path)
     starts = {} if measuring else _starts(checked, problems)
     ranks = _teacher_ranks(checked, fits)
-    return replace(checked, items=items, teacher_ranks=ranks, teacher_fits=fits, starts=starts), problems
+    checked = replace(checked, items=items, listings=listings)
+    return replace(checked, teacher_ranks=ranks, teacher_fits=fits, starts=starts), problems
 
 
 @contextmanager
@@ -64,15 +68,24 @@ def _must_exist(path: Path) -> None:
         raise DataError(f"no such file or folder ({str(path)!r})")
 
 
-def _pictures(checked: CheckedManifest, problems: list[Problem]) -> dict[str, tuple[Item, ...]]:
-    """Return pool -> its items; held-out pictures must only be there."""
+def _pictures(
+    checked: CheckedManifest, problems: list[Problem], opened: bool
+) -> tuple[dict[str, tuple[Item, ...]], dict[str, data.Listing]]:
+    """Return pool -> its items, and effect -> how its pairs lie there; held-out pictures must only be readable."""
     items: dict[str, tuple[Item, ...]] = {}
+    listings: dict[str, data.Listing] = {}
     general, samples, evaluate = checked.manifest.general, checked.manifest.samples, checked.manifest.evaluate
     for index, effect in enumerate(checked.effects):
         if effect.pairs is not None:
-            with _at(("effects", index, "pairs"), problems):
+            loc = ("effects", index, "pairs")
+            with _at(loc, problems):
                 wanting = _wants_after(checked, effect.name)
-                items[effect.name] = tuple(pairs_of(effect))
+                found = listings[effect.name] = data.listing_of(effect, opened=opened)
+                if found.problems and not effect.skip:
+                    way = f"{len(found.problems)} pairs are wrong; `data: {{on_error: skip}}` would leave them out"
+                    problems += [(loc, text) for text in (way, *found.problems)]
+                    continue
+                items[effect.name] = tuple(data.pairs_of(effect, found))
                 if wanting and any(item.target is None for item in items[effect.name]):
                     raise DataError(
                         f"are pictures without after-pictures, which {wanting[0]} needs; give source/ and target/"
@@ -81,18 +94,23 @@ def _pictures(checked: CheckedManifest, problems: list[Problem]) -> dict[str, tu
         with _at(("general", "images"), problems):
             _must_exist(general.images)
             with _at(("general", "instructions"), problems):
-                items[GENERAL] = tuple(general_items(general.images, general.instructions))
+                skip = checked.manifest.data.on_error == "skip"
+                found = data.list_general(general.images, general.instructions, opened=opened or skip)
+                problems += [(("general", "instructions"), text) for text in found.problems if not skip]
+                items[GENERAL] = found.sound(True).items
     if samples is not None:
         with _at(("samples", "images"), problems):
-            if not list_pictures(samples.images):
+            if not (shown := data.list_pictures(samples.images)):
                 raise DataError(f"{samples.images}: holds no pictures")
+            problems += [(("samples", "images"), text) for text in (data.unreadable(shown) if opened else ())]
     if evaluate is not None:
         with _at(("evaluate", "images"), problems):
-            held_out_pictures(evaluate.images, evaluate.pictures)
+            shown = data.held_out_pictures(evaluate.images, evaluate.pictures)
+            problems += [(("evaluate", "images"), text) for text in (data.unreadable(shown) if opened else ())]
     if evaluate is not None and evaluate.general is not None:
         with _at(("evaluate", "general"), problems):
-            general_items(evaluate.general.parent, evaluate.general)
-    return items
+            data.general_items(evaluate.general.parent, evaluate.general)
+    return items, listings
 
 
 def _wants_after(checked: CheckedManifest, effect: str) -> list[str]:

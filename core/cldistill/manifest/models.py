@@ -73,6 +73,13 @@ class General(ManifestPart):
     instructions: ManifestPath
 
 
+class Data(ManifestPart):
+    """The treatment of pairs and general instructions that are on the disk."""
+
+    on_error: Literal["stop", "skip"] = "stop"
+    """``skip`` leaves out what is damaged, incomplete or of two shapes, and counts it; ``stop`` names it and ends."""
+
+
 class LossRef(PartRef):
     """A loss term, the slot it trains, and when and where it counts."""
 
@@ -149,14 +156,8 @@ class Sampler(ManifestPart):
 
     steps: Count = 8
     shift: Rate | Literal["auto"] = 3.0
-    """Shift of the sigmas; ``auto``: that of the base's stock pipeline for these steps at the base's resolution."""
+    """Shift of the sigmas; ``auto``, for which the check puts a number: that of the base's stock pipeline for these steps."""
     integer_timesteps: bool = False
-
-    @property
-    def settled_shift(self) -> float:
-        """The shift as a number: ``auto`` is settled once the base is known (`cldistill.manifest.check`)."""
-        assert not isinstance(self.shift, str)
-        return self.shift
 
 
 class Targets(ManifestPart):
@@ -165,8 +166,7 @@ class Targets(ManifestPart):
     origin: Literal["teacher", "pair"] = Field(default="teacher", alias="from")
     steps: Count = 40
     shift: Rate | Literal["auto"] | None = None
-    """Shift of the teachers' own schedule, for targets, grids and the report; ``auto``: as the base's stock pipeline samples,
-    its last sigma too; by default the student's, `sampler.shift`."""
+    """Shift of the teachers' own schedule (targets, grids, report); ``auto``: as stock samples; by default the student's."""
 
 
 class Train(ManifestPart):
@@ -290,6 +290,8 @@ class Evaluate(ManifestPart):
     images: ManifestPath
     """Held-out pictures."""
     pictures: Count = 32
+    pairs: Step = 0
+    """So many pairs of each effect that has some are held out of training, and their after-pictures measured on as truth."""
     teacher_steps: Count = 40
     general: ManifestPath | None = None
     """Held-out general instructions: a JSONL of ``image`` (relative to it) and ``instruction``."""
@@ -320,6 +322,7 @@ class Manifest(ManifestPart):
     base: PartRef
     effects: Annotated[tuple[Effect, ...], Field(min_length=1)]
     general: General | None = None
+    data: Data = Data()
     router: PartRef
     prompts: PartRef
     losses: Annotated[tuple[LossRef, ...], Field(min_length=1)]

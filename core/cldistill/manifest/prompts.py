@@ -9,7 +9,7 @@ from cldistill.data.triggers import Tokenize, check_triggers
 from cldistill.errors import CldistillError, ManifestError, OptionsError
 from cldistill.manifest.checked import CheckedManifest, default_cache
 from cldistill.protocols import PromptIsolator
-from cldistill.records import Prompts
+from cldistill.records import BaseDescription, Prompts
 
 
 def dry_context(checked: CheckedManifest) -> BuildContext:
@@ -35,7 +35,7 @@ def preview_prompts(checked: CheckedManifest) -> dict[str, Prompts]:
     where, part = checked.file.where("prompts"), checked.prompts
     try:
         tokenize, isolator = _tokenizer(checked.description.tokenizer), part.build(dry_context(checked))
-        return isolate(checked, isolator, tokenize)
+        return _must_fit(isolate(checked, isolator, tokenize), checked.description, tokenize)
     except OptionsError as error:
         raise OptionsError(f"{checked.file.where('prompts', 'options')}: {error}") from error
     except CldistillError as error:
@@ -43,6 +43,18 @@ def preview_prompts(checked: CheckedManifest) -> dict[str, Prompts]:
     except Exception as error:  # a plugin's own code, on a user's values: say whose and where
         cause = f"{type(error).__name__}: {error}"
         raise ManifestError(f"{where}: {part.name} ({part.entry.owner}): {cause}") from error
+
+
+def _must_fit(prompts: dict[str, Prompts], base: BaseDescription, tokenize: Tokenize) -> dict[str, Prompts]:
+    """Return the prompts; `ManifestError` for one that is longer than the base's text encoder takes."""
+    most = base.prompt_tokens if base.tokenizer is not None else None
+    for effect, told in prompts.items() if most is not None else ():
+        found = max(len(tokenize(text)) for text in (told.student, told.teacher))
+        if found > (most or 0):
+            raise ManifestError(
+                f"effect {effect!r}: its prompt has {found} tokens, and the encoder takes {most}: shorten it"
+            )
+    return prompts
 
 
 def _tokenizer(path: Path | None) -> Tokenize:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,9 +17,11 @@ from cldistill.errors import CldistillError
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.storage.files import sampled_digest, sha256_bytes
 
-KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires")
+KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires", "data")
 """Parts of a manifest that may change between a run and its resumption: they do not touch what is trained."""
-BOOKKEEPING = ("checkpoint_every", "keep", "max_bad_steps", "device", "ema_device", "deterministic")
+BOOKKEEPING = (
+    "generator_steps", "checkpoint_every", "keep", "max_bad_steps", "device", "ema_device", "deterministic",
+)  # fmt: skip
 """The same of ``train:``."""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 """Whose versions may change the numbers of a run."""
@@ -50,11 +52,15 @@ def manifest_digest(checked: CheckedManifest) -> str:
 
     Where the files lie is no part of it, only what they hold: a run, its data or its environment may be moved.
     """
-    data = {key: value for key, value in resolve(checked).items() if key not in KEEP_FROM_DIGEST}
-    data["train"] = {key: value for key, value in data["train"].items() if key not in BOOKKEEPING}
-    data = {key: _pathless(value, key == "base") for key, value in data.items()}
+    data = {key: _pathless(value, key == "base") for key, value in decisive(resolve(checked)).items()}
     inputs = {"pools": dict(pool_digests(checked)), "files": dict(input_digests(checked))}
     return hashlib.sha256(json.dumps([data, inputs], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def decisive(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a resolved manifest that decides what is trained."""
+    kept = {key: value for key, value in data.items() if key not in KEEP_FROM_DIGEST}
+    return kept | {"train": {key: value for key, value in kept["train"].items() if key not in BOOKKEEPING}}
 
 
 def plugin_digests(checked: CheckedManifest) -> dict[str, str]:

@@ -156,7 +156,7 @@ def _low_steps(checked: CheckedManifest, index: int, term: CheckedLoss) -> Found
     if bound is not None and (lowest := lowest_sigma(sampler)) >= bound:
         text = (
             f"{term.loss.name} (losses.{index}) needs a step at a sigma below "
-            f"{bound:.4g}, and the lowest of {sampler.steps} steps at shift {sampler.settled_shift:g} is {lowest:.4g}; "
+            f"{bound:.4g}, and the lowest of {sampler.steps} steps at shift {float(sampler.shift):g} is {lowest:.4g}; "
             f"raise sampler.steps, or the loss's bound ({sampler.steps})"
         )
         yield ("sampler", "steps"), text
@@ -164,8 +164,7 @@ def _low_steps(checked: CheckedManifest, index: int, term: CheckedLoss) -> Found
 
 def lowest_sigma(sampler: Sampler) -> float:
     """Return the last sigma of the student's sampler, as `cldistill.schedule.Schedule.sigmas` has it (without torch)."""
-    shift = sampler.settled_shift
-    sigma = shift / (sampler.steps + shift - 1.0)
+    sigma = float(sampler.shift) / (sampler.steps + float(sampler.shift) - 1.0)
     return math.floor(sigma * 1000.0 + 1e-9) / 1000.0 if sampler.integer_timesteps else sigma
 
 
@@ -229,17 +228,26 @@ def _metrics(checked: CheckedManifest) -> Found:
         first.setdefault(metric.name, index)
 
 
+def _absent(part: Part) -> list[str]:
+    return [package for package in part.needs.packages if find_spec(package) is None]
+
+
 def _packages(required: Sequence[Part]) -> Found:
     for part in required:
-        if missing := [package for package in part.needs.packages if find_spec(package) is None]:
+        if missing := _absent(part):
             how = part.needs.install or "pip install it"
             text = f"needs {', '.join(missing)}, which is not installed; {how} ({show(part.name)})"
             yield (*part.loc, "use"), text
 
 
 def unserved(checked: CheckedManifest) -> list[str]:
-    """Warn of keys of the manifest that no installed observer serves: a plugin was left out, or failed to load."""
+    """Warn of metrics that lack something, and of keys that no observer serves: a plugin was left out, or failed to load."""
+    blind = [
+        f"warning: the metric {part.name} will not be measured: it needs {lacks[0]}; {part.needs.install or 'get it'}"
+        for part in checked.metrics
+        if (lacks := [*_absent(part), *(str(file) for file in part.needs.files if not file.exists())])
+    ]
     served = {entry.component.serves for entry in checked.catalogue}
     keys = [key for key in ("samples", "evaluate") if getattr(checked.manifest, key) and key not in served]
     lines = [f"warning: no plugin that works serves `{key}:`, so nothing will come of it" for key in keys]
-    return [*lines, *checked.catalogue.first_failure()] if lines else []
+    return [*blind, *lines, *(checked.catalogue.first_failure() if lines else ())]

@@ -118,11 +118,15 @@ def parse(text: str, file: str, root: Path, *, lined: bool = True) -> Value:
         for event in yaml.parse(text, Loader=_Loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                raise ManifestError(f"{place(event.start_mark.line)}: lies more than {DEEPEST} lists and maps deep")
+                mark = event.start_mark
+                raise ManifestError(
+                    f"{place(mark.line) if mark else file}: lies more than {DEEPEST} lists and maps deep"
+                )
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise ManifestError(f"{place(mark.line) if mark else file}: {_mistake(text, error)}") from error
+        at = place(mark.line) if mark is not None else Place(file, 0, root)
+        raise ManifestError(f"{at}: {_mistake(text, error)}") from error
     except (yaml.YAMLError, UnicodeError) as error:
         raise ManifestError(f"{file}: not valid YAML: {error}") from error
     if node is None:
@@ -134,7 +138,9 @@ def parse(text: str, file: str, root: Path, *, lined: bool = True) -> Value:
 def _mistake(text: str, error: yaml.MarkedYAMLError) -> str:
     """Tell a syntax error in the words of the habit behind it, where it is a known one."""
     mark, problem = error.problem_mark or error.context_mark, str(error.problem or error.context)
-    line = text.split("\n")[mark.line] if mark and mark.line <= text.count("\n") else ""
+    line, column = "", 0
+    if mark is not None and mark.line <= text.count("\n"):
+        line, column = text.split("\n")[mark.line], mark.column
     if "\t" in line[: len(line) - len(line.lstrip())]:
         return "a tab indents this line: YAML indents by spaces alone"
     if "mapping values are not allowed" in problem:
@@ -142,7 +148,7 @@ def _mistake(text: str, error: yaml.MarkedYAMLError) -> str:
     if "escape" in problem or "hexdecimal" in problem:
         return "a backslash in double quotes begins an escape: write the path with / or in single quotes"
     if "cannot start any token" in problem:
-        return f"a text that begins with {line[mark.column : mark.column + 1]!r} needs quotes around it"
+        return f"a text that begins with {line[column : column + 1]!r} needs quotes around it"
     return f"not valid YAML: {problem}"
 
 

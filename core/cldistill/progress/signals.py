@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and leave; a second Ctrl-C leaves at once."""
+"""Ctrl-C, SIGTERM and a closed terminal: finish the step, save, and leave; a second Ctrl-C leaves at once."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from types import FrameType
 
 from cldistill.errors import Stopped
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 IN_LOOP = "finishing this step, then saving"
 OUTSIDE_LOOP = "leaving as soon as what is under way is saved"
 
@@ -60,11 +61,19 @@ def say_to_stderr(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
     except RuntimeError:  # "reentrant call inside BufferedWriter"
         os.write(2, f"\n{text}\n".encode())
+    except OSError:  # the terminal is gone
+        pass
+
+
+def leave_with_parent(number: signal.Signals) -> None:
+    """Let the system send this process a signal when the one that started it dies (a no-op elsewhere than on Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG
 
 
 @contextmanager
 def graceful_stop(say: Callable[[str], None] = say_to_stderr) -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM inside the block into a request to stop, told to ``say``.
+    """Turn the first SIGINT, SIGTERM or SIGHUP inside the block into a request to stop, told to ``say``.
 
     Blocks may be nested: the innermost takes the signals.
 
@@ -85,7 +94,8 @@ def graceful_stop(say: Callable[[str], None] = say_to_stderr) -> Iterator[StopRe
             again = " (Ctrl-C again leaves at once)" if number == signal.SIGINT else ""
             say(f"{stop.reason}: {stop.promise}{again}")
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    ignored = [n for n in SIGNALS if n != signal.SIGINT and signal.getsignal(n) is signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, handle) for number in SIGNALS if number not in ignored}
     try:
         yield stop
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -90,19 +90,28 @@ class ImageGenerator:
             "edited-picture", base.fingerprint, "few-step" if config.few_step else "euler", schedule.steps,
             schedule.shift, schedule.integer_timesteps, config.slot_digest, *(state.digest for state in config.adapters),
             "told", text, item.key, *(self.encoder.file_digest(path) for path in item.sources), self.seed, *guidance,
-            *schedule.key, *precision_key(base),
+            *(() if schedule.terminal is None else (schedule.terminal,)), *precision_key(base),
         )  # fmt: skip
 
-    def pictures(self, config: SamplingConfig, rows: Sequence[Row]) -> Iterator[list[tuple[int, Image]]]:
-        """Yield batches of (index of the row, its picture); rows of one pool."""
-        for chunk, x0, source in self.latents(config, [self.encoder.example(item, prompts) for item, prompts in rows]):
+    def pictures(
+        self, config: SamplingConfig, rows: Sequence[Row], wanted: Collection[int] | None = None
+    ) -> Iterator[list[tuple[int, Image]]]:
+        """Yield batches of (index of the row, its picture); rows of one pool, ``wanted`` as `latents` says."""
+        examples = [self.encoder.example(item, prompts) for item, prompts in rows]
+        for chunk, x0, source in self.latents(config, examples, wanted):
             yield list(zip(chunk, self.base.decode(x0, source), strict=True))
 
     def latents(
-        self, config: SamplingConfig, examples: Sequence[Example]
+        self, config: SamplingConfig, examples: Sequence[Example], wanted: Collection[int] | None = None
     ) -> Iterator[tuple[list[int], Tensor, Tensors]]:
-        """Yield batches of (indices of the examples, their ``x0`` ``[B, ...]``, their collated source)."""
+        """Yield batches of (indices of the examples, their ``x0`` ``[B, ...]``, their collated source).
+
+        ``wanted``: only batches with one of these indices in them.  A batch is always sampled whole: in another company the
+        last bits of a picture differ, and a resumed run would not end as the unbroken one.
+        """
         for chunk in batches(examples):
+            if wanted is not None and not any(index in wanted for index in chunk):
+                continue
             yield chunk, *self._sample(config, [examples[index] for index in chunk])
 
     @torch.no_grad()

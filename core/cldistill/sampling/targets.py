@@ -33,7 +33,7 @@ class TeacherSampler:
         return content_key(
             "sampled-target", base.fingerprint, digest, prompts.teacher, self.generator.encoder.item_digest(example.item),
             example.item.key, schedule.steps, schedule.shift, base.target_guidance_scale, base.target_guidance_mode,
-            self.generator.seed, *guided_by, *schedule.key, *precision_key(base),
+            self.generator.seed, *guided_by, *(() if schedule.terminal is None else (schedule.terminal,)), *precision_key(base),
         )  # fmt: skip
 
     def sample_missing(
@@ -46,14 +46,15 @@ class TeacherSampler:
             Stopped: ``stop`` said so, between two batches; what was sampled is kept.
         """
         cache = self.generator.encoder.cache
-        missing = [(example, key) for example, key in work if not cache.has(key)]
+        missing = {index for index, (_, key) in enumerate(work) if not cache.has(key)}
         advance(len(work) - len(missing))
         config = SamplingConfig.of_teacher(state, self.schedule)
         raise_if_stopped(stop, "sampling targets")
-        for chunk, latents, _ in self.generator.latents(config, [example for example, _ in missing]):
+        for chunk, latents, _ in self.generator.latents(config, [example for example, _ in work], missing):
             for index, latent in zip(chunk, latents, strict=True):
-                cache.get(missing[index][1], lambda latent=latent: {"x0": latent})  # type: ignore[misc]
-            advance(len(chunk))
+                if index in missing:
+                    cache.get(work[index][1], lambda latent=latent: {"x0": latent})  # type: ignore[misc]
+            advance(len(missing.intersection(chunk)))
             raise_if_stopped(stop, "sampling targets")
 
     def with_target(self, example: Example, key: str) -> Example:

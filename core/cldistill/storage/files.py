@@ -12,6 +12,7 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator
@@ -103,7 +104,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = re.search(r"\(os error (\d+)\)", str(error))  # how Rust says it: safetensors, tokenizers
+        # As Rust says it (safetensors, tokenizers), and shutil, which lists what it could not copy.
+        told = re.search(r"(?:\(os error|\[Errno) (\d+)", str(error))
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path) if error.filename is None else error.filename
         elif told is not None:
@@ -174,7 +176,6 @@ def write_aside(folder: Path) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(folder)
-    remove(partial)
     partial.mkdir()
     try:
         with naming(folder):
@@ -188,8 +189,8 @@ def write_aside(folder: Path) -> Iterator[Path]:
 
 
 def partial_path(path: Path) -> Path:
-    """Return the hidden sibling in which ``path`` is prepared; the process id keeps two writers apart."""
-    return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    """Return a new name beside ``path``, in which it is prepared: no other writer's, also in a container on another machine."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}{PARTIAL}")
 
 
 def remove(path: Path) -> None:
@@ -221,8 +222,7 @@ def _replace_folder(new: Path, folder: Path) -> None:
         remove(new)
         return
     # Elsewhere a folder cannot be renamed over a filled one: the old one steps aside first.
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old{PARTIAL}")
-    remove(old)
+    old = partial_path(folder)
     folder.rename(old)
     try:
         new.rename(folder)

@@ -10,20 +10,17 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from pathlib import Path, PureWindowsPath
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, TypeGuard
 
-from cldistill.errors import UnsafePathError
+from cldistill.errors import CONTROL, UnsafePathError
 
-GROUP = "cldistill"
-"""Group of the entry points by which packages register as plugins."""
-RECIPES = "cldistill_registry"
-"""The package whose YAML files can be named without a path."""
-LONGEST_NAME = 300
+GROUP, RECIPES = "cldistill", "cldistill_registry"
+"""Group of the entry points by which packages register as plugins; and the package of the recipes."""
+_NAME = re.compile(r"(?![.\s])[^/\\\n\t]{1,300}(?<!\s)")
 _SNAPSHOT = re.compile(r"(/models--[^/]+)/snapshots/[0-9a-f]{40}(?=/|$)")
 
 
@@ -33,18 +30,14 @@ def inside(folder: Path, written: object) -> Path:
     Raises:
         UnsafePathError: it is no text, leads out of ``folder`` (by itself or by a link), or to a pipe, socket or device.
     """
-    text = written if isinstance(written, str) else ""
-    windows = PureWindowsPath(text)  # takes both kinds of slashes apart
-    if not text or not text.isprintable() or windows.anchor or ".." in windows.parts:
-        raise UnsafePathError(
-            f"{folder}: a file in it names the path {written!r:.200}, which is none inside this folder"
-        )
-    return plain(folder / text, folder)
+    if not is_text(written) or not written or set(written) & set("\n\t") or leads_out(written):
+        raise UnsafePathError(f"{folder}: a file in it names {written!r:.200}, which is no path inside this folder")
+    return plain(folder / written, folder)
 
 
 def leads_out(text: object) -> bool:
     """Whether a text that may be a path would lead out of any folder: absolute, from a home, or through ``..``."""
-    parts = re.split(r"[/\\\\]", text) if isinstance(text, str) else [""]
+    parts = re.split(r"[/\\]", text) if isinstance(text, str) else [""]
     return (len(parts) > 1 and (parts[0] in ("", "~") or parts[0][1:] == ":")) or ".." in parts
 
 
@@ -69,36 +62,22 @@ def plain(path: Path, folder: Path) -> Path:
     return path
 
 
-def plain_only(folder: Path, leave_out: Iterable[str] = ()) -> Callable[[str, list[str]], set[str]]:
-    """Return an ``ignore`` for `shutil.copytree` of ``folder``, which refuses as `plain` does, and links to folders too."""
-
-    def ignore(place: str, names: list[str]) -> set[str]:
-        for path in (Path(place, name) for name in names):
-            if plain(path, folder).is_dir() and path.is_symlink():
-                raise UnsafePathError(f"{path}: is a link to a folder, which a collection does not have; take it out")
-        return set(leave_out) & set(names)
-
-    return ignore
+def is_text(text: object) -> TypeGuard[str]:
+    """Whether it is a text without control characters, lines and tabs aside."""
+    return isinstance(text, str) and not CONTROL.search(text.replace("\t", " "))
 
 
 def is_name(text: object) -> bool:
     """Whether a text can be the name of an effect: shown on one line, and part of a file's name."""
-    return (
-        isinstance(text, str) and 0 < len(text) <= LONGEST_NAME and text.replace("\xa0", " ").isprintable()
-        and text == text.strip() and text[0] != "." and not set(text) & set("/\\")
-    )  # fmt: skip
+    return is_text(text) and _NAME.fullmatch(text) is not None
 
 
 def parse_json(text: str | bytes) -> Any:
     """Parse JSON as its standard has it: UTF-8, no NaN; raises ValueError also where it is nested too deeply."""
     try:
-        return json.loads(text if isinstance(text, str) else text.decode("utf-8"), parse_constant=_no_constant)
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8"), parse_constant=int)  # none is an int
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def package_path(reference: str) -> Path:

@@ -7,7 +7,7 @@
 * `catalogue_with`, `plugin_environment`: plugins in a test that are not installed.
 * `ChatServer`: an OpenAI-compatible endpoint on loopback, for parts that ask one.
 
-`cldistill.testing.tiny` (imported by its own name) builds a tiny Qwen-Image-Edit pipeline of the real classes.
+`cldistill.testing.tiny` and `tiny_flux` (imported by their own names) build tiny pipelines of the real classes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cldistill.testing.pictures import picture, write_general, write_pairs, write_pictures
     from cldistill.testing.prompt_isolator_check import check_prompt_isolator
     from cldistill.testing.runs import FinishedRun, run_manifest
+    from cldistill.testing.stock_check import StockPicture, StockRequest
     from cldistill.testing.stream_router_check import check_stream_router, route_request
     from cldistill.testing.teacher_source_check import check_teacher_source, teacher_request
     from cldistill.testing.tiny_base import TinyBase
@@ -39,6 +40,8 @@ __all__ = [
     "ConformanceError",
     "FinishedRun",
     "ObservedContext",
+    "StockPicture",
+    "StockRequest",
     "TinyBase",
     "TinyBaseSettings",
     "catalogue_with",
@@ -71,7 +74,7 @@ __all__ = [
 
 _MODULES = (
     "adapters", "base_model_check", "chat_server", "loss_term_check",
-    "metric_check", "observer_check", "prompt_isolator_check", "stream_router_check", "teacher_source_check",
+    "metric_check", "observer_check", "prompt_isolator_check", "stock_check", "stream_router_check", "teacher_source_check",
     "conformance", "contexts", "environment", "pictures", "runs", "tiny_base", "tiny_base_settings", "tiny_parts",
 )  # fmt: skip
 

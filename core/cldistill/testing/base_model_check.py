@@ -15,6 +15,7 @@ from cldistill.adapters.files import load_adapter
 from cldistill.adapters.inject import linear_shapes
 from cldistill.adapters.save import save_adapter
 from cldistill.adapters.slots import AdapterSlots
+from cldistill.collection.card import UsageRequest
 from cldistill.component import AnyComponent, BuildContext
 from cldistill.protocols import BaseModel
 from cldistill.records import BaseDescription, Tensors
@@ -22,6 +23,7 @@ from cldistill.testing.adapters import random_adapter, randomise_slot
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
 from cldistill.testing.elsewhere import SALTED, salted_hashes
 from cldistill.testing.pictures import after, picture
+from cldistill.testing.stock_check import Stock, compare_with_stock
 
 SHORT, LONG = "make it darker", "turn the picture into a manga page with many fine lines"
 SIGMAS = (1e-4, 1e-3, 0.01, *(index / 32 for index in range(1, 32)), 0.99, 0.999, 0.9999, 1.0)
@@ -50,8 +52,9 @@ class _Subject:
 
 
 def check_base_model(
-    component: AnyComponent, options: Options = None, *, size: tuple[int, int] = (24, 24), fresh: bool = True
-) -> None:
+    component: AnyComponent, options: Options = None, *, size: tuple[int, int] = (24, 24), fresh: bool = True,
+    stock: Stock | None = None, references: int = 2,
+) -> None:  # fmt: skip
     """Assert all that the engine relies on; with a small model this takes a second.
 
     The description is true of the backbone; encodings are deterministic and come back after `drop_encoders`; `predict`
@@ -62,6 +65,10 @@ def check_base_model(
     Args:
         size: Width and height of the pictures that it is shown.
         fresh: See `cldistill.testing.check_component`.
+        stock: Makes a picture by the family's own pipeline, at scale 1 with a LoRA that `load_lora_weights` reads.  The base
+            must then make the same pictures from the same noise within 1e-3, lay an after-picture out in the geometry of its
+            references, and let no option that changes what it encodes or predicts out of its fingerprint.
+        references: How many references that pipeline takes.
     """
     checker, needs = check_component(component, "base_model", options, fresh=fresh)
     if needs.base is None:
@@ -71,6 +78,8 @@ def check_base_model(
         base: BaseModel = component.build(settings, context)
         base.backbone.requires_grad_(False)
         subject = _subject(checker, base, needs.base, (picture(0, size), picture(1, size)))
+        if stock is not None:
+            compare_with_stock(checker, component, settings, context, stock, size=size, references=references)
         _leaves_arguments_alone(subject, size)
         _attributes(subject, lambda: component.build(settings, context))
         _encodings(subject, size)
@@ -107,6 +116,11 @@ def _attributes(s: _Subject, rebuild: Callable[[], BaseModel]) -> None:
     require(tuple(base.adapter_targets) == tuple(said.targets), "adapter_targets differ from the described targets")
     require(dict(base.blocks) == dict(said.blocks), "its blocks differ from the described ones")
     require(base.guidance_scale == said.guidance_scale, "guidance_scale differs from the described one")
+    require(
+        base.prompt_sees_pictures == said.prompt_sees_pictures, "prompt_sees_pictures differs from the described one"
+    )
+    usage = base.usage(UsageRequest("a prompt", 8, 3.0))
+    require(usage is None or "a prompt" in usage.python, "usage must show the prompt that it is given, or be None")
     require(bool(base.fingerprint), "its fingerprint is empty: every cache key needs it")
     require(
         rebuild().fingerprint == base.fingerprint, "built twice, it has two fingerprints: the cache would never be hit"
@@ -127,6 +141,9 @@ def _encodings(s: _Subject, size: tuple[int, int]) -> None:
     require(_same(prompt, base.encode_prompt(SHORT, [first])), "encode_prompt gives two results for one prompt")
     require(not _same(source, base.encode_source([second])), "encode_source does not see the picture")
     require(not _same(prompt, base.encode_prompt(LONG, [first])), "encode_prompt does not see the prompt")
+    if not base.prompt_sees_pictures:
+        alike = _same(prompt, base.encode_prompt(SHORT, [second]))
+        require(alike, "says that prompts see no pictures (prompt_sees_pictures), and encode_prompt sees them")
     target = base.encode_target(after(first), [first])
     shape = base.latent_shape(source)
     require(tuple(target.shape) == shape, f"encode_target gives {tuple(target.shape)}, but latent_shape is {shape}")

@@ -67,8 +67,8 @@ class Checkpoint:
         """
         if self.meta.get("manifest") != manifest:
             raise CheckpointError(
-                f"{self.path} belongs to another manifest, or to other teachers or pictures: choose another --output, or "
-                "--fresh to start over in this one"
+                f"{self.path} belongs to another manifest, or to other teachers or pictures: choose another --output, there "
+                "with `--set slots.student.checkpoint=` and this path to start from its weights, or --fresh to start over"
             )
         then = self.meta.get("processes", processes)
         if then != processes:

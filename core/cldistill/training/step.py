@@ -9,9 +9,11 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
@@ -61,11 +63,29 @@ def run_step(run: Run, optimizers: Optimizers, step: int) -> StepResult:
                 previous = context
     return StepResult(
         step=step + 1,
-        updates=tuple(results),
+        updates=over_ranks(results, run.accelerator.num_processes),
         seconds=time.perf_counter() - started,
         forwards=run.forwards - forwards,
         peak_memory_mb=peak_memory_mb(str(run.accelerator.device)),
     )
+
+
+def over_ranks(results: list[UpdateResult], ranks: int) -> tuple[UpdateResult, ...]:
+    """Return one step's updates with losses and metrics averaged, and pools joined, over all ranks; each must call it."""
+    if ranks == 1:
+        return tuple(results)
+    return tuple(
+        replace(
+            same[0], losses=_mean([one.losses for one in same]), metrics=_mean([one.metrics for one in same]),
+            pools=tuple(sorted({pool for one in same for pool in one.pools})),
+        )
+        for same in zip(*gather_object([results]), strict=True)
+    )  # fmt: skip
+
+
+def _mean(ranks: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    values = {name: [one[name] for one in ranks if name in one] for found in ranks for name in found}
+    return {name: sum(found) / len(found) for name, found in values.items()}
 
 
 def begin_slots(run: Run, optimizers: Optimizers, step: int) -> None:

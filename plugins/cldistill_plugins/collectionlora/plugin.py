@@ -14,6 +14,7 @@ from cldistill_plugins.collectionlora.bare_base import BareBase, BareBaseSetting
 from cldistill_plugins.collectionlora.bs_dmd import BsDmd, BsDmdSettings, describe_bs_dmd
 from cldistill_plugins.collectionlora.fake_score import FakeScore, FakeScoreSettings, describe_fake_score
 from cldistill_plugins.collectionlora.lora_file import LoraFile, LoraFileSettings, describe_lora_file
+from cldistill_plugins.collectionlora.lora_files import LoraFiles, LoraFilesSettings, describe_lora_files
 from cldistill_plugins.collectionlora.pdsr import PdsrSettings, build_pdsr, describe_pdsr
 from cldistill_plugins.collectionlora.ta_fm import TaFm, TaFmSettings, describe_ta_fm
 from cldistill_plugins.collectionlora.teacher_prompts import (
@@ -26,14 +27,23 @@ from cldistill_plugins.collectionlora.ts_dmd import TsDmd, TsDmdSettings, descri
 
 @hookimpl
 def register_teacher_sources() -> Sequence[Component[Any, TeacherSource]]:
-    """Teachers that exist already: ``lora-file`` and ``base``."""
+    """Teachers that exist already: ``lora-file``, ``lora-files`` and ``base``."""
     return [
         teacher_source(
             LORA_FILE,
             "an adapter file of any common key format",
             LoraFileSettings,
             describe_lora_file,
-            lambda settings, context: LoraFile(settings, context.outline.base and context.outline.base.adapter_names),
+            lambda settings, context: LoraFile(
+                settings, context.outline.base.adapter_names if context.outline.base is not None else None
+            ),
+        ),
+        teacher_source(
+            "lora-files",
+            "several adapter files with strengths of their own, added up",
+            LoraFilesSettings,
+            describe_lora_files,
+            lambda settings, context: LoraFiles(settings),
         ),
         teacher_source(
             "base",

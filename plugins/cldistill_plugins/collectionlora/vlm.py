@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 from cldistill.data.items import drawn_by_name, open_picture, pairs_of
 from cldistill.errors import EndpointError
 from cldistill.records import EffectInfo, Item
-from cldistill.storage.files import atomic_write_text, sha256_file
+from cldistill.storage.files import atomic_write_text, partial_path, sha256_file
 from cldistill_plugins.endpoint.api import SIDE, ChatQuestion, Endpoint, MalformedAnswerError, without_thoughts
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class VlmCaptioner:
     def _keep(self, path: Path, effect: EffectInfo, caption: str) -> str:
         """Store an answer unless another process was faster: all ranks must train on the same caption."""
         record = {"caption": caption, "effect": effect.name, "model": self.endpoint.model, "prompt": effect.prompt}
-        mine = path.with_name(f"{path.name}.{os.getpid()}")
+        mine = partial_path(path)
         atomic_write_text(mine, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
         if path.exists() and _read(path) is None:
             path.unlink()

@@ -7,9 +7,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cldistill.adapters.alphas import PEFT_PREFIX
 from cldistill.storage.files import atomic_file, sha256_file
 from cldistill_plugins.converting.factors import nearest
 from cldistill_plugins.converting.read import AdapterReader, BaseWeights
@@ -69,8 +71,10 @@ def convert_file(path: Path, output: Path, rank: int, base: BaseWeights | None =
     lost = size = 0.0
     for module in reader.modules():
         found = nearest(module.factors, rank)
-        tensors[f"{module.name}.lora_down.weight"] = found.down.contiguous()
-        tensors[f"{module.name}.lora_up.weight"] = found.up.contiguous().clone()
+        name = module.name.rpartition(PEFT_PREFIX)[2]  # no file of peft's any more, whose config beside it would count
+        tensors[f"{name}.lora_down.weight"] = found.down.clone().contiguous()
+        tensors[f"{name}.lora_up.weight"] = found.up.clone().contiguous()
+        tensors[f"{name}.alpha"] = torch.tensor(float(len(found.down)))
         kinds[module.kind] += 1
         errors[module.name] = found.error / found.size if found.size else 0.0
         lost, size = lost + found.error**2, size + found.size**2

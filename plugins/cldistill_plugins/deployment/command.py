@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cldistill.cli.options import ManifestArgument, SetOption, read_settings
+from cldistill.cli.options import ManifestArgument, SetOption
 
 if TYPE_CHECKING:
     from cldistill_plugins.deployment.group import GroupingOrder
@@ -39,6 +39,7 @@ def group(
     from cldistill.manifest.check import check_manifest
     from cldistill_plugins.deployment.group import GroupingOrder, group_command, how_many
     from cldistill_plugins.deployment.settings import LeastInterferenceSettings
+    from cldistill_plugins.schema.api import read_settings
 
     # Paths stay as they were typed: they end up in results, which name no folder of this machine.
     settings = read_settings(LeastInterferenceSettings, options or (), "--option", Path())

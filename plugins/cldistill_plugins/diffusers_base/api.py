@@ -5,18 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cldistill_plugins.diffusers_base.describe import describe_folder, family_names, resolve_targets, weight_bytes
+from cldistill_plugins.diffusers_base.flux import ATTENTION, FluxSettings, describe_flux, flux_names
 from cldistill_plugins.diffusers_base.folder import DiffusersFolder, fingerprint
-from cldistill_plugins.diffusers_base.script import SCRIPT, base_expression, pipeline_script
-from cldistill_plugins.diffusers_base.settings import DTYPE_BYTES, DiffusersSettings, Dtype, GuidanceMode, ModelName
+from cldistill_plugins.diffusers_base.script import SCRIPT, base_expression, pipeline_script, script_usage
+from cldistill_plugins.diffusers_base.settings import (
+    DTYPE_BYTES,
+    DiffusersSettings,
+    Dtype,
+    GuidanceMode,
+    ModelName,
+    Size,
+)
 
 if TYPE_CHECKING:
     from cldistill_plugins.diffusers_base.base import DiffusersBase
     from cldistill_plugins.diffusers_base.encoders import Encoders, quiet
 
 __all__ = [
-    "DTYPE_BYTES", "SCRIPT", "DiffusersBase", "DiffusersFolder", "DiffusersSettings", "Dtype", "Encoders", "GuidanceMode",
-    "ModelName", "base_expression", "describe_folder", "family_names", "fingerprint", "pipeline_script", "quiet",
-    "resolve_targets", "weight_bytes",
+    "ATTENTION", "DTYPE_BYTES", "SCRIPT", "DiffusersBase", "DiffusersFolder", "DiffusersSettings", "Dtype", "Encoders",
+    "FluxSettings", "GuidanceMode", "ModelName", "Size", "base_expression", "describe_flux", "describe_folder",
+    "family_names", "fingerprint", "flux_names", "pipeline_script", "quiet", "resolve_targets", "script_usage",
+    "weight_bytes",
 ]  # fmt: skip
 
 

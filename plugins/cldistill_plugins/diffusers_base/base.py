@@ -13,13 +13,14 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from cldistill.component import Needs
 from cldistill.errors import DataError
 from cldistill.protocols import GuidanceMode
-from cldistill.records import BaseDescription, Tensors
+from cldistill.records import Tensors
 from cldistill_plugins.diffusers_base.encoders import Encoders, quiet
-from cldistill_plugins.diffusers_base.folder import DiffusersFolder, fingerprint
+from cldistill_plugins.diffusers_base.folder import fingerprint
 from cldistill_plugins.diffusers_base.quantised import loading_config, require_torchao
-from cldistill_plugins.diffusers_base.settings import DiffusersSettings
+from cldistill_plugins.diffusers_base.settings import DiffusersSettings, Size
 
 DECODE_PIXELS = 1024 * 1024
 """The VAE decodes as many pictures at once as have this many pixels together."""
@@ -29,8 +30,6 @@ NOT_ENCODED = {
 }  # fmt: skip
 """Options that change neither an encoding nor an unguided prediction: every other one is in the fingerprint, and
 ``quantise`` where it is given."""
-Size = tuple[int, int]
-"""(width, height) in pixels."""
 
 
 class DiffusersBase(ABC):
@@ -56,9 +55,11 @@ class DiffusersBase(ABC):
     """Pixels that a latent token covers."""
 
     def __init__(
-        self, settings: DiffusersSettings, description: BaseDescription, folder: DiffusersFolder,
+        self, settings: DiffusersSettings, needs: Needs,
         device: str = "cpu", weights: bool = True,
     ) -> None:  # fmt: skip
+        description = needs.base
+        assert description is not None
         self.settings: Any = settings
         self.adapter_targets: tuple[str, ...] = description.targets
         self.blocks: Mapping[str, int] = description.blocks
@@ -71,20 +72,23 @@ class DiffusersBase(ABC):
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         self._device = device
         self._weights = weights
-        self._named = folder
         if weights and settings.quantise is not None:
             require_torchao()
-        self._folder = folder.fetch() if weights else Path(settings.model)
-        self.fingerprint: str = fingerprint(
-            self._folder, folder.parts, [*self.hashed_options(), *([settings.quantise] if settings.quantise else [])]
-        )
+        self._folder = settings.folder.fetch() if weights else Path(settings.model)
+        hashed = [*self.hashed_options(), *([settings.quantise] if settings.quantise else [])]
+        self.fingerprint: str = fingerprint(self._folder, settings.parts, hashed)
         self._backbone: nn.Module | None = None
         self.encoders = self.make_encoders()
         self.encoders.to(device)
 
     @abstractmethod
+    def size(self, picture: Image) -> Size:
+        """Return the size at which a reference is encoded, whole tokens."""
+
     def sizes(self, pictures: Sequence[Image]) -> list[Size]:
-        """Return the sizes of the output and of each reference, whole tokens."""
+        """Return the sizes of the output, by default that of the first reference, and of each reference."""
+        own = [self.size(picture) for picture in pictures]
+        return [own[0], *own]
 
     @abstractmethod
     def latents(self, picture: Image, size: Size) -> Tensor:
@@ -151,7 +155,7 @@ class DiffusersBase(ABC):
     def _structure(self) -> nn.Module:
         """Build the transformer from its config alone, on the meta device: modules and shapes, no weights."""
         with torch.device("meta"):
-            model = self.transformer.from_config(self._named.config() | self.config_changes())
+            model = self.transformer.from_config(self.settings.folder.config() | self.config_changes())
         structure: nn.Module = model.to(self.dtype).requires_grad_(False).eval()
         return structure
 

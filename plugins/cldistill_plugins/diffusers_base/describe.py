@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from cldistill.errors import OptionsError, nearest
 from cldistill.records import BaseDescription
-from cldistill_plugins.diffusers_base.folder import DiffusersFolder
 from cldistill_plugins.diffusers_base.settings import DTYPE_BYTES, QUANTISED_BYTES, DiffusersSettings
 
 PIXELS_PER_TOKEN = 16
@@ -15,14 +15,14 @@ PIXELS_PER_TOKEN = 16
 
 
 def resolve_targets(modules: Iterable[str], targets: Iterable[str]) -> tuple[str, ...]:
-    """Return the full names, in the model's order, of the modules that ``targets`` (names or endings) select.
+    """Return the full names, in the model's order, of the modules that ``targets`` select: names, endings, patterns with ``*``.
 
     Raises `OptionsError` for a target that selects nothing, with the nearest ending that would.
     """
     names = tuple(modules)
     chosen: set[str] = set()
     for target in targets:
-        found = [name for name in names if name == target or name.endswith(f".{target}")]
+        found = [name for name in names if fnmatchcase(name, target) or name.endswith(f".{target}")]
         if not found:
             endings = {name.partition("transformer_blocks.0.")[2] or name for name in names if ".1." not in name}
             raise OptionsError(f"base.options.targets: {target!r} names no linear module{nearest(target, endings)}")
@@ -61,7 +61,7 @@ def weight_bytes(
 
 
 def describe_folder(
-    settings: DiffusersSettings, folder: DiffusersFolder, *, blocks: Mapping[str, str],
+    settings: DiffusersSettings, *, blocks: Mapping[str, str],
     names: Mapping[str, str | Sequence[str]], **family: Any,
 ) -> BaseDescription:  # fmt: skip
     """Describe a base from its config and the headers of its weights.
@@ -71,6 +71,7 @@ def describe_folder(
         names: The modules' names in files of the family's own trainers, as `family_names` reads them.
         family: Further fields of `cldistill.records.BaseDescription`.
     """
+    folder = settings.folder
     config = folder.config()
     modules, parameters = folder.shapes()
     width = int(config["num_attention_heads"] * config["attention_head_dim"])

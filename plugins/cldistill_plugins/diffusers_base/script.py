@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from cldistill.collection.card import UsageRequest
+from cldistill.collection.card import Usage, UsageRequest
 from cldistill_plugins.diffusers_base.settings import DiffusersSettings
 
 SCRIPT = """\
@@ -52,6 +53,17 @@ def pipeline_script(
         prompt=request.prompt, revision="" if settings.revision is None else f"revision={settings.revision!r}, ",
         pipeline=pipeline, guidance=guidance,
     )  # fmt: skip
+
+
+def script_usage(
+    settings: DiffusersSettings, request: UsageRequest, pipeline: str, guidance: str, licences: Mapping[str, str],
+    **lines: str,
+) -> Usage:  # fmt: skip
+    """Return a usage of the script alone; ``licences``: hub id -> a sentence; ``lines``: further ones of `pipeline_script`."""
+    licence = licences.get(settings.model, "see the page or the folder that it comes from.")
+    return Usage(
+        pipeline_script(settings, request, pipeline, guidance, **lines), "Not tried with this family.", licence
+    )
 
 
 def base_expression(settings: DiffusersSettings) -> tuple[str, str]:

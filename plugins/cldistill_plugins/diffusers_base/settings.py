@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from cldistill.component import Settings, resolve_model
+from cldistill_plugins.diffusers_base.folder import DiffusersFolder
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTISED_BYTES = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 1 / 64}
 """Of a weight in a block; nf4 keeps a scale of one byte for every 64 of them, int8 and fp8 one for every row."""
 Quantised = Literal["int8", "fp8", "nf4"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Size = tuple[int, int]
+"""(width, height) in pixels."""
 GuidanceMode = Literal["standard", "rescaled"]
 
 
@@ -27,6 +30,11 @@ ModelName = Annotated[str, BeforeValidator(keep_package)]
 
 class DiffusersSettings(Settings):
     """Options of a base; a family gives ``model``, ``targets`` and what differs a default of its own."""
+
+    transformer: ClassVar[str]
+    """Class that the model's ``transformer/config.json`` names."""
+    parts: ClassVar[tuple[str, ...]] = ("transformer", "vae", "text_encoder", "tokenizer")
+    """Subfolders that the family needs."""
 
     model: ModelName
     """Hub id, folder in the diffusers layout, or ``package:<package>/<path>``."""
@@ -47,6 +55,12 @@ class DiffusersSettings(Settings):
     target_guidance_mode: GuidanceMode = "standard"
     targets: tuple[str, ...]
     """Modules that a slot adapts: full names, or endings such as ``to_q``."""
+
+    @property
+    def folder(self) -> DiffusersFolder:
+        """The model's folder; the plugin that defines the settings ships ``configs/`` of the family's hub ids."""
+        package = type(self).__module__.rpartition(".")[0]
+        return DiffusersFolder(self.model, self.revision, self.transformer, self.parts, package)
 
     @field_validator("targets")
     @classmethod

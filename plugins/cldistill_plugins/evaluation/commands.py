@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from cldistill.cli.options import ManifestArgument, SetOption
 from cldistill.progress.program import program
+from cldistill_plugins.sharding.api import ShardOption
 
 
 def evaluate(
@@ -26,14 +26,18 @@ def evaluate(
             "--skip-missing", help="Report systems that are not trained yet as not run, and go on without them."
         ),
     ] = False,
+    shard: ShardOption = None,
 ) -> None:
     """Compare the systems of a manifest's `evaluate:` on held-out pictures; Ctrl-C saves, the same command goes on.
 
     Writes report.json, report.md, report.html and every picture. Nothing is trained but teachers that a system asks for.
+    With --shard it makes a share of the pictures into the cache; the last call, without it, finds them and measures.
     """
     from cldistill.manifest.check import check_manifest
     from cldistill_plugins.evaluation.check import enter
+    from cldistill_plugins.sharding.api import WHOLE, take_shard
 
+    share = take_shard(shard)
     checked = check_manifest(manifest, overrides or (), measuring=True)
     plan = enter(checked, skip_missing=skip_missing)
     folder = output or Path("evaluations") / checked.manifest.name
@@ -42,21 +46,31 @@ def evaluate(
 
     from cldistill_plugins.evaluation.evaluate import evaluate_manifest
     from cldistill_plugins.evaluation.report.page import lacking
+    from cldistill_plugins.evaluation.report.record import read_evaluation
+    from cldistill_plugins.evaluation.summary import summary_tables, verdict
 
     console = Console()
     command = shlex.join([*program(), *sys.argv[1:]])
-    done = evaluate_manifest(checked, plan, folder, console, command, command)
+    done = evaluate_manifest(checked, plan, folder, console, command, command, share)
     if not done.finished:
         raise typer.Exit(3)
+    if share != WHOLE:
+        console.print(
+            f"Share {share}: its pictures are in the cache, {done.made} of them new. Once all shares are, one process with "
+            "--shard 1/1 measures.",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        return
+    measured = read_evaluation(folder)
+    for table in summary_tables(measured, console.width) if measured.summary else ():
+        console.print(table)
     lines = [f"Report:     {lacking() or folder / 'report.html'}", f"Figures:    {folder / 'report.md'}, {done.report}"]
-    for line in [*_not_measured(folder / "report.json"), *lines]:
+    absent = [f"Not measured: {entry.component}: {entry.reason}" for entry in measured.not_measured]
+    for line in [*absent, *lines]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _not_measured(report: Path) -> list[str]:
-    """Return a line for every metric that could not look."""
-    entries = json.loads(report.read_text(encoding="utf-8"))["not_measured"]
-    return [f"Not measured: {entry['component']}: {entry['reason']}" for entry in entries]
+    console.print(verdict(measured), markup=False, highlight=False, soft_wrap=True)
+    if measured.not_measured and not measured.metrics:
+        raise typer.Exit(1)
 
 
 def report(

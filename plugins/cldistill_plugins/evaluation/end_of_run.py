@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from PIL.Image import Image, Resampling
-from rich.box import SIMPLE_HEAD
-from rich.cells import cell_len
-from rich.table import Table
 
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.data.items import list_pictures, open_picture
@@ -22,17 +19,15 @@ from cldistill.training.run import ExportedRun, Run
 from cldistill_plugins.evaluation.check import EvaluationPlan, systems_of_run
 from cldistill_plugins.evaluation.evaluate import evaluate_systems, picture_store, write_pages
 from cldistill_plugins.evaluation.metrics import build_metrics
-from cldistill_plugins.evaluation.report.figures import ARROWS, NOTHING, interval, number
 from cldistill_plugins.evaluation.report.page import lacking
-from cldistill_plugins.evaluation.report.record import Evaluation, IntervalEntry, MetricRow
+from cldistill_plugins.evaluation.report.record import Evaluation
 from cldistill_plugins.evaluation.setup import EvaluationSetup, setup_of_run
+from cldistill_plugins.evaluation.summary import summary_tables
 from cldistill_plugins.evaluation.systems import OpenedSystem, open_systems
 from cldistill_plugins.samples.api import GridRow, save_grid
 
 PAGE_MEGABYTES = 2.0
 """Pictures in the page that a run writes, which nobody should have to wait for; ``cldistill report RUN`` puts in more."""
-GAP = 2
-"""Blanks between two columns of a table."""
 
 
 class EndOfRun:
@@ -118,64 +113,6 @@ def true_output(truths: Sequence[KnowsTruth], effect: str, picture: Path, output
     source = open_picture(picture).resize(output.size, Resampling.LANCZOS)
     found = (truth.truth(effect, source, picture.stem) for truth in truths)
     return next((image for image in found if image is not None), None)
-
-
-def summary_tables(report: Evaluation, width: int) -> Iterator[Table]:
-    """Yield the tables that a run ends with, on a terminal of ``width``: metrics by system, then the student's effects."""
-    table = _table("Held-out pictures: means and 95 % intervals", "")
-    table.add_column("mean", justify="right", no_wrap=True)
-    table.add_column("95 % interval", no_wrap=True)
-    for name, metric in report.metrics.items():
-        table.add_row(_title(metric))
-        for system in report.systems:
-            found = report.summary.get(system.name, {}).get(name)
-            if found is not None:
-                mean, ends = _cells(found, metric)
-                table.add_row(f"  {system.label}, {system.evaluations} evaluations", mean, ends)
-    yield table
-    student = report.systems[-1]
-    effects = report.per_effect.get(student.name, {})
-    known = {name for found in effects.values() for name in found}
-    shown = {name: metric for name, metric in report.metrics.items() if name in known and metric.better is not None}
-    columns = {_title(m): [_cells(found.get(name), m) for found in effects.values()] for name, m in shown.items()}
-    yield from _by_effect(f"{student.label}, effect by effect", list(effects), columns, width)
-
-
-def _by_effect(
-    title: str, names: Sequence[str], columns: Mapping[str, Sequence[tuple[str, str]]], width: int
-) -> Iterator[Table]:
-    """Yield a table of ``columns``, or several below each other where they would not fit beside each other."""
-    first = max(map(cell_len, ("effect", *names)))
-    room, blocks = 0, list[list[tuple[str, int]]]()
-    for head, cells in columns.items():
-        wide = max(map(cell_len, (*head.split(), *(line for cell in cells for line in cell))))
-        room -= GAP + wide
-        if not blocks or room < 0:
-            blocks.append([])
-            room = width - 2 - first - GAP - wide
-        blocks[-1].append((head, wide))
-    for block in blocks:
-        table = _table(title, "effect")
-        for head, wide in block:
-            table.add_column(head, justify="right", width=wide)
-        for place, name in enumerate(names):
-            table.add_row(name, *("\n".join(columns[head][place]).rstrip() for head, _ in block))
-        yield table
-
-
-def _table(title: str, first: str) -> Table:
-    return Table(first, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-
-
-def _title(metric: MetricRow) -> str:
-    return f"{metric.title}{ARROWS[metric.better]}"
-
-
-def _cells(found: IntervalEntry | None, metric: MetricRow) -> tuple[str, str]:
-    """Return a mean, and its interval."""
-    if found is None or found.mean is None:
-        return NOTHING, ""
-    return number(found.mean, metric.percent), interval(found.low, found.high, metric.percent)
 
 
 def slot_digest(slots: AdapterSlots, name: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ from cldistill.storage.files import atomic_write_text, only_writer
 from cldistill_plugins.evaluation.check import EvaluationPlan, needs_teachers
 from cldistill_plugins.evaluation.markdown import markdown
 from cldistill_plugins.evaluation.measure import measure
-from cldistill_plugins.evaluation.metrics import build_metrics
+from cldistill_plugins.evaluation.metrics import BuiltMetric, build_metrics
 from cldistill_plugins.evaluation.picture_placement import place_outputs, place_sources, place_truths
 from cldistill_plugins.evaluation.picture_store import PictureStore
-from cldistill_plugins.evaluation.pictures import Job, make_pictures
+from cldistill_plugins.evaluation.pictures import Job, make_pictures, share_of
 from cldistill_plugins.evaluation.pools import Pools, make_pools
 from cldistill_plugins.evaluation.report.embedding import LIMIT_MEGABYTES
 from cldistill_plugins.evaluation.report.html import write_page
@@ -38,6 +39,7 @@ from cldistill_plugins.evaluation.request import EvaluationRequest, VaeReconstru
 from cldistill_plugins.evaluation.setup import EvaluationSetup, load_setup
 from cldistill_plugins.evaluation.systems import OpenedSystem, open_systems
 from cldistill_plugins.evaluation.values import ValueStore
+from cldistill_plugins.sharding.api import WHOLE, Shard
 
 PICTURES = "pictures"
 REPORT = "report.json"
@@ -54,30 +56,40 @@ class Evaluated:
 
 
 def evaluate_manifest(
-    checked: CheckedManifest, plan: EvaluationPlan, output: Path, console: Console, command: str, again: str
-) -> Evaluated:
-    """Evaluate a checked manifest into ``output``; ``command`` is written into the report, ``again`` goes on after a stop."""
+    checked: CheckedManifest, plan: EvaluationPlan, output: Path, console: Console, command: str, again: str,
+    shard: Shard = WHOLE,
+) -> Evaluated:  # fmt: skip
+    """Evaluate a checked manifest into ``output``; ``command`` is written into the report, ``again`` goes on after a stop.
+
+    A ``shard`` makes its share of the pictures into the cache and leaves ``output`` alone; nothing is measured.
+    """
     store = picture_store(default_cache())
-    with only_writer(output), graceful_stop() as stop:
+    with only_writer(output) if shard == WHOLE else nullcontext(), graceful_stop() as stop:
         stop.promise = OUTSIDE_LOOP
         stages = StoppableStages(LiveStages(console), lambda: bool(stop))
         try:
-            _evaluate(checked, plan, output, store, stages, lambda: bool(stop), command)
+            _evaluate(checked, plan, output, store, stages, lambda: bool(stop), command, shard)
         except Stopped as error:
             text = f"{str(error)[0].upper()}{str(error)[1:]}"
             console.print(f"{text}. Go on with:\n  {again}", markup=False, highlight=False, soft_wrap=True)
             return Evaluated(False, made=store.written)
-    return Evaluated(True, output / REPORT, store.written)
+    return Evaluated(True, output / REPORT if shard == WHOLE else None, store.written)
 
 
 def _evaluate(
     checked: CheckedManifest, plan: EvaluationPlan, output: Path, store: PictureStore, stages: Stages,
-    stop: Callable[[], bool], command: str,
+    stop: Callable[[], bool], command: str, shard: Shard,
 ) -> None:  # fmt: skip
     setup = load_setup(
-        checked, output, default_cache(), stages, stop, teachers=needs_teachers(plan.systems), seed=plan.evaluate.seed
-    )
-    report = evaluate_systems(setup, plan, open_systems(setup, plan.systems), output, store, stages, command)
+        checked, output, default_cache(), stages, stop, teachers=needs_teachers(plan.systems), seed=plan.evaluate.seed,
+        train=shard == WHOLE,
+    )  # fmt: skip
+    systems = open_systems(setup, plan.systems)
+    if shard != WHOLE:
+        jobs = plan_jobs(setup, plan, systems, build_metrics(setup.checked.metrics, setup.context)[0])[1]
+        make_pictures(setup.generator, share_of(jobs, shard, setup.generator.encoder, stages), store, stages)
+        return
+    report = evaluate_systems(setup, plan, systems, output, store, stages, command)
     atomic_write_text(output / REPORT, json.dumps(report, indent=1, allow_nan=False) + "\n")
     write_pages(output, report, stages)
 
@@ -93,13 +105,8 @@ def evaluate_systems(
 ) -> dict[str, Any]:  # fmt: skip
     """Return the report, with every picture placed below ``output/pictures``; what the cache holds is not made again."""
     metrics, absent = build_metrics(setup.checked.metrics, setup.context)
-    pools = _pools(setup, plan, systems, [probe for built in metrics for probe in built.probes])
-    rows = {system.name: pools.rows(system) for system in systems}
-    jobs = [
-        Job(system.name, pool, own, lambda system=system, pool=pool: system.config(pool))  # type: ignore[misc]
-        for system in systems
-        for pool, own in rows[system.name].items()
-    ]
+    pools, jobs = plan_jobs(setup, plan, systems, metrics)
+    asked = {(job.system, job.pool) for job in jobs}
     outputs = make_pictures(setup.generator, jobs, store, stages)
     place_outputs(output / PICTURES, outputs, pools.items)
     place_sources(output / PICTURES, outputs, pools.items, store)
@@ -113,10 +120,22 @@ def evaluate_systems(
     able = [built for built in metrics if built.name in measured.answers]
     place_truths(output / PICTURES, request, able, store, stages)
     left_out = {
-        system.name: [e.name for e in pools.effects if system.is_asked(e.name) and e.name not in rows[system.name]]
+        system.name: [e.name for e in pools.effects if system.is_asked(e.name) and (system.name, e.name) not in asked]
         for system in systems
     }
     return report_json(Findings(setup, plan, systems, pools, metrics, measured, absent, left_out), command)
+
+
+def plan_jobs(
+    setup: EvaluationSetup, plan: EvaluationPlan, systems: Sequence[OpenedSystem], metrics: Sequence[BuiltMetric]
+) -> tuple[Pools, list[Job]]:
+    """Return the held-out items, and each system's work on each pool: the same list in every process."""
+    pools = _pools(setup, plan, systems, [probe for built in metrics for probe in built.probes])
+    return pools, [
+        Job(system.name, pool, rows, lambda system=system, pool=pool: system.config(pool))  # type: ignore[misc]
+        for system in systems
+        for pool, rows in pools.rows(system).items()
+    ]
 
 
 def write_pages(output: Path, report: Mapping[str, Any], stages: Stages, limit: float = LIMIT_MEGABYTES) -> None:

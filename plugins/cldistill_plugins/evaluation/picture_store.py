@@ -16,7 +16,6 @@ from cldistill.storage.files import (
     atomic_write_text,
     file_digest,
     partial_path,
-    remove,
     sha256_bytes,
 )
 
@@ -39,15 +38,12 @@ class PictureStore:
         return self.root / key[:2] / f"{key}{SUFFIX}"
 
     def has(self, key: str) -> bool:
-        """Whether it is there and fits its digest, which lies beside it; what does not is deleted."""
+        """Whether it is there and fits its digest, which lies beside it; another process may just be writing them."""
         path = self.path(key)
         try:
-            if file_digest(path) == _digest_file(path).read_text(encoding="ascii"):
-                return True
+            return file_digest(path) == _digest_file(path).read_text(encoding="ascii")
         except (OSError, ValueError):
-            pass
-        remove(path)
-        return False
+            return False
 
     def write(self, key: str, picture: Image) -> None:
         """Keep a picture."""
@@ -74,7 +70,6 @@ def place(file: Path, target: Path) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = partial_path(target)
-    aside.unlink(missing_ok=True)
     try:
         os.link(file, aside)
     except OSError:

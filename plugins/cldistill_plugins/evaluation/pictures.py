@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from cldistill.data.encodings import Encoder
 from cldistill.progress.stages import Stages
 from cldistill.records import Item
-from cldistill.sampling.image_generator import ImageGenerator, Row, SamplingConfig
+from cldistill.sampling.image_generator import ImageGenerator, Row, SamplingConfig, batches
 from cldistill_plugins.evaluation.picture_store import Pictures, PictureStore
+from cldistill_plugins.sharding.api import Shard
 
 Outputs = Mapping[str, Mapping[str, Pictures]]
 """System -> pool -> its pictures."""
@@ -40,16 +41,31 @@ def make_pictures(generator: ImageGenerator, jobs: Sequence[Job], store: Picture
     return made
 
 
+def share_of(jobs: Sequence[Job], shard: Shard, encoder: Encoder, stages: Stages) -> list[Job]:
+    """Return a share of every system's pictures: whole batches, since in other company a picture's last bits differ.
+
+    A share's batches are neighbours, so that it mounts few teachers; the sources of all pictures are encoded for that.
+    """
+    split: dict[str, list[Job]] = {}
+    with stages.stage("sharing out the held-out pictures", len(jobs)) as advance:
+        for job in jobs:
+            found = batches([encoder.example(item, prompts) for item, prompts in job.rows])
+            split.setdefault(job.system, []).extend(replace(job, rows=[job.rows[i] for i in batch]) for batch in found)
+            advance(1)
+    return [job for own in split.values() for job in shard.block(own)]
+
+
 def _one(generator: ImageGenerator, job: Job, store: PictureStore, advance: Callable[[int], None]) -> Pictures:
     config = job.config()
     keys = [generator.key(config, item, prompts) for item, prompts in job.rows]
-    missing = [index for index, key in enumerate(keys) if not store.has(key)]
+    missing = {index for index, key in enumerate(keys) if not store.has(key)}
     if len(missing) < len(keys):
         advance(len(keys) - len(missing))
-    for batch in generator.pictures(config, [job.rows[index] for index in missing]):
-        for place, picture in batch:
-            store.write(keys[missing[place]], picture)
-        advance(len(batch))
+    for batch in generator.pictures(config, job.rows, missing) if missing else ():
+        made = {place: picture for place, picture in batch if place in missing}
+        for place, picture in made.items():
+            store.write(keys[place], picture)
+        advance(len(made))
     return Pictures([store.path(key) for key in keys])
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cldistill.data.items import held_out_pictures
+from cldistill.data.items import held_out_pictures, held_pairs
 from cldistill.manifest.models import Evaluate
 from cldistill.protocols import PromptIsolator
-from cldistill.records import GENERAL, UNTRIGGERED, WRONG_TRIGGER, EffectInfo, Item, Prompts, probe_pool
-from cldistill.samples import general_rows, held_out_items
+from cldistill.records import GENERAL, HELD_PAIRS, UNTRIGGERED, WRONG_TRIGGER, EffectInfo, Item, Prompts, probe_pool
+from cldistill.samples import general_rows, held_out_items, told_of
 from cldistill.sampling.image_generator import Row
 from cldistill_plugins.evaluation.systems import OpenedSystem
 
@@ -32,7 +32,7 @@ class Pools:
     @property
     def probes(self) -> list[str]:
         """The pools of probes."""
-        return [pool for pool in self.items if "/" in pool]
+        return [pool for pool in self.items if "/" in pool and pool.partition("/")[2] != HELD_PAIRS]
 
     def rows(self, system: OpenedSystem) -> dict[str, list[Row]]:
         """Return the rows of every pool that a system is measured on; effects that its collection lacks are left out."""
@@ -42,6 +42,9 @@ class Pools:
             if prompts is None:
                 continue
             found[effect.name] = [(item, prompts) for item in self.items[effect.name]]
+            pool = probe_pool(effect.name, HELD_PAIRS)
+            if pool in self.items:
+                found[pool] = [(item, told_of(item, effect, prompts)) for item in self.items[pool]]
             for probe, text in self._probes(system, effect, prompts):
                 pool = probe_pool(effect.name, probe)
                 told = Prompts(text, text, prompts.unconditional)
@@ -70,6 +73,11 @@ def make_pools(
     general = [item for item, _ in general_rows(evaluate)]
     if general:
         items[GENERAL] = general
+    for effect in effects:
+        pool = probe_pool(effect.name, HELD_PAIRS)
+        held = [(item, item.key.rpartition("/")[2]) for item in held_pairs(effect)]
+        if held:  # under names of their own: pictures of a report go by those
+            items[pool] = [replace(item, key=f"{pool}/{effect.name}-{name}", pool=pool) for item, name in held]
     probes = set(probes)
     wrong = wrong_trigger(isolator, known) if WRONG_TRIGGER in probes else None
     for effect in effects:

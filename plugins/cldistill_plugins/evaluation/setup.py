@@ -40,14 +40,16 @@ class EvaluationSetup:
     def student_schedule(self) -> Schedule:
         """The sampler of the manifest's own student."""
         sampler = self.checked.manifest.sampler
-        return Schedule(sampler.steps, sampler.settled_shift, sampler.integer_timesteps)
+        return Schedule(sampler.steps, float(sampler.shift), sampler.integer_timesteps)
 
 
 def load_setup(
     checked: CheckedManifest, output: Path, cache: Path, stages: Stages, stop: Callable[[], bool], *, teachers: bool,
-    seed: int,
+    seed: int, train: bool = True,
 ) -> EvaluationSetup:  # fmt: skip
     """Load the base and give every effect its prompts; with ``teachers`` also train those that are not in the cache.
+
+    Without ``train`` a teacher is trained when a picture of it is made: a share of the pictures needs few.
 
     Raises:
         Stopped: ``stop`` said so while a teacher was trained.
@@ -57,7 +59,7 @@ def load_setup(
     base = preparation.base
     prompts = isolate(checked, checked.prompts.build(context), base.tokenize)
     bank = teacher_bank(checked, preparation) if teachers else TeacherBank({})
-    for name in checked.trained_teachers if teachers else ():  # before any picture is made; nobody shares the work here
+    for name in checked.trained_teachers if teachers and train else ():  # before any picture is made
         bank.state(name)
     return EvaluationSetup(
         checked,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from cldistill.component import BuildContext, Needs, Settings
 from cldistill.data.items import open_picture
 from cldistill.errors import NotMeasured
 from cldistill.protocols import Metric, MetricRequest
-from cldistill.records import Column, MetricValues
+from cldistill.records import HELD_PAIRS, Column, MetricValues, Ratio, probe_pool
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,29 +45,57 @@ class Likeness:
     picture can be compared with one; where an effect draws at random, it says less.
     """
 
-    version = "1"
-    columns: ClassVar[Mapping[str, Column]] = {"likeness": Column("likeness to its own LoRA", "higher")}
+    version = "2"
+    columns: ClassVar[Mapping[str, Column]] = {
+        "likeness": Column("likeness to its own LoRA", "higher"),
+        "left_to_truth": Column("way left to the held-out truth", "lower"),
+    }
 
     def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
         """Measure every system but the own LoRAs at most steps, to which the others are compared.
 
+        Where pairs are held out, ``left_to_truth`` is ``d(output, after) / d(before, after)`` of every system: 0 is the
+        after-picture, 1 the unedited one.
+
         Raises:
-            NotMeasured: no system is called ``teacher`` or ``teacher@STEPS``.
+            NotMeasured: no system is called ``teacher`` or ``teacher@STEPS``, and no pairs are held out.
         """
         own = reference_system(request.outputs)
-        if own is None:
-            raise NotMeasured("no system is called `teacher` or `teacher@STEPS`: compare with the effects' own LoRAs")
+        truths = left_to_truth(request)
+        if own is None and not truths:
+            raise NotMeasured(
+                "no system is called `teacher` or `teacher@STEPS`, and evaluate.pairs holds none out: compare with the "
+                "effects' own LoRAs, or set evaluate.pairs"
+            )
         names = {effect.name for effect in request.effects}
         found: dict[str, dict[str, MetricValues]] = {}
-        others = [system for system in request.outputs if system != own]
+        others = [system for system in request.outputs if own is not None and system != own]
         for done, system in enumerate(others, start=1):
             for pool, made in request.outputs[system].items():
-                if pool in names and pool in request.outputs[own]:
+                if own is not None and pool in names and pool in request.outputs[own]:
                     rows = zip(made, request.outputs[own][pool], request.items[pool], strict=True)
                     values = [likeness(one, other, open_picture(item.sources[0])) for one, other, item in rows]
                     found.setdefault(system, {})[pool] = MetricValues({"likeness": values})
             request.advance(done / len(others))
+        for (system, effect), ratio in truths.items():
+            known = found.setdefault(system, {}).get(effect, MetricValues())
+            found[system][effect] = replace(known, ratios={"left_to_truth": ratio})
         return found
+
+
+def left_to_truth(request: MetricRequest) -> dict[tuple[str, str], Ratio]:
+    """Return (system, effect) -> distances of its pictures of the held-out pairs to their truth, over those of the befores."""
+    found = {}
+    for effect in request.effects:
+        pool = probe_pool(effect.name, HELD_PAIRS)
+        pairs = [item for item in request.items.get(pool, ()) if item.target is not None]
+        truths = [(open_picture(item.sources[0]), open_picture(item.target)) for item in pairs if item.target]
+        whole = [distance(*pair) for pair in truths]
+        for system, pools in request.outputs.items():
+            if pool in pools and sum(whole) > IDLE * len(whole):
+                made = [distance(one, after) for one, (_, after) in zip(pools[pool], truths, strict=True)]
+                found[system, effect.name] = Ratio(made, whole)
+    return found
 
 
 def reference_system(systems: Mapping[str, object]) -> str | None:

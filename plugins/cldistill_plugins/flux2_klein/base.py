@@ -13,9 +13,9 @@ from transformers import Qwen2TokenizerFast, Qwen3ForCausalLM
 
 from cldistill.collection.card import Usage, UsageRequest
 from cldistill.records import Tensors
-from cldistill_plugins.diffusers_base.api import DiffusersBase, pipeline_script
+from cldistill_plugins.diffusers_base.api import DiffusersBase, Size, script_usage
 
-Size = tuple[int, int]
+STOCK_SIDE = 1024
 
 
 class Flux2Klein(DiffusersBase):
@@ -29,16 +29,18 @@ class Flux2Klein(DiffusersBase):
         "vae": AutoencoderKLFlux2, "text_encoder": Qwen3ForCausalLM, "tokenizer": Qwen2TokenizerFast,
     }  # fmt: skip
 
-    def sizes(self, pictures: Sequence[Image]) -> list[Size]:
-        """Return the output's size, which is that of the first reference, and each reference's."""
-        own = [self._whole(self._shrunk(picture)) for picture in pictures]
-        return [own[0], *own]
+    def size(self, picture: Image) -> Size:
+        """Return the size of a reference, whole tokens."""
+        width, height = (
+            max(self.multiple, side // self.multiple * self.multiple) for side in self._shrunk(picture).size
+        )
+        return width, height
 
     def latents(self, picture: Image, size: Size) -> Tensor:
         """Encode a picture: cropped where that gives the size, else (an after-picture of another size) resized to it."""
         vae, processor = self.encoders.part("vae"), self.encoders.stock.image_processor
         shown = self._shrunk(picture)
-        if self._whole(shown) != size or min(shown.size) < self.multiple:
+        if self.size(picture) != size or min(shown.size) < self.multiple:
             shown = picture.resize(size, Resampling.LANCZOS)
         pixels = processor.preprocess(shown, height=size[1], width=size[0], resize_mode="crop")
         encoded = self.encoders.stock._encode_vae_image(pixels.to(self._device, vae.dtype), generator=None)
@@ -56,7 +58,7 @@ class Flux2Klein(DiffusersBase):
         """Decode latents ``[B, L, C]``: their batch norm undone first."""
         vae, stock = self.encoders.part("vae"), self.encoders.stock
         rows, columns = size[1] // self.multiple, size[0] // self.multiple
-        latents = x0.transpose(1, 2).unflatten(2, (rows, columns))
+        latents = x0.transpose(1, 2).reshape(len(x0), -1, rows, columns)
         mean = vae.bn.running_mean.view(1, -1, 1, 1).to(latents.device, latents.dtype)
         std = torch.sqrt(vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps).to(
             latents.device, latents.dtype
@@ -74,17 +76,14 @@ class Flux2Klein(DiffusersBase):
 
     def usage(self, request: UsageRequest) -> Usage | None:
         """Return how stock diffusers runs a LoRA of this base."""
-        licences = {"4B": "FLUX.2-klein-base-4B is under Apache-2.0.", "9B": "FLUX.2-klein-base-9B is non-commercial."}
-        return Usage(
-            python=pipeline_script(self.settings, request, "Flux2KleinPipeline", "guidance_scale=1.0"),
-            comfyui="Not tried with this family.",
-            licence=licences.get(self.settings.model[-2:], "see the page or the folder that it comes from."),
-        )
+        family = "black-forest-labs/FLUX.2-klein-base-"
+        licences = {family + "4B": "Apache-2.0.", family + "9B": "non-commercial."}
+        small = f"image = pipe.image_processor._resize_if_exceeds_area(image, {self.resolution}**2)\n"
+        return script_usage(
+            self.settings, request, "Flux2KleinPipeline", "guidance_scale=1.0", licences,
+            before="" if self.resolution == STOCK_SIDE else small,
+        )  # fmt: skip
 
     def _shrunk(self, picture: Image) -> Image:
         shown: Image = self.encoders.stock.image_processor._resize_if_exceeds_area(picture, self.resolution**2)
         return shown
-
-    def _whole(self, picture: Image) -> Size:
-        width, height = (max(self.multiple, side // self.multiple * self.multiple) for side in picture.size)
-        return width, height

@@ -13,7 +13,7 @@ import typer
 
 from cldistill.cli.launch import command_words, refuse_missing_processes
 from cldistill.cli.options import SetOption
-from cldistill.cli.run import refuse_another, set_aside
+from cldistill.cli.run import set_aside
 
 
 def add(
@@ -70,14 +70,16 @@ def add(
     from cldistill_plugins.incremental.effects import spread
     from cldistill_plugins.incremental.plan import print_growth
     from cldistill_plugins.incremental.prepare import AddRequest, must_be_of_base, prepare_growth
+    from cldistill_plugins.resuming.api import refuse_another
 
     collection = local_path(collection)
     given = spread(effects, names or (), prompts or (), pairs or ())
-    request = AddRequest(collection, given, steps, rehearse, base, pictures, checkpoint, not anew, overrides or ())
+    ask = (lambda name: str(typer.prompt(f"Prompt that {name} is asked for with"))) if sys.stdin.isatty() else None
+    request = AddRequest(collection, given, steps, rehearse, base, pictures, checkpoint, not anew, overrides or (), ask)
     prepared = prepare_growth(request)
     console, folder = Console(), output or default_output(collection, len(given))
     if not fresh:
-        refuse_another(prepared.checked, folder, wanted=False, changed_plugins=changed_plugins)
+        refuse_another(prepared.checked, folder, changed_plugins=changed_plugins)
     if not plan:
         refuse_missing_processes(sys.argv[1:])
     if int(os.environ.get("RANK", "0")) == 0:

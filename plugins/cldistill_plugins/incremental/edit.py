@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -19,10 +19,10 @@ import yaml
 
 from cldistill.collection.card import Card
 from cldistill.collection.index import CollectionEffect, effects_json
-from cldistill.errors import CollectionError
+from cldistill.errors import CollectionError, UnsafePathError
 from cldistill.storage.files import sha256_file, write_aside
 from cldistill.storage.headers import read_tensors_header
-from cldistill.storage.untrusted import inside, is_name, parse_json, plain_only
+from cldistill.storage.untrusted import inside, is_name, parse_json, plain
 from cldistill_plugins.incremental.folder import EFFECTS, MANIFEST, CollectionFolder, read_folder
 
 CARD = "README.md"
@@ -118,6 +118,18 @@ def _write(
         return _edit_card(partial, collection, effects, removed, change)
 
 
+def plain_only(folder: Path, leave_out: Iterable[str] = ()) -> Callable[[str, list[str]], set[str]]:
+    """Return an ``ignore`` for `shutil.copytree` of ``folder``, which refuses as `plain` does, and links to folders too."""
+
+    def ignore(place: str, names: list[str]) -> set[str]:
+        for path in (Path(place, name) for name in names):
+            if plain(path, folder).is_dir() and path.is_symlink():
+                raise UnsafePathError(f"{path}: is a link to a folder, which a collection does not have; take it out")
+        return set(leave_out) & set(names)
+
+    return ignore
+
+
 def _teachers(text: str, change: tuple[str, str | None] | None) -> str:
     """Move or drop one entry of the header's ``{effect: digest of its teacher}``."""
     if change is None:
@@ -143,7 +155,7 @@ def _edit_card(
     path = folder / CARD
     if not path.is_file():
         return False
-    text, complete = path.read_text(encoding="utf-8"), True
+    text, complete = path.read_text(encoding="utf-8", errors="surrogateescape"), True  # it may be of another hand
     for old, fresh in zip(before.pieces()[:3], after.pieces()[:3], strict=True):
         complete = complete and old in text
         text = text.replace(old, fresh)
@@ -170,7 +182,7 @@ def _card(
 
 
 def _text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 NAMED_IN = ("prompts", "router", "samples", "evaluate")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from cldistill.adapters.header import find_file, read_header
 from cldistill.adapters.hub import local_path
 from cldistill.collection.index import CollectionIndex
-from cldistill.data.items import effect_items, open_picture
+from cldistill.data.items import list_pairs
 from cldistill.errors import CollectionError, DataError
 from cldistill.storage.untrusted import parse_json
 
@@ -58,8 +58,8 @@ def spread(paths: Sequence[Path], names: Sequence[str], prompts: Sequence[str], 
     return [Given(*each) for each in zip(paths, names or blank, prompts or blank, pairs or blank, strict=True)]
 
 
-def read_effect(given: Given) -> NewEffect:
-    """Find out what a new effect is, and open every picture of it.
+def read_effect(given: Given, ask: Callable[[str], str] | None = None) -> NewEffect:
+    """Find out what a new effect is, and open every picture of it; ``ask`` is told its name where nothing says its prompt.
 
     Raises:
         CollectionError, DataError: the path is neither pairs nor an adapter; a picture is missing or unreadable; nothing
@@ -70,16 +70,14 @@ def read_effect(given: Given) -> NewEffect:
         raise CollectionError(f"{given.path}: no such folder of pairs or teacher file")
     path = find_file(path) if on_hub else path  # what is named there is a teacher
     is_teacher = path.is_file() and path.suffix == ".safetensors"
-    if path.is_file() and path.suffix not in (".safetensors", ".jsonl"):
-        raise CollectionError(
-            f"{given.path}: is neither a folder of pairs, nor a JSONL of them, nor a .safetensors file"
-        )
     described = _described(path if path.is_dir() else path.parent) if not is_teacher else {}
     name = given.name or described.get("name") or _name_of(Path(given.path.name.partition("@")[0]) if on_hub else path)
-    prompt = given.prompt or described.get("prompt")
+    pairs = given.pairs.absolute() if given.pairs is not None else None if is_teacher else path
+    prompt = given.prompt or described.get("prompt") or (_shared_prompt(pairs) if pairs is not None else None)
+    if not prompt and ask is not None:
+        prompt = ask(name).strip()
     if not prompt:
         raise CollectionError(f'{given.path}: nothing says which prompt its teacher hears; give --prompt "…"')
-    pairs = given.pairs.absolute() if given.pairs is not None else None if is_teacher else path
     teacher = path if is_teacher else path / TEACHER if (path / TEACHER).is_file() else None
     if teacher is not None:
         read_header(teacher).require_finite()
@@ -94,9 +92,13 @@ def read_all(pairs: Path, name: str, prompt: str) -> None:
     Raises:
         DataError: naming the first that is missing or cannot be read.
     """
-    for item in effect_items(pairs, name, prompt):
-        for picture in (*item.sources, *([item.target] if item.target is not None else [])):
-            open_picture(picture)
+    list_pairs(pairs, name, prompt, opened=True).sound()
+
+
+def _shared_prompt(pairs: Path) -> str | None:
+    """Return the text that all pairs have beside them, if it is one."""
+    said = {item.prompt for item in list_pairs(pairs, "", "").items}
+    return said.pop() or None if len(said) == 1 else None
 
 
 def _described(folder: Path) -> Mapping[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from cldistill.catalogue import load_catalogue
-from cldistill.data.items import list_pictures
+from cldistill.data.items import list_pairs, list_pictures
 from cldistill.errors import CheckpointError, CollectionError
 from cldistill.manifest.check import validate
 from cldistill.manifest.checked import CheckedManifest
@@ -45,6 +45,8 @@ class AddRequest:
     checkpoint: Path | None = None
     use_checkpoint: bool = True
     overrides: Sequence[str] = ()
+    ask: Callable[[str], str] | None = None
+    """Asked for the prompt of an effect, by its name, where nothing says it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def prepare_growth(request: AddRequest) -> Prepared:
     """
     catalogue = load_catalogue()
     collection = read_folder(request.collection)
-    new = [read_effect(given) for given in request.effects]
+    new = [read_effect(given, request.ask) for given in request.effects]
     refuse_known(new, collection.index)
     beside = run_beside(collection)
     if beside is None:
@@ -190,7 +192,9 @@ def _there(path: Path | None) -> bool:
 
 
 def _spare(found: Sequence[Path]) -> Path | None:
-    return next((path / "source" for path in found if (path / "source").is_dir()), None)
+    """Return a folder of before-pictures; None where nothing has pairs."""
+    items = [item for path in found for item in list_pairs(path, "", "").items[:1]]
+    return next((item.sources[0].parent for item in items if item.target is not None), None)
 
 
 def must_be_of_base(prepared: Prepared) -> None:

@@ -93,7 +93,8 @@ def recipe_text(recipe: str) -> str:
     from importlib.resources import files
 
     from cldistill.errors import nearest
-    from cldistill.manifest.load import RECIPES, recipes
+    from cldistill.manifest.load import recipes
+    from cldistill.storage.untrusted import RECIPES
 
     if recipe not in recipes():
         raise OptionsError(f"--recipe {recipe}: there is no such recipe{nearest(recipe, recipes())}")

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cldistill.adapters.header import read_header
-from cldistill.data.items import effect_items, list_pictures
+from cldistill.data.items import Listing, list_pairs, list_pictures
 from cldistill.errors import CldistillError, DataError
-from cldistill.records import GENERAL, Item
+from cldistill.records import GENERAL
 
 DESCRIPTION = "effect.json"
 """Beside the pairs: an object with ``name`` and ``prompt``."""
@@ -28,8 +28,10 @@ class FoundEffect:
     name: str
     teacher: Path | None = None
     pairs: Path | None = None
-    count: int = 0
-    """Its pairs."""
+    listed: str = ""
+    """How its pairs lie there, in words."""
+    befores: Path | None = None
+    """The folder of its first before-picture."""
     prompt: str | None = None
     """None where nothing on the disk says it."""
 
@@ -37,7 +39,7 @@ class FoundEffect:
     def told(self) -> str:
         """What was found, in words."""
         parts = [f"LoRA {self.teacher.name}"] if self.teacher is not None else []
-        parts += [f"{self.count} pairs in {self.pairs}"] if self.pairs is not None else []
+        parts += [f"{self.listed} in {self.pairs}"] if self.pairs is not None else []
         return ", ".join(parts)
 
 
@@ -52,12 +54,20 @@ def find_effects(paths: Sequence[Path]) -> list[FoundEffect]:
         here = list(_at(path.absolute()))
         if not here:
             raise DataError(
-                f"{path}: holds neither a LoRA (.safetensors) nor pairs. Pairs are a folder with source/ and target/ (equal "
-                "file names), or a .jsonl of source and target; folders of such are looked into"
+                f"{path}: holds neither a LoRA (.safetensors) nor pairs, and none of its folders does.{_refused(path)}"
             )
         for effect in here:
             found[effect.name] = _joined(found[effect.name], effect) if effect.name in found else effect
     return [found[name] for name in sorted(found)]
+
+
+def _refused(path: Path) -> str:
+    """Return what the reader of pairs says about a path; it tells what lies there, and what it would accept."""
+    try:
+        list_pairs(path, "", "")
+    except DataError as error:
+        return f" {error}"
+    return " Its pictures have no after-pictures: give their folder by --pictures"
 
 
 def _joined(one: FoundEffect, other: FoundEffect) -> FoundEffect:
@@ -75,41 +85,43 @@ def _at(path: Path) -> Iterator[FoundEffect]:
     if path.suffix == ".safetensors":
         yield _lora(path)
         return
-    items = _pairs(path)
-    if items:
-        yield _taught(path, items)
+    listing = _pairs(path)
+    if listing is not None:
+        yield _taught(path, listing)
     elif path.is_dir():
         for inner in sorted(path.iterdir()):
-            if inner.suffix in (".safetensors", ".jsonl") and inner.is_file():
+            if inner.name.startswith((".", "__")):
+                continue
+            if inner.suffix in (".safetensors", ".jsonl", ".csv") and inner.is_file():
                 yield from _at(inner)
-            elif inner.is_dir() and not inner.name.startswith("."):
+            elif inner.is_dir():
                 yield from ([_taught(inner, within)] if (within := _pairs(inner)) else [])
 
 
-def _pairs(path: Path) -> list[Item]:
-    """Return the pairs at a path; none where it holds no before and after.
+def _pairs(path: Path) -> Listing | None:
+    """Return the pairs at a path; None where it holds no before and after.
 
     Raises:
-        DataError: it is meant to hold pairs, and something is wrong with them.
+        DataError: there are some, and something is wrong with them.
     """
-    meant = path.suffix == ".jsonl" or (path / "source").exists() or (path / "target").exists()
     try:
-        items = effect_items(path, path.stem, "") if path.is_dir() or path.suffix == ".jsonl" else []
-    except DataError as error:
-        if meant and not (path.suffix == ".jsonl" and "needs" in str(error)):  # general instructions are a JSONL, too
+        found = list_pairs(path, path.stem, "")
+    except DataError:
+        if path.is_dir() and any((path / side).exists() for side in ("source", "target")):
             raise
-        return []
-    return [item for item in items if item.target is not None]
+        return None
+    if not any(item.target is not None for item in found.items):  # a list of general instructions, say
+        return None
+    return found.sound()
 
 
-def _taught(path: Path, items: Sequence[Item]) -> FoundEffect:
-    own = {item.prompt for item in items if item.prompt}
+def _taught(path: Path, listing: Listing) -> FoundEffect:
+    own = {item.prompt for item in listing.items if item.prompt}
     described = _described(path if path.is_dir() else path.parent)
     teacher = path / TEACHER if (path / TEACHER).is_file() else None
     name = described.get("name") or name_of(path)
-    return FoundEffect(
-        name, teacher, path, len(items), described.get("prompt") or (own.pop() if len(own) == 1 else None)
-    )
+    prompt = described.get("prompt") or (own.pop() if len(own) == 1 else None)
+    return FoundEffect(name, teacher, path, listing.told, listing.items[0].sources[0].parent, prompt)
 
 
 def _lora(path: Path) -> FoundEffect:

@@ -175,7 +175,7 @@ def _effects(wanted: Wanted, taught: str) -> Iterator[str]:
             yield f"    teacher: {{use: lora-file, options: {{path: {SAMPLE}/teachers/{effect.name}.safetensors}}}}"
             continue
         if effect.pairs is not None:
-            yield f"    pairs: {plain(effect.pairs, folder)}   # {effect.count} pairs"
+            yield f"    pairs: {plain(effect.pairs, folder)}   # {effect.listed}"
         elif wanted.pictures is not None:
             yield f"    pairs: {plain(wanted.pictures, folder)}   # pictures that its LoRA edits: no after-pictures needed"
         if effect.teacher is not None:
@@ -213,12 +213,12 @@ def _shown(wanted: Wanted, *, every: int, pictures: int, fallback: str | None = 
     elif fallback is not None:
         images, note = fallback, "pictures that nothing was trained on"
     else:
-        own = next((effect.pairs for effect in wanted.effects if effect.pairs is not None), wanted.pictures)
-        assert own is not None
-        folder = own / "source" if (own / "source").is_dir() else own
+        folder = next((effect.befores for effect in wanted.effects if effect.befores is not None), wanted.pictures)
+        assert folder is not None
         images, note = plain(folder, wanted.folder), "trained on: name a folder of other pictures"
     yield f"samples: {{every: {every}, images: {images}}}   # a grid of {note}"
     yield "evaluate:                          # the run ends with result.png and this score"
     yield f"  images: {images}"
     yield f"  pictures: {pictures}"
+    yield "  pairs: 0                         # of each effect, held out of training: their after-pictures are the truth"
     yield "  metrics: [{use: likeness}]       # of the student's pictures to those of each effect's own LoRA"

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cldistill.cli.options import JsonOption, read_settings
+from cldistill.cli.options import JsonOption
 from cldistill.errors import OptionsError, nearest
 
 
@@ -43,6 +43,7 @@ def instructions(
     from cldistill.progress.stages import SilentStages
     from cldistill_plugins.instructions.makers import MAKERS
     from cldistill_plugins.instructions.write import InstructionPlan, write_instructions
+    from cldistill_plugins.schema.api import read_settings
 
     if maker not in MAKERS:
         raise OptionsError(f"--maker: no instruction maker is called {maker!r}{nearest(maker, MAKERS)}")

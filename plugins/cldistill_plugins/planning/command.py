@@ -39,7 +39,7 @@ def plan(
 
     checked, missing = check_manifest(manifest, overrides or (), files=False), list[str]()
     if files:
-        checked, problems = survey_files(checked, required_parts(checked, measuring=False))
+        checked, problems = survey_files(checked, required_parts(checked, measuring=False), opened=False)
         missing = tell(Problems(ManifestError, problems), checked.file.tree).splitlines()
     if show:
         import yaml

@@ -105,7 +105,7 @@ def activations(checked: CheckedManifest) -> Amount:
     description, train = checked.description, checked.manifest.train
     # A base in half precision computes in it, whatever the run's mixed precision says of fp32 ones.
     width = 2 if train.mixed_precision == "bf16" or description.bytes_per_parameter <= 2 else 4
-    tokens = train.batch_size * (2 * description.latent_tokens + description.prompt_tokens)
+    tokens = train.batch_size * (2 * description.latent_tokens + description.encoded_tokens)
     boundary = tokens * description.hidden * width
     share = float(train.gradient_checkpointing)
     kept = description.layers * (share + (1 - share) * BLOCK_ACTIVATIONS)  # a checkpointed block keeps its input alone

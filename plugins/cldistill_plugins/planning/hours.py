@@ -91,7 +91,7 @@ def operations(checked: CheckedManifest) -> float:
     A transformer's token meets ``12 D^2`` weights a block, whichever stream it belongs to.
     """
     base = checked.description
-    tokens = 2 * base.latent_tokens + base.prompt_tokens
+    tokens = 2 * base.latent_tokens + base.encoded_tokens
     return 2 * tokens * 12 * base.hidden**2 * base.layers + 4 * tokens**2 * base.hidden * base.layers
 
 

@@ -132,7 +132,7 @@ def disk(checked: CheckedManifest) -> tuple[Amount, ...]:
     student = next(size for size in sizes if size.slot == STUDENT)
     items = sum(len(rows) for rows in checked.items.values())
     prompt = (
-        description.prompt_tokens * (description.prompt_width or description.hidden) * description.bytes_per_parameter
+        description.encoded_tokens * (description.prompt_width or description.hidden) * description.bytes_per_parameter
     )
     alone = 2 * len(checked.effects) + 1 + len(checked.items.get(GENERAL, ()))
     prompts = prompt * (3 * items if description.prompt_sees_pictures else alone)

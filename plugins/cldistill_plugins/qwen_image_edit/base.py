@@ -12,10 +12,11 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
 from cldistill.collection.card import Usage, UsageRequest
+from cldistill.component import Needs
 from cldistill.records import Tensors
 from cldistill_plugins.diffusers_base.api import DiffusersBase, Encoders
 from cldistill_plugins.qwen_image_edit import single_frame, usage
-from cldistill_plugins.qwen_image_edit.description import describe_base, folder
+from cldistill_plugins.qwen_image_edit.description import describe_base
 from cldistill_plugins.qwen_image_edit.geometry import Geometry, Size
 from cldistill_plugins.qwen_image_edit.processor import PromptProcessor, read_picture_config
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
@@ -53,7 +54,7 @@ class QwenImageEdit(DiffusersBase):
 
     def __init__(self, settings: QwenImageEditSettings, device: str = "cpu", weights: bool = True) -> None:
         self.geometry = Geometry(settings.resolution, settings.vl_resolution)
-        super().__init__(settings, describe_base(settings), folder(settings), device, weights)
+        super().__init__(settings, Needs(base=describe_base(settings)), device, weights)
 
     def make_encoders(self) -> Encoders:
         """Make the holder of VAE and text encoder."""
@@ -75,9 +76,13 @@ class QwenImageEdit(DiffusersBase):
         """Return ``t / 1000``, rounded as stock does unless the option says otherwise."""
         return super().timestep(sigma) if self.settings.round_timesteps else (sigma * 1000).float() / 1000
 
+    def size(self, picture: Image) -> Size:
+        """Return the stock size of a reference, by area."""
+        return self.geometry.vae_size(picture)
+
     def sizes(self, pictures: Sequence[Image]) -> list[Size]:
-        """Return the stock sizes: references by area, the output like the last of them."""
-        return [self.geometry.output_size(pictures), *(self.geometry.vae_size(picture) for picture in pictures)]
+        """Return the sizes of the output, which is like the last reference, and of each reference."""
+        return [self.geometry.output_size(pictures), *map(self.size, pictures)]
 
     def latents(self, picture: Image, size: Size) -> Tensor:
         """Encode a picture at a size: ``[L, C]``."""

@@ -10,16 +10,16 @@ from math import exp
 from typing import Any
 
 from cldistill.records import BaseDescription
-from cldistill_plugins.diffusers_base.api import DTYPE_BYTES, DiffusersFolder, resolve_targets, weight_bytes
+from cldistill_plugins.diffusers_base.api import DTYPE_BYTES, resolve_targets, weight_bytes
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
-
-PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "processor")
 
 TIME_CHANNELS = 256
 STOCK_TERMINAL = 0.02
 """``shift_terminal`` of the published schedulers."""
 PIXELS_PER_TOKEN = 16
 """The VAE shrinks by 8, and 2 x 2 latents make a token."""
+PROMPT_TOKENS = 1024
+"""What the stock pipeline allows (its ``tokenizer_max_length``)."""
 
 DEFAULTS: Mapping[str, Any] = {
     "patch_size": 2, "in_channels": 64, "out_channels": 16, "num_layers": 60, "attention_head_dim": 128,
@@ -80,11 +80,6 @@ def parameter_count(config: Mapping[str, Any]) -> int:
     return int(linear + norms + extra)
 
 
-def folder(settings: QwenImageEditSettings) -> DiffusersFolder:
-    """Return the model's folder, as the settings name it."""
-    return DiffusersFolder(settings.model, settings.revision, "QwenImageTransformer2DModel", PARTS, str(__package__))
-
-
 def stock_shift(tokens: int, steps: int) -> float:
     """Return the shift of the stock pipeline's schedule, ``exp(mu)``: 2.0 at 1024 x 1024, whatever the steps."""
     return exp(0.5 + (0.9 - 0.5) * (tokens - 256) / (8192 - 256))
@@ -92,7 +87,7 @@ def stock_shift(tokens: int, steps: int) -> float:
 
 def describe_base(settings: QwenImageEditSettings) -> BaseDescription:
     """Describe the base from its config alone."""
-    model = folder(settings)
+    model = settings.folder
     config = {**DEFAULTS, **model.config()}
     modules = linear_modules(config)
     targets = resolve_targets(modules, settings.targets)
@@ -112,6 +107,7 @@ def describe_base(settings: QwenImageEditSettings) -> BaseDescription:
         encoder_bytes=model.encoder_parameters() * bytes_each,
         guidance_scale=settings.guidance_scale,
         tokenizer=model.tokenizer_file(),
+        prompt_tokens=PROMPT_TOKENS,
         idle=tuple(name for name in idle_modules(config) if name in targets),
         blocks={f"transformer_blocks.{index}": hidden_size(config) for index in range(config["num_layers"])},
         shift=stock_shift,

@@ -16,6 +16,8 @@ DEFAULT_TARGETS = (
 class QwenImageEditSettings(DiffusersSettings):
     """Options of ``base: {use: qwen-image-edit}``."""
 
+    transformer = "QwenImageTransformer2DModel"
+    parts = ("transformer", "vae", "text_encoder", "tokenizer", "processor")
     model: ModelName = "Qwen/Qwen-Image-Edit-2509"
     resolution: int = Field(default=1024, ge=32)
     """References and outputs have this value squared as their area in pixels (stock: 1024)."""

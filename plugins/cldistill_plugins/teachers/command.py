@@ -1,4 +1,4 @@
-"""`cldistill teachers`: train every teacher of a manifest that comes from pairs, several at once."""
+"""`cldistill teachers`: train every teacher of a manifest that comes from pairs, several at once, before a run needs it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cldistill.cli.options import ManifestArgument, SetOption
+from cldistill_plugins.sharding.api import ShardOption
 
 if TYPE_CHECKING:
     from cldistill_plugins.teachers.workers import WorkerProgress
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
 def teachers(
     manifest: ManifestArgument,
     processes: Annotated[
-        int | None, typer.Option("--processes", "-p", min=1, help="Teachers trained at once (default: one a core).")
+        int | None,
+        typer.Option("--processes", "-p", min=1, help="Processes at once (default: one a GPU, or one a core)."),
     ] = None,
     export: Annotated[
         Path | None, typer.Option("--export", metavar="DIR", help="Also write each one as DIR/<effect>.safetensors.")
     ] = None,
+    targets: Annotated[
+        bool, typer.Option("--targets", help="Also encode what a run encodes, and sample the targets of its losses.")
+    ] = False,
+    shard: ShardOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Train the teachers that come from pairs, several at once; Ctrl-C saves, and the same command goes on."""
@@ -30,24 +36,34 @@ def teachers(
     from cldistill.errors import Stopped
     from cldistill.manifest.check import check_manifest
     from cldistill.manifest.checked import default_cache
-    from cldistill_plugins.teachers.workers import TrainingOrder, train_teachers
+    from cldistill_plugins.sharding.api import WHOLE, take_shard
+    from cldistill_plugins.teachers.workers import TrainingOrder, tasks_of, train_teachers, visible_devices
 
     checked, console = check_manifest(manifest, overrides or ()), Console()
-    names = checked.trained_teachers
-    if not names:
+    if not checked.trained_teachers and not targets:
         console.print("No effect of this manifest has a teacher that is trained from pairs.")
         return
-    cores = os.cpu_count() or 1
-    count = min(processes or cores, len(names))
-    order = TrainingOrder(manifest, tuple(overrides or ()), default_cache(), max(1, cores // count), export)
-    display = _Display(console, len(names))
+    share = take_shard(shard)
+    devices, cores = visible_devices(checked), os.cpu_count() or 1
+    count = processes or len(devices) or cores
+    tasks = tasks_of(checked, share, targets=targets, parts=count)
+    if not tasks:
+        console.print(f"Nothing is left for share {share}: there are fewer effects than shares.")
+        return
+    count = min(count, len(tasks))
+    order = TrainingOrder(
+        manifest, tuple(overrides or ()), default_cache(), max(1, cores // count), export, targets, devices
+    )
+    display = _Display(console, len(tasks))
     try:
         with display.progress:
-            train_teachers(order, names, count, display.tell)
+            train_teachers(order, tasks, count, display.tell)
     except Stopped as stopped:
         console.print(str(stopped))
         raise typer.Exit(3) from None
-    console.print(f"[bold green]✓[/] {len(names)} teachers are in the cache: {Path(default_cache()) / 'pairs'}")
+    of, what = "" if share == WHOLE else f"share {share}: ", "what a run prepares" if targets else "teachers"
+    made = len(tasks) if not targets else f"{len(tasks)} pieces of"
+    console.print(f"[bold green]✓[/] {of}{made} {what} are in the cache: {default_cache()}")
 
 
 class _Display:

@@ -116,7 +116,7 @@ def _train(job: PairsJob, advance: Callable[[int], None]) -> dict[str, Tensor]:
     job.slots.add(SLOT, config.targets, config.rank, config.alpha, random.generator("init"))
     try:
         optimizer = Optimizer(config, job.slots.parameters(SLOT))
-        dataset = Dataset(job.base, {job.items[0].pool: [_example(job, item) for item in training_items(job)]})
+        dataset = Dataset(job.base, {job.items[0].pool: _examples(job)})
         _loop(job, optimizer, dataset, random, advance)
         final = optimizer.average if optimizer.average is not None else job.slots.state(SLOT)
         return {name: value.detach().cpu().clone() for name, value in final.items()}
@@ -202,11 +202,26 @@ def _step(job: PairsJob, optimizer: Optimizer, dataset: Dataset, random: KeyedRa
     return good
 
 
+def _examples(job: PairsJob) -> list[Example]:
+    """Encode what the cache lacks of all pairs, so that the encoders leave a device on which gradients need their memory."""
+    items = training_items(job)
+    for item in items:
+        raise_if_stopped(job.stop, f"encoding the pairs of {item.pool}")
+        job.encoder.encode(item, _prompts(job, item))
+        job.encoder.pair_target(item)
+    job.base.drop_encoders()
+    return [_example(job, item) for item in items]
+
+
 def _example(job: PairsJob, item: Item) -> Example:
+    example = job.encoder.example(item, _prompts(job, item))
+    return replace(example, target=lambda: job.encoder.pair_target(item))
+
+
+def _prompts(job: PairsJob, item: Item) -> Prompts:
     # A single-effect LoRA hears nothing but its own prompt, which a line of a JSONL may say in its own words.
     text = item.prompt or job.prompt
-    example = job.encoder.example(item, Prompts(text, text, text))
-    return replace(example, target=lambda: job.encoder.pair_target(item))
+    return Prompts(text, text, text)
 
 
 def _save(job: PairsJob, optimizer: Optimizer, step: int) -> None:

@@ -1,8 +1,8 @@
-"""Train the teachers of a manifest before its run, several at once: one process each, which share the cache.
+"""Train the teachers of a manifest before its run, several at once: one process a GPU or core each, which share the cache.
 
 Teachers do not depend on one another, and on a CPU two processes of one thread do more than one process of two. Each
 takes the next effect from a common queue; every finished teacher lies in the cache, where `cldistill run` finds it, and
-a stopped one goes on from its checkpoint.
+a stopped one goes on from its checkpoint.  With ``targets`` everything else that a run prepares of an effect is made, too.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue as queues
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cldistill.errors import CldistillError, Stopped
-from cldistill.progress.signals import graceful_stop
+from cldistill.progress.signals import graceful_stop, leave_with_parent
+from cldistill.records import GENERAL
+from cldistill_plugins.sharding.api import WHOLE, Shard
 
 if TYPE_CHECKING:
+    from cldistill.manifest.checked import CheckedManifest
     from cldistill.protocols import BaseModel
     from cldistill.weights import AdapterState
 
@@ -36,6 +40,47 @@ class TrainingOrder:
     threads: int
     export: Path | None = None
     """Folder that also gets each teacher as ``<effect>.safetensors``."""
+    targets: bool = False
+    """Whether to encode the effect's pictures and prompts and sample its targets, too."""
+    devices: tuple[str, ...] = ()
+    """GPUs as ``CUDA_VISIBLE_DEVICES`` names them, which the processes take in turn; none: what the manifest says."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of work for one process: an effect, or a share of the general pool."""
+
+    pool: str
+    share: Shard = WHOLE
+
+    def __str__(self) -> str:
+        return self.pool if self.share == WHOLE else f"{self.pool} {self.share}"
+
+
+def tasks_of(checked: CheckedManifest, shard: Shard, *, targets: bool, parts: int = 1) -> list[Task]:
+    """Return a share of the effects whose teacher is trained; with ``targets``, of all that a run prepares.
+
+    ``parts``: in how many pieces the share of the general pool is cut, for as many processes.
+    """
+    if not targets:
+        return [Task(name) for name in shard.every(checked.trained_teachers)]
+    effects = shard.every([effect.name for effect in checked.effects if effect.pairs is not None])
+    general = [shard.part(number, parts) for number in range(1, parts + 1)] if checked.items.get(GENERAL) else []
+    return [*map(Task, effects), *(Task(GENERAL, part) for part in general)]
+
+
+def visible_devices(checked: CheckedManifest, environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return the GPUs that processes can be given, by their names for CUDA; none where the teachers train on the CPU."""
+    environment = os.environ if environment is None else environment
+    forced = environment.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes")
+    if forced or checked.manifest.train.device == "cpu":
+        return ()
+    import torch
+
+    if not torch.cuda.is_available():  # another kind of accelerator has one process, which finds it by itself
+        return ("",) if torch.accelerator.is_available() else ()
+    names = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return tuple(names or map(str, range(torch.cuda.device_count())))[: torch.cuda.device_count()]
 
 
 @dataclass(frozen=True)
@@ -51,9 +96,9 @@ class WorkerProgress:
 
 
 def train_teachers(
-    order: TrainingOrder, names: Sequence[str], processes: int, tell: Callable[[WorkerProgress], None]
+    order: TrainingOrder, tasks: Sequence[Task], processes: int, tell: Callable[[WorkerProgress], None]
 ) -> None:
-    """Train the teachers of ``names`` in ``processes`` processes and pass on what they tell.
+    """Do ``tasks`` in ``processes`` processes and pass on what they tell.
 
     Raises:
         CldistillError: teachers failed; the message has each one's reason, and the others were trained all the same.
@@ -62,11 +107,11 @@ def train_teachers(
     context = multiprocessing.get_context("spawn")
     work: Any = context.Queue()
     progress: Any = context.Queue()
-    for name in names:
-        work.put(name)
+    for task in tasks:
+        work.put(task)
     workers = [
         context.Process(target=_work, args=(index, order, work, progress), daemon=True)
-        for index in range(min(processes, len(names)))
+        for index in range(min(processes, len(tasks)))
     ]
     failed: dict[str, str] = {}
     with graceful_stop() as stop:
@@ -100,53 +145,74 @@ def _drain(progress: Any) -> Iterator[WorkerProgress]:
 
 
 def _work(index: int, order: TrainingOrder, work: Any, progress: Any) -> None:
-    """Train teachers from the common queue until it is empty."""
-    os.environ["OMP_NUM_THREADS"] = str(order.threads)
+    """Do tasks from the common queue until it is empty."""
+    os.environ.update(variables(order, index))  # before torch looks for GPUs
     import torch
 
     torch.set_num_threads(order.threads)
     with graceful_stop(say=lambda text: None) as stop:
+        leave_with_parent(signal.SIGTERM)  # saving first
         name = ""
         try:
-            train = _trainer(
+            do = worker(
                 order,
                 lambda effect, done, total: progress.put(WorkerProgress(index, effect, done, total)),
                 lambda: bool(stop),
             )
             while not stop:
                 try:
-                    name = work.get_nowait()
+                    task = work.get_nowait()
                 except queues.Empty:
                     return
-                train(name)
+                name = str(task)
+                do(task)
                 progress.put(WorkerProgress(index, name, finished=True))
         except Stopped:
             return
-        except CldistillError as error:
+        except (CldistillError, OSError) as error:
             progress.put(WorkerProgress(index, name, error=str(error)))
+        finally:
+            parent = multiprocessing.parent_process()
+            if parent is not None and not parent.is_alive():
+                progress.cancel_join_thread()  # nobody reads what it still holds
 
 
-def _trainer(
+def variables(order: TrainingOrder, index: int) -> dict[str, str]:
+    """Return what the environment of a process says: its threads, and the one GPU that it sees, as its first."""
+    device = order.devices[index % len(order.devices)] if order.devices else ""
+    return {"OMP_NUM_THREADS": str(order.threads)} | ({"CUDA_VISIBLE_DEVICES": device} if device else {})
+
+
+def worker(
     order: TrainingOrder, tell: Callable[[str, int, int], None], stop: Callable[[], bool]
-) -> Callable[[str], object]:  # fmt: skip
-    """Load the base once and return what trains (or fetches) one effect's teacher."""
+) -> Callable[[Task], None]:  # fmt: skip
+    """Load the base once and return what does one task: it finds or trains a teacher, and makes targets where wanted."""
     from cldistill.assemble import load_base, start
     from cldistill.manifest.check import check_manifest
-    from cldistill.prepare import teacher_bank
+    from cldistill.manifest.prompts import isolate
+    from cldistill.prepare import pool_rows, prepare, targeted_pools, teacher_bank
 
     checked = check_manifest(order.manifest, order.overrides)
     stages = _Telling(tell)
     preparation = load_base(checked, *start(checked, order.cache, order.cache), stages, stop)
-    bank = teacher_bank(checked, preparation)
+    bank, trained = teacher_bank(checked, preparation), set(checked.trained_teachers)
+    rows, targeted, origin = {}, [], checked.manifest.targets.origin if checked.manifest.targets else None
+    if order.targets:
+        isolator = checked.prompts.build(preparation.context)
+        rows = pool_rows(checked, isolator, isolate(checked, isolator, preparation.base.tokenize))
+        targeted = targeted_pools(checked)
 
-    def train(name: str) -> object:
-        stages.effect = name
-        state = bank.state(name)
-        if order.export is not None and state is not None:
-            export(preparation.base, state, order.export / f"{name}.safetensors")
-        return state
+    def do(task: Task) -> None:
+        stages.effect = str(task)
+        if task.pool in trained:
+            state = bank.state(task.pool)
+            if order.export is not None and state is not None:
+                export(preparation.base, state, order.export / f"{task.pool}.safetensors")
+        if task.pool in rows:
+            own = {task.pool: task.share.block(rows[task.pool])}
+            prepare(preparation, own, bank, origin, [pool for pool in own if pool in targeted])
 
-    return train
+    return do
 
 
 def export(base: BaseModel, state: AdapterState, path: Path) -> None:

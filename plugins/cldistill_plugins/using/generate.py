@@ -50,7 +50,7 @@ def generate(
     reference: Annotated[
         list[Path] | None, typer.Option("--reference", "-r", help="Further picture that each edit may look at.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same picture.")] = 0,
+    seed: Annotated[int, typer.Option(min=-(2**63), max=2**64 - 1, help="The same seed gives the same picture.")] = 0,
     steps: StepsOption = None,
     existing: Annotated[
         Existing, typer.Option("--existing", help="What becomes of files that are there.")

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cldistill.collection.index import CollectionIndex, read_index, routed
+from cldistill.collection.index import CollectionIndex, read_index
 from cldistill.data.items import list_pictures, open_picture
-from cldistill.errors import CollectionError, DataError, UnsafePathError
+from cldistill.errors import CollectionError, DataError
+from cldistill_plugins.using.splits import routed, routed_folders
 
 Existing = Literal["refuse", "skip", "overwrite"]
 JOIN = "+"
@@ -65,21 +66,6 @@ def names_of(collection: Path) -> list[str]:
 def indices(collection: Path) -> list[CollectionIndex]:
     """Return the index of a collection, or those of all groups of a split."""
     return [read_index(folder) for folder in routed_folders(collection)]
-
-
-def routed_folders(collection: Path) -> list[Path]:
-    """Return the folders of a split's groups, or the collection itself."""
-    from cldistill.collection.index import SPLIT, read_groups
-
-    file = collection / SPLIT
-    if not file.is_file():
-        return [collection]
-    try:
-        return [group["collection"] for group in read_groups(file) if group["effects"]]
-    except UnsafePathError:
-        raise
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise CollectionError(f"{file}: was not written by `cldistill group` ({error!r})") from error
 
 
 def _edit(collection: Path, effects: tuple[str, ...]) -> Edit:

@@ -188,6 +188,7 @@ def test_on_a_phone_nothing_is_cut_off_and_the_result_comes_into_view(browser: A
     assert min(browser.js(hit, "#go, .panel:not([hidden]) .save, #dice")) >= 40  # what a finger hits
 
 
+@pytest.mark.slow
 def test_tiles_show_the_samples_that_there_are(browser: Any, address: str) -> None:
     open_page(browser, address)
     picture = (

@@ -40,6 +40,7 @@ def checkpointing(backbone: nn.Module, run: Callable[..., object]) -> None:
     backbone.enable_gradient_checkpointing(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_backward", [None, "teacher", "critic", "student"])
 def test_pinned_recompute_gives_the_same_gradients(
     at_backward: str | None, slots: AdapterSlots, backbone: nn.Module, forward: Forward, targets: list[str],
@@ -81,6 +82,7 @@ def test_without_the_pin_gradients_are_silently_wrong(
     assert torch.equal(gradient(), want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pinned", [True, False])
 def test_a_teachers_graph_outlives_its_mount(
     pinned: bool, slots: AdapterSlots, backbone: nn.Module, forward: Forward, targets: list[str],

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cldistill.adapters.files import fit, load_adapter, match
 from cldistill.adapters.header import read_header
 from cldistill.adapters.slots import AdapterSlots
+from cldistill.errors import AdapterFormatError
 from cldistill.records import BaseDescription
 from cldistill.storage.files import file_digest
 from cldistill.weights import AdapterState, LokrWeights, LoraWeights
@@ -67,6 +68,7 @@ def delta(weights: LoraWeights | LokrWeights) -> Tensor:
     return weights.scale * torch.kron(weights.w1.float(), weights.w2.float())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS)
 def test_every_format_loads_all_modules_at_its_scale(
     row: str, lora: Callable[..., AdapterState], shapes: Shapes, write: Write, description: BaseDescription
@@ -85,6 +87,7 @@ def test_every_format_loads_all_modules_at_its_scale(
         torch.testing.assert_close(delta(weights), scale * delta(made.modules[name]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [row for row, spec in ROWS.items() if spec[5]])
 def test_what_stock_diffusers_loads_loads_the_same(
     row: str, lora: Callable[..., AdapterState], shapes: Shapes, write: Write
@@ -181,6 +184,7 @@ def lokr_tensors(shapes: Shapes, targets: list[str], prefix: str, flat: bool, al
     return tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["diffusion_model.", "lora_unet_", "lycoris_", "transformer."])
 def test_lokr_is_mounted_exactly_under_every_prefix(
     prefix: str, backbone: nn.Module, forward: Callable[[], Tensor], shapes: Shapes, targets: list[str], write: Write
@@ -226,6 +230,7 @@ def test_scaled_and_digest(lora: Callable[..., AdapterState], targets: list[str]
     assert len(load_file(path)) == 2 * len(targets)
 
 
+@pytest.mark.slow
 def test_headers_are_read_without_torch(lora: Callable[..., AdapterState], targets: list[str], write: Write) -> None:
     path = write(spelled("kohya", lora(targets, 4)))
     code = (
@@ -236,3 +241,19 @@ def test_headers_are_read_without_torch(lora: Callable[..., AdapterState], targe
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_lokr_over_fused_rows_is_split_exactly_or_refused(write: Write) -> None:
+    shapes, names = {"q": (8, 6), "k": (8, 6), "v": (8, 6)}, {"attn.qkv": ("q", "k", "v")}
+    for rows, fits in ((6, True), (2, False)):  # blocks of 4 rows divide 8, blocks of 12 do not
+        w1, w2 = torch.randn(rows, 3), torch.randn(24 // rows, 2)
+        file = write({"diffusion_model.attn.qkv.lokr_w1": w1, "diffusion_model.attn.qkv.lokr_w2": w2})
+        if not fits:
+            with pytest.raises(AdapterFormatError, match="LoKr over 3 modules"):
+                load_adapter(file, shapes, names)
+            continue
+        found = load_adapter(file, shapes, names).modules
+        parts = [found[name] for name in "qkv"]
+        assert all(isinstance(part, LokrWeights) for part in parts)
+        split = torch.cat([part.scale * torch.kron(part.w1, part.w2) for part in parts])  # type: ignore[union-attr]
+        assert torch.allclose(split, torch.kron(w1, w2))

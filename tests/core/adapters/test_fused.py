@@ -91,6 +91,7 @@ def test_a_frozen_teacher_alone_builds_no_graph(
     assert not out.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["several", "none", "mixed dtypes"])
 def test_what_it_cannot_take_goes_pefts_way(
     kind: str, slots: AdapterSlots, forward: Forward, lora: Callable[..., AdapterState], targets: list[str],

@@ -89,6 +89,7 @@ def test_wrapping_more_modules_later_leaves_older_layers_switchable(
     assert torch.equal(output(slots, forward, "student"), student)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["a", "teacher_b", "a.b", "keys", "7", "student x"])
 def test_names_do_not_collide(first: str, backbone: nn.Module, forward: Forward, targets: list[str]) -> None:
     # peft's hot-swap finds adapters by substring: swapping "teacher" zeroes "teacher_b".
@@ -217,6 +218,7 @@ def test_removing_and_releasing(slots: AdapterSlots, backbone: nn.Module, forwar
     AdapterSlots(backbone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("autocast", [True, False])
 def test_fp32_slots_on_a_bf16_base(autocast: bool, targets: list[str], lora: Callable[..., AdapterState]) -> None:
     backbone = tiny_transformer().to(torch.bfloat16)

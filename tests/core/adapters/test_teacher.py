@@ -48,6 +48,7 @@ def lokr(shapes: Shapes, modules: list[str]) -> AdapterState:
     return AdapterState(weights, "lokr", f"lokr {modules}")
 
 
+@pytest.mark.slow
 def test_every_kind_in_turn_and_nothing_stale(
     backbone: nn.Module, forward: Forward, shapes: Shapes, targets: list[str], lora: Callable[..., AdapterState]
 ) -> None:

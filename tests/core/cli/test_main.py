@@ -61,18 +61,16 @@ def said(*arguments: str) -> dict[str, Any]:
     return {"code": end.value.code or 0, "stdout": out.getvalue(), "stderr": err.getvalue().rstrip("\n")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        pytest.param(words.split(), id=words, marks=() if words == "check one-effect --no-files" else pytest.mark.slow)
-        for words in (
-            "--help", "run --help", "check one-effect --no-files", "check collectionlora-50 --no-files",
-            "plan collectionlora-50 --no-files", "plugins", "schema",
-        )
-    ],
+    "words",
+    (
+        "--help", "run --help", "check one-effect --no-files", "check collectionlora-50 --no-files",
+        "plan collectionlora-50 --no-files", "plugins", "schema",
+    ),
 )  # fmt: skip
-def test_quick_commands_load_no_torch(arguments: list[str]) -> None:
-    found = measured(*arguments)
+def test_quick_commands_load_no_torch(words: str) -> None:
+    found = measured(*words.split())
     assert (found["code"], found["torch"]) == (0, False), found["stderr"]
     assert found["seconds"] < CPU_SECONDS
 
@@ -121,6 +119,7 @@ def test_a_full_check_of_a_users_folder(tmp_path: Path, monkeypatch: pytest.Monk
     assert found["stderr"] == ("cldistill: --set: losses.1.options.tau_maks: unknown key (3); did you mean 'tau_max'?")
 
 
+@pytest.mark.slow
 def test_the_version_is_that_of_the_distribution() -> None:
     found = measured("--version")
     assert (found["code"], found["torch"]) == (0, False)
@@ -139,6 +138,7 @@ def test_an_error_comes_with_its_traceback_where_somebody_asks_for_it(monkeypatc
     assert loud["stderr"].splitlines()[-1].startswith("cldistill: one-efect: neither a manifest file")
 
 
+@pytest.mark.slow
 def test_a_quiet_run_says_where_its_collection_is_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +162,7 @@ def test_completion_knows_commands_and_options_of_plugins() -> None:
     assert complete("plan", "--de") == ["--device"]
 
 
+@pytest.mark.slow
 def test_plan_as_json() -> None:
     plan = json.loads(said("plan", "collectionlora-50", "--no-files", "--json")["stdout"])
     assert [adapter["modules"] for adapter in plan["adapters"]] == [840, 840]
@@ -272,24 +273,6 @@ def test_other_ranks_leave_setting_aside_to_the_first(tmp_path: Path, monkeypatc
     (tmp_path / "out/checkpoints").mkdir(parents=True)
     cli_run.set_aside(tmp_path / "out")
     assert (tmp_path / "out/checkpoints").is_dir()
-
-
-def test_a_run_of_another_manifest_is_refused_before_anything_is_loaded(world: Any, tmp_path: Path) -> None:
-    from cldistill.assemble import manifest_digest
-    from cldistill.training import checkpoint
-
-    checked, folder = world.check(), tmp_path / "out"
-    checkpoint.save(folder / "checkpoints", 10, {}, {"manifest": "something else"}, keep=1)
-    with pytest.raises(CheckpointError, match=r"out.*step-000010 belongs to another manifest.*choose another"):
-        cli_run.refuse_another(checked, folder, wanted=False)
-    checkpoint.save(folder / "checkpoints", 20, {}, {"manifest": manifest_digest(checked)}, keep=1)
-    cli_run.refuse_another(checked, folder, wanted=True)
-
-
-def test_resume_wants_something_to_resume(world: Any, tmp_path: Path) -> None:
-    cli_run.refuse_another(world.check(), tmp_path / "new", wanted=False)
-    with pytest.raises(CheckpointError, match="new holds no checkpoint to resume; leave out --resume"):
-        cli_run.refuse_another(world.check(), tmp_path / "new", wanted=True)
 
 
 def test_the_command_that_resumes_is_quoted_for_a_shell() -> None:

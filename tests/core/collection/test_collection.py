@@ -26,6 +26,7 @@ def collection(exported_once: Path, pipeline: Path) -> Collection:
     return Collection.load(exported_once, base=str(pipeline), device="cpu")
 
 
+@pytest.mark.slow
 def test_three_lines(collection: Collection, photo: Image.Image) -> None:
     picture = collection.generate(photo, "manga-tone", seed=7)
     assert [effect.name for effect in collection.effects] == ["manga-tone", "gold-frame"]
@@ -35,6 +36,7 @@ def test_three_lines(collection: Collection, photo: Image.Image) -> None:
     assert not np.array_equal(picture, collection.generate(photo, "manga-tone", seed=7, steps=2))
 
 
+@pytest.mark.slow
 def test_the_adapter_matters_and_the_header_rules_the_base(exported: Path, pipeline: Path, photo: Image.Image) -> None:
     collection = Collection.load(exported, base=str(pipeline), device="cpu")  # its own, which is changed below
     assert collection.base.resolution == 64
@@ -127,8 +129,10 @@ def test_options_override_the_header(exported: Path, pipeline: Path, photo: Imag
 
 def test_another_base_is_refused(exported: Path, tmp_path: Path) -> None:
     small = tiny_pipeline(tmp_path / "one-layer", num_layers=1)
-    with pytest.raises(AdapterFormatError, match="not in the base"):
+    with pytest.raises(CollectionError, match="was made on another base"):
         Collection.load(exported, base=str(small), device="cpu")
+    with pytest.raises(AdapterFormatError, match="not in the base"):
+        Collection.load(exported, base=str(small), device="cpu", options={"dtype": "float32"})
 
 
 def test_what_is_no_collection(exported: Path, tmp_path: Path) -> None:

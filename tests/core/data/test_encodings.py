@@ -172,3 +172,9 @@ def test_without_guidance_the_unconditional_prompt_is_not_even_encoded(tmp_path:
     before = cache.computed
     example.unconditional()
     assert cache.computed == before
+
+
+def test_a_prompt_that_sees_no_pictures_is_encoded_once(tmp_path: Path, items: list[Item]) -> None:
+    base = TinyBase()
+    base.prompt_sees_pictures = False
+    assert encode(tmp_path / "cache", items, base=base) == 8  # two items share their two prompts

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cldistill.data.items import effect_items, general_items, open_picture, pairs_of
+from cldistill.data.items import effect_items, general_items, held_pairs, open_picture, pairs_of
 from cldistill.errors import DataError
 from cldistill.records import EffectInfo
 from cldistill.testing.pictures import picture, write_pairs
@@ -135,3 +135,12 @@ def test_an_effect_may_take_fewer_pairs_spread_evenly(
     everything = effect_items(write_pairs(tmp_path / "pairs", 7), "gold", "gild it")
     found = pairs_of(EffectInfo("gold", "gild it", tmp_path / "pairs", take))
     assert found == (everything if isinstance(expected, int) else [everything[index] for index in expected])
+
+
+def test_held_out_pairs_are_spread_and_nothing_is_trained_on_them(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 6)
+    effect = EffectInfo("gold", "gild it", folder, held_out=2)
+    assert [item.key for item in held_pairs(effect)] == ["gold/000", "gold/003"]
+    assert [item.key for item in pairs_of(effect)] == ["gold/001", "gold/002", "gold/004", "gold/005"]
+    with pytest.raises(DataError, match=r"evaluate\.pairs holds out all its 6 pairs"):
+        pairs_of(EffectInfo("gold", "gild it", folder, held_out=7))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from safetensors.numpy import save_file
 
 from cldistill.component import Needs, Settings, loss_term, metric, prompt_isolator, stream_router
 from cldistill.errors import DataError, ManifestError, OptionsError, PluginLoadError
+from cldistill.manifest import prompts
 from cldistill.manifest.models import Sampler
 from cldistill.manifest.prompts import preview_prompts
 from cldistill.manifest.resolved import resolve
 from cldistill.manifest.rules import lowest_sigma
 from cldistill.plugins import PluginFailure, PluginSet
+from cldistill.records import Prompts
 from cldistill.schedule import Schedule
 
 
@@ -385,3 +388,21 @@ def test_a_slot_cannot_start_from_a_lokr(world: Any) -> None:
 def test_a_file_that_fits_its_slot_passes(world: Any) -> None:
     save_lora(world.root / "teachers/old.safetensors", "blocks.0.attn.to_q", 8)
     world.check("slots.student.init=teachers/old.safetensors")
+
+
+def test_shift_auto_needs_a_base_with_a_rule(world: Any) -> None:
+    assert "sampler.shift: the base tiny has no rule for its shift; give a number, such as 3.0" in message(
+        world, "sampler.shift=auto"
+    )
+    assert "targets.shift: the base tiny has no rule" in message(world, "targets={from: teacher, shift: auto}")
+
+
+def test_a_prompt_longer_than_the_encoder_takes_is_told(
+    world: Any, catalogue_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = world.check()
+    base = replace(checked.description, prompt_tokens=3, tokenizer=Path(__file__))
+    told = {"manga": Prompts("one two three", "one two three four", "", "one")}
+    with pytest.raises(ManifestError, match="effect 'manga': its prompt has 4 tokens, and the encoder takes 3"):
+        prompts._must_fit(told, base, str.split)  # type: ignore[arg-type]
+    assert prompts._must_fit(told, replace(base, prompt_tokens=4), str.split) == told  # type: ignore[arg-type]

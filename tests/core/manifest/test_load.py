@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from cldistill.errors import ManifestError
+from cldistill.manifest.check import check_manifest
 from cldistill.manifest.load import load_manifest, merge, recipes
 from cldistill.manifest.yaml import Value, locate, parse
 from cldistill.training.run import LrPhase
@@ -67,6 +69,52 @@ def test_syntax_errors_have_a_line() -> None:
 @pytest.mark.parametrize("text", ["a: !!python/object:os.system {}", "a: !thing 3", "? [1]\n: 2", "a: &x [*x]"])
 def test_tags_odd_keys_and_endless_aliases_are_refused(text: str) -> None:
     assert refused(text).startswith("m.yaml")
+
+
+HABITS = {
+    "effects:\n\t- name: x\n": "m.yaml:2: a tab indents",
+    "prompt: paint it: red\n": "': ' in it needs quotes",
+    'path: "C:\\Users\\me"\n': "write the path with /",
+    'path: "C:\\new"\n': "write the path with /",
+    "a: &x {b: 1}\nc:\n  <<: *x\n": "m.yaml:3: `<<:` merges nothing",
+    "a: 1\n- prompt: paint #3 red\n": "m.yaml:2: prompt: ' #' begins a comment",
+    "a: @x\n": "begins with '@' needs quotes",
+    'a: "\\e[31m"\n': "U+001B",
+    "a: b\0c\n": "U+0000",
+    "a: " + "9" * 5000: "too many digits",
+    "a: 0x" + "f" * 5000: "too many digits",
+    "a: [" + "[" * 500 + "]" * 501: "deep",
+    "\n".join(" " * i + "a:" for i in range(500)): "m.yaml:101: ",
+    "- " * 20_000 + "x": "deep",
+    "[" * 100_000: "depth",
+    "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)): "too large",
+    "a: &a " + "x" * 200_000 + "\nb: [" + "*a, " * 2000 + "]\n": "too large",
+    "# " + "x" * 3_000_000: "letters",
+}
+
+
+@pytest.mark.parametrize("text", HABITS, ids=range(len(HABITS)))
+def test_habits_and_hostile_files_are_answered_in_the_words_of_the_mistake(text: str) -> None:
+    assert HABITS[text] in refused(text)
+
+
+def test_comments_after_prompts_and_colours_in_quotes_stay() -> None:
+    assert read('prompt: red  # so\nother: "#3"\n').plain() == {"prompt": "red", "other": "#3"}
+
+
+def test_a_file_that_cannot_be_a_manifest(world: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    for reference in (
+        "/dev/zero",
+        tmp_path / "pipe.yaml",
+        tmp_path / "loop.yaml",
+        "a\0b.yaml",
+        "a" * 5000 + ".yaml",
+        "~nobody-x/y.yaml",
+    ):
+        with pytest.raises(ManifestError):
+            check_manifest(str(reference))
 
 
 def test_aliases_may_be_shared() -> None:
@@ -200,7 +248,10 @@ def test_set_says_what_is_wrong(world: Any, override: str, expected: str) -> Non
             "a checkpoint keeps a part of slot 'student' as 'ema-student'",
         ),
         ("slots={student: {}, optimizer-student: {}}", "a part of slot 'student' as 'optimizer-student'"),
-        ("general.images=package:no_such_package/x", "general.images: No module named 'no_such_package' that registered"),
+        (
+            "general.images=package:no_such_package/x",
+            "general.images: No module named 'no_such_package' that registered",
+        ),
     ],
 )
 def test_the_shape_of_a_manifest(world: Any, override: str, expected: str) -> None:

@@ -17,7 +17,8 @@ from cldistill.testing.runs import run_manifest
 
 
 @pytest.mark.parametrize(
-    "change", ["checkpoint_every=7", "keep=1", "max_bad_steps=2", "device=cpu", "deterministic=true"]
+    "change",
+    ["generator_steps=9", "checkpoint_every=7", "keep=1", "max_bad_steps=2", "device=cpu", "deterministic=true"],
 )
 def test_bookkeeping_may_change_between_a_run_and_its_resumption(world: Any, change: str) -> None:
     assert manifest_digest(world.check(f"train.{change}")) == manifest_digest(world.check())

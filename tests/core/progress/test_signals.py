@@ -15,7 +15,7 @@ def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_only_asks(number: signal.Signals) -> None:
     said: list[str] = []
     with graceful_stop(said.append) as stop:
@@ -71,3 +71,13 @@ def test_other_threads_run_without_handlers() -> None:
     thread.start()
     thread.join()
     assert seen == [True, True]
+
+
+def test_nohup_stays_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with graceful_stop(say=lambda text: None) as stop:
+            send(signal.SIGHUP)
+            assert not stop
+    finally:
+        signal.signal(signal.SIGHUP, before)

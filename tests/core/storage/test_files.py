@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,11 @@ def test_hashes(tmp_path: Path) -> None:
     expected = hashlib.sha256(data).hexdigest()
     assert files.sha256_bytes(data) == expected
     assert files.sha256_file(tmp_path / "x") == expected
+
+
+def test_two_writers_never_prepare_a_file_under_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers repeat process ids, and may share a host's name."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    names = {files.partial_path(tmp_path / "x").name for _ in range(100)}
+    assert len(names) == 100
+    assert all(name.startswith(f".x.{socket.gethostname()}.1.") for name in names)

@@ -32,7 +32,7 @@ from cldistill.testing import plugin_environment
     ],
 )
 def test_a_path_that_leads_out_is_refused(written: object, tmp_path: Path) -> None:
-    with pytest.raises(UnsafePathError, match="none inside this folder"):
+    with pytest.raises(UnsafePathError, match="no path inside this folder"):
         inside(tmp_path, written)
 
 

@@ -86,6 +86,7 @@ def test_a_context_counts_the_calls_of_its_term() -> None:
     assert [call.graded for call in context.calls if call.origin == "term"] == [True, False, False]
 
 
+@pytest.mark.slow
 def test_a_run_trains_and_exports_what_the_collection_api_loads(tmp_path: Path) -> None:
     from cldistill.adapters.header import read_header
 

@@ -110,6 +110,7 @@ def test_a_loss_without_fault_passes() -> None:
     testing.check_loss_term(term(good), fresh=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("component", "message"),
     [
@@ -136,6 +137,7 @@ def test_a_loss_that_assumes_the_shape_of_latents_fails() -> None:
         testing.check_loss_term(term(tokens_only), fresh=False)
 
 
+@pytest.mark.slow
 def test_a_part_whose_description_imports_heavy_packages_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +224,7 @@ class Unpinned(TinyBase):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("faulty", "message"),
     [

@@ -464,6 +464,7 @@ class Unread(TinyBase):
         last.forward = lambda x, known, mask: x + last.to_out(last.to_v(x) + last.to_q(x) * last.to_k(x))
 
 
+@pytest.mark.slow
 def test_targets_without_effect_are_named_unless_they_are_described_as_idle() -> None:
     with pytest.raises(ConformanceError, match=r"adapting 2 of its targets has no effect.*BaseDescription.idle"):
         check_base(Unread)

@@ -1,7 +1,9 @@
-"""Two CPU ranks, as a launcher starts them, train and end with the same weights."""
+"""Two CPU ranks, as a launcher starts them, train and end with the same weights, and log what both of them saw."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -13,7 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 SCRIPT = """
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from cldistill.assemble import assemble
 from cldistill.training.metrics_log import MetricsLog
@@ -25,11 +29,27 @@ output = Path(sys.argv[2])
 output.mkdir(parents=True, exist_ok=True)
 run = assemble(check_manifest(sys.argv[1]), output, observers=lambda context: [MetricsLog()])
 assert run.accelerator.num_processes == 2
+rank, said = run.accelerator.process_index, []
+
+def breaking(loss):
+    # On rank 1 alone: a loss that is not finite in the second step, and one whose gradient alone is not in the third.
+    def called(context):
+        out = loss(context)
+        said.append([context.step, context.term, float(out.loss.detach())])
+        if rank == 1 and context.step == 1:
+            return replace(out, loss=out.loss * float("nan"))
+        if rank == 1 and context.step == 2:
+            return replace(out, loss=out.loss + (out.loss - out.loss.detach()).abs().sqrt())
+        return out
+    return called
+
+run.terms = tuple(replace(term, loss=breaking(term.loss)) for term in run.terms)
 assert train(run) == 4
 state = {f"{slot}.{name}": value for slot in ("student", "critic") for name, value in run.slots.state(slot).items()}
 whole = {name: value.contiguous() for name, value in state.items()}
-save_file(whole, output / f"rank-{run.accelerator.process_index}.safetensors")
-(output / f"forwards-{run.accelerator.process_index}").write_text(str(run.forwards))
+save_file(whole, output / f"rank-{rank}.safetensors")
+(output / f"forwards-{rank}").write_text(str(run.forwards))
+(output / f"said-{rank}").write_text(json.dumps(said))
 """
 
 
@@ -61,4 +81,15 @@ def test_two_ranks_end_with_the_same_weights_and_made_the_same_number_of_forward
     assert any(value.any() for name, value in zero.items() if "lora_B" in name)
     assert all(torch.equal(zero[name], one[name]) for name in zero)
     assert (output / "forwards-0").read_text() == (output / "forwards-1").read_text()
-    assert len((output / "metrics.jsonl").read_text().splitlines()) == 4
+    metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert [{update["skipped"] for update in line["updates"]} for line in metrics] == [{False}, {True}, {True}, {False}]
+    said = [json.loads((output / f"said-{rank}").read_text()) for rank in (0, 1)]
+    logged = [
+        (line["step"] - 1, term, loss)
+        for line in metrics for update in line["updates"] for term, loss in update["losses"].items()
+    ]  # fmt: skip
+    assert len(logged) == len(said[0]) == len(said[1]) == 8
+    for (step, term, loss), mine, other in zip(logged, *said, strict=True):
+        assert [step, term] == mine[:2] == other[:2]
+        assert loss is None if step == 1 else math.isclose(loss, (mine[2] + other[2]) / 2, rel_tol=1e-6)
+    assert any(mine[2] != other[2] for mine, other in zip(*said, strict=True))

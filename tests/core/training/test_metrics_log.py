@@ -11,10 +11,11 @@ from typing import Any
 import pluggy
 import pytest
 
+from cldistill.errors import CheckpointError
 from cldistill.hookspecs import RunHooks
 from cldistill.markers import PROJECT
 from cldistill.records import StepResult, UpdateResult
-from cldistill.training.metrics_log import FILE, MetricsLog, read_metrics, truncate
+from cldistill.training.metrics_log import FILE, MetricsLog, line, read_metrics, truncate
 
 
 def result(step: int, loss: float = 0.5) -> StepResult:
@@ -112,3 +113,17 @@ def test_it_is_an_observer(tmp_path: Path) -> None:
     manager.hook.step_finished(run=run, result=result(1))
     manager.hook.checkpoint_saved(run=run, step=1, path=tmp_path)
     assert len(read_metrics(tmp_path / FILE)) == 1
+
+
+@pytest.mark.parametrize(
+    "spoilt", [b"", b"\xff\xfe garbage", b"[" * 200_000, line(result(1)).encode(), line(result(4)).encode()]
+)
+def test_a_log_that_lacks_steps_of_the_checkpoint_is_refused(tmp_path: Path, spoilt: bytes) -> None:
+    (tmp_path / FILE).write_bytes(spoilt)
+    with pytest.raises(CheckpointError, match="delete it to go on"):
+        truncate(tmp_path / FILE, 3)
+    (tmp_path / FILE).unlink()
+    truncate(tmp_path / FILE, 3)
+    with (tmp_path / FILE).open("w") as file:
+        file.writelines(line(result(step)) for step in (4, 5))
+    truncate(tmp_path / FILE, 5)  # a log that was deleted once has no gap after that

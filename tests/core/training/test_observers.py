@@ -87,6 +87,7 @@ def nothing_seen() -> None:
     AtTheEnd.seen = []
 
 
+@pytest.mark.slow
 def test_an_error_at_the_end_is_told_after_all_have_measured_and_nothing_is_lost(tmp_path: Path) -> None:
     failing = at_the_end("failing", PluginError("the tracker is down"), automatic=True)
     with pytest.raises(PluginError, match="the tracker is down"):
@@ -96,6 +97,7 @@ def test_an_error_at_the_end_is_told_after_all_have_measured_and_nothing_is_lost
     assert report["run"]["generator_steps"] == 1
 
 
+@pytest.mark.slow
 def test_a_stop_at_the_end_goes_through_and_the_same_command_goes_on(tmp_path: Path) -> None:
     stopped = at_the_end("stopped", Stopped("stopped while measuring"), automatic=True)
     done = run_manifest(tmp_path, catalogue_with(stopped), steps=1)
@@ -104,6 +106,7 @@ def test_a_stop_at_the_end_goes_through_and_the_same_command_goes_on(tmp_path: P
     assert not (tmp_path / "run/report.json").exists()
 
 
+@pytest.mark.slow
 def test_named_and_automatic_observers_know_manifest_and_console_and_are_built_once(tmp_path: Path) -> None:
     parts = catalogue_with(at_the_end("named"), at_the_end("always", automatic=True))
     run_manifest(tmp_path, parts, steps=1, observers=[{"use": "named"}, {"use": "always"}])
@@ -111,6 +114,7 @@ def test_named_and_automatic_observers_know_manifest_and_console_and_are_built_o
     assert all(context.manifest is not None and context.console is not None for context in AtTheEnd.seen)
 
 
+@pytest.mark.slow
 def test_a_key_that_nobody_serves_is_told(tmp_path: Path) -> None:
     images = tmp_path / "held-out"
     write_pictures(images, 1)

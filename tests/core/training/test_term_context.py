@@ -147,6 +147,7 @@ def test_a_reused_sample_is_the_very_tensor_of_the_students_update() -> None:
     assert all(sample is not student.samples[0] for sample in critic.samples[1:])
 
 
+@pytest.mark.slow
 def test_a_trajectory_serves_all_updates_of_a_cycle_each_at_another_of_its_steps() -> None:
     student, critic = Spy(), Spy("critic")
     run = spied(Term("s", student, "student"), Term("c", critic, "critic"), reuse="trajectory", updates=STEPS)

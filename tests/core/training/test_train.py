@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cldistill.assemble import assemble, some
+from cldistill.assemble import assemble
 from cldistill.errors import CheckpointError, NonFiniteError, PluginError
 from cldistill.manifest.check import check_manifest
+from cldistill.prepare import some
 from cldistill.protocols import UpdateContext
 from cldistill.records import LossOutput, StepResult
 from cldistill.training import checkpoint

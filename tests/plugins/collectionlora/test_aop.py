@@ -93,6 +93,7 @@ def test_looking_asks_no_endpoint(tmp_path: Path) -> None:
     assert prompts.student == f"{prompts.trigger} (a caption that qwen-vl will write for: into manga)"
 
 
+@pytest.mark.slow
 def test_the_settings_import_no_torch() -> None:
     code = (
         "import sys; from cldistill_plugins.collectionlora.aop import AopSettings, describe_aop; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from cldistill.schedule import add_noise
@@ -59,6 +60,7 @@ def _posterior_mean(x: torch.Tensor, sigma: torch.Tensor, mean: float, std: floa
     return mean + (1 - s) * std**2 * (x - (1 - s) * mean) / variance
 
 
+@pytest.mark.slow
 def test_descent_moves_the_students_distribution_to_the_teachers() -> None:
     """Student N(m, 1), teacher N(2, 1), both scores exact: m must go to 2 and stay there."""
     generator = torch.Generator().manual_seed(0)

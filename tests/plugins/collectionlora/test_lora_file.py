@@ -95,6 +95,7 @@ def test_description_and_settings(path: Path) -> None:
             settings(path, **wrong)
 
 
+@pytest.mark.slow
 def test_the_plugin_imports_no_torch() -> None:
     code = "import sys, cldistill_plugins.teachers.plugin; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

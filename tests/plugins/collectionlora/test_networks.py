@@ -191,6 +191,7 @@ class Sigmas(TinyBase):
     seen: dict[str | None, list[Tensor]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [("bs-dmd", "ta-fm"), ("ta-fm", "bs-dmd")])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_released_rule_bounds_by_the_sigma_that_bs_dmd_drew(order: tuple[str, str], seed: int) -> None:

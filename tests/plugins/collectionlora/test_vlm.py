@@ -117,6 +117,7 @@ def test_back_off_doubles_and_then_gives_up(server: ChatServer, effect: EffectIn
     assert "asked 4 times" in text and "captioner: template" in text and len(text) < 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bad",
     [
@@ -231,6 +232,7 @@ def test_all_ranks_keep_the_first_answer(server: ChatServer, effect: EffectInfo,
     assert len(server.requests) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [

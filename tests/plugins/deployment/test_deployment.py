@@ -103,10 +103,7 @@ class ByFirstWord:
 @pytest.fixture(scope="module")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A collection of the kit's tiny base, which no test changes."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("deployment")
-        patch.setenv("CLDISTILL_CACHE", str(folder / "cache"))
-        done = testing.run_manifest(folder / "run", testing.catalogue_with(), steps=1)
+    done = testing.run_manifest(tmp_path_factory.mktemp("deployment") / "run", testing.catalogue_with(), steps=1)
     assert done.collection is not None
     return done.collection
 

@@ -20,8 +20,6 @@ from typer.testing import CliRunner
 from cldistill import testing
 from cldistill.catalogue import Catalogue
 from cldistill.cli import main as cli
-from cldistill.cli.options import read_settings
-from cldistill.collection.index import routed
 from cldistill.component import Needs, Settings, stream_router
 from cldistill.errors import CollectionError, ManifestError, OptionsError
 from cldistill.manifest.check import check_manifest
@@ -36,6 +34,8 @@ from cldistill_plugins.deployment.group_run import GroupRequest, measuring_manif
 from cldistill_plugins.deployment.least_interference import Grouping
 from cldistill_plugins.deployment.settings import LeastInterferenceSettings
 from cldistill_plugins.deployment.split import Group, Groups, read_groups
+from cldistill_plugins.schema.api import read_settings
+from cldistill_plugins.using.splits import routed
 
 torch.set_num_threads(1)
 
@@ -101,6 +101,7 @@ def test_an_impossible_number_is_refused(into: int | None, at_most: int | None) 
         how_many(6, into, at_most)
 
 
+@pytest.mark.slow
 def test_a_split_is_written_and_trained(tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     found = carry_out(order(tmp_path, catalogue))
     assert [group.effects for group in found.groups] == [("invert",), ("soften",)]
@@ -197,6 +198,7 @@ def test_an_effect_without_pairs_cannot_be_measured(tmp_path: Path, catalogue: C
         measuring_manifest(replace(checked, effects=(first, replace(second, pairs=nothing))))
 
 
+@pytest.mark.slow
 def test_an_effect_is_routed_to_its_collection(tmp_path: Path, catalogue: Catalogue) -> None:
     found = carry_out(order(tmp_path, catalogue))
     assert routed(found.folder, ["soften"]) == found.folder / "group-2/collection"
@@ -231,6 +233,7 @@ def test_the_command_splits_and_shows(tmp_path: Path, catalogue: Catalogue, monk
     assert checked.manifest.train.generator_steps == 9 and checked.manifest.name == "tiny-2"
 
 
+@pytest.mark.slow
 def test_the_command_lets_its_runs_go_on_after_a_plugin_has_changed(
     tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ def composed(pixels: np.ndarray, tmp_path: Path) -> Composed:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_known_outputs_are_judged_as_they_are(composed: Composed, tmp_path: Path) -> None:
     done: list[int] = []
     values = CompositionJudge(composed, tmp_path / "truths", draws=2).measure(done.append)
@@ -90,6 +91,7 @@ def test_known_outputs_are_judged_as_they_are(composed: Composed, tmp_path: Path
     assert found["forgetful"]["success"]["mean"] == 0.0
 
 
+@pytest.mark.slow
 def test_the_command_writes_strict_json(
     composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

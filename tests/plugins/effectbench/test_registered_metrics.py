@@ -61,6 +61,7 @@ def test_the_truth_is_close_the_source_is_not_and_another_effect_is_recognised(s
     assert asked.progress[-1] == 1.0 and asked.progress == sorted(asked.progress)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hed")
 def test_distances_to_source_and_truth(studio: Studio) -> None:
     asked = studio.ask(outputs_of(studio))
@@ -92,6 +93,7 @@ def test_the_energy_distance_tells_a_sampler_that_averages_from_one_that_draws(e
     assert abs(energy["draws"]) < 0.3 and abs(energy[FLOOR]) < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hed")
 def test_the_oracle_finds_bad_cases_names_their_family_and_has_a_floor(studio: Studio) -> None:
     found = BcrOracle(draws=4)(studio.ask(outputs_of(studio)))
@@ -166,6 +168,7 @@ def test_blurred_outputs_have_less_detail_than_the_truth(studio: Studio) -> None
     assert found["perfect"]["halftone"].per_picture["hf_log_ratio"] == pytest.approx([0.0, 0.0], abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hed")
 def test_what_shows_without_the_trigger_bleeds(studio: Studio) -> None:
     outputs = {
@@ -268,6 +271,7 @@ def test_retention_says_nothing_without_the_base(tmp_path: Path, studio: Studio)
     assert Retention()(general_request(tmp_path, studio, {"student": {GENERAL: studio.pictures()}})) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hed")
 @pytest.mark.parametrize(
     "part", [part for part in register_metrics() if part.name != "retention"], ids=lambda p: p.name

@@ -30,6 +30,7 @@ from cldistill.testing.tiny_base import TinyBase
 from cldistill.weights import AdapterState, LoraWeights
 from cldistill_plugins.evaluation.check import enter
 from cldistill_plugins.evaluation.evaluate import Evaluated, evaluate_manifest
+from cldistill_plugins.sharding.api import WHOLE, Shard
 
 torch.set_num_threads(1)
 
@@ -111,7 +112,8 @@ class Desk:
 
     def evaluate(
         self, *systems: Mapping[str, Any], output: str = "out", metrics: Sequence[str] = ("brightness",), pictures: int = 2,
-        skip_missing: bool = False, general: bool = True, parts: Mapping[str, Any] | None = None, **more: Any,
+        skip_missing: bool = False, general: bool = True, shard: Shard = WHOLE, parts: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> Evaluated:  # fmt: skip
         """Evaluate ``systems`` with the components that were added; ``parts`` replaces top-level keys of the manifest."""
         images = write_pictures(self.root / "held-out", 3)
@@ -127,7 +129,7 @@ class Desk:
         entry = enter(checked, skip_missing=skip_missing)
         console = Console(file=output_file, width=120)
         done = evaluate_manifest(
-            checked, entry, self.root / output, console, "cldistill eval", "cldistill eval eval.yaml"
+            checked, entry, self.root / output, console, "cldistill eval", "cldistill eval eval.yaml", shard
         )
         self.text = output_file.getvalue()
         return done

@@ -52,6 +52,7 @@ class Judge:
         return True if effect == "soften" else None
 
 
+@pytest.mark.slow
 def test_the_whole_report(desk: Any) -> None:
     desk.metric("judge", lambda context: Judge())
     desk.evaluate(BARE, BASE, metrics=["judge", "brightness"], compare=[["base", "bare"]])
@@ -85,6 +86,7 @@ def test_the_whole_report(desk: Any) -> None:
     assert "<html" in (folder / "report.html").read_text().lower()
 
 
+@pytest.mark.slow
 def test_comparisons_are_paired(desk: Any) -> None:
     desk.metric("judge", lambda context: Judge())
     desk.evaluate(BARE, BASE, metrics=["judge", "brightness"], compare=[["base", "bare"]])

@@ -30,12 +30,14 @@ from cldistill_plugins.evaluation.end_of_run import slot_digest
 from cldistill_plugins.evaluation.metrics import code_digest
 from cldistill_plugins.evaluation.picture_store import Pictures, PictureStore, place
 from cldistill_plugins.evaluation.pictures import Job, make_pictures
+from cldistill_plugins.sharding.api import Shard
 
 BARE = {"name": "bare", "adapter": None, "steps": 2}
 BASE = {"name": "base", "adapter": "teacher", "steps": 2}
 POOLS = ["invert", "soften", "general"]
 
 
+@pytest.mark.slow
 def test_the_same_evaluation_makes_and_measures_nothing_again(desk: Any) -> None:
     first = desk.evaluate(BARE, BASE)
     # Two systems x (2 effects x 2 pictures + 2 general ones), but in the general pool a teacher is the bare base.
@@ -235,3 +237,24 @@ def test_values_are_forgotten_when_the_metrics_code_changes(tmp_path: Path) -> N
     (file.parent / "deep" / "more.py").write_text("FACTOR = 2\n")
     source_digest.cache_clear()  # another process
     assert code_digest(module.measure) != before
+
+
+@pytest.mark.slow(3)
+def test_shares_make_every_picture_once_and_the_last_call_only_measures(desk: Any) -> None:
+    """Whole batches, so that all pictures are those of an evaluation in one piece, to the bit."""
+    made = [desk.evaluate(BARE, BASE, pictures=3, shard=Shard(number, 3)).made for number in (3, 1)]
+    assert not (desk.root / "out").exists()
+    stopped = desk.evaluate(BARE, BASE, pictures=3, shard=Shard(1, 3))  # one that was killed begins again
+    assert stopped.report is None
+    assert stopped.made == 0
+    made.append(desk.evaluate(BARE, BASE, pictures=3, shard=Shard(2, 3)).made)
+    assert min(made) > 0
+    assert sum(made) == 2 * (2 * 3 + 2) - 2  # in the general pool both systems are the bare base
+    assert all(not metric.asked for metric in desk.brightness)
+    merged = desk.evaluate(BARE, BASE, pictures=3)
+    assert merged.made == 3  # the sources, which the folder shows
+    assert desk.report()["values"].keys() == {"bare", "base"}
+    shared = {path.name: path.read_bytes() for path in (desk.root / "cache/evaluation").rglob("*.webp")}
+    (desk.root / "cache").rename(desk.root / "cache-of-shares")
+    desk.evaluate(BARE, BASE, pictures=3, output="whole")
+    assert {path.name: path.read_bytes() for path in (desk.root / "cache/evaluation").rglob("*.webp")} == shared

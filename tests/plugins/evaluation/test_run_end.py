@@ -19,6 +19,7 @@ from cldistill.cli import main as cli
 from cldistill.component import BuildContext, Needs, Settings, metric
 from cldistill.errors import ManifestError, NotMeasured
 from cldistill.manifest.check import check_manifest
+from cldistill.manifest.rules import unserved
 from cldistill.protocols import MetricRequest
 from cldistill.records import FLOOR, MetricValues
 from cldistill.testing.environment import catalogue_with
@@ -28,8 +29,8 @@ from cldistill.testing.runs import run_manifest, tiny_manifest
 from cldistill_plugins.evaluation import end_of_run
 from cldistill_plugins.evaluation.api import evaluate_manifest, read_evaluation
 from cldistill_plugins.evaluation.check import enter
-from cldistill_plugins.evaluation.end_of_run import summary_tables
 from cldistill_plugins.evaluation.plugin import register_observers
+from cldistill_plugins.evaluation.summary import summary_tables
 
 
 class NoOptions(Settings):
@@ -95,6 +96,7 @@ def test_a_run_reports_what_it_could_not_measure(tmp_path: Path, monkeypatch: py
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [80, 100])
 def test_no_figure_of_the_tables_at_a_runs_end_is_broken(tmp_path: Path, width: int) -> None:
     """Four systems, and as many metrics as fill several tables; every mean and interval stands on one line."""
@@ -175,7 +177,9 @@ def test_a_run_needs_its_metrics_packages_and_an_evaluation_does_not(tmp_path: P
         check_manifest(write(evaluate=evaluate), catalogue=catalogue)
     check_manifest(str(file), catalogue=catalogue, measuring=True)
     evaluate["systems"] = [{"name": "bare", "adapter": None}]
-    check_manifest(write(evaluate=evaluate), catalogue=catalogue)  # it is there to be evaluated
+    later = check_manifest(write(evaluate=evaluate), catalogue=catalogue)  # it is there to be evaluated
+    (told,) = (line for line in unserved(later) if "packageless" in line)
+    assert told.startswith("warning: the metric packageless will not be measured: it needs no_such_package")
     slots = {"student": {"init": str(tmp_path / "gone.safetensors"), "rank": 2}}
     with pytest.raises(ManifestError, match="gone"):
         check_manifest(write(evaluate=evaluate, slots=slots), catalogue=catalogue)
@@ -192,9 +196,10 @@ def test_the_command(tmp_path: Path, tiny_manifest: Callable[..., Path], monkeyp
     evaluate["metrics"] = [{"use": "clip", "options": {"model": str(tmp_path / "no-weights")}}]
     manifest = str(tiny_manifest(evaluate=evaluate))
     done = CliRunner().invoke(cli.app, ["eval", manifest, "--output", "out", "--set", "evaluate.seed=7"])
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 1, done.output
     assert "report.html" in done.output
     assert "Not measured: clip: " in done.output
+    assert done.output.endswith("Nothing was measured: no metric could measure; the pictures are there.\n")
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["seed"] == 7
     assert report["metrics"] == {}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cldistill.catalogue import load_catalogue
 from cldistill.errors import CollectionError, ManifestError
 from cldistill.testing.adapters import random_adapter
 from cldistill.testing.tiny_base import TinyBase
@@ -35,6 +36,7 @@ def same(a: Any, b: Any) -> bool:
     return bool(np.abs(a - b).max() <= 1)
 
 
+@pytest.mark.slow
 def test_an_adapter_with_another_equals_the_sum_of_their_deltas(desk: Any) -> None:
     one, two = desk.lora("one"), desk.lora("two", rank=3)
     desk.save(desk.root / "sum.safetensors", summed(one, two))
@@ -51,6 +53,7 @@ def test_an_adapter_with_another_equals_the_sum_of_their_deltas(desk: Any) -> No
         assert np.array_equal(desk.pixels("only-beside", pool, key), desk.pixels("alone", pool, key))
 
 
+@pytest.mark.slow
 def test_a_teacher_with_an_acceleration_lora(desk: Any) -> None:
     fast = desk.lora("fast")
     path = str(desk.root / "fast.safetensors")
@@ -89,6 +92,7 @@ def test_samplers_steps_and_evaluations(desk: Any) -> None:
     assert desk.report()["systems"][4]["title"] == "one step"
 
 
+@pytest.mark.slow
 def test_the_collections_own_prompts_win(desk: Any) -> None:
     folder = str(desk.collection("ours", {**KNOWN, "invert": ("zork", "invert the picture")}, steps=4))
     desk.save(desk.root / "plain.safetensors", random_adapter(BASE, "ours"))
@@ -162,6 +166,7 @@ def test_what_is_not_trained_yet_can_be_skipped(desk: Any) -> None:
         desk.evaluate({"name": "ours", "adapter": "run:later"}, skip_missing=True)
 
 
+@pytest.mark.slow
 def test_without_systems_those_of_a_run(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(desk.root)
     desk.evaluate()
@@ -171,3 +176,14 @@ def test_without_systems_those_of_a_run(desk: Any, monkeypatch: pytest.MonkeyPat
     desk.evaluate()
     names = {s["name"]: s["sampler"] for s in desk.report()["systems"]}
     assert names == {"base": "euler", "teacher@4": "euler", "student@4": "few-step"}
+
+
+@pytest.mark.slow
+def test_held_out_pairs_are_edited_under_names_of_their_own(desk: Any) -> None:
+    desk.components.append(load_catalogue().get("metric", "likeness").component)
+    desk.evaluate({"name": "bare", "adapter": None, "steps": 1}, pairs=1, metrics=["likeness"])
+    assert sorted(path.name for path in (desk.root / "out/pictures/source").iterdir() if "-" in path.name) == [
+        "invert-000.webp", "soften-000.webp",
+    ]  # fmt: skip
+    found = desk.report()["summary"]["bare"]["left_to_truth"]
+    assert found["mean"] > 0 and found["low"] is not None

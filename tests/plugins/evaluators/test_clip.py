@@ -77,6 +77,7 @@ def test_it_conforms(folder: Path) -> None:
     check_metric(CLIP, {"model": str(folder), "against": ["reference", "source", "text"]})
 
 
+@pytest.mark.slow
 def test_the_values_are_those_of_the_stock_functions(folder: Path, request_: TinyMetricRequest) -> None:
     found = build(folder, against=["reference", "source", "text"])(request_)
     features = by_hand(folder)

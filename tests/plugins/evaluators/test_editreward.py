@@ -196,6 +196,7 @@ def test_the_score_is_that_of_the_stock_model_with_the_heads(
     assert len(scores) == 3
 
 
+@pytest.mark.slow
 def test_values_are_kept_one_by_one(
     tmp_path: Path, base: Path, repository: Path, published: Published, request_: TinyMetricRequest
 ) -> None:

@@ -92,6 +92,7 @@ def shown(url: str) -> Image.Image:
     return Image.open(BytesIO(base64.b64decode(url.partition(",")[2])))
 
 
+@pytest.mark.slow
 def test_it_conforms(server: ChatServer, request_: TinyMetricRequest) -> None:
     check_metric(JUDGE, {"endpoint": server.url, "model": "m"}, request=request_)
 
@@ -129,6 +130,7 @@ def test_a_bad_case_scores_0_and_is_not_asked_again(
     assert len(server.requests) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [
@@ -155,6 +157,7 @@ def test_an_unusable_answer_is_counted_and_not_guessed(
     assert found["judge_refused"] == [1.0, 1.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", [0, 6, 3.5, "4", True, None])
 def test_a_score_out_of_range_is_refused_but_the_case_stays_good(
     server: ChatServer, request_: TinyMetricRequest, tmp_path: Path, score: object
@@ -286,6 +289,7 @@ def test_criteria_of_an_unknown_effect_are_a_mistake(server: ChatServer, tmp_pat
         build(server, tmp_path, criteria={"invrt": "x"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [

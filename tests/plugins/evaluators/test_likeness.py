@@ -48,3 +48,16 @@ def test_systems_are_measured_on_the_effects_that_both_made(tmp_path: Path) -> N
     assert found["student@4"]["invert"].per_picture["likeness"] == [pytest.approx(0.0, abs=0.01)]
     with pytest.raises(NotMeasured, match="no system is called"):
         Likeness()(TinyMetricRequest([], items, {"ours": outputs["student@4"]}, tmp_path))
+
+
+def test_held_out_pairs_are_a_truth_that_needs_no_lora(tmp_path: Path) -> None:
+    source = picture(1).resize((32, 32))
+    truth = ImageOps.invert(source)
+    source.save(tmp_path / "one.png")
+    truth.save(tmp_path / "two.png")
+    item = Item("invert/pairs/x", "invert/pairs", (tmp_path / "one.png",), "invert it", tmp_path / "two.png")
+    outputs = {"ours": {"invert": [], "invert/pairs": [truth]}, "idle": {"invert": [], "invert/pairs": [source]}}
+    request = TinyMetricRequest([EffectInfo("invert", "invert it")], {"invert/pairs": [item]}, outputs, tmp_path)
+    ratios = {name: found["invert"].ratios["left_to_truth"] for name, found in Likeness()(request).items()}
+    assert sum(ratios["ours"].numerator) == pytest.approx(0.0)
+    assert sum(ratios["idle"].numerator) == pytest.approx(sum(ratios["idle"].denominator)) != 0

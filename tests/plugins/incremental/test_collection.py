@@ -63,6 +63,7 @@ def test_it_brings_the_prompt_of_the_collection_to_the_letter(exported: Path) ->
         describe_collection(CollectionSettings(path=exported, effect="inc"))
 
 
+@pytest.mark.slow
 def test_it_keeps_what_teacher_sources_promise(exported: Path) -> None:
     (component,) = register_teacher_sources()
     check_teacher_source(component, {"path": str(exported), "effect": "gold"})
@@ -119,6 +120,7 @@ def test_another_base_is_refused(exported: Path, tmp_path: Path) -> None:
         source.adapter(teacher_request(tmp_path / "request", base))
 
 
+@pytest.mark.slow
 def test_its_prompts_go_before_those_of_the_isolator(exported: Path, tmp_path: Path) -> None:
     from cldistill.testing import catalogue_with, run_manifest
     from cldistill_plugins.incremental.plugin import register_stream_routers

@@ -110,6 +110,7 @@ def test_what_a_grown_collection_takes_over(folder: Path, tmp_path: Path) -> Non
     assert contents(folder) == once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("act", "message"),
     [

@@ -90,6 +90,7 @@ def test_what_cannot_be_is_refused() -> None:
     assert build_incremental(settings(rehearsal=0), context("oil", "fog")).settings.rehearsal == 0
 
 
+@pytest.mark.slow
 def test_it_keeps_what_routers_promise() -> None:
     (component,) = register_stream_routers()
     check_stream_router(component, {"new_effects": ["snow"]})

@@ -11,20 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cldistill_plugins.qwen_image_edit.layout import find_folder
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cldistill.collection.index import WEIGHTS, read_index, routed
+from cldistill.collection.index import WEIGHTS, read_index
 from cldistill.errors import CldistillError, CollectionError, UnsafePathError
 from cldistill.storage.files import sha256_file
 from cldistill_plugins.deployment.split import read_groups
+from cldistill_plugins.diffusers_base.folder import DiffusersFolder
 from cldistill_plugins.hub.files import read_upload
 from cldistill_plugins.incremental.edit import remove_effect, rename_effect
 from cldistill_plugins.incremental.folder import read_folder
 from cldistill_plugins.incremental.prepare import refuse_address
 from cldistill_plugins.using.job import names_of
+from cldistill_plugins.using.splits import routed
 
 Change = Callable[..., None]
 
@@ -159,7 +160,7 @@ def test_no_picture_is_sent_to_an_address_that_the_collection_brought(folder: Pa
 
 def test_a_base_out_of_a_package_that_is_no_plugin_is_not_imported() -> None:
     with pytest.raises(CldistillError, match="registered no plugins"):
-        find_folder("package:this/pipeline")
+        DiffusersFolder("package:this/pipeline", None, "X", (), "cldistill_plugins.qwen_image_edit").find()
     assert "this" not in sys.modules
 
 

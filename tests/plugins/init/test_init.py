@@ -95,6 +95,7 @@ def test_a_miniature_needs_nothing(folder: Path) -> None:
     assert {effect.name for effect in check_manifest("demo.yaml").effects} == {"halftone", "crimson-oil"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", recipes())
 def test_a_recipe_is_copied_as_it_is(recipe: str, folder: Path) -> None:
     from importlib.resources import files
@@ -112,6 +113,7 @@ def test_nothing_is_overwritten_unasked(folder: Path) -> None:
     assert check_manifest("demo.yaml").manifest.name == "demo"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -161,6 +163,7 @@ def test_scalars_are_read_back_as_they_were(value: str) -> None:
     assert yaml.safe_load(f"key: {plain(value, Path('/'))}") == {"key": value}
 
 
+@pytest.mark.slow
 def test_it_asks_in_a_terminal(folder: Path) -> None:
     """Answers typed into a real terminal: paths, the run's name, the prompts, no general pictures."""
     main, side = pty.openpty()
@@ -176,3 +179,26 @@ def test_it_asks_in_a_terminal(folder: Path) -> None:
         "print it as a halftone",
         "make it sepia",
     ]
+
+
+@pytest.mark.slow
+def test_pairs_in_other_layouts_are_found_and_a_folder_of_befores_is_shown(folder: Path) -> None:
+    ends = folder / "odd" / "gold leaf"
+    ends.mkdir(parents=True)
+    for number in range(2):
+        picture(number).save(ends / f"{number}_before.png")
+        picture(number).save(ends / f"{number}_after.png")
+        (ends / f"{number}.txt").write_text("gild it")
+    shutil.copytree(folder / "pairs/sepia", folder / "odd/sepia")
+    (folder / "odd/sepia/source").rename(folder / "odd/sepia/Input")
+    (folder / "odd/sepia/target").rename(folder / "odd/sepia/Output")
+    (folder / "odd/._sepia").write_bytes(b"\0")
+    found = {effect.name: effect for effect in find_effects([folder / "odd"])}
+    assert found["gold-leaf"].told.startswith("2 pairs by names that end in _before and _after, 2 with captions in ")
+    assert found["sepia"].befores == folder / "odd/sepia/Input"
+    init("odd", "--prompt", "sepia=make it sepia", "--miniature", "-o", "odd.yaml")
+    checked = check_manifest("odd.yaml")
+    assert {effect.name: effect.prompt for effect in checked.effects} == {
+        "gold-leaf": "gild it",
+        "sepia": "make it sepia",
+    }

@@ -189,6 +189,7 @@ def test_the_key_is_sent_and_appears_nowhere(
     assert KEY not in said and not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

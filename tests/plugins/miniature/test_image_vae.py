@@ -28,6 +28,7 @@ def test_it_equals_the_stock_module(stock: AutoencoderKLQwenImage, pictures: tor
     torch.testing.assert_close(vae.decode(latents[:, :, 0]).clamp(-1, 1), decoded, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_weights_go_back_and_only_what_one_frame_never_uses_is_lost(
     stock: AutoencoderKLQwenImage, pictures: torch.Tensor

@@ -78,6 +78,7 @@ def test_a_style_sees_the_picture_and_not_its_neighbours() -> None:
     assert float(np.abs(ours.astype(float) - np.asarray(theirs, dtype=float)).mean()) < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(MAKERS))
 def test_a_filter_keeps_the_shape_and_its_settings(kind: str) -> None:
     chosen = filters.Filter("", kind, 7)

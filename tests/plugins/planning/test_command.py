@@ -33,6 +33,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["one-effect", "quickstart", "collectionlora-50", "quickstart-long"])
 def test_a_recipe_is_planned_without_any_data(recipe: str) -> None:
     assert plan(recipe, "--device", "h200").startswith(f"Fits: {recipe} needs about ")
@@ -56,7 +57,7 @@ def test_what_is_missing_is_a_note_with_its_line() -> None:
         "missing"
     ]
     assert re.fullmatch(
-        r"one-effect \(recipe\):\d+: effects\.0\.pairs: \S+data/my-effect/target: no such folder", pairs
+        r"one-effect \(recipe\):\d+: effects\.0\.pairs: \S+data/my-effect: no such folder or file", pairs
     )
     assert re.match(r"one-effect \(recipe\):\d+: general\.images: no such file or folder", general)
     assert "samples.images" in samples
@@ -64,6 +65,7 @@ def test_what_is_missing_is_a_note_with_its_line() -> None:
     assert "without the targets, which the pairs decide" in text
 
 
+@pytest.mark.slow
 def test_the_verdict_says_what_would_make_it_fit() -> None:
     text = plan("one-effect", "--set", "train.gradient_checkpointing=false", "--device", "h100-80gb")
     first = " ".join(text.split())

@@ -27,6 +27,7 @@ def test_single_settings_that_are_enough_are_offered_with_what_they_lead_to() ->
     assert found.changes[0].peak == peak(again) <= H100 < peak(checked)
 
 
+@pytest.mark.slow
 def test_the_mildest_rank_that_fits_is_taken_and_its_alpha_goes_along() -> None:
     overrides = ["base.options.quantise=int8", "slots.student.ema=null"]
     checked = check_manifest("collectionlora-50", overrides, files=False)
@@ -44,6 +45,7 @@ def test_what_changes_the_result_least_is_offered_first() -> None:
     assert [change.settings for change in found.changes] == [(setting,) for setting in first]
 
 
+@pytest.mark.slow
 def test_where_no_single_setting_is_enough_several_are_and_none_of_them_is_idle() -> None:
     checked = check_manifest("quickstart", files=False)
     room = 1.05e9
@@ -86,7 +88,7 @@ def test_the_command_refuses_before_it_prepares_anything(tmp_path: Path, monkeyp
     done = CliRunner().invoke(app, words)
     assert isinstance(done.exception, ManifestError)
     assert re.search(r"quickstart: the run needs about [\d.]+ GB", str(done.exception))
-    assert not list(tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache"}  # in which what check has looked at is noted
 
 
 def test_the_memory_of_this_machine_is_seen() -> None:

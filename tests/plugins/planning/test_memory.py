@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from cldistill.adapters.slots import AdapterSlots
-from cldistill.assemble import some
 from cldistill.manifest.check import check_manifest
 from cldistill.manifest.checked import CheckedManifest
+from cldistill.prepare import some
 from cldistill.random import KeyedRandom
 from cldistill.records import Batch, Conditioning, Route, Share
 from cldistill.schedule import Schedule
@@ -65,7 +65,7 @@ def measure(plan: CheckedManifest, layers: int) -> int:
     """Return the peak bytes of a student's and a critic's update of a base cut down to so many blocks."""
     context, description = plan.context(Path("unused"), Path("unused"), weights=False), plan.description
     base: Any = plan.base.build(context)
-    config = base._named.config() | {"num_layers": layers}
+    config = base.settings.folder.config() | {"num_layers": layers}
     with torch.device("meta"):
         base.backbone = base.transformer.from_config(config).eval()
     base.backbone.pos_embed = base.transformer.from_config(config | {"num_layers": 0}).pos_embed

@@ -74,6 +74,7 @@ def difference(first: Image.Image, second: Image.Image) -> float:
     return float(np.abs(np.asarray(first, float) - np.asarray(second, float)).max()) / 255.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pictures", [[picture()], [picture(0, 60, 120), picture(1, 100, 50)]], ids=["one", "two"])
 def test_predict_equals_the_stock_pipelines_call(
     base: QwenImageEdit, folder: Path, pictures: list[Image.Image]
@@ -397,6 +398,7 @@ def test_export_names_the_base_and_no_local_path(base: QwenImageEdit, folder: Pa
     assert base.export_state({"a.lora_A.weight": weight}) == {"transformer.a.lora_A.weight": weight}
 
 
+@pytest.mark.slow
 def test_structure_without_weights() -> None:
     settings = QwenImageEditSettings(model="Qwen/Qwen-Image-Edit-2509")
     base = QwenImageEdit(settings, weights=False)

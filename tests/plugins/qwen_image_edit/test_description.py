@@ -45,6 +45,7 @@ def test_twenty_billion_parameters_from_the_config_alone(model: str) -> None:
     assert round(base.encoder_bytes / 1e9) == 17
 
 
+@pytest.mark.slow
 def test_describing_imports_no_torch() -> None:
     code = (
         "import sys\n"

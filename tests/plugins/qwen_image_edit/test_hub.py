@@ -12,7 +12,6 @@ import pytest
 from cldistill.errors import OptionsError
 from cldistill_plugins.qwen_image_edit.base import QwenImageEdit
 from cldistill_plugins.qwen_image_edit.description import describe_base
-from cldistill_plugins.qwen_image_edit.description import folder as model_folder
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -33,7 +32,7 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_cached_snapshot_is_found_described_and_loaded(hub: Path) -> None:
     settings = QwenImageEditSettings(model="somebody/tiny-edit", resolution=64, vl_resolution=56, dtype="float32")
-    assert model_folder(settings).find() == hub
+    assert settings.folder.find() == hub
     assert describe_base(settings).layers == 2
     base = QwenImageEdit(settings)
     assert base.tokenize("manga")

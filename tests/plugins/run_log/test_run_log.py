@@ -8,6 +8,7 @@ import re
 import warnings
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from rich.live import Live
 
@@ -18,6 +19,7 @@ from cldistill_plugins.run_log.run_log import FILE, RunLog
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  "
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_it_said(tmp_path: Path) -> None:
     done = run_manifest(tmp_path, catalogue_with(plugin))
     text = (done.folder / FILE).read_text()

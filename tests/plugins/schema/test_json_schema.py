@@ -33,6 +33,7 @@ def recipe(name: str) -> dict[str, Any]:
     return plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipes())
 def test_every_shipped_recipe_is_valid(validator: Validator, name: str) -> None:
     assert problems(validator, recipe(name)) == []

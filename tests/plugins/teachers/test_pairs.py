@@ -45,14 +45,14 @@ def make_job(root: Path, folder: str = "cache", settings: FromPairsSettings = SE
     return PairsJob(**(values | changes))
 
 
-def stop_after(asks: int) -> Callable[[], bool]:
-    """Return what asks for a stop from the ``asks``-th question on."""
+def stop_after(steps: int, pairs: int = 6) -> Callable[[], bool]:
+    """Return what asks for a stop after so many steps, before which all ``pairs`` are encoded."""
     count = 0
 
     def stop() -> bool:
         nonlocal count
         count += 1
-        return count >= asks
+        return count >= pairs + steps
 
     return stop
 
@@ -121,6 +121,7 @@ def test_the_checkpoints_go_once_the_teacher_is_there(tmp_path: Path) -> None:
     assert job.encoder.cache.computed == before
 
 
+@pytest.mark.slow
 def test_the_teacher_is_the_average_of_its_weights(tmp_path: Path) -> None:
     """With ema the file holds ``a_n = a_(n-1) + (1 - d_n) (w_n - a_(n-1))``, ``d_n = min(ema, (1 + n) / (10 + n))``."""
     raw = []
@@ -128,7 +129,7 @@ def test_the_teacher_is_the_average_of_its_weights(tmp_path: Path) -> None:
         job = make_job(tmp_path, f"raw-{steps}", changed(steps=3, flip=False, ema=None))
         weights: dict[str, Tensor] = {}
         if steps:
-            job = replace(job, stop=stop_after(steps))
+            job = replace(job, stop=stop_after(steps, pairs=3))
             try:
                 train_pairs(job)
             except Stopped:
@@ -170,6 +171,36 @@ def test_each_pair_is_trained_with_its_own_prompt(tmp_path: Path) -> None:
     assert torch.equal(told.teacher()["embeds"], job.encoder.prompt(own, "its own words")["embeds"])
     common = pairs_module._example(job, replace(own, prompt=""))
     assert torch.equal(common.teacher()["embeds"], job.encoder.prompt(own, job.prompt)["embeds"])
+
+
+class Counting(TinyBase):
+    """Notes in which order its encoders work and go and its network is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[str] = []
+
+    def encode_prompt(self, *arguments: Any) -> Any:
+        self.order.append("encoded")
+        return super().encode_prompt(*arguments)
+
+    def drop_encoders(self) -> None:
+        self.order.append("dropped")
+        super().drop_encoders()
+
+    def predict(self, *arguments: Any) -> Tensor:
+        self.order.append("trained")
+        return super().predict(*arguments)
+
+
+def test_the_encoders_are_gone_before_the_first_step(tmp_path: Path) -> None:
+    base = Counting()
+    encoder = Encoder(base, TensorCache(tmp_path / "enc"))
+    train_pairs(
+        make_job(tmp_path, settings=changed(steps=2), base=base, slots=AdapterSlots(base.backbone), encoder=encoder)
+    )
+    assert list(dict.fromkeys(base.order)) == ["encoded", "dropped", "trained"]
+    assert base.order[-3:] == ["dropped", "trained", "trained"]
 
 
 def test_the_key_follows_everything_that_the_weights_depend_on(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def points(folder: Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, round(event.value, 5)) for event in events(folder).Scalars(tag)]
 
 
+@pytest.mark.slow
 def test_numbers_and_grids_can_be_read_back(tmp_path: Path) -> None:
     grid = tmp_path / "out" / "samples" / "step-000002.png"
     grid.parent.mkdir(parents=True)

@@ -55,6 +55,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Collection, "load", lambda *args, **options: pytest.fail("loaded a model"))
 
 
+@pytest.mark.slow
 def test_a_folder_with_two_effects_is_four_pictures_and_a_sheet_by_one_model(
     collection: Path, photos: Path, tmp_path: Path, loads: list[Path]
 ) -> None:
@@ -143,6 +144,7 @@ def test_more_pictures_than_fit_on_a_sheet_make_several(
     assert {path.name for path in (tmp_path / "out").glob("contact*")} == {"contact-sheet-1.png", "contact-sheet-2.png"}
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_unless_it_is_asked_for(
     collection: Path, photos: Path, tmp_path: Path, loads: list[Path]
 ) -> None:
@@ -216,7 +218,7 @@ def test_the_printed_command_works_as_it_is_copied(collection: Path, photos: Pat
     settings = SimpleNamespace(model="Qwen/Qwen-Image-Edit-2509")
     run = SimpleNamespace(effects=[SimpleNamespace(name="soften")])
     manifest = SimpleNamespace(evaluate=None, samples=SimpleNamespace(images=photos))
-    checked = SimpleNamespace(base=SimpleNamespace(settings=settings), manifest=manifest, items={})
+    checked = SimpleNamespace(base=SimpleNamespace(settings=settings), manifest=manifest, items={}, settled_prompts={})
     exported = SimpleNamespace(collection=collection, checked=checked)
     words = shlex.split(generate_command(cast(Any, run), cast(Any, exported)))
     assert words[:2] == ["cldistill", "generate"] and "--base" not in words

@@ -62,7 +62,8 @@ def test_an_adapter_file(write: Callable[..., Path]) -> None:
     record = json.loads(inspection.to_json())
     assert record == {
         "file": str(path), "bytes": path.stat().st_size, "kind": ["lora"],
-        "format": "diffusion_model.*.lora_A/B + alpha", "modules": 6, "ranks": [4], "alphas": [8.0], "scales": [2.0],
+        "format": "diffusion_model.*.lora_A/B + alpha", "modules": 6, "left_out": 0,
+        "ranks": [4], "alphas": [8.0], "scales": [2.0],
         "base": None, "effects": [], "sampler": {}, "problem": "", "header": {},
     }  # fmt: skip
     text = shown(inspection)

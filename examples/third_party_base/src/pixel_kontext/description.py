@@ -71,7 +71,7 @@ def describe_base(settings: PixelKontextSettings) -> Needs:
         bytes_per_parameter=4.0,
         guidance_scale=settings.guidance_scale,
         prompt_sees_pictures=False,
-        prompt_tokens=WORDS,
+        encoded_tokens=WORDS,
         prompt_width=settings.width,
         blocks={f"transformer_blocks.{layer}": settings.width for layer in range(settings.layers)},
     )

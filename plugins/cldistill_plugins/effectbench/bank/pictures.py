@@ -31,10 +31,10 @@ def write_test_pictures(out: Path, art: int, photos: int, seed: int = 7) -> list
     Raises:
         EffectError: fewer pictures than asked for, or photos that were not fetched.
     """
-    drawn = [("art", path, None) for path in _draw(pictures_in(_folder(HELD_OUT)), art, seed, "held-out art")]
-    if photos:
-        drawn += [("photo", path, SIDE) for path in _draw(fetched(PHOTOS), photos, seed, "photos")]
-    return [_write(out, kind, path, turn, side) for turn, (kind, path, side) in enumerate(drawn)]
+    held_out = _draw(pictures_in(_folder(HELD_OUT)), art, seed, "held-out art")
+    written = [_write(out, "art", path, turn) for turn, path in enumerate(held_out)]
+    chosen = _draw(fetched(PHOTOS), photos, seed, "photos") if photos else []
+    return written + [_write(out, "photo", path, art + turn, SIDE) for turn, path in enumerate(chosen)]
 
 
 def write_reserve(out: Path) -> list[Path]:

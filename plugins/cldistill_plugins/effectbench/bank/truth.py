@@ -6,7 +6,7 @@ A deterministic effect has one truth; a stochastic one has as many as its seed h
 from __future__ import annotations
 
 import hashlib
-import os
+import secrets
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def _read(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
 def _write(path: Path, draws: NDArray[np.uint8]) -> None:
     # Written aside and renamed: a killed writer, or two writers at once, never leave half an entry.
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.stem}.{os.getpid()}.part")
+    aside = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.part")
     with aside.open("wb") as file:
         np.savez_compressed(file, draws=draws)
     aside.replace(path)

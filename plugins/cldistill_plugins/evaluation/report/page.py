@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from cldistill.errors import CldistillError
+from cldistill.manifest.checked import default_cache
+from cldistill.storage.files import atomic_write_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -71,10 +75,19 @@ def module_map(*names: str, datatables: bool = False) -> Markup:
 
 
 def vega() -> Markup:
-    """Return Vega, Vega-Lite and vega-embed as one script, which leaves ``vegaEmbed`` in the window."""
+    """Return Vega, Vega-Lite and vega-embed as one script, which leaves ``vegaEmbed`` in the window.
+
+    The first page of a machine takes two seconds to bundle it; the others read it from the cache.
+    """
+    kept = default_cache() / "report" / f"vega-lite-{VEGA_LITE}-by-{version('vl-convert-python')}.js"
+    if kept.is_file():
+        return Markup(_inline(kept.read_text(encoding="utf-8")))
     import vl_convert
 
-    return Markup(_inline(vl_convert.javascript_bundle(vl_version=VEGA_LITE)))
+    script: str = vl_convert.javascript_bundle(vl_version=VEGA_LITE)
+    with suppress(OSError):  # a page needs no cache that can be written
+        atomic_write_text(kept, script)
+    return Markup(_inline(script))
 
 
 def datatables_style() -> Markup:

@@ -130,6 +130,7 @@ def test_the_fingerprint_follows_what_decides_the_pixels() -> None:
     assert base.fingerprint != EffectRecord("a", "prompt", GmicCommand("negate", "x"), version=2).fingerprint
 
 
+@pytest.mark.slow
 def test_importing_the_bank_loads_neither_gmic_nor_onnxruntime_nor_torch() -> None:
     import subprocess
     import sys

@@ -57,6 +57,7 @@ def test_a_gradient_that_points_to_the_target_agrees_with_it(opened: OpenedRun) 
     assert found["energy"] == pytest.approx(np.full(8, 20 * math.log10(0.8)), abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_real_grid_stays_within_its_range(probe: Probe) -> None:
     found = measure_bounds(probe)
     assert found["energy"].shape == found["distance"].shape == (8,)

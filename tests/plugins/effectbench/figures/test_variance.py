@@ -19,6 +19,7 @@ def test_it_is_the_trace_of_the_covariance() -> None:
     assert variance(list(gradients)) == pytest.approx(float(torch.cov(gradients.T).trace()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_effect_has_more_of_it(opened: OpenedRun) -> None:
     pulls = {effect: (-1.0) ** index for index, effect in enumerate(opened.effects)}
 

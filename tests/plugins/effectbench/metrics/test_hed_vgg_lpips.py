@@ -40,6 +40,7 @@ def pictures() -> Tensor:
     return smooth
 
 
+@pytest.mark.slow
 def test_equal_pictures_have_distance_zero_and_others_more(metric: HedVggLpips, pictures: Tensor) -> None:
     assert metric.distance(pictures, pictures).tolist() == [0.0, 0.0, 0.0]
     assert (metric.distance(pictures, pictures.roll(1, dims=0)) > 0.05).all()
@@ -96,6 +97,7 @@ def test_distance_is_lpips_equation_1_written_out(metric: HedVggLpips, pictures:
     assert metric.distance(a, b).item() == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_blurred_picture_is_farther_the_more_it_is_blurred(metric: HedVggLpips, pictures: Tensor) -> None:
     def blurred(size: int) -> Tensor:
         return F.avg_pool2d(F.pad(pictures, [size // 2] * 4, mode="replicate"), size, stride=1)

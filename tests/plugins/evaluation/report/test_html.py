@@ -12,7 +12,7 @@ import pytest
 from cldistill.testing.evaluation import write_evaluation
 from cldistill_plugins.evaluation.report.charts import curve_charts, failure_chart, metric_charts
 from cldistill_plugins.evaluation.report.html import write_report
-from cldistill_plugins.evaluation.report.page import _inline
+from cldistill_plugins.evaluation.report.page import _inline, vega
 from cldistill_plugins.evaluation.report.record import Curve, CurveLine, read_evaluation
 
 NASTY = "</script><img src=x onerror=alert(1)>"
@@ -38,6 +38,14 @@ def page(folder: Path) -> str:
 def test_the_same_folder_gives_the_same_bytes(folder: Path, page: str) -> None:
     assert write_report(folder).read_text(encoding="utf-8") == page
     assert not list(folder.glob(".*"))
+
+
+def test_the_plots_script_is_bundled_once_a_machine(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = vega()
+    (kept,) = (own_cache / "report").iterdir()
+    assert kept.read_text(encoding="utf-8") == made
+    monkeypatch.setattr("vl_convert.javascript_bundle", lambda **options: pytest.fail("bundled again"))
+    assert vega() == made
 
 
 def test_texts_are_escaped_everywhere(page: str) -> None:

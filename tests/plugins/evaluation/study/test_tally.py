@@ -96,6 +96,7 @@ def test_the_table_in_markdown(key: StudyKey, write_answers: Callable[..., Path]
     assert lines[4].startswith("| Quality | 33.3 % [") and "1.00" in lines[4] and "almost perfect" in lines[4]
 
 
+@pytest.mark.slow
 def test_the_command_writes_and_prints_the_table(
     key: StudyKey, write_answers: Callable[..., Path], tmp_path: Path
 ) -> None:

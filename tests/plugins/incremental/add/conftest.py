@@ -62,8 +62,9 @@ def invoke(*arguments: str | Path, code: int = 0) -> str:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Return every file below a folder, but for those of the cache."""
+    files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path): (folder / path).read_bytes() for path in files if path.parts[0] != "cache"}
 
 
 def manifest(root: Path) -> dict[str, Any]:

@@ -93,8 +93,8 @@ def test_paths_that_are_no_effect_and_no_collection(world: World, tmp_path: Path
     (tmp_path / "notes.txt").write_text("hello")
     for path, message in (
         ("nowhere", "nowhere: no such folder of pairs or teacher file"),
-        ("empty", "no such folder"),
-        ("notes.txt", "notes.txt: is neither a folder of pairs"),
+        ("empty", "holds no pairs: it is empty"),
+        ("notes.txt", "notes.txt: is no list of pairs"),
     ):
         assert message in world.add(tmp_path / path, "--prompt", "x", code=1)
     text = invoke("add", world.collection / "pytorch_lora_weights.safetensors", world.root / NEW, code=1)

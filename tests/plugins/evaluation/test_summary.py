@@ -1,0 +1,22 @@
+"""An evaluation ends with one sentence."""
+
+from __future__ import annotations
+
+from cldistill_plugins.evaluation.report.record import Evaluation
+from cldistill_plugins.evaluation.summary import verdict
+
+
+def report(better: str | None, **means: float | None) -> Evaluation:
+    """Return a report of one metric."""
+    summary = {name: {"m": {"mean": mean, "low": mean, "high": mean, "n": 3}} for name, mean in means.items()}
+    systems = [{"name": name, "evaluations": 8} for name in means]
+    metric = {"title": "distance", "better": better}
+    told = {"format": 1, "name": "x", "effects": [], "pictures": ["a", "b"], "systems": systems, "summary": summary}
+    return Evaluation.model_validate({**told, "metrics": {"m": metric}})
+
+
+def test_the_first_and_the_next_system_are_named_by_the_first_metric_that_ranks() -> None:
+    text = verdict(report("lower", ours=0.25, own=0.5, base=None))
+    assert text.startswith("By distance, first comes ours with 0.250") and "; then own with 0.500" in text
+    assert verdict(report("higher", ours=0.25, own=0.5)).startswith("By distance, first comes own with 0.500")
+    assert verdict(report(None, ours=0.25)) == "Nothing of what was measured says which system is better."

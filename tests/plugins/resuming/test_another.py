@@ -1,0 +1,51 @@
+"""A run can be lengthened and observed otherwise; what else has changed is told key by key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from cldistill.errors import CheckpointError
+from cldistill.manifest.resolved import manifest_digest, resolved_text
+from cldistill.training import checkpoint
+from cldistill_plugins.resuming.another import changes, refuse_another
+
+
+def test_what_has_changed_is_told_key_by_key_with_both_values(world: Any) -> None:
+    then = resolved_text(world.check())
+    assert changes(world.check("train.generator_steps=9", "evaluate=null"), then) == []
+    assert changes(world.check("train.seed=7"), then) == ["train.seed: 0 then, 7 now"]
+    Image.effect_noise((8, 8), 100).convert("RGB").save(world.root / "data/manga/source/a.png")
+    assert changes(world.check(), then) == ["manga: its files are not those of then"]
+
+
+def test_a_longer_run_goes_on_and_another_one_is_refused(world: Any, tmp_path: Path) -> None:
+    checked, folder = world.check("train.generator_steps=20"), tmp_path / "out"
+    checkpoint.save(folder / "checkpoints", 20, {}, {"manifest": manifest_digest(checked)}, keep=1)
+    (folder / "manifest.resolved.yaml").write_text(resolved_text(checked), encoding="utf-8")
+    refuse_another(world.check("train.generator_steps=99", "train.checkpoint_every=5"), folder)
+    with pytest.raises(
+        CheckpointError, match=r"step-000020 is beyond train\.generator_steps: 19; set it to 20 or more"
+    ):
+        refuse_another(world.check("train.generator_steps=19"), folder)
+    told = r"(?s)seed: 0 then, 3 now\nput .*--set slots\.student\.checkpoint=/.*step-000020"
+    with pytest.raises(CheckpointError, match=told):
+        refuse_another(world.check("train.generator_steps=20", "train.seed=3"), folder)
+
+
+def test_a_run_of_another_manifest_is_refused_before_anything_is_loaded(world: Any, tmp_path: Path) -> None:
+    checked, folder = world.check("train.generator_steps=20"), tmp_path / "out"
+    checkpoint.save(folder / "checkpoints", 10, {}, {"manifest": "something else"}, keep=1)
+    with pytest.raises(CheckpointError, match=r"out.*step-000010 belongs to another manifest.*choose another"):
+        refuse_another(checked, folder, wanted=False)
+    checkpoint.save(folder / "checkpoints", 20, {}, {"manifest": manifest_digest(checked)}, keep=1)
+    refuse_another(checked, folder, wanted=True)
+
+
+def test_resume_wants_something_to_resume(world: Any, tmp_path: Path) -> None:
+    refuse_another(world.check(), tmp_path / "new", wanted=False)
+    with pytest.raises(CheckpointError, match="new holds no checkpoint to resume; leave out --resume"):
+        refuse_another(world.check(), tmp_path / "new", wanted=True)
