@@ -19,9 +19,7 @@ from cldistill.storage.files import sampled_digest, sha256_bytes
 
 KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires", "data")
 """Parts of a manifest that may change between a run and its resumption: they do not touch what is trained."""
-BOOKKEEPING = (
-    "generator_steps", "checkpoint_every", "keep", "max_bad_steps", "device", "ema_device", "deterministic",
-)  # fmt: skip
+BOOKKEEPING = ("generator_steps", "checkpoint_every", "keep", "max_bad_steps", "device", "ema_device", "deterministic")
 """The same of ``train:``."""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 """Whose versions may change the numbers of a run."""

@@ -109,7 +109,7 @@ def _run(plan: CheckedManifest, base: Any, slots: AdapterSlots, targets: Sequenc
     base.inputs = lambda *_: {"img_shapes": grids, "encoder_hidden_states_mask": None}  # read from data otherwise
 
     def encoded() -> Conditioning:
-        prompt = torch.empty(count, description.prompt_tokens, description.prompt_width, dtype=base.dtype)
+        prompt = torch.empty(count, description.encoded_tokens, description.prompt_width, dtype=base.dtype)
         return Conditioning(
             {"latents": torch.empty(count, tokens, description.channels, dtype=base.dtype)}, {"embeds": prompt}
         )
@@ -132,7 +132,7 @@ def _run(plan: CheckedManifest, base: Any, slots: AdapterSlots, targets: Sequenc
         terms=tuple(cast(Term, replace(loss, loss=loss.loss.build(context))) for loss in plan.losses),
         dataset=cast(Any, SimpleNamespace(draw=lambda *_: batch)), effects=plan.effects, prompts={},
         teachers=cast(Any, SimpleNamespace(state=lambda _: teacher)), random=KeyedRandom(0),
-        schedule=Schedule(plan.manifest.sampler.steps, plan.manifest.sampler.settled_shift),
+        schedule=Schedule(plan.manifest.sampler.steps, 3.0),
         accelerator=cast(Any, SimpleNamespace(device=torch.device("cpu"), num_processes=1, is_main_process=True)),
     )  # fmt: skip
 
