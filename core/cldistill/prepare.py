@@ -45,7 +45,6 @@ class Preparation:
     base: BaseModel
     encoder: Encoder
     schedule: Schedule
-    """By which teachers are sampled for targets."""
     accelerator: Accelerator
     context: BuildContext
     stages: Stages
@@ -64,7 +63,7 @@ class Preparation:
 
     @cached_property
     def sampler(self) -> TeacherSampler:
-        """Samples targets."""
+        """Samples teachers for targets, by `schedule`."""
         device, seed = self.context.device, self.context.seed
         return TeacherSampler(
             ImageGenerator(self.base, self.slots, self.encoder, device, seed, "targets"), self.schedule

@@ -102,6 +102,6 @@ _PLAIN = (nn.Linear, FrozenLinear)
 
 def fuse(layer: Any) -> None:
     """Turn peft's layer around a plain linear module into an `AdaptedLinear`; layers of other kinds stay peft's."""
-    plain = type(layer) is PeftLinear or is_traceable_wrapper_subclass(layer.get_base_layer().weight)
-    if plain and isinstance(layer, PeftLinear) and type(layer.get_base_layer()) is nn.Linear:
+    base, quantised = layer.get_base_layer(), is_traceable_wrapper_subclass(layer.get_base_layer().weight)
+    if isinstance(layer, PeftLinear) and type(base) is nn.Linear and (quantised or type(layer) is PeftLinear):
         layer.__class__ = AdaptedLinear
