@@ -218,7 +218,7 @@ def _slots(manifest: Manifest, description: BaseDescription) -> dict[str, SlotCo
         if slot.targets is not None:
             wanted = slot.targets
             targets = tuple(module for module in description.modules if any(_matches(module, t) for t in wanted))
-        found[name] = slot_config(name, slot, targets)
+        found[name] = replace(slot_config(name, slot, targets), ema_device=manifest.train.ema_device)
     if problems:
         raise Problems(ManifestError, problems)
     return found

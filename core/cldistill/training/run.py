@@ -51,6 +51,7 @@ class SlotConfig:
     checkpoint: Path | None = None
     """A checkpoint of an earlier run, whose slot of the same name goes on here."""
     ema: float | None = None
+    ema_device: str | None = None
     targets: tuple[str, ...] = ()
     reuse_sample: bool | Literal["trajectory"] = False
     """As `cldistill.manifest.models.Slot` says."""

@@ -97,7 +97,7 @@ def operations(checked: CheckedManifest) -> float:
 
 def stages(checked: CheckedManifest) -> Iterator[Part]:
     """Yield what calls the backbone: teachers in training, targets, the loop."""
-    backward = CHECKPOINT_COST - 1 if checked.manifest.train.gradient_checkpointing else CHECKPOINT_COST - 2
+    backward = CHECKPOINT_COST - 2 + float(checked.manifest.train.gradient_checkpointing)
     taught = 0.0
     for part in checked.teachers.values():
         if part is not None and part.needs.rank is not None:

@@ -10,7 +10,7 @@ from math import exp
 from typing import Any
 
 from cldistill.records import BaseDescription
-from cldistill_plugins.diffusers_base.api import DTYPE_BYTES, resolve_targets
+from cldistill_plugins.diffusers_base.api import DTYPE_BYTES, resolve_targets, weight_bytes
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
 
 TIME_CHANNELS = 256
@@ -93,8 +93,10 @@ def describe_base(settings: QwenImageEditSettings) -> BaseDescription:
     targets = resolve_targets(modules, settings.targets)
     side = round(settings.resolution / 32) * 32 // PIXELS_PER_TOKEN
     bytes_each = DTYPE_BYTES[settings.dtype]
+    parameters = parameter_count(config)
     return BaseDescription(
-        parameters=parameter_count(config),
+        parameters=parameters,
+        weight_bytes=weight_bytes(settings, parameters, modules, ("transformer_blocks",)),
         modules=modules,
         targets=targets,
         latent_tokens=side * side,
