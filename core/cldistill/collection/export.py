@@ -46,7 +46,7 @@ def export_collection(
         base_part: Name and options of the base in the manifest; a base that exports its own options is believed first.
         steps: Generator steps that made the weights.
         probe: Fixed input on which the file that was written is compared with the slot.
-        samples: Effect -> a picture that shows it, kept as ``samples/<effect>.png`` (at most `SAMPLE_SIDE` wide and high)
+        samples: Effect -> a picture that shows it, kept at `sample_path` (at most `SAMPLE_SIDE` wide and high)
             and shown in the card's table; effects without one have none there.
 
     Raises:
