@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,6 +52,9 @@ def teachers(
         console.print(f"Nothing is left for share {share}: there are fewer effects than shares.")
         return
     count = min(count, len(tasks))
+    if export is not None:
+        export.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=export).close()  # hours of training are not for a folder that cannot be written to
     order = TrainingOrder(
         manifest, tuple(overrides or ()), default_cache(), max(1, cores // count), export, targets, devices
     )
