@@ -43,6 +43,7 @@ def taken(words: list[str]) -> dict[str, object]:
     assert isinstance(group, TyperGroup)
     context = typer.Context(group)
     name, command, rest = group.resolve_command(context, words)
+    assert command is not None
     return dict(command.make_context(name, rest, parent=context).params)
 
 

@@ -185,7 +185,8 @@ def write_aside(folder: Path) -> Iterator[Path]:
 
 def partial_path(path: Path) -> Path:
     """Return a new name beside ``path``, in which it is prepared: no other writer's, also in a container on another machine."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}{PARTIAL}")
+    name = path.name.encode(errors="replace")[:100].decode(errors="ignore")  # a name has room for 255 bytes
+    return path.with_name(f".{name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}{PARTIAL}")
 
 
 def remove(path: Path) -> None:

@@ -11,8 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from cldistill.storage.files import default_cache, sha256_bytes
 from cldistill.storage.headers import TensorsHeader, read_tensors_header
 
@@ -58,6 +56,8 @@ def _chunks(stream: BinaryIO, header: TensorsHeader, entry: Mapping[str, Any]) -
 
 
 def _is_bad(dtype: str, chunk: bytes) -> bool:
+    import numpy as np  # only where weights are read: the commands start without it
+
     kind, bits = FLOATS[dtype]
     values = np.frombuffer(chunk, kind)
     return bool(((values & values.dtype.type(bits)) == bits).any())

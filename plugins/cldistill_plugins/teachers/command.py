@@ -45,7 +45,9 @@ def teachers(
         console.print("No effect of this manifest has a teacher that is trained from pairs.")
         return
     share = take_shard(shard)
-    devices, cores = visible_devices(checked), os.cpu_count() or 1
+    # Of a node's cores Slurm and containers may have given us a few.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    devices = visible_devices(checked)
     count = processes or len(devices) or cores
     tasks = tasks_of(checked, share, targets=targets, parts=count)
     if not tasks:
@@ -67,7 +69,7 @@ def teachers(
         raise typer.Exit(3) from None
     of, what = "" if share == WHOLE else f"share {share}: ", "what a run prepares" if targets else "teachers"
     made = len(tasks) if not targets else f"{len(tasks)} pieces of"
-    console.print(f"[bold green]✓[/] {of}{made} {what} are in the cache: {default_cache()}")
+    console.print(f"[bold green]✓[/] {of}{made} {what} are in the cache: {default_cache()}", soft_wrap=True)
 
 
 class _Display:

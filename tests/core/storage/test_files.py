@@ -105,3 +105,6 @@ def test_two_writers_never_prepare_a_file_under_one_name(tmp_path: Path, monkeyp
     names = {files.partial_path(tmp_path / "x").name for _ in range(100)}
     assert len(names) == 100
     assert all(name.startswith(f".x.{socket.gethostname()}.1.") for name in names)
+    long = tmp_path / ("é" * 126 + ".t")  # 254 of the 255 bytes that a name may have
+    files.atomic_write_text(long, "there")
+    assert long.read_text() == "there"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 import pytest
@@ -90,9 +90,12 @@ def test_in_turn_the_second_effect_edits_what_the_first_made(folder: Path, monke
     told: list[tuple[str, str, str]] = []
     real = ImageGenerator.pictures
 
-    def watch(self: ImageGenerator, config: SamplingConfig, rows: Sequence[Row]) -> Iterator[list[tuple[int, Image]]]:
-        told.extend((item.key, prompts.student, item.sources[0].parent.name) for item, prompts in rows)
-        return real(self, config, rows)
+    def watch(
+        self: ImageGenerator, config: SamplingConfig, rows: Sequence[Row], wanted: Set[int]
+    ) -> Iterator[list[tuple[int, Image]]]:
+        made = (rows[place] for place in sorted(wanted))
+        told.extend((item.key, prompts.student, item.sources[0].parent.name) for item, prompts in made)
+        return real(self, config, rows, wanted)
 
     monkeypatch.setattr(ImageGenerator, "pictures", watch)
     made = compose(order(folder, teachers=False, pictures=1, cache=folder / "another-cache", seed=4))

@@ -223,7 +223,7 @@ def test_the_printed_command_works_as_it_is_copied(collection: Path, photos: Pat
     settings = SimpleNamespace(model="Qwen/Qwen-Image-Edit-2509")
     run = SimpleNamespace(effects=[SimpleNamespace(name="soften")])
     manifest = SimpleNamespace(evaluate=None, samples=SimpleNamespace(images=photos))
-    checked = SimpleNamespace(base=SimpleNamespace(settings=settings), manifest=manifest, items={})
+    checked = SimpleNamespace(base=SimpleNamespace(settings=settings), manifest=manifest, items={}, settled_prompts={})
     exported = SimpleNamespace(collection=collection, checked=checked)
     words = shlex.split(generate_command(cast(Any, run), cast(Any, exported)))
     assert words[:2] == ["cldistill", "generate"] and "--base" not in words
