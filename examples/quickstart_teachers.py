@@ -21,8 +21,8 @@ from cldistill.catalogue import load_catalogue
 from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
 from cldistill.data.items import list_pairs
-from cldistill.manifest.checked import default_cache
 from cldistill.protocols import BaseModel
+from cldistill.storage.files import default_cache
 from cldistill.storage.tensors import TensorCache
 from cldistill.weights import LoraWeights
 from cldistill_plugins.effectbench.api import SIX

@@ -17,7 +17,7 @@ from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
 from cldistill.errors import LaunchError, PluginError
-from cldistill.manifest.checked import CheckedManifest, default_cache
+from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.models import Targets
 from cldistill.manifest.prompts import isolate
 from cldistill.manifest.resolved import manifest_digest, plugin_digests
@@ -29,6 +29,7 @@ from cldistill.protocols import BaseModel, OwnsModule, PromptIsolator
 from cldistill.random import KeyedRandom
 from cldistill.samples import later_rows
 from cldistill.schedule import Schedule
+from cldistill.storage.files import default_cache
 from cldistill.storage.tensors import TensorCache
 from cldistill.training.observers import check_observers
 from cldistill.training.run import Run, Term, TermModule

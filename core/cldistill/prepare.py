@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -68,11 +67,6 @@ class Preparation:
         return TeacherSampler(
             ImageGenerator(self.base, self.slots, self.encoder, device, seed, "targets"), self.schedule
         )
-
-    @property
-    def cache(self) -> Path:
-        """Folder of the content-addressed cache."""
-        return self.context.cache
 
     def request(self, effect: EffectInfo) -> TeacherRequest:
         """Return what the teacher source of an effect may use."""

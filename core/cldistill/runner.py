@@ -75,7 +75,8 @@ def execute(
             if is_main():
                 why = str(error) if isinstance(error, Stopped) else "stopped while waiting for another process"
                 say_stopped(console, f"{why[0].upper()}{why[1:]}.", command)
-            return Outcome(saved_step(output), finished=False)
+            saved = (int(path.name.removeprefix("step-")) for path in (output / "checkpoints").glob("step-*"))
+            return Outcome(max(saved, default=0), finished=False)
 
 
 def _execute(
@@ -107,11 +108,6 @@ def _execute(
 def is_main() -> bool:
     """Return whether this is the process that speaks; also known where the run was left before it was assembled."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-def saved_step(output: Path) -> int:
-    """Return the step of the newest checkpoint, 0 where there is none."""
-    return max((int(p.name.removeprefix("step-")) for p in (output / "checkpoints").glob("step-*")), default=0)
 
 
 def say_stopped(console: Console, text: str, command: str) -> None:

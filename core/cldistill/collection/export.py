@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cldistill.adapters.save import save_adapter
 from cldistill.collection.card import Card, UsageRequest
-from cldistill.collection.index import FORMAT, WEIGHTS, CollectionEffect, effects_json
+from cldistill.collection.index import FORMAT, WEIGHTS, CollectionEffect, effects_json, sample_path
 from cldistill.collection.round_trip import FixedProbe, check_round_trip
 from cldistill.records import EffectInfo, Prompts
 from cldistill.schedule import Schedule, unshift_sigma
@@ -46,7 +46,7 @@ def export_collection(
         base_part: Name and options of the base in the manifest; a base that exports its own options is believed first.
         steps: Generator steps that made the weights.
         probe: Fixed input on which the file that was written is compared with the slot.
-        samples: Effect -> a picture that shows it, kept as ``samples/<effect>.png`` (at most `SAMPLE_SIDE` wide and high)
+        samples: Effect -> a picture that shows it, kept at `sample_path` (at most `SAMPLE_SIDE` wide and high)
             and shown in the card's table; effects without one have none there.
 
     Raises:
@@ -156,8 +156,3 @@ def _write_samples(folder: Path, samples: Mapping[str, Image]) -> None:
         small = picture.convert("RGB")  # a copy: the caller keeps his picture
         small.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
         small.save(path)
-
-
-def sample_path(effect: str) -> str:
-    """Return the path of an effect's picture, relative to the card."""
-    return f"samples/{effect}.png"

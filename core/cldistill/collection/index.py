@@ -10,7 +10,7 @@ from typing import Any
 
 from cldistill.adapters.header import find_file, read_header
 from cldistill.errors import CollectionError, nearest, readable
-from cldistill.storage.untrusted import inside, is_name, is_text, leads_out, parse_json
+from cldistill.storage.untrusted import effect_name, file_stem, inside, is_text, leads_out, parse_json
 
 FORMAT = "1"
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -140,12 +140,13 @@ def _effects(text: str) -> tuple[CollectionEffect, ...]:
     """Read the effects of a header: names that can be names, each once, and prompts that can be shown."""
     effects = tuple(CollectionEffect(**effect) for effect in parse_json(text))
     for effect in effects:
-        if not is_name(effect.name):
-            raise ValueError(
-                f"an effect is called {effect.name!r:.80}: a name is one line without '/' and a '.' before it"
-            )
-        if not all(map(is_text, (effect.trigger, effect.prompt, effect.teacher_prompt))):
+        if not all(map(is_text, (effect_name(effect.name), effect.trigger, effect.prompt, effect.teacher_prompt))):
             raise ValueError(f"the effect {effect.name!r} has a prompt or trigger which cannot be shown")
     if len({effect.name for effect in effects}) < len(effects):
         raise ValueError("two effects have one name")
     return effects
+
+
+def sample_path(effect: str) -> str:
+    """Return the path of an effect's picture, relative to the card."""
+    return f"samples/{file_stem(effect)}.png"

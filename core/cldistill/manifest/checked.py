@@ -14,14 +14,11 @@ from cldistill.manifest.load import ManifestFile
 from cldistill.manifest.models import Manifest
 from cldistill.manifest.yaml import Loc, dotted
 from cldistill.records import BaseDescription, EffectInfo, Item, Prompts
-from cldistill.storage.files import CACHE_VARIABLE, default_cache
 from cldistill.training.run import PlacedLoss, SlotConfig
 
 if TYPE_CHECKING:
     from cldistill.adapters.files import FitReport, FittedAdapter
     from cldistill.schedule import Schedule
-
-__all__ = ["CACHE_VARIABLE", "CheckedLoss", "CheckedManifest", "Part", "default_cache"]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +49,9 @@ def survey_files(
             with _at((*part.loc, "options"), problems):
                 _must_exist(path)
     starts = {} if measuring else _starts(checked, problems)
-    ranks = _teacher_ranks(checked, fits)
+    made = {name: part.needs.rank for name, part in checked.teachers.items() if part is not None}
+    found = {name: fits[name].ranks[-1] if name in fits else made.get(name) for name in checked.teachers}
+    ranks = {name: rank for name, rank in found.items() if rank is not None}  # in its file, or as it will be trained
     checked = replace(checked, items=items, listings=listings)
     return replace(checked, teacher_ranks=ranks, teacher_fits=fits, starts=starts), problems
 
@@ -132,13 +134,6 @@ def _teacher_fits(checked: CheckedManifest, problems: list[Problem]) -> dict[str
                 report = fit(part.needs.adapter, checked.description.modules, checked.description.adapter_names).report
                 fits[effect] = report.scaled(part.needs.adapter_scale)
     return fits
-
-
-def _teacher_ranks(checked: CheckedManifest, fits: Mapping[str, FitReport]) -> dict[str, int]:
-    """Return effect -> the largest rank in its teacher's file, or the rank that its source will train."""
-    made = {name: part.needs.rank for name, part in checked.teachers.items() if part is not None}
-    ranks = {name: fits[name].ranks[-1] if name in fits else made.get(name) for name in checked.teachers}
-    return {name: rank for name, rank in ranks.items() if rank is not None}
 
 
 def _starts(checked: CheckedManifest, problems: list[Problem]) -> dict[str, FittedAdapter]:

@@ -11,9 +11,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from cldistill.adapters.hub import pinned, resolve_adapter
 from cldistill.component import resolve_path
 from cldistill.records import FLOOR, GENERAL
+from cldistill.storage.untrusted import effect_name
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Names end up in file names and tables: letters, digits, ``.``, ``_`` and ``-``."""
+
+EffectName = Annotated[str, AfterValidator(effect_name)]
 Count = Annotated[int, Field(ge=1)]
 Step = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -57,7 +60,7 @@ def _resolve_init(value: object, info: ValidationInfo) -> object:
 class Effect(ManifestPart):
     """A visual edit: the prompt its teacher was trained with, that teacher, and before/after pairs."""
 
-    name: Name
+    name: EffectName
     prompt: Annotated[str, Field(min_length=1)]
     teacher: PartRef | None = None
     """Without one, that of the manifest's own key ``teacher:`` at its top, the teacher of every effect that names none."""
@@ -253,7 +256,7 @@ class EvaluatedSystem(ManifestPart):
     prompts: Literal["student", "teacher"] | None = None
     """The prompts it hears.  ``student`` (the default for collections): the prompt that the collection's index has for
     the effect; effects that it lacks are left out.  ``teacher`` (the default for all else): the manifest's."""
-    effects: tuple[Name, ...] | None = None
+    effects: tuple[EffectName, ...] | None = None
     """The only effects that it is asked for; by default all."""
     note: str = ""
 
@@ -305,7 +308,7 @@ class Evaluate(ManifestPart):
     """Pairs of systems whose paired difference ``cldistill eval`` reports."""
     probes_pictures: Count = 4
     """Pictures an effect for the probes that a metric asks for."""
-    stochastic: tuple[Name, ...] | None = None
+    stochastic: tuple[EffectName, ...] | None = None
     """Effects that draw, compared on their own, too; by default those of which a metric says so."""
     not_run: tuple[NotRun, ...] = ()
     """Passed on to the report."""

@@ -59,17 +59,12 @@ def sampled_digest(path: Path) -> str:
     """Hash a file's size, and all of it or `BLOCKS` blocks of it: fifty teachers of 2 GB are judged in a second."""
     size = path.stat().st_size
     found = hashlib.sha256(str(size).encode())
+    whole = size <= BLOCK * BLOCKS
     with path.open("rb") as file:
-        for offset in _offsets(size):
+        for offset in range(0, size, BLOCK) if whole else ((size - BLOCK) * i // (BLOCKS - 1) for i in range(BLOCKS)):
             file.seek(offset)
             found.update(file.read(BLOCK))
     return found.hexdigest()
-
-
-def _offsets(size: int) -> list[int]:
-    if size <= BLOCK * BLOCKS:
-        return list(range(0, size, BLOCK))
-    return [(size - BLOCK) * index // (BLOCKS - 1) for index in range(BLOCKS)]
 
 
 @lru_cache

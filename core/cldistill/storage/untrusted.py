@@ -5,6 +5,7 @@ A collection travels, and whoever made it must not reach beyond its folder: ever
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from cldistill.errors import CONTROL, UnsafePathError
 
 GROUP, RECIPES = "cldistill", "cldistill_registry"
 """Group of the entry points by which packages register as plugins; and the package of the recipes."""
-_NAME = re.compile(r"(?![.\s])[^/\\\n\t]{1,300}(?<!\s)")
+_NAME = re.compile(r"(?![.\s])[^/\\+\n\t]{1,300}(?<!\s)")
 _SNAPSHOT = re.compile(r"(/models--[^/]+)/snapshots/[0-9a-f]{40}(?=/|$)")
 
 
@@ -68,8 +69,25 @@ def is_text(text: object) -> TypeGuard[str]:
 
 
 def is_name(text: object) -> bool:
-    """Return whether a text can be the name of an effect: shown on one line, and part of a file's name."""
+    """Return whether a text can be the name of an effect: on one line, of any script, without the ``+`` that joins effects."""
     return is_text(text) and _NAME.fullmatch(text) is not None
+
+
+def effect_name(name: str) -> str:
+    """Return ``name`` if an effect can be called so; raises ValueError."""
+    if not is_name(name):
+        raise ValueError(
+            f"{name!r:.80} is no name: one line of up to 300 letters, no '/', '\\' or '+', no '.' or ' ' first"
+        )
+    return name
+
+
+def file_stem(name: str) -> str:
+    """Return a name as any disk can hold it: a short one of plain letters as it is, else what it can keep and a digest."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{,99}", name):
+        return name
+    kept = re.sub(r"[^\w.-]+", "-", name)[:40].strip("-._")
+    return f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def parse_json(text: str | bytes) -> Any:

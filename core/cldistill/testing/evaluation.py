@@ -12,6 +12,7 @@ from typing import Any
 from PIL import ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageOps, ImageStat
 from PIL.Image import Image, Resampling
 
+from cldistill.storage.untrusted import file_stem
 from cldistill.testing.pictures import picture
 
 EFFECTS: Mapping[str, tuple[str, bool, Callable[[Image], Image]]] = {
@@ -77,14 +78,14 @@ def write_evaluation(
     for place, effect in enumerate(effects):
         truths = {key: _effect(effect, place)[2](shown).convert("RGB") for key, shown in scenes.items()}
         for key, truth in truths.items():
-            _save(truth, folder / "pictures" / "truth" / effect / f"{key}.webp")
+            _save(truth, folder / "pictures" / "truth" / file_stem(effect) / f"{key}.webp")
         for rank, system in enumerate(systems):
             dice = random.Random(f"{effect}/{system}")
             rows = values.setdefault(system, {}).setdefault(effect, {name: [] for name in METRICS})
             for key, shown in scenes.items():
                 family = dice.choice(FAMILIES) if dice.random() < failing / (rank + 1) else None
                 made = _made(family, shown, truths[key], dice)
-                _save(made, folder / "pictures" / system / effect / f"{key}.webp")
+                _save(made, folder / "pictures" / system / file_stem(effect) / f"{key}.webp")
                 rows["bcr"].append(float(family is not None))
                 rows["truth_distance"].append(_distance(made, truths[key]))
                 rows["detail"].append(_detail(made) / max(_detail(truths[key]), 1e-6))

@@ -127,7 +127,8 @@ def save(root: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], meta
         files = {name: _write_group(folder, name, groups[name]) for name in sorted(groups)}
         body: dict[str, Any] = {"format": FORMAT, "step": step, "files": files, "meta": dict(meta)}
         (folder / INDEX).write_text(_json({**body, "digest": _digest(body)}, indent=1) + "\n", encoding="utf-8")
-    _forget_partials(root)
+    for partial in root.glob(f".step-*{PARTIAL}"):  # of killed runs: a run has one writer, and that has just finished
+        remove(partial)
     for old in [folder for number, folder in _steps(root) if number <= step][:-keep]:
         remove(old)
     return path
@@ -209,12 +210,6 @@ def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _steps(root: Path) -> list[tuple[int, Path]]:
     found = ((_STEP.fullmatch(path.name), path) for path in root.iterdir() if path.is_dir())
     return sorted((int(match[1]), path) for match, path in found if match)
-
-
-def _forget_partials(root: Path) -> None:
-    """Delete what killed runs left behind; a run has one writer, and that has just finished."""
-    for partial in root.glob(f".step-*{PARTIAL}"):
-        remove(partial)
 
 
 def _json(value: object, indent: int | None = None) -> str:

@@ -15,7 +15,7 @@ from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import manifest_digest
 from cldistill.progress.program import program
 from cldistill.progress.stages import Stages
-from cldistill.storage.files import atomic_write_text, sha256_bytes
+from cldistill.storage.files import atomic_write_text, only_writer, sha256_bytes
 from cldistill_plugins.deployment.group_manifests import write_manifests
 from cldistill_plugins.deployment.settings import LeastInterferenceSettings
 from cldistill_plugins.deployment.split import FILE, INTERFERENCE, Group, Groups, read_groups, write_groups
@@ -75,7 +75,8 @@ def group_bank(order: GroupingOrder, cache: Path, stages: Stages, stop: Callable
     found = existing(order)
     if found is not None:
         return found
-    with stages.stage("measuring interference", PARTS) as advance:
+    # The folder is taken first: that it cannot be written to is said before hours of measuring, not after.
+    with only_writer(order.output), stages.stage("measuring interference", PARTS) as advance:
         grouping = measure(order, cache, stages, stop, advance)
     groups = tuple(
         Group(f"{order.checked.manifest.name}-{number}", tuple(members), f"group-{number}.yaml", f"group-{number}")

@@ -12,6 +12,7 @@ from cldistill.adapters.files import load_adapter
 from cldistill.adapters.save import save_adapter
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.protocols import BaseModel
+from cldistill.storage.untrusted import file_stem
 
 
 class Mounts:
@@ -58,11 +59,11 @@ def effect_files(
     files: dict[str, Path] = {}
     stand_ins = 0
     for name in effects:
-        own = folder / f"{name}.safetensors" if folder is not None else None
+        own = folder / f"{file_stem(name)}.safetensors" if folder is not None else None
         if own is not None and own.is_file():
             files[name] = own
             continue
-        files[name] = scratch / f"{name}.safetensors"
+        files[name] = scratch / f"{file_stem(name)}.safetensors"
         save_adapter(files[name], base, random_weights(base, rank, seed=stand_ins), rank, float(rank))
         stand_ins += 1
     return files, stand_ins

@@ -16,6 +16,7 @@ from cldistill_plugins.evaluation.fingerprints import Fingerprints
 from cldistill_plugins.evaluation.metrics import BuiltMetric
 from cldistill_plugins.evaluation.picture_store import SUFFIX, PictureStore, place
 from cldistill_plugins.evaluation.pictures import Outputs
+from cldistill_plugins.evaluation.report.record import pool_folder
 from cldistill_plugins.evaluation.request import EvaluationRequest
 
 SOURCE, TRUTH = "source", "truth"
@@ -31,7 +32,7 @@ def place_outputs(folder: Path, outputs: Outputs, items: Mapping[str, Sequence[I
     for system, pools in outputs.items():
         for pool, made in pools.items():
             for item, path in zip(items[pool], made.paths, strict=True):
-                place(path, folder / system / pool / f"{name_of(item)}{SUFFIX}")
+                place(path, folder / system / pool_folder(pool) / f"{name_of(item)}{SUFFIX}")
 
 
 def place_sources(folder: Path, outputs: Outputs, items: Mapping[str, Sequence[Item]], store: PictureStore) -> None:
@@ -74,7 +75,7 @@ def _place_truth(
             if truth is None:
                 continue
             store.write(key, truth)
-        place(store.path(key), folder / TRUTH / effect / f"{name_of(item)}{SUFFIX}")
+        place(store.path(key), folder / TRUTH / pool_folder(effect) / f"{name_of(item)}{SUFFIX}")
         return
 
 

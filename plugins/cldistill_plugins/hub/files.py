@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cldistill.collection.index import WEIGHTS, read_index
+from cldistill.collection.index import WEIGHTS, read_index, sample_path
 from cldistill.errors import CollectionError
 from cldistill.storage.files import sha256_file
 from cldistill.storage.untrusted import inside, parse_json
 
 CARD = "README.md"
 NAMED = (WEIGHTS, CARD, "effects.json", "scheduler_config.json", "manifest.resolved.yaml")
-SAMPLES = "samples"
 BASE_LICENCE = re.compile(r"^Base model: (.+?) The effects carry", re.MULTILINE)
 
 
@@ -60,7 +59,7 @@ def read_upload(folder: Path) -> Upload:
             f"{index.file}: is not the file that effects.json was written for; copy the whole folder again"
         )
     names = [effect.name for effect in index.effects]
-    pictures = {name: inside(folder, f"{SAMPLES}/{name}.png") for name in names}
+    pictures = {name: inside(folder, sample_path(name)) for name in names}
     samples = {name: path for name, path in pictures.items() if path.is_file() and not path.is_symlink()}
     files = (*(folder / name for name in NAMED), *samples.values())
     there = {path for path in folder.rglob("*") if path.is_file()}
@@ -72,7 +71,7 @@ def read_upload(folder: Path) -> Upload:
         read_card(card)[0].get("license"), f"Base model: {said[1]}" if said else f"Base model: {base}.",
         base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) else None, tuple(names),
         {effect.name: effect.prompt for effect in index.effects},
-        {name: f"{SAMPLES}/{name}.png" for name in samples},
+        {name: sample_path(name) for name in samples},
     )  # fmt: skip
 
 

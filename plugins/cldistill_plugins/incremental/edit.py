@@ -7,7 +7,6 @@ and the resolved manifest.  The tensors are copied byte for byte.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +17,11 @@ from typing import Any
 import yaml
 
 from cldistill.collection.card import Card
-from cldistill.collection.index import CollectionEffect, effects_json
+from cldistill.collection.index import CollectionEffect, effects_json, sample_path
 from cldistill.errors import CollectionError, UnsafePathError
 from cldistill.storage.files import sha256_file, write_aside
 from cldistill.storage.headers import read_tensors_header
-from cldistill.storage.untrusted import inside, is_name, parse_json, plain
+from cldistill.storage.untrusted import effect_name, inside, parse_json, plain
 from cldistill_plugins.incremental.folder import EFFECTS, MANIFEST, CollectionFolder, read_folder
 
 CARD = "README.md"
@@ -61,10 +60,10 @@ def rename_effect(path: Path, name: str, new: str, output: Path | None = None) -
     """
     collection = read_folder(path)
     before = collection.index.effect(name)
-    if not (re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", new) and is_name(new)):
-        raise CollectionError(
-            f"{new!r} is no name: it must begin with a letter or digit and hold only those, '.', '_', '-'"
-        )
+    try:
+        effect_name(new)
+    except ValueError as error:
+        raise CollectionError(f"{error}") from error
     if any(effect.name == new for effect in collection.index.effects):
         raise CollectionError(f"{path}: the collection has an effect {new!r} already; choose another name")
     after = replace(before, name=new)
@@ -150,7 +149,7 @@ def _edit_card(
     """Exchange the parts of the card that depend on the effects; return whether each was found as it was exported."""
     before = _card(folder, collection, collection.index.effects, collection.index.removed)
     if change is not None:
-        _move_sample(folder / "samples", *change)
+        _move_sample(folder, *change)
     after = _card(folder, collection, effects, removed)
     path = folder / CARD
     if not path.is_file():
@@ -164,18 +163,17 @@ def _edit_card(
 
 
 def _move_sample(folder: Path, name: str, new: str | None) -> None:
-    sample = inside(folder, f"{name}.png")
+    sample = inside(folder, sample_path(name))
     if sample.is_file() and new is None:
         sample.unlink()
-    elif sample.is_file():
-        sample.rename(inside(folder, f"{new}.png"))
+    elif sample.is_file() and new is not None:
+        sample.rename(inside(folder, sample_path(new)))
 
 
 def _card(
     folder: Path, collection: CollectionFolder, effects: Sequence[CollectionEffect], removed: Sequence[CollectionEffect]
 ) -> Card:
-    names = [effect.name for effect in effects]
-    samples = {name: f"samples/{name}.png" for name in names if (folder / "samples" / f"{name}.png").is_file()}
+    samples = {e.name: path for e in effects if (folder / (path := sample_path(e.name))).is_file()}
     index = collection.index
     gone = [effect.name for effect in removed]
     return Card(index.title, tuple(effects), index.metadata, index.steps, None, samples, gone)

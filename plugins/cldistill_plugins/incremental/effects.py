@@ -113,9 +113,9 @@ def _described(folder: Path) -> Mapping[str, str]:
 
 
 def _name_of(path: Path) -> str:
-    """Turn a file's or folder's name into one that manifests allow: letters, digits, ``.``, ``_`` and ``-``."""
+    """Turn a file's or folder's name into an effect's: letters of any script, digits, ``.``, ``_`` and ``-``."""
     stem = path.stem if path.is_file() else path.name
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "effect"
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-._") or "effect"
 
 
 def refuse_known(new: Sequence[NewEffect], index: CollectionIndex) -> None:

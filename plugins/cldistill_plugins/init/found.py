@@ -139,9 +139,9 @@ def _described(folder: Path) -> Mapping[str, str]:
 
 
 def name_of(path: Path) -> str:
-    """Return a file's or folder's name as manifests allow it: letters, digits, ``.``, ``_`` and ``-``."""
+    """Return a file's or folder's name as an effect's: letters of any script, digits, ``.``, ``_`` and ``-``."""
     stem = path.name if path.is_dir() else path.stem
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "effect"
+    name = re.sub(r"[^\w.-]+", "-", stem).strip("-._") or "effect"
     return f"{name}-effect" if name == GENERAL else name
 
 

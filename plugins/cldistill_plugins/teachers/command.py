@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,7 +36,7 @@ def teachers(
 
     from cldistill.errors import Stopped
     from cldistill.manifest.check import check_manifest
-    from cldistill.manifest.checked import default_cache
+    from cldistill.storage.files import default_cache
     from cldistill_plugins.sharding.api import WHOLE, take_shard
     from cldistill_plugins.teachers.workers import TrainingOrder, tasks_of, train_teachers, visible_devices
 
@@ -53,6 +54,9 @@ def teachers(
         console.print(f"Nothing is left for share {share}: there are fewer effects than shares.")
         return
     count = min(count, len(tasks))
+    if export is not None:
+        export.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=export).close()  # hours of training are not for a folder that cannot be written to
     order = TrainingOrder(
         manifest, tuple(overrides or ()), default_cache(), max(1, cores // count), export, targets, devices
     )

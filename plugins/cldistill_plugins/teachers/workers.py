@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from cldistill.errors import CldistillError, Stopped
 from cldistill.progress.signals import graceful_stop, leave_with_parent
 from cldistill.records import GENERAL
+from cldistill.storage.untrusted import file_stem
 from cldistill_plugins.sharding.api import WHOLE, Shard
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def worker(
         if task.pool in trained:
             state = bank.state(task.pool)
             if order.export is not None and state is not None:
-                export(preparation.base, state, order.export / f"{task.pool}.safetensors")
+                export(preparation.base, state, order.export / f"{file_stem(task.pool)}.safetensors")
         if task.pool in rows:
             own = {task.pool: task.share.block(rows[task.pool])}
             prepare(preparation, own, bank, origin, [pool for pool in own if pool in targeted])

@@ -8,9 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from cldistill.collection.index import CollectionEffect
+from cldistill.collection.index import CollectionEffect, sample_path
 from cldistill.data.items import open_picture
 from cldistill.errors import CollectionError
+from cldistill.storage.untrusted import inside
 from cldistill_plugins.using.api import JOIN, Edit, Mounted, file_name, indices, read_edits
 
 if TYPE_CHECKING:
@@ -94,8 +95,7 @@ def open_studio(collection: Path, base: str | None, device: str | None) -> Studi
     effects = tuple(effect for index in found for effect in index.effects)
     if not effects:
         raise CollectionError(f"{collection}: lists no effects; export the collection again")
-    places = {effect.name: index.file.parent / "samples" for index in found for effect in index.effects}
-    named = {name: folder / f"{name}.png" for name, folder in places.items() if Path(name).name == name}
+    named = {e.name: inside(index.file.parent, sample_path(e.name)) for index in found for e in index.effects}
     samples = {name: file for name, file in named.items() if file.is_file()}
     split = len(found) > 1
     title = collection.resolve().name if split else found[0].title

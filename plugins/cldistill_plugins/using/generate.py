@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated
 
 import typer
@@ -96,6 +97,8 @@ def make(wanted: Sequence[Cell], sampling: Sampling, *, skip: bool) -> None:
         typer.echo(f"{len(wanted) - len(left)} of {len(wanted)} pictures are there already")
     if not left:
         return
+    for folder in {cell.output.absolute().parent for cell in left}:  # said before a model is loaded
+        TemporaryFile(dir=next(there for there in (folder, *folder.parents) if there.is_dir())).close()
     from cldistill_plugins.using.mounted import Mounted
 
     mounted = Mounted(sampling.base, sampling.device)

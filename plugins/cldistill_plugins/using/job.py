@@ -11,6 +11,7 @@ from typing import Literal
 from cldistill.collection.index import CollectionIndex, read_index
 from cldistill.data.items import list_pictures, open_picture
 from cldistill.errors import CollectionError, DataError
+from cldistill.storage.untrusted import file_stem
 from cldistill_plugins.using.splits import routed, routed_folders
 
 Existing = Literal["refuse", "skip", "overwrite"]
@@ -102,7 +103,7 @@ def cells(pictures: Sequence[Path], edits: Sequence[Edit], folder: Path) -> Iter
         for picture in pictures:
             for edit in edits:
                 if edit.collection == collection:
-                    yield Cell(picture, edit, folder / f"{titles[picture]}--{file_name(edit.name)}.png")
+                    yield Cell(picture, edit, folder / f"{titles[picture]}--{file_stem(edit.name)}.png")
 
 
 def file_name(text: str) -> str:

@@ -161,6 +161,15 @@ def test_what_does_not_fit_together(world: Any, override: str, expected: str) ->
     assert expected in text
 
 
+def test_effects_are_called_in_any_script(world: Any) -> None:
+    for good in ("水彩 画", "x" * 300, "two words: <b>"):
+        world.data["effects"][1]["name"] = good
+        assert world.check().manifest.effects[1].name == good
+    for bad in ("a/b", ".x", "x" * 301, "a+b", "a\nb"):
+        world.data["effects"][1]["name"] = bad
+        assert "is no name: one line of up to 300 letters" in message(world)
+
+
 def test_duplicate_effects_name_both_places(world: Any) -> None:
     world.data["effects"][1]["name"] = "manga"
     text = message(world)

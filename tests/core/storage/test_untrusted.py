@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from cldistill.errors import CldistillError, UnsafePathError, readable
-from cldistill.storage.untrusted import inside, is_name, leads_out, package_path, parse_json, plain
+from cldistill.storage.untrusted import file_stem, inside, is_name, leads_out, package_path, parse_json, plain
 from cldistill.testing import plugin_environment
 
 
@@ -97,6 +98,27 @@ def test_names() -> None:
         assert is_name(good)
     for bad in ("", ".", "..", ".x", "a/b", "a\\b", " a", "a\n", "a\x1b[31m", "x" * 301, "a\u202eb", 5, None, "\ud800"):
         assert not is_name(bad)
+
+
+def test_names_of_files_made_of_them() -> None:
+    for same in ("manga-tone", "Oil_2.1", "a+b", "x" * 100):
+        assert file_stem(same) == same
+    wide = [
+        "漫画",
+        "two words",
+        "two-words ",
+        "x" * 300,
+        "x" * 299 + "y",
+        "-",
+        "CON: <b>*?",
+        "漫" * 300,
+        "naïve|.",
+        "❄",
+    ]
+    made = [file_stem(name) for name in wide]
+    assert len(set(made)) == len(wide)
+    assert all(re.fullmatch(r"\w[\w.-]*", name) and len(name.encode()) < 200 for name in made)
+    assert made[0].startswith("漫画-")
 
 
 def test_what_leads_out() -> None:

@@ -133,6 +133,15 @@ def test_the_same_split_is_taken_as_it_is_and_another_refused(
             carry_out(other)
 
 
+def test_a_place_that_cannot_be_written_to_is_told_before_the_measuring(
+    tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ByGradient, "group", lambda *args: pytest.fail("measured"))
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(FileExistsError):
+        carry_out(order(tmp_path, catalogue))
+
+
 def test_options_are_judged() -> None:
     def read(*words: str) -> LeastInterferenceSettings:
         return read_settings(LeastInterferenceSettings, words, "--option", Path())

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from cldistill.cli import main as cli
-from cldistill.collection.index import WEIGHTS, read_index
+from cldistill.collection.index import WEIGHTS, read_index, sample_path
 from cldistill.errors import CollectionError
 from cldistill.records import EffectInfo, Prompts
 from cldistill_plugins.incremental.edit import keep_removed, remove_effect, rename_effect
@@ -76,6 +76,20 @@ def test_a_renamed_effect_keeps_trigger_and_prompt(folder: Path) -> None:
     assert text.startswith("# Resolved by cldistill; plugins:\n#   cldistill 0.1.0\n# renamed: manga-tone to comic,")
 
 
+def test_a_name_of_any_script_is_shown_as_given(folder: Path) -> None:
+    sample = (folder / "samples/manga-tone.png").read_bytes()
+    rename_effect(folder, "manga-tone", "漫画 | a")
+    rename_effect(folder, "gold-frame", "x" * 300)
+    assert [effect.name for effect in read_folder(folder).index.effects] == ["漫画 | a", "x" * 300]
+    shown = sample_path("漫画 | a")
+    assert (
+        "| 漫画 \\| a | `vexo` |" in (folder / "README.md").read_text() and shown in (folder / "README.md").read_text()
+    )
+    assert (folder / shown).read_bytes() == sample
+    rename_effect(folder, "漫画 | a", "manga-tone")
+    assert (folder / "samples/manga-tone.png").read_bytes() == sample
+
+
 def test_options_are_not_taken_for_effects_of_their_name(
     tmp_path: Path, export: Callable[..., Path], manifest: str
 ) -> None:
@@ -117,7 +131,7 @@ def test_what_a_grown_collection_takes_over(folder: Path, tmp_path: Path) -> Non
         (lambda f: remove_effect(f, "manga-ton"), r"has no effect 'manga-ton'; did you mean 'manga-tone'\?"),
         (lambda f: rename_effect(f, "manga", "x"), r"has no effect 'manga'; did you mean 'manga-tone'\?"),
         (lambda f: rename_effect(f, "manga-tone", "gold-frame"), "has an effect 'gold-frame' already"),
-        (lambda f: rename_effect(f, "manga-tone", "a b"), "'a b' is no name"),
+        (lambda f: rename_effect(f, "manga-tone", "a/b"), "'a/b' is no name"),
         (lambda f: rename_effect(f, "manga-tone", "x", f), "is there already; choose another --output"),
         (lambda f: remove_effect(f / WEIGHTS, "manga-tone"), "name the collection's folder"),
     ],

@@ -210,6 +210,11 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(
     assert "holds no pictures" in refused(collection, "-i", tmp_path / "empty", "-e", "soften")
     done = generate(collection, "-i", photos / "cat.png", "--all", "-o", tmp_path / "one.png")
     assert done.exit_code == 2 and "name a folder" in " ".join(done.output.replace("│", " ").split())
+    for words in (
+        ("-e", "soften", "-o", "/proc/out.png"),
+        ("--all", "-o", "/proc/out"),
+    ):  # root, too, makes nothing there
+        assert isinstance(generate(collection, "-i", photos / "cat.png", *words).exception, OSError)
     done = generate(tmp_path / "nowhere", "-i", photos, "-e", "soften")
     assert isinstance(done.exception, CollectionError) and "no such collection" in str(done.exception)
 

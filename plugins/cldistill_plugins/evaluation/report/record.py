@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cldistill.errors import DataError
 from cldistill.records import GENERAL
+from cldistill.storage.untrusted import file_stem
 
 FORMAT = 1
 SOURCE, TRUTH = "source", "truth"
@@ -201,7 +202,12 @@ def _describe(file: Path, error: ValidationError) -> str:
     return f"{file}: {where}: {first['msg']}" if where else f"{file}: {first['msg']}"
 
 
+def pool_folder(pool: str) -> Path:
+    """Return the folder of an effect's pictures, or of a probe's (``<effect>/<probe>``), inside that of a system."""
+    return Path(*map(file_stem, pool.split("/")))
+
+
 def picture_path(folder: Path, column: str, effect: str, key: str) -> Path:
     """Return where a picture lies; ``column`` is `SOURCE`, `TRUTH` or a system."""
-    inside = (SOURCE,) if column == SOURCE and effect != GENERAL else (column, effect)
+    inside = (SOURCE,) if column == SOURCE and effect != GENERAL else (column, pool_folder(effect))
     return folder.joinpath("pictures", *inside, f"{key}.webp")
