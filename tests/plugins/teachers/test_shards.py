@@ -97,7 +97,10 @@ def test_whoever_loads_the_base_to_train_a_teacher_checkpoints_as_the_run_does(
 ) -> None:
     """`cldistill teachers` and `eval`, which train nothing else."""
     checked = check_manifest(str(manifest), [f"train.gradient_checkpointing={wanted}"])
-    base: Any = load_base(checked, *start(checked, tmp_path / "out", tmp_path / "cache")).base
+    preparation = load_base(checked, *start(checked, tmp_path / "out", tmp_path / "cache"))
+    base: Any = preparation.base
+    assert base.network.checkpoint is None
+    assert preparation.slots.names() == ()
     assert (base.network.checkpoint is not None) == (wanted == "true")
 
 
