@@ -20,9 +20,9 @@ from cldistill.adapters.slots import AdapterSlots
 from cldistill.catalogue import load_catalogue
 from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
-from cldistill.data.items import effect_items
-from cldistill.manifest.checked import default_cache
+from cldistill.data.items import list_pairs
 from cldistill.protocols import BaseModel
+from cldistill.storage.files import default_cache
 from cldistill.storage.tensors import TensorCache
 from cldistill.weights import LoraWeights
 from cldistill_plugins.effectbench.api import SIX
@@ -56,7 +56,7 @@ def train_teacher(name: str, out: Path, settings: FromPairsSettings, cache: Path
         base=base,
         slots=AdapterSlots(base.backbone),
         encoder=Encoder(base, TensorCache(cache / "encodings")),
-        items=effect_items(EFFECTS / name, name, effect.prompt),
+        items=list_pairs(EFFECTS / name, name, effect.prompt).sound().items,
         prompt=effect.prompt,
         settings=settings,
         folder=cache / "pairs",

@@ -13,25 +13,23 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
 from cldistill.adapters.files import load_fitted
-from cldistill.adapters.slots import AdapterSlots
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
 from cldistill.data.encodings import Encoder
 from cldistill.errors import LaunchError, PluginError
-from cldistill.manifest.checked import CheckedManifest, default_cache
+from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.models import Targets
 from cldistill.manifest.prompts import isolate
 from cldistill.manifest.resolved import manifest_digest, plugin_digests
 from cldistill.precision import run_under_autocast
-from cldistill.prepare import Preparation, Rows, pool_rows, prepare, targeted_pools, teacher_bank
+from cldistill.prepare import Preparation, Rows, encode, pool_rows, prepare, targeted_pools, teacher_bank
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages, Stages
 from cldistill.protocols import BaseModel, OwnsModule, PromptIsolator
 from cldistill.random import KeyedRandom
 from cldistill.samples import later_rows
-from cldistill.sampling.image_generator import ImageGenerator
-from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
+from cldistill.storage.files import default_cache
 from cldistill.storage.tensors import TensorCache
 from cldistill.training.observers import check_observers
 from cldistill.training.run import Run, Term, TermModule
@@ -64,7 +62,6 @@ def assemble(
     random = KeyedRandom(train.seed, accelerator.process_index, context.device)
     preparation = load_base(checked, accelerator, context, stages, stop)
     base = preparation.base
-    add_slots(preparation, checked, random)
     bank = teacher_bank(checked, preparation)
     isolator: PromptIsolator = checked.prompts.build(context)
     prompts = isolate(checked, isolator, base.tokenize)
@@ -74,15 +71,16 @@ def assemble(
     if choose is not None:
         rows = choose(rows)
         targeted, trained = list(rows), [name for name in trained if name in rows]
+    origin = manifest.targets.origin if manifest.targets else None
+    if accelerator.is_main_process:  # the exported file will be compared on it
+        fixed_probe(base, prompts[checked.effects[0].name].student, preparation.encoder.cache)
+    encode(preparation, rows, later_rows(manifest, checked.effects, prompts), pair_targets=origin == "pair")
+    add_slots(preparation, checked, random)
     for name in trained[accelerator.process_index :: accelerator.num_processes]:
         bank.state(name)
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:  # the exported file will be compared on it
-        fixed_probe(base, prompts[checked.effects[0].name].student, preparation.encoder.cache)
-    dataset = prepare(
-        preparation, rows, bank, manifest.targets.origin if manifest.targets else None, targeted,
-        later_rows(manifest, checked.effects, prompts),
-    )  # fmt: skip
+    base.drop_encoders()  # a teacher that was trained may have had more to encode
+    dataset = prepare(preparation, rows, bank, origin, targeted)
     return Run(
         name=manifest.name, output=output, total_steps=train.generator_steps, base=base, slots=preparation.slots,
         slot_configs=tuple(checked.slots.values()), terms=terms, router=router, dataset=dataset, teachers=bank,
@@ -119,14 +117,9 @@ def load_base(
         base.to(context.device)
         run_under_autocast(base, accelerator)
         advance(1)
-    slots = AdapterSlots(base.backbone)
-    if checked.manifest.train.gradient_checkpointing:  # for teachers, too, which any command may have to train
-        base.enable_gradient_checkpointing(slots.run_pinned)
     schedule = checked.teacher_schedule((checked.manifest.targets or Targets()).steps)
     encoder = Encoder(base, TensorCache(context.cache / "encodings"))
-    generator = ImageGenerator(base, slots, encoder, context.device, context.seed, "targets")
-    sampler = TeacherSampler(generator, schedule)
-    return Preparation(base, slots, encoder, sampler, accelerator, context, stages, stop)
+    return Preparation(base, encoder, schedule, accelerator, context, stages, stop)
 
 
 def make_accelerator(checked: CheckedManifest) -> Accelerator:

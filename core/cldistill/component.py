@@ -76,7 +76,7 @@ class Forwards:
     """Backbone calls of one evaluation of a loss term."""
 
     rollout: bool = False
-    """Whether it needs the student's rollout (on average ``(steps - 1) / 2`` calls, shared within the update)."""
+    """True where it needs the student's rollout (on average ``(steps - 1) / 2`` calls, shared within the update)."""
     shared: int = 0
     """Of the graded calls: those at ``rollout()``'s ``x`` and ``sigma``, made once for all terms of an update."""
     sample: int = 0
@@ -230,52 +230,26 @@ class Command:
     It is imported when the command is called, so that ``--help`` stays fast."""
 
 
-def base_model(
-    name: str, summary: str, settings: type[S], describe: Describe[S],
-    build: Callable[[S, BuildContext], protocols.BaseModel],
-) -> Component[S, protocols.BaseModel]:  # fmt: skip
-    """Register a base model: ``describe`` must fill `Needs.base` from its config, without torch."""
-    return Component("base_model", name, summary, settings, describe, build)
+@dataclass(frozen=True)
+class Registration(Generic[T_co]):
+    """Makes components of one kind: ``loss_term(name, summary, settings, describe, build)``."""
+
+    kind: Kind
+
+    def __call__(
+        self, name: str, summary: str, settings: type[S], describe: Describe[S], build: Callable[[S, BuildContext], T_co]
+    ) -> Component[S, T_co]:  # fmt: skip
+        """Return the component; what ``build`` returns must conform to the Protocol of the kind."""
+        return Component(self.kind, name, summary, settings, describe, build)
 
 
-def teacher_source(
-    name: str, summary: str, settings: type[S], describe: Describe[S],
-    build: Callable[[S, BuildContext], protocols.TeacherSource],
-) -> Component[S, protocols.TeacherSource]:  # fmt: skip
-    """Register a way to get an effect's teacher."""
-    return Component("teacher_source", name, summary, settings, describe, build)
-
-
-def stream_router(
-    name: str, summary: str, settings: type[S], describe: Describe[S],
-    build: Callable[[S, BuildContext], protocols.StreamRouter],
-) -> Component[S, protocols.StreamRouter]:  # fmt: skip
-    """Register a rule that draws stream and pools for every update."""
-    return Component("stream_router", name, summary, settings, describe, build)
-
-
-def prompt_isolator(
-    name: str, summary: str, settings: type[S], describe: Describe[S],
-    build: Callable[[S, BuildContext], protocols.PromptIsolator],
-) -> Component[S, protocols.PromptIsolator]:  # fmt: skip
-    """Register a rule that gives student and teacher their prompts."""
-    return Component("prompt_isolator", name, summary, settings, describe, build)
-
-
-def loss_term(
-    name: str, summary: str, settings: type[S], describe: Describe[S],
-    build: Callable[[S, BuildContext], protocols.LossTerm],
-) -> Component[S, protocols.LossTerm]:  # fmt: skip
-    """Register a loss term: a callable from a context to `cldistill.records.LossOutput`."""
-    return Component("loss_term", name, summary, settings, describe, build)
-
-
-def metric(
-    name: str, summary: str, settings: type[S], describe: Describe[S],
-    build: Callable[[S, BuildContext], protocols.Metric],
-) -> Component[S, protocols.Metric]:  # fmt: skip
-    """Register a metric over finished pictures."""
-    return Component("metric", name, summary, settings, describe, build)
+base_model: Registration[protocols.BaseModel] = Registration("base_model")
+"""Its ``describe`` must fill `Needs.base` from the config, without torch."""
+teacher_source: Registration[protocols.TeacherSource] = Registration("teacher_source")
+stream_router: Registration[protocols.StreamRouter] = Registration("stream_router")
+prompt_isolator: Registration[protocols.PromptIsolator] = Registration("prompt_isolator")
+loss_term: Registration[protocols.LossTerm] = Registration("loss_term")
+metric: Registration[protocols.Metric] = Registration("metric")
 
 
 def observer(

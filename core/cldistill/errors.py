@@ -22,10 +22,11 @@ _SECRETS = re.compile(
 
 def readable(text: str) -> str:
     """Return a text as it can be shown: control characters written out, secrets masked, its middle cut where it is long."""
+    text = _SECRETS.sub("***", text)  # before a cut could halve one
     text = "\n".join(f"{line[:1400]} [...] {line[-500:]}" if len(line) > 2000 else line for line in text.split("\n"))
     if len(text) > LONGEST:
         text = f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"
-    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], _SECRETS.sub("***", text))
+    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class CldistillError(ValueError):

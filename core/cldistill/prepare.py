@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import cached_property, partial
+from typing import Any
 
+from accelerate import Accelerator
+
+from cldistill.adapters.slots import AdapterSlots
 from cldistill.component import BuildContext
 from cldistill.data.dataset import Dataset, Example
 from cldistill.data.encodings import Encoder
-from cldistill.data.items import pairs_of
+from cldistill.data.items import item_prompts, pairs_of
 from cldistill.data.teachers import TeacherBank
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel, PromptIsolator, TeacherRequest, TeacherSource
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
+from cldistill.sampling.image_generator import ImageGenerator
 from cldistill.sampling.targets import TeacherSampler
+from cldistill.schedule import Schedule
 from cldistill.weights import AdapterState
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-    from cldistill.adapters.slots import AdapterSlots
 
 Rows = dict[str, list[tuple[Item, Prompts]]]
 """Pool -> its items, each with the prompts that its networks are told."""
+
+
+def some(share: float, run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``run(function, *args)`` for a share of the calls, evenly spread; the others call the function as it is."""
+    due = itertools.accumulate(itertools.repeat(share))
+    return lambda function, *args: run(function, *args) if next(due) % 1 < share else function(*args)
 
 
 @dataclass(frozen=True)
@@ -36,25 +42,37 @@ class Preparation:
     every command that needs the model."""
 
     base: BaseModel
-    slots: AdapterSlots
     encoder: Encoder
-    sampler: TeacherSampler
+    schedule: Schedule
     accelerator: Accelerator
     context: BuildContext
     stages: Stages
     stop: Callable[[], bool] = never
     """Asked between two pieces of work; true ends the preparation with `cldistill.errors.Stopped`, all done work saved."""
 
-    @property
-    def cache(self) -> Path:
-        """Folder of the content-addressed cache."""
-        return self.context.cache
+    @cached_property
+    def slots(self) -> AdapterSlots:
+        """The adapters on the backbone, which is read when they are first asked for: after the encoders have gone."""
+        with self.stages.stage("reading the backbone", 1) as advance:
+            slots, manifest = AdapterSlots(self.base.backbone), self.context.manifest
+            if manifest is not None and (share := float(manifest.train.gradient_checkpointing)):
+                self.base.enable_gradient_checkpointing(some(share, slots.run_pinned))
+            advance(1)
+        return slots
+
+    @cached_property
+    def sampler(self) -> TeacherSampler:
+        """Samples teachers for targets, by `schedule`."""
+        device, seed = self.context.device, self.context.seed
+        return TeacherSampler(
+            ImageGenerator(self.base, self.slots, self.encoder, device, seed, "targets"), self.schedule
+        )
 
     def request(self, effect: EffectInfo) -> TeacherRequest:
         """Return what the teacher source of an effect may use."""
         return TeacherRequest(
             effect=effect, items=pairs_of(effect) if effect.pairs is not None else (), base=self.base, slots=self.slots,
-            encoder=self.encoder, cache=self.cache, device=str(self.accelerator.device), stages=self.stages,
+            encoder=self.encoder, cache=self.context.cache, device=str(self.accelerator.device), stages=self.stages,
             stop=self.stop,
         )  # fmt: skip
 
@@ -70,11 +88,6 @@ def teacher_bank(checked: CheckedManifest, preparation: Preparation) -> TeacherB
         return lambda: source.adapter(preparation.request(effect))
 
     return TeacherBank({effect.name: fetch(effect) for effect in checked.effects})
-
-
-def item_prompts(item: Item, effect: EffectInfo, prompts: Prompts) -> Prompts:
-    """Return an effect's prompts for one of its items: a pair with a prompt of its own has it told to the teacher."""
-    return prompts if item.prompt == effect.prompt else replace(prompts, teacher=item.prompt)
 
 
 def pool_rows(checked: CheckedManifest, isolator: PromptIsolator, prompts: Mapping[str, Prompts]) -> Rows:
@@ -109,18 +122,12 @@ def targeted_pools(checked: CheckedManifest) -> list[str]:
 
 def prepare(
     preparation: Preparation, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], bank: TeacherBank,
-    targets: str | None, target_pools: Sequence[str], later: Sequence[tuple[Item, Prompts]] = (),
+    targets: str | None, target_pools: Sequence[str],
 ) -> Dataset:  # fmt: skip
-    """Encode all pools, add the targets (``teacher``, ``pair`` or None) that the losses need, and drop the encoders.
-
-    ``later`` is what grids, report and export will show: it is encoded with the rest, so that no encoder comes back to a
-    device that training has filled.
-    """
-    encode(preparation, pools, later, pair_targets=targets == "pair")
+    """Return all pools, which are encoded, with the targets (``teacher``, ``pair`` or None) that the losses need."""
     examples = {
         name: [preparation.encoder.example(item, prompts) for item, prompts in rows] for name, rows in pools.items()
     }
-    preparation.base.drop_encoders()
     for name in target_pools:
         if targets == "pair" and name != GENERAL:
             target = preparation.encoder.pair_target
@@ -134,7 +141,11 @@ def encode(
     preparation: Preparation, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], later: Sequence[tuple[Item, Prompts]] = (),
     *, pair_targets: bool,
 ) -> None:  # fmt: skip
-    """Compute what the cache lacks, each rank its share."""
+    """Compute what the cache lacks, each rank its share, and drop the encoders.
+
+    ``later`` is what grids, report and export will show: it is encoded with the rest, so that no encoder comes back to a
+    device that training has filled.
+    """
     trained = [row for name in sorted(pools) for row in pools[name]]
     rows = [*trained, *later]
     encoder, accelerator = preparation.encoder, preparation.accelerator
@@ -146,6 +157,7 @@ def encode(
                 if pair_targets and item.target is not None and index < len(trained):
                     encoder.pair_target(item)
             advance(1)
+    preparation.base.drop_encoders()
     accelerator.wait_for_everyone()
 
 

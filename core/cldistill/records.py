@@ -64,7 +64,7 @@ class EffectInfo:
     take: int | None = None
     """Use only so many of the pairs, spread evenly over them; None: all."""
     skip: bool = False
-    """Whether pairs that are wrong are left out; else they are errors."""
+    """True where pairs that are wrong are left out; else they are errors."""
     held_out: int = 0
     """So many pairs are kept for measuring, spread evenly, and nothing is trained on them."""
 
@@ -282,6 +282,8 @@ class BaseDescription:
     hidden: int
     layers: int
     bytes_per_parameter: float = 2.0
+    weight_bytes: float = 0.0
+    """Of the frozen backbone as it is kept, where that is quantised; 0: every parameter at ``bytes_per_parameter``."""
     encoder_bytes: int = 0
     """Text encoder and VAE together: resident only while latents and embeddings are computed."""
     guidance_scale: float = 1.0

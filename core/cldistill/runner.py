@@ -106,7 +106,7 @@ def _execute(
 
 
 def is_main() -> bool:
-    """Whether this is the process that speaks; also known where the run was left before it was assembled."""
+    """Return whether this is the process that speaks; also known where the run was left before it was assembled."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -218,7 +218,7 @@ def run_figures(run: Run, started: float) -> dict[str, Any]:
 
 
 def is_full(run: Run, record: Mapping[str, Any]) -> bool:
-    """Whether a step of the log ran the whole objective: every loss of the student, and an update of every other slot."""
+    """Return whether a step of the log ran every loss of the student, and an update of every other slot."""
     slots = {update["slot"] for update in record["updates"]}
     wanted = {term.name for term in run.terms if term.slot == STUDENT}
     ran = {name for update in record["updates"] if update["slot"] == STUDENT for name in update["losses"]}

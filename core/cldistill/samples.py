@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cldistill.adapters.slots import TEACHER
 from cldistill.data.encodings import Encoder
-from cldistill.data.items import evenly, general_items, held_pairs, list_pictures
+from cldistill.data.items import evenly, general_items, held_pairs, item_prompts, list_pictures
 from cldistill.manifest.models import Evaluate, Manifest
 from cldistill.records import STUDENT, EffectInfo, Item, Prompts
 from cldistill.sampling.image_generator import ImageGenerator, Row, SamplingConfig
@@ -102,11 +102,6 @@ def general_rows(evaluate: Evaluate) -> Rows:
     return [(item, Prompts(item.prompt, item.prompt)) for item in items]
 
 
-def told_of(item: Item, effect: EffectInfo, prompts: Prompts) -> Prompts:
-    """Return an effect's prompts for a held-out pair: one of its own is what the teacher hears."""
-    return prompts if item.prompt == effect.prompt else replace(prompts, teacher=item.prompt)
-
-
 def later_rows(manifest: Manifest, effects: Sequence[EffectInfo], prompts: Mapping[str, Prompts]) -> Rows:
     """List everything that ``samples:`` and ``evaluate:`` will ask for, each once."""
     samples, evaluate, rows = manifest.samples, manifest.evaluate, Rows()
@@ -119,6 +114,6 @@ def later_rows(manifest: Manifest, effects: Sequence[EffectInfo], prompts: Mappi
         for index, effect in enumerate(effects):
             shown = [*pictures[: evaluate.pictures], *result_pictures(pictures, index)]
             rows += held_out_rows(shown, effect, prompts[effect.name])
-            rows += [(item, told_of(item, effect, prompts[effect.name])) for item in held_pairs(effect)]
+            rows += [(item, item_prompts(item, effect, prompts[effect.name])) for item in held_pairs(effect)]
         rows += general_rows(evaluate)
     return list(dict.fromkeys(rows))

@@ -14,9 +14,10 @@ from PIL import ImageOps
 from cldistill import runner
 from cldistill.assemble import assemble
 from cldistill.data.dataset import Dataset
+from cldistill.data.items import item_prompts
 from cldistill.errors import DataError, Stopped
 from cldistill.manifest.check import check_manifest
-from cldistill.prepare import Preparation, item_prompts
+from cldistill.prepare import Preparation
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Item, Prompts, Route
 from cldistill.samples import RunSampler, teacher_and_student

@@ -45,7 +45,8 @@ class Alphas:
         if DIFFUSERS in metadata:
             config = _transformer(_config(file, DIFFUSERS, metadata[DIFFUSERS]))
         elif (peft or file.name == PEFT_FILE) and beside.is_file():
-            config = _config(beside, "it", beside.read_bytes())
+            with beside.open("rb") as stream:
+                config = _config(beside, "it", stream.read(LONGEST_CONFIG))
         return cls(file, config)
 
     def lora(self, module: str, rank: int, scalar: float | None) -> float:

@@ -58,7 +58,7 @@ class FitReport:
 
     @property
     def fits(self) -> bool:
-        """Whether every module of the file will be mounted."""
+        """Return whether every module of the file will be mounted."""
         return self.covered == self.total
 
     def scaled(self, factor: float) -> FitReport:

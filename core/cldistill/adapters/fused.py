@@ -14,6 +14,7 @@ from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 class FrozenLinear(nn.Module):
@@ -28,8 +29,15 @@ class FrozenLinear(nn.Module):
         return F.linear(x, self.weight)
 
 
+def dense(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a weight as a plain matrix; a quantised one is decoded for the product at hand, and not kept."""
+    if is_traceable_wrapper_subclass(weight):
+        weight = weight.get_original_weight() if hasattr(weight, "get_original_weight") else weight.dequantize()
+    return weight.to(dtype)
+
+
 class FusedLora(torch.autograd.Function):
-    """``y = x W.T + bias + scale * (x A.T) B.T`` over rows ``x`` ``[N, in]``; W and bias are frozen."""
+    """``y = x W.T + bias + scale * (x A.T) B.T`` over rows ``x`` ``[N, in]``; W, maybe quantised, and bias are frozen."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -37,7 +45,7 @@ class FusedLora(torch.autograd.Function):
         middle = x.mm(a.t())
         ctx.save_for_backward(x, w, a, b, middle)
         ctx.scale = scale
-        return F.linear(x, w, bias).addmm_(middle, b.t(), alpha=scale)
+        return F.linear(x, dense(w, x.dtype), bias).addmm_(middle, b.t(), alpha=scale)
 
     @staticmethod
     @once_differentiable
@@ -47,7 +55,7 @@ class FusedLora(torch.autograd.Function):
         for_x, for_a, for_b = ctx.needs_input_grad[0], ctx.needs_input_grad[3], ctx.needs_input_grad[4]
         inner = grad.mm(b).mul_(ctx.scale)
         return (
-            grad.mm(w).addmm_(inner, a) if for_x else None,
+            grad.mm(dense(w, grad.dtype)).addmm_(inner, a) if for_x else None,
             None,
             None,
             inner.t().mm(x) if for_a else None,
@@ -79,13 +87,14 @@ class AdaptedLinear(PeftLinear):  # type: ignore[misc]
         if not (isinstance(inner, _PLAIN) and isinstance(outer, _PLAIN)):
             return None
         base, kind = self.get_base_layer(), x.device.type
-        tensors = [x, base.weight, base.bias, inner.weight, outer.weight]
+        quantised = is_traceable_wrapper_subclass(base.weight)  # and decoded when it is used, in the dtype of x
+        tensors = [x, x if quantised else base.weight, base.bias, inner.weight, outer.weight]
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
             tensors = [None if tensor is None else tensor.to(dtype) for tensor in tensors]
         if len({tensor.dtype for tensor in tensors if tensor is not None}) > 1:
             return None
-        return tuple(tensors)
+        return (tensors[0], base.weight if quantised else tensors[1], *tensors[2:])
 
 
 _PLAIN = (nn.Linear, FrozenLinear)
@@ -93,5 +102,6 @@ _PLAIN = (nn.Linear, FrozenLinear)
 
 def fuse(layer: Any) -> None:
     """Turn peft's layer around a plain linear module into an `AdaptedLinear`; layers of other kinds stay peft's."""
-    if type(layer) is PeftLinear and type(layer.get_base_layer()) is nn.Linear:
+    base, quantised = layer.get_base_layer(), is_traceable_wrapper_subclass(layer.get_base_layer().weight)
+    if isinstance(layer, PeftLinear) and type(base) is nn.Linear and (quantised or type(layer) is PeftLinear):
         layer.__class__ = AdaptedLinear

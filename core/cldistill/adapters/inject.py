@@ -147,7 +147,11 @@ def cover(layer: Any, key: str, weights: LoraWeights | LokrWeights, name: str) -
     def place(tensor: Tensor) -> Tensor:
         return tensor.detach().to(base.device, dtype)
 
-    require_shape(layer, weights, name)
+    if weights.shape != (layer.out_features, layer.in_features):
+        raise AdapterFormatError(
+            f"module {name!r}: the adapter is {weights.shape[0]} x {weights.shape[1]} (out x in), the base "
+            f"{layer.out_features} x {layer.in_features}; give an adapter that was trained on this base"
+        )
     inner: nn.Module
     outer: nn.Module
     if isinstance(weights, LoraWeights):
@@ -158,15 +162,6 @@ def cover(layer: Any, key: str, weights: LoraWeights | LokrWeights, name: str) -
     layer.scaling[key] = weights.scale
     layer.r[key] = weights.rank
     layer.lora_alpha[key] = weights.scale * weights.rank
-
-
-def require_shape(layer: Any, weights: LoraWeights | LokrWeights, name: str) -> None:
-    """Raise AdapterFormatError unless the weights have the shape of the module."""
-    if weights.shape != (layer.out_features, layer.in_features):
-        raise AdapterFormatError(
-            f"module {name!r}: the adapter is {weights.shape[0]} x {weights.shape[1]} (out x in), the base "
-            f"{layer.out_features} x {layer.in_features}; give an adapter that was trained on this base"
-        )
 
 
 def uncover(layer: Any, key: str) -> None:

@@ -19,7 +19,7 @@ DOTTED_PREFIXES = (
 FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_", "_orig_mod_", "_fsdp_wrapped_module_")
 """kohya's, OneTrainer's and LyCORIS', and wrappers that they flattened with the name."""
 _WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What `torch.compile`, FSDP and checkpointing put into names, at any depth."""
+"""Parts of names that `torch.compile`, FSDP and checkpointing put there, at any depth."""
 
 _LORA = {"lora_A": "down", "lora_down": "down", "lora.down": "down", "lora_B": "up", "lora_up": "up", "lora.up": "up"}
 _LOKR = ("lokr_w1_a", "lokr_w1_b", "lokr_w1", "lokr_w2_a", "lokr_w2_b", "lokr_w2")

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,9 +17,6 @@ from cldistill.errors import CheckpointError
 from cldistill.manifest.checked import RunRequest
 from cldistill.progress.volume import is_quiet, set_volume
 from cldistill.storage.files import only_writer
-
-if TYPE_CHECKING:
-    pass
 
 
 def run(

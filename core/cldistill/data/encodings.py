@@ -86,7 +86,7 @@ class Encoder:
 
     @property
     def guided(self) -> bool:
-        """Whether anything will ask for the unconditional prompt; without guidance it is not even encoded."""
+        """Return whether anything will ask for the unconditional prompt; without guidance it is not even encoded."""
         return self.base.guidance_scale != 1.0 or self.base.target_guidance_scale != 1.0
 
     def source(self, item: Item) -> Tensors:
@@ -120,11 +120,6 @@ class Encoder:
     def item_digest(self, item: Item) -> str:
         """Hash what the item shows and says."""
         return content_key(item.prompt, *self._sources(item))
-
-    def pair_digest(self, item: Item) -> str:
-        """Hash an item together with its after-picture."""
-        assert item.target is not None
-        return content_key(self.item_digest(item), self.file_digest(item.target))
 
     @staticmethod
     def pictures(item: Item) -> Sequence[Image]:

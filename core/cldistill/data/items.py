@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import entry_points
 from itertools import pairwise
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from cldistill.errors import DataError
-from cldistill.records import GENERAL, EffectInfo, Item
+from cldistill.records import GENERAL, EffectInfo, Item, Prompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,17 +33,17 @@ class Listing:
     """The pairs that lie at a path, as a reader of layouts lists them."""
 
     layout: str
-    """How they lie there, in words: ``source/ and target/``."""
+    """The way they lie there, in words: ``source/ and target/``."""
     items: tuple[Item, ...]
     """In the order of their keys; without ``target`` where no after-picture belongs to it."""
     captions: int = 0
     """Items with a prompt of their own."""
     problems: tuple[str, ...] = ()
-    """What is left out, a sentence each: which file, what is wrong, what to do."""
+    """Things left out, a sentence each: which file, what is wrong, what to do."""
 
     @property
     def told(self) -> str:
-        """What was found, in words: ``40 pairs by source/ and target/, 38 with captions``."""
+        """The listing in words: ``40 pairs by source/ and target/, 38 with captions``."""
         kind = "pairs" if any(item.target for item in self.items) else "pictures"
         parts = [f"{len(self.items)} {kind} by {self.layout}"]
         parts += [f"{self.captions} with captions"] if self.captions else []
@@ -114,7 +114,7 @@ def list_pictures(folder: Path) -> list[Path]:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is called like a picture; macOS's ``._x.png``, and other hidden ones, are none."""
+    """Return whether a file is called like a picture; macOS's ``._x.png``, and other hidden ones, are none."""
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
 
 
@@ -139,11 +139,6 @@ def list_pairs(pairs: Path, pool: str, prompt: str, *, opened: bool = False) -> 
     Raises `DataError`: there are none; with what lies there, and what would be accepted.
     """
     return _first(lambda reader: reader.list_pairs(pairs, pool, prompt, opened=opened))
-
-
-def effect_items(pairs: Path, pool: str, prompt: str) -> list[Item]:
-    """Return the items of `list_pairs`; raises `DataError` for the first that is wrong, too."""
-    return list(list_pairs(pairs, pool, prompt).sound().items)
 
 
 def listing_of(effect: EffectInfo, *, opened: bool = False) -> Listing:
@@ -178,6 +173,11 @@ def held_pairs(effect: EffectInfo, listing: Listing | None = None) -> list[Item]
 def drawn_by_name(items: Iterable[Item], count: int) -> list[Item]:
     """Return up to ``count`` of the items, always the same ones: those whose keys hash lowest."""
     return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())[:count]
+
+
+def item_prompts(item: Item, effect: EffectInfo, prompts: Prompts) -> Prompts:
+    """Return an effect's prompts for one of its items: a pair with a prompt of its own has it told to the teacher."""
+    return prompts if item.prompt == effect.prompt else replace(prompts, teacher=item.prompt)
 
 
 def evenly(items: list[Item], count: int | None) -> list[Item]:

@@ -32,15 +32,15 @@ def check_manifest(
     measuring: bool = False,
 ) -> CheckedManifest:  # fmt: skip
     """Load and validate a manifest: what `cldistill check` does. See `validate`."""
+    expected: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError)  # a name too long, links in a ring
     try:
         file = load_manifest(reference, overrides)
+        expected = (
+            OSError,
+            OverflowError,
+        )  # of huge numbers; from here on plugins run, and their bugs keep a traceback
         return validate(file, catalogue, files=files, measuring=measuring)
-    except (
-        OSError,
-        OverflowError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # a name too long, links in a ring, huge numbers
+    except expected as error:
         if isinstance(error, CldistillError):
             raise
         what = f"{str(error.filename)[:80]}: {error.strerror}" if isinstance(error, OSError) else str(error)
@@ -218,7 +218,7 @@ def _slots(manifest: Manifest, description: BaseDescription) -> dict[str, SlotCo
         if slot.targets is not None:
             wanted = slot.targets
             targets = tuple(module for module in description.modules if any(_matches(module, t) for t in wanted))
-        found[name] = slot_config(name, slot, targets)
+        found[name] = replace(slot_config(name, slot, targets), ema_device=manifest.train.ema_device)
     if problems:
         raise Problems(ManifestError, problems)
     return found

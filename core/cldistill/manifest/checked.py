@@ -14,14 +14,11 @@ from cldistill.manifest.load import ManifestFile
 from cldistill.manifest.models import Manifest
 from cldistill.manifest.yaml import Loc, dotted
 from cldistill.records import BaseDescription, EffectInfo, Item, Prompts
-from cldistill.storage.files import CACHE_VARIABLE, default_cache
 from cldistill.training.run import PlacedLoss, SlotConfig
 
 if TYPE_CHECKING:
     from cldistill.adapters.files import FitReport, FittedAdapter
     from cldistill.schedule import Schedule
-
-__all__ = ["CACHE_VARIABLE", "CheckedLoss", "CheckedManifest", "Part", "default_cache"]
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ class CheckedManifest:
         return tuple(sorted(named))
 
     def meets(self, stream: str, start: int, stop: int) -> bool:
-        """Whether the router may yield a stream somewhere in the 0-based generator steps from ``start`` to before ``stop``."""
+        """Return whether the router may yield a stream in the 0-based generator steps from ``start`` to before ``stop``."""
         until = self.router.needs.ends.get(stream)
         return stop > max(start, self.router.needs.begins.get(stream, 0)) and (until is None or start < until)
 
@@ -161,7 +158,7 @@ class CheckedManifest:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What `cldistill run` was asked for, as plugins see it that may refuse it."""
+    """The call of `cldistill run`, as plugins see it that may refuse it."""
 
     checked: CheckedManifest
     reference: str
@@ -169,8 +166,8 @@ class RunRequest:
     overrides: tuple[str, ...]
     ignore_memory: bool
     folder: Path | None = None
-    """Where it writes; None where what is there is set aside."""
+    """Folder of the run; None where what is there is set aside."""
     wants_checkpoint: bool = False
-    """Whether it is to go on, and not to start where there is nothing."""
+    """True where it is to go on, and not to start where there is nothing."""
     changed_plugins: bool = False
-    """Whether it goes on although plugins have changed."""
+    """True where it goes on although plugins have changed."""

@@ -169,7 +169,7 @@ def _goes_on(checked: CheckedManifest, slot: SlotConfig, folder: Path) -> None:
 
 
 def _require_room(fitted: FittedAdapter, slot: SlotConfig) -> None:
-    """See that a slot can start from a file: what `cldistill.adapters.slots.overlay` refuses once the base is loaded."""
+    """See that a slot can start from a file: what `AdapterSlots.start_from` refuses once the base is loaded."""
     header, report = fitted.header, fitted.report
     name, rank, targets = slot.name, slot.rank, set(slot.targets)
     outside = [module for module in report.modules if module not in targets]

@@ -185,9 +185,11 @@ class Train(ManifestPart):
     mixed_precision: Literal["no", "bf16"] | None = None
     """Of the backbone's calls; LoRA weights, losses and optimisers stay fp32. By default what the launcher says:
     ``accelerate launch --mixed_precision``, else ``no``."""
-    gradient_checkpointing: bool = True
+    ema_device: Literal["cpu"] | None = None
+    """``cpu`` keeps the slots' averages in the host's memory; by default they lie beside the weights."""
+    gradient_checkpointing: bool | Annotated[float, Field(gt=0, lt=1)] = True
     """Compute each block's activations again in the backward pass instead of keeping them: a third more time, a fraction of
-    the memory, the same weights.  A base of a few million parameters does not need it."""
+    the memory, the same weights.  ``0.5``: of half the blocks.  A base of a few million parameters does not need it."""
     device: Literal["auto", "cpu"] = "auto"
     """``auto`` is accelerate's choice: a GPU where there is one."""
     deterministic: bool = False
@@ -260,12 +262,12 @@ class EvaluatedSystem(ManifestPart):
 
     @property
     def distilled(self) -> bool:
-        """Whether anything is mounted that the effects' own teachers are not."""
+        """Return whether anything is mounted that the effects' own teachers are not."""
         return self.beside is not None or isinstance(self.adapter, Path)
 
     @property
     def few_step(self) -> bool:
-        """Whether it samples as the student does."""
+        """Return whether it samples as the student does."""
         return self.distilled if self.sampler is None else self.sampler == "few-step"
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from cldistill.component import BuildContext
 from cldistill.data.triggers import Tokenize, check_triggers
 from cldistill.errors import CldistillError, ManifestError, OptionsError
-from cldistill.manifest.checked import CheckedManifest, default_cache
+from cldistill.manifest.checked import CheckedManifest
 from cldistill.protocols import PromptIsolator
 from cldistill.records import BaseDescription, Prompts
+from cldistill.storage.files import default_cache
 
 
 def dry_context(checked: CheckedManifest) -> BuildContext:

@@ -19,8 +19,8 @@ from cldistill.storage.files import sampled_digest, sha256_bytes
 
 KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires", "data")
 """Parts of a manifest that may change between a run and its resumption: they do not touch what is trained."""
-BOOKKEEPING = ("generator_steps", "checkpoint_every", "keep", "max_bad_steps", "device", "deterministic")
-"""The same of ``train:``."""
+BOOKKEEPING = ("generator_steps", "checkpoint_every", "keep", "max_bad_steps", "device", "ema_device", "deterministic")
+"""The same of ``train:``; a rate that falls to its ``end_lr`` by the last step makes the steps decisive."""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 """Whose versions may change the numbers of a run."""
 
@@ -58,7 +58,9 @@ def manifest_digest(checked: CheckedManifest) -> str:
 def decisive(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a resolved manifest that decides what is trained."""
     kept = {key: value for key, value in data.items() if key not in KEEP_FROM_DIGEST}
-    return kept | {"train": {key: value for key, value in kept["train"].items() if key not in BOOKKEEPING}}
+    last = [slot["lr"][-1] for slot in data["slots"].values() if isinstance(slot["lr"], list)]
+    left_out = BOOKKEEPING[1:] if any(phase.get("end_lr") is not None for phase in last) else BOOKKEEPING
+    return kept | {"train": {key: value for key, value in kept["train"].items() if key not in left_out}}
 
 
 def plugin_digests(checked: CheckedManifest) -> dict[str, str]:
@@ -168,7 +170,7 @@ def _version(distribution: str) -> str:
 
 
 def _is_local_path(text: str) -> bool:
-    """Whether a text is a path of this machine, and not a prompt that begins with a slash."""
+    """Return whether a text is a path of this machine, and not a prompt that begins with a slash."""
     if not Path(text).is_absolute():
         return False
     try:

@@ -32,7 +32,7 @@ class StopRequest:
         self.reason = self.reason or reason
 
     def __bool__(self) -> bool:
-        """Whether the run should stop after the step that it is in."""
+        """Return whether the run should stop after the step that it is in."""
         return self.reason is not None
 
 

@@ -23,10 +23,10 @@ def set_volume(quiet: bool, verbose: bool) -> None:
 
 
 def is_quiet() -> bool:
-    """Whether progress is left out."""
+    """Return whether progress is left out."""
     return QUIET in os.environ and not is_verbose()
 
 
 def is_verbose() -> bool:
-    """Whether libraries speak, and errors come with their traceback."""
+    """Return whether libraries speak, and errors come with their traceback."""
     return VERBOSE in os.environ

@@ -1,4 +1,4 @@
-"""Whether all numbers of a safetensors file are finite: every byte is read, without torch, once for a file.
+"""A look for NaN and infinity in a safetensors file: every byte is read, without torch, once for a file.
 
 A float is NaN or infinite where all bits of its exponent are set (in F8_E4M3 all bits but the sign).
 """

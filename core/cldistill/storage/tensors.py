@@ -47,7 +47,7 @@ class TensorCache:
         return self.root / key[:2] / f"{key}.safetensors"
 
     def has(self, key: str) -> bool:
-        """Whether the key is on disk, as long as its header says it must be (the tensors are not read)."""
+        """Return whether the key is on disk, as long as its header says it must be (the tensors are not read)."""
         return is_whole(self.path(key))
 
     def get(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -99,7 +99,7 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a safetensors file is there and exactly as long as its header says, read from the header alone."""
+    """Return whether a safetensors file is there and exactly as long as its header says, read from the header alone."""
     try:
         with path.open("rb") as file:
             return read_tensors_header(file).size == os.fstat(file.fileno()).st_size

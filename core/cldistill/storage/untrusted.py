@@ -1,4 +1,4 @@
-"""What comes from somebody else's file: the paths, names and JSON in it, judged where they are read (torch-free).
+"""The judge of somebody else's file: the paths, names and JSON in it, refused where they are read (torch-free).
 
 A collection travels, and whoever made it must not reach beyond its folder: every path that a file names goes through `inside`.
 """
@@ -37,7 +37,7 @@ def inside(folder: Path, written: object) -> Path:
 
 
 def leads_out(text: object) -> bool:
-    """Whether a text that may be a path would lead out of any folder: absolute, from a home, or through ``..``."""
+    """Return whether a text that may be a path would lead out of any folder: absolute, from a home, or through ``..``."""
     parts = re.split(r"[/\\]", text) if isinstance(text, str) else [""]
     return (len(parts) > 1 and (parts[0] in ("", "~") or parts[0][1:] == ":")) or ".." in parts
 
@@ -64,12 +64,12 @@ def plain(path: Path, folder: Path) -> Path:
 
 
 def is_text(text: object) -> TypeGuard[str]:
-    """Whether it is a text without control characters, lines and tabs aside."""
+    """Return whether it is a text without control characters, lines and tabs aside."""
     return isinstance(text, str) and not CONTROL.search(text.replace("\t", " "))
 
 
 def is_name(text: object) -> bool:
-    """Whether a text can be the name of an effect: on one line, of any script, without the ``+`` that joins effects."""
+    """Return whether a text can be the name of an effect: on one line, of any script, without the ``+`` that joins effects."""
     return is_text(text) and _NAME.fullmatch(text) is not None
 
 

@@ -39,9 +39,9 @@ class Call:
 
     slot: str
     graded: bool
-    """Whether a graph was built."""
+    """True where a graph was built."""
     origin: str
-    """Who asked: ``term``, or the context's ``rollout`` or ``sample`` on its behalf."""
+    """The one that asked: ``term``, or the context's ``rollout`` or ``sample`` on its behalf."""
     sigma: tuple[float, ...] = ()
     """Sigma of each item."""
     at: str | None = None

@@ -10,6 +10,9 @@ from pathlib import Path
 from PIL import ImageOps
 from PIL.Image import Image, Resampling, frombytes
 
+from cldistill.data.items import list_pairs
+from cldistill.records import Item
+
 INSTRUCTIONS = ("make it darker", "make it brighter", "mirror it", "turn it grey")
 
 
@@ -57,3 +60,8 @@ def write_general(folder: Path, count: int = 4, seed: int = 500) -> Path:
     file = folder.with_suffix(".jsonl")
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file
+
+
+def effect_items(pairs: Path, pool: str, prompt: str) -> list[Item]:
+    """Return the pairs at a path as items; raises `DataError` for the first that is wrong."""
+    return list(list_pairs(pairs, pool, prompt).sound().items)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from cldistill.catalogue import Catalogue
 from cldistill.manifest.check import check_manifest
-from cldistill.manifest.checked import CACHE_VARIABLE
+from cldistill.storage.files import CACHE_VARIABLE
 from cldistill.testing.environment import catalogue_with
 from cldistill.testing.pictures import write_general, write_pairs
 from cldistill.training.metrics_log import FILE, read_metrics

@@ -15,8 +15,6 @@ from cldistill.prepare import Preparation
 from cldistill.progress.stages import SilentStages
 from cldistill.protocols import BaseModel, TeacherRequest, TeacherSource
 from cldistill.records import EffectInfo
-from cldistill.sampling.image_generator import ImageGenerator
-from cldistill.sampling.targets import TeacherSampler
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
@@ -35,19 +33,17 @@ def teacher_request(
     """Return what a run gives a teacher source: an effect with small pairs under ``folder``, a base, a cache."""
     base = base or TinyBase()
     effect = EffectInfo(name, prompt, write_pairs(folder / "pairs" / name))
-    slots = AdapterSlots(base.backbone)
-    slots.add_teacher(base.adapter_targets)
     cache = folder / "cache"
     encoder = Encoder(base, TensorCache(cache / "encodings"))
     preparation = Preparation(
         base=base,
-        slots=slots,
         encoder=encoder,
-        sampler=TeacherSampler(ImageGenerator(base, slots, encoder, purpose="targets"), Schedule(4)),
+        schedule=Schedule(4),
         accelerator=cast("Accelerator", SoloAccelerator(torch.device("cpu"))),
         context=BuildContext(root=folder, cache=cache, output=folder / "output", effects=(effect,)),
         stages=SilentStages(),
     )
+    preparation.slots.add_teacher(base.adapter_targets)
     return preparation.request(effect)
 
 

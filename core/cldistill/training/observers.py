@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import pluggy
 
-from cldistill.errors import PluginError, Stopped, nearest
+from cldistill.errors import CheckpointError, PluginError, Stopped, nearest
 from cldistill.hookspecs import RunHooks
 from cldistill.markers import PROJECT
-from cldistill.records import StepResult
 from cldistill.training.run import ExportedRun, Run
 
 
@@ -58,29 +56,19 @@ class Observers:
             for observer in run.observers:
                 self._plugins.append((type(observer).__name__, manager_of(observer)))
 
-    def _call(self, hook: str, **arguments: object) -> None:
+    def tell(self, hook: str, **arguments: object) -> None:
+        """Call a hook of all observers; one that fails is switched off."""
         for name, manager in list(self._plugins):
             try:
                 getattr(manager.hook, hook)(run=self._run, **arguments)
+            except CheckpointError:  # the run's own log does not fit the checkpoint: no training over that
+                raise
             except Exception as error:  # a tracker that is down must not cost a night of training
-                self.warn(f"observer {name} failed in {hook} and is switched off: {type(error).__name__}: {error}")
+                warn(
+                    self._run,
+                    f"observer {name} failed in {hook} and is switched off: {type(error).__name__}: {error}",
+                )
                 self._plugins.remove((name, manager))
-
-    def run_started(self, start_step: int) -> None:
-        """Tell all observers."""
-        self._call("run_started", start_step=start_step)
-
-    def step_finished(self, result: StepResult) -> None:
-        """Tell all observers."""
-        self._call("step_finished", result=result)
-
-    def checkpoint_saved(self, step: int, path: Path) -> None:
-        """Tell all observers."""
-        self._call("checkpoint_saved", step=step, path=path)
-
-    def run_finished(self, step: int, stopped: bool) -> None:
-        """Tell all observers."""
-        self._call("run_finished", step=step, stopped=stopped)
 
     def run_exported(self, exported: ExportedRun) -> list[Exception]:
         """Tell all observers, and return their errors; a stop goes through at once."""
@@ -93,11 +81,3 @@ class Observers:
             except Exception as error:
                 errors.append(error)
         return errors
-
-    def run_failed(self, error: BaseException) -> None:
-        """Tell all observers."""
-        self._call("run_failed", error=error)
-
-    def warn(self, text: str) -> None:
-        """Say something that a person should see, on standard error."""
-        warn(self._run, text)

@@ -41,9 +41,11 @@ class Optimizer:
         self.phases = (LrPhase(0, config.lr),) if isinstance(config, AdamW) else config.lr
         self.ema = None if isinstance(config, AdamW) else config.ema
         self.parameters = dict(parameters)
+        self.ema_device = None if isinstance(config, AdamW) else config.ema_device
         self.adamw = torch.optim.AdamW(
-            list(self.parameters.values()), lr=self.phases[0].lr, betas=config.betas, weight_decay=config.weight_decay
-        )
+            list(self.parameters.values()), lr=self.phases[0].lr, betas=config.betas, weight_decay=config.weight_decay,
+            fused=all(value.is_cuda for value in self.parameters.values()) or None,  # else a copy of all moments
+        )  # fmt: skip
         self.updates = 0
         self.average: dict[str, Tensor] | None = None
         self.reset_average()
@@ -51,7 +53,8 @@ class Optimizer:
     def reset_average(self) -> None:
         """Start the EMA at the present weights."""
         if self.ema is not None:
-            self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
+            place = self.ema_device
+            self.average = {n: v.detach().to(place or v.device, copy=True) for n, v in self.parameters.items()}
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
@@ -73,8 +76,8 @@ class Optimizer:
         self.updates += 1
         if self.average is not None and self.ema is not None:
             weight = 1.0 - ema_decay(self.ema, self.updates)
-            names = list(self.average)
-            torch._foreach_lerp_([self.average[n] for n in names], [self.parameters[n].data for n in names], weight)
+            values = [self.parameters[name].data.to(value.device) for name, value in self.average.items()]
+            torch._foreach_lerp_(list(self.average.values()), values, weight)
 
     def state(self) -> dict[str, Tensor]:
         """Return Adam's state as named tensors: ``<parameter>.<exp_avg | exp_avg_sq | step>`` and ``updates``.
@@ -95,7 +98,7 @@ class Optimizer:
             state = {}
             for key in ("exp_avg", "exp_avg_sq", "step"):
                 if f"{name}.{key}" in tensors:
-                    device = "cpu" if key == "step" else value.device
+                    device = "cpu" if key == "step" and not self.adamw.defaults["fused"] else value.device
                     state[key] = tensors[f"{name}.{key}"].to(device).clone()
             if state:
                 self.adamw.state[value] = state

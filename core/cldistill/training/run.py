@@ -51,6 +51,7 @@ class SlotConfig:
     checkpoint: Path | None = None
     """A checkpoint of an earlier run, whose slot of the same name goes on here."""
     ema: float | None = None
+    ema_device: str | None = None
     targets: tuple[str, ...] = ()
     reuse_sample: bool | Literal["trajectory"] = False
     """As `cldistill.manifest.models.Slot` says."""
@@ -75,14 +76,14 @@ class PlacedLoss(Generic[L]):
     from_step: int = 0
     until_step: int | None = None
     teacher: bool = False
-    """Whether it asks the mounted teacher."""
+    """True where it asks the mounted teacher."""
     targets: bool = False
-    """Whether it needs target latents."""
+    """True where it needs target latents."""
     shared: bool = False
-    """Whether it makes a graded call at the rollout, which is made once for all such terms of an update."""
+    """True where it makes a graded call at the rollout, which is made once for all such terms of an update."""
 
     def active(self, step: int, stream: str) -> bool:
-        """Whether the term counts in a 0-based generator step on a stream."""
+        """Return whether the term counts in a 0-based generator step on a stream."""
         if self.streams is not None and stream not in self.streams:
             return False
         return self.from_step <= step and (self.until_step is None or step < self.until_step)
@@ -131,7 +132,7 @@ class Run:
     plugins: Mapping[str, str] = field(default_factory=dict)
     """Plugin -> version and hash of its source, for those that decide what is trained."""
     changed_plugins: bool = False
-    """Whether to go on from a checkpoint that other versions of the plugins made."""
+    """True where a run goes on from a checkpoint that other versions of the plugins made."""
     plugin_changes: tuple[str, ...] = ()
     """One line for each change of a plugin since the run began, and the step after which it happened."""
     observers: Sequence[object] = ()
@@ -142,7 +143,7 @@ class Run:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and shows the display."""
+        """Return whether this process writes files and shows the display."""
         return bool(self.accelerator.is_main_process)
 
     def slot_config(self, name: str) -> SlotConfig:

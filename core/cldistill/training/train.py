@@ -29,17 +29,17 @@ def train(run: Run, stop: StopRequest | None = None) -> int:
     """
     optimizers = make_optimizers(run)
     observers = Observers(run)
-    step = resume(run, optimizers, observers)
+    step = resume(run, optimizers)
     if step == 0:
         warm_start(run, optimizers)
-    observers.run_started(step)
+    observers.tell("run_started", start_step=step)
     try:
         with graceful_stop() if stop is None else nullcontext(stop) as asked:
             step = _loop(run, optimizers, observers, step, asked)
     except BaseException as error:
-        observers.run_failed(error)
+        observers.tell("run_failed", error=error)
         raise
-    observers.run_finished(step, step < run.total_steps)
+    observers.tell("run_finished", step=step, stopped=step < run.total_steps)
     return step
 
 
@@ -49,7 +49,7 @@ def _loop(run: Run, optimizers: Optimizers, observers: Observers, step: int, sto
     while step < run.total_steps:
         result = run_step(run, optimizers, step)
         step = result.step
-        observers.step_finished(result)
+        observers.tell("step_finished", result=result)
         bad_steps = bad_steps + 1 if any(update.skipped for update in result.updates) else 0
         if bad_steps >= run.max_bad_steps:
             raise NonFiniteError(_bad_text(run, bad_steps, saved))
@@ -76,7 +76,7 @@ def _bad_text(run: Run, bad_steps: int, saved: int) -> str:
 
 
 def _any_rank(run: Run, requested: bool) -> bool:
-    """Whether any rank was told to stop: all must leave after the same step."""
+    """Return whether any rank was told to stop: all must leave after the same step."""
     if run.accelerator.num_processes == 1:
         return requested
     import torch
@@ -103,14 +103,14 @@ def save(run: Run, optimizers: Optimizers, observers: Observers, step: int) -> i
             "plugins": dict(run.plugins), "plugin_changes": list(run.plugin_changes),
         }  # fmt: skip
         path = checkpoint.save(run.output / "checkpoints", step, groups, meta, run.keep)
-        observers.checkpoint_saved(step, path)
+        observers.tell("checkpoint_saved", step=step, path=path)
     run.accelerator.wait_for_everyone()
     return step
 
 
-def resume(run: Run, optimizers: Optimizers, observers: Observers) -> int:
+def resume(run: Run, optimizers: Optimizers) -> int:
     """Load the newest undamaged checkpoint; return its step, 0 without one."""
-    found = checkpoint.latest(run.output / "checkpoints", warn=observers.warn)
+    found = checkpoint.latest(run.output / "checkpoints", warn=partial(warn, run))
     if found is None:
         return 0
     same = None if run.changed_plugins else run.plugins
@@ -118,7 +118,7 @@ def resume(run: Run, optimizers: Optimizers, observers: Observers) -> int:
     changes = [f"after step {found.step} {line}" for line in found.changed_plugins(run.plugins)]
     run.plugin_changes = (*found.meta.get("plugin_changes", ()), *changes)
     for line in changes:
-        observers.warn(line)
+        warn(run, line)
     for name, optimizer in optimizers.items():
         overwrite(optimizer.parameters, found.load(name), name)
         optimizer.load(found.load(f"optimizer-{name}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
@@ -47,15 +47,16 @@ def describe_lora_files(settings: LoraFilesSettings, outline: RunOutline) -> Nee
     first, *others = settings.files
     for other in others:
         if outline.base is not None and other.path.exists():
-            fit(other.path, outline.base.modules)
+            fit(other.path, outline.base.modules, outline.base.adapter_names)
     return Needs(adapter=first.path, adapter_scale=first.scale, files=tuple(other.path for other in others))
 
 
 class LoraFiles:
     """Implements `cldistill.protocols.TeacherSource`."""
 
-    def __init__(self, settings: LoraFilesSettings) -> None:
+    def __init__(self, settings: LoraFilesSettings, names: Mapping[str, tuple[str, ...]] | None = None) -> None:
         self.settings = settings
+        self.names = names
 
     def adapter(self, request: TeacherRequest) -> AdapterState | None:
         """Return the sum of the files' adapters under the base's module names.
@@ -67,7 +68,7 @@ class LoraFiles:
         from cldistill.adapters.inject import linear_shapes
 
         shapes = linear_shapes(request.base.backbone)
-        return added([load_adapter(file.path, shapes).scaled(file.scale) for file in self.settings.files])
+        return added([load_adapter(file.path, shapes, self.names).scaled(file.scale) for file in self.settings.files])
 
 
 def added(states: Sequence[AdapterState]) -> AdapterState:

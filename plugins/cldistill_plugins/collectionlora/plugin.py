@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cldistill.component import Component, loss_term, prompt_isolator, stream_router, teacher_source
+from cldistill.component import BuildContext, Component, loss_term, prompt_isolator, stream_router, teacher_source
 from cldistill.markers import hookimpl
 from cldistill.protocols import LossTerm, PromptIsolator, StreamRouter, TeacherSource
 from cldistill_plugins.collectionlora.aop import AopSettings, build_aop, describe_aop
@@ -34,16 +34,14 @@ def register_teacher_sources() -> Sequence[Component[Any, TeacherSource]]:
             "an adapter file of any common key format",
             LoraFileSettings,
             describe_lora_file,
-            lambda settings, context: LoraFile(
-                settings, context.outline.base.adapter_names if context.outline.base is not None else None
-            ),
+            lambda settings, context: LoraFile(settings, _names(context)),
         ),
         teacher_source(
             "lora-files",
             "several adapter files with strengths of their own, added up",
             LoraFilesSettings,
             describe_lora_files,
-            lambda settings, context: LoraFiles(settings),
+            lambda settings, context: LoraFiles(settings, _names(context)),
         ),
         teacher_source(
             "base",
@@ -53,6 +51,10 @@ def register_teacher_sources() -> Sequence[Component[Any, TeacherSource]]:
             lambda settings, context: BareBase(),
         ),
     ]
+
+
+def _names(context: BuildContext) -> Mapping[str, tuple[str, ...]] | None:
+    return context.outline.base.adapter_names if context.outline.base is not None else None
 
 
 @hookimpl

@@ -70,7 +70,7 @@ def folder_pairs(folder: Path, pool: str, prompt: str) -> Listing:
 
 
 class Found:
-    """What a layout found: the pairs by their names, and what is wrong."""
+    """The finds of a layout: the pairs by their names, and what is wrong."""
 
     def __init__(self, layout: str) -> None:
         self.layout = layout

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from cldistill.data.items import Listing
 from cldistill.errors import DataError
-from cldistill.manifest.checked import default_cache
 from cldistill.records import Item
-from cldistill.storage.files import atomic_write_text, sampled_digest
+from cldistill.storage.files import atomic_write_text, default_cache, sampled_digest
 from cldistill_plugins.data.pictures import open_file
 
 ASPECT = 0.02

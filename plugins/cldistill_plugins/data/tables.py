@@ -23,7 +23,7 @@ TARGET = (
 """Words for the two sides, without ``_image``, ``_path``, ``_file_name`` or a number at the end."""
 PROMPT = ("prompt", "instruction", "caption", "text", "edit_prompt", "edit_instruction", "edit")
 EITHER = ""
-"""What is left of ``image``, ``image_path`` or ``file_name``: the side that nothing else in the record is."""
+"""The word left of ``image``, ``image_path`` or ``file_name``: the side that nothing else in the record is."""
 KINDS = re.compile(r"_?(file_?name|file_?path|path|file|images?|imgs?|pictures?|photos?)$")
 
 
@@ -145,7 +145,7 @@ def table_captions(file: Path) -> dict[str, str]:
 
 
 def is_pair_table(file: Path) -> bool:
-    """Whether the first record of a list has a before and an after."""
+    """Return whether the first record of a list has a before and an after."""
     try:
         first = next(iter(read_rows(file)), None)
     except DataError:

@@ -53,9 +53,9 @@ def _carry_out(order: GroupingOrder, train: bool, changed_plugins: bool) -> None
     from rich.console import Console
 
     from cldistill.errors import Stopped
-    from cldistill.manifest.checked import default_cache
     from cldistill.progress.live import LiveStages
     from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
+    from cldistill.storage.files import default_cache
     from cldistill_plugins.deployment.group import group_bank, train_groups
 
     console = Console()

@@ -39,7 +39,7 @@ class GroupingOrder:
     output: Path
     command: str
     changed: bool = False
-    """Whether ``--set`` changed the manifest."""
+    """True where ``--set`` changed the manifest."""
 
     @property
     def key(self) -> str:

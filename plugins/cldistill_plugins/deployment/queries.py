@@ -57,7 +57,7 @@ class Query:
     text: str
     effect: str
     described: bool = True
-    """Whether it says what the effect looks like; one that falls back on the catalogue's own name is found too easily."""
+    """True where it says what the effect looks like; one that falls back on the catalogue's own name is found too easily."""
 
 
 def read_bank(path: Path) -> list[BankEffect]:

@@ -1,4 +1,4 @@
-"""Who finds the effect that a query means, among those of a catalogue: a text encoder, or a model behind an endpoint.
+"""Routers, which find the effect that a query means among those of a catalogue: a text encoder, or a model behind an endpoint.
 
 Every way of deploying a bank needs this for queries in free text, one collection as well: a router errs whether it picks
 a file or a trigger word.  Only a product whose users press a button for an effect needs no router.

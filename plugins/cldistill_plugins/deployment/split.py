@@ -77,8 +77,8 @@ class Groups:
         raise CollectionError(f"{self.folder / FILE}: no group holds the effect {effect!r}{hint}")
 
     def file_of(self, effect: str) -> Path:
-        """Return the LoRA file that has an effect in it."""
-        return self.folder / self.group_of(effect).file
+        """Return the LoRA file that has an effect in it; raises UnsafePathError where a link leads it out of the folder."""
+        return inside(self.folder, self.group_of(effect).file)
 
 
 def write_groups(groups: Groups) -> Path:

@@ -1,4 +1,4 @@
-"""What every base over a pipeline folder shares: implements `cldistill.protocols.BaseModel` but for a family's own part."""
+"""The common part of bases over a pipeline folder: implements `cldistill.protocols.BaseModel` but for a family's own part."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from cldistill.protocols import GuidanceMode
 from cldistill.records import Tensors
 from cldistill_plugins.diffusers_base.encoders import Encoders, quiet
 from cldistill_plugins.diffusers_base.folder import fingerprint
+from cldistill_plugins.diffusers_base.quantised import loading_config, require_torchao
 from cldistill_plugins.diffusers_base.settings import DiffusersSettings, Size
 
 DECODE_PIXELS = 1024 * 1024
 """The VAE decodes as many pictures at once as have this many pixels together."""
 NOT_ENCODED = {
-    "model", "revision", "targets", "guidance_scale", "guidance_mode", "target_guidance_scale", "target_guidance_mode",
+    "model", "revision", "targets", "quantise", "guidance_scale", "guidance_mode", "target_guidance_scale",
+    "target_guidance_mode",
 }  # fmt: skip
-"""Options that change neither an encoding nor an unguided prediction: every other one is in the fingerprint."""
+"""Options that change neither an encoding nor an unguided prediction: every other one is in the fingerprint, and
+``quantise`` where it is given."""
 
 
 class DiffusersBase(ABC):
@@ -69,8 +72,11 @@ class DiffusersBase(ABC):
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         self._device = device
         self._weights = weights
+        if weights and settings.quantise is not None:
+            require_torchao()
         self._folder = settings.folder.fetch() if weights else Path(settings.model)
-        self.fingerprint: str = fingerprint(self._folder, settings.parts, self.hashed_options())
+        hashed = [*self.hashed_options(), *([settings.quantise] if settings.quantise else [])]
+        self.fingerprint: str = fingerprint(self._folder, settings.parts, hashed)
         self._backbone: nn.Module | None = None
         self.encoders = self.make_encoders()
         self.encoders.to(device)
@@ -136,9 +142,13 @@ class DiffusersBase(ABC):
 
     @quiet()
     def _read_backbone(self) -> nn.Module:
+        quantised: dict[str, Any] = {}
+        if self.settings.quantise is not None:
+            quantised["quantization_config"] = loading_config(self.settings.quantise, self.block_lists)
         model = self.transformer.from_pretrained(
-            self._folder, subfolder="transformer", dtype=self.dtype, local_files_only=True, **self.config_changes()
-        )
+            self._folder, subfolder="transformer", dtype=self.dtype, local_files_only=True, **quantised,
+            **self.config_changes(),
+        )  # fmt: skip
         frozen: nn.Module = model.requires_grad_(False).eval().to(self._device)
         return frozen
 

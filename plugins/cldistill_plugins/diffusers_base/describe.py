@@ -8,7 +8,7 @@ from typing import Any
 
 from cldistill.errors import OptionsError, nearest
 from cldistill.records import BaseDescription
-from cldistill_plugins.diffusers_base.settings import DTYPE_BYTES, DiffusersSettings
+from cldistill_plugins.diffusers_base.settings import DTYPE_BYTES, QUANTISED_BYTES, DiffusersSettings
 
 PIXELS_PER_TOKEN = 16
 """The VAEs of these families shrink by 8, and 2 x 2 latents make a token."""
@@ -49,6 +49,17 @@ def family_names(table: Mapping[str, str | Sequence[str]], modules: Mapping[str,
     return found
 
 
+def weight_bytes(
+    settings: DiffusersSettings, parameters: int, modules: Mapping[str, tuple[int, int]], blocks: Iterable[str]
+) -> float:
+    """Return the bytes of a backbone as it is kept: quantised are the matrices of its lists of ``blocks``, and nothing else."""
+    each = float(DTYPE_BYTES[settings.dtype])
+    if settings.quantise is None:
+        return parameters * each
+    inside = sum(tall * wide for name, (tall, wide) in modules.items() if name.partition(".")[0] in set(blocks))
+    return parameters * each - inside * (each - QUANTISED_BYTES[settings.quantise])
+
+
 def describe_folder(
     settings: DiffusersSettings, *, blocks: Mapping[str, str],
     names: Mapping[str, str | Sequence[str]], **family: Any,
@@ -74,6 +85,7 @@ def describe_folder(
         channels=config["in_channels"],
         hidden=width,
         layers=len(numbered),
+        weight_bytes=weight_bytes(settings, parameters, modules, blocks),
         bytes_per_parameter=float(DTYPE_BYTES[settings.dtype]),
         encoder_bytes=folder.encoder_parameters() * DTYPE_BYTES[settings.dtype],
         guidance_scale=settings.guidance_scale,

@@ -52,7 +52,7 @@ class Encoders:
 
     @property
     def text_encoder_loaded(self) -> bool:
-        """Whether the text encoder is in memory."""
+        """Return whether the text encoder is in memory."""
         return self.stock.text_encoder is not None
 
     def to(self, device: str) -> None:

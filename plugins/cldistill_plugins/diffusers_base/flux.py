@@ -1,4 +1,4 @@
-"""What FLUX bases share: options, description, and Black Forest Labs' names of modules, which trainers write (torch-free)."""
+"""The common part of FLUX bases: options, description and Black Forest Labs' module names, as trainers write them."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ class DiffusersFolder:
         return Path(found).parent.parent if isinstance(found, str) else None
 
     def _complete(self, folder: Path) -> bool:
-        """Whether a snapshot holds every part, and every file that an index of weights names."""
+        """Return whether a snapshot holds every part, and every file that an index of weights names."""
         for part in self.parts:
             indices = sorted((folder / part).glob("*.index.json"))
             shards = {name for path in indices for name in json.loads(path.read_text())["weight_map"].values()}

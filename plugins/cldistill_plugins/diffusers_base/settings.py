@@ -10,6 +10,9 @@ from cldistill.component import Settings, resolve_model
 from cldistill_plugins.diffusers_base.folder import DiffusersFolder
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+QUANTISED_BYTES = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 1 / 64}
+"""Of a weight in a block; nf4 keeps a scale of one byte for every 64 of them, int8 and fp8 one for every row."""
+Quantised = Literal["int8", "fp8", "nf4"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Size = tuple[int, int]
 """(width, height) in pixels."""
@@ -41,6 +44,9 @@ class DiffusersSettings(Settings):
     """References and outputs have at most this value squared as their area in pixels (stock: 1024)."""
     dtype: Dtype = "bfloat16"
     """Precision of the frozen weights; below float32 the network runs under autocast."""
+    quantise: Quantised | None = None
+    """Keep the weights of the blocks in a byte (``int8``, ``fp8``) or half a byte (``nf4``) each, by torchao:
+    ``pip install 'cldistill[quantise]'``.  They are decoded to ``dtype`` for each product, so what is saved is memory."""
     guidance_scale: float = Field(default=4.0, ge=1.0)
     """Guidance of the teacher inside the DMD losses (``w`` of ``u + w (c - u)``)."""
     guidance_mode: GuidanceMode = "standard"

@@ -130,7 +130,7 @@ class Statistics:
                 loss.trend.add(value)
 
     def idle(self, loss: LossStatistics) -> bool:
-        """Whether a loss has not counted for long: its phase is over, or has not begun."""
+        """Return whether a loss has not counted for long: its phase is over, or has not begun."""
         return self.step - loss.step >= IDLE_STEPS
 
     def eta(self, now: float) -> float | None:

@@ -48,7 +48,7 @@ def text_of(body: bytes) -> str:
 
 
 def is_refusal(body: bytes) -> bool:
-    """Whether the body of an error says, by its code, that a filter refused the question."""
+    """Return whether the body of an error says, by its code, that a filter refused the question."""
     try:
         error = json.loads(body)["error"]
         return any(error.get(member) in FILTERS for member in ("code", "type"))

@@ -37,7 +37,7 @@ class NoUsableAnswerError(EndpointError):
     def __init__(self, text: str, *, refused: bool) -> None:
         super().__init__(text)
         self.refused = refused
-        """Whether the model declined to answer; else its answers could not be read."""
+        """True where the model declined to answer; else its answers could not be read."""
 
 
 class _TryAgainError(Exception):

@@ -131,5 +131,5 @@ def _system(name: str, adapter: Path | str | None, steps: int) -> EvaluatedSyste
 
 
 def needs_teachers(systems: Sequence[EvaluatedSystem]) -> bool:
-    """Whether any system asks for the effects' own LoRAs."""
+    """Return whether any system asks for the effects' own LoRAs."""
     return any(system.adapter == TEACHER for system in systems)

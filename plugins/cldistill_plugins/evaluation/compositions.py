@@ -87,8 +87,8 @@ def compose(order: CompositionOrder, stages: Stages | None = None, stop: Callabl
     """
     from cldistill.data.items import held_out_pictures
     from cldistill.manifest.check import check_manifest
-    from cldistill.manifest.checked import default_cache
     from cldistill.progress.stages import StoppableStages
+    from cldistill.storage.files import default_cache
     from cldistill_plugins.evaluation.request import VaeReconstruction
     from cldistill_plugins.evaluation.setup import load_setup
 

@@ -15,13 +15,13 @@ from typing import Any
 from rich.console import Console
 
 from cldistill.errors import Stopped
-from cldistill.manifest.checked import CheckedManifest, default_cache
+from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.prompts import dry_context
 from cldistill.progress.live import LiveStages
 from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
 from cldistill.protocols import PromptIsolator
-from cldistill.storage.files import atomic_write_text, only_writer
+from cldistill.storage.files import atomic_write_text, default_cache, only_writer
 from cldistill_plugins.evaluation.check import EvaluationPlan, needs_teachers
 from cldistill_plugins.evaluation.markdown import markdown
 from cldistill_plugins.evaluation.measure import measure

@@ -58,7 +58,7 @@ class Percent:
         self._advance = advance
         self._shown = 0
         self.asked = False
-        """Whether there was anything to do."""
+        """True where there was anything to do."""
 
     def __call__(self, share: float) -> None:
         """Show that ``share`` (0 to 1) is done."""

@@ -38,7 +38,7 @@ class PictureStore:
         return self.root / key[:2] / f"{key}{SUFFIX}"
 
     def has(self, key: str) -> bool:
-        """Whether it is there and fits its digest, which lies beside it; another process may just be writing them."""
+        """Return whether it is there and fits its digest, which lies beside it; another process may just be writing them."""
         path = self.path(key)
         try:
             return file_digest(path) == _digest_file(path).read_text(encoding="ascii")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cldistill.data.items import held_out_pictures, held_pairs
+from cldistill.data.items import held_out_pictures, held_pairs, item_prompts
 from cldistill.manifest.models import Evaluate
 from cldistill.protocols import PromptIsolator
 from cldistill.records import GENERAL, HELD_PAIRS, UNTRIGGERED, WRONG_TRIGGER, EffectInfo, Item, Prompts, probe_pool
-from cldistill.samples import general_rows, held_out_items, told_of
+from cldistill.samples import general_rows, held_out_items
 from cldistill.sampling.image_generator import Row
 from cldistill_plugins.evaluation.systems import OpenedSystem
 
@@ -44,7 +44,7 @@ class Pools:
             found[effect.name] = [(item, prompts) for item in self.items[effect.name]]
             pool = probe_pool(effect.name, HELD_PAIRS)
             if pool in self.items:
-                found[pool] = [(item, told_of(item, effect, prompts)) for item in self.items[pool]]
+                found[pool] = [(item, item_prompts(item, effect, prompts)) for item in self.items[pool]]
             for probe, text in self._probes(system, effect, prompts):
                 pool = probe_pool(effect.name, probe)
                 told = Prompts(text, text, prompts.unconditional)

@@ -74,11 +74,11 @@ class OpenedSystem:
 
     @property
     def is_reference(self) -> bool:
-        """Whether it edits the general pool by the bare base, at that one's own sampling."""
+        """Return whether it edits the general pool by the bare base, at that one's own sampling."""
         return not self.spec.distilled and not self.spec.few_step
 
     def is_asked(self, pool: str) -> bool:
-        """Whether it is to be measured on a pool at all."""
+        """Return whether it is to be measured on a pool at all."""
         if pool != GENERAL and self.spec.effects is not None and pool not in self.spec.effects:
             return False
         return self.pools is None or pool in self.pools

@@ -118,7 +118,7 @@ def _told() -> Iterator[None]:
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether the file itself is at fault: another process that writes for a long time, say, is no damage."""
+    """Return whether the file itself is at fault: another process that writes for a long time, say, is no damage."""
     return not isinstance(error, sqlite3.OperationalError)
 
 

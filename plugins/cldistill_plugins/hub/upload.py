@@ -16,7 +16,7 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True)
 class Uploaded:
-    """Where a collection lies now."""
+    """The place of an uploaded collection."""
 
     url: str
     pinned: str

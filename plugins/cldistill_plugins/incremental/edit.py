@@ -34,7 +34,7 @@ class Edited:
     path: Path
     effect: CollectionEffect
     card: bool
-    """Whether the card was changed as well; one that somebody rewrote by hand is left as it is."""
+    """True where the card was changed as well; one that somebody rewrote by hand is left as it is."""
 
 
 def remove_effect(path: Path, name: str, output: Path | None = None) -> Edited:

@@ -30,8 +30,8 @@ STEPS = 100
 REHEARSED = (5, 20)
 """Pictures on which an old effect is rehearsed, fewest and most: as many as the run's batches will ask for."""
 REHEARSAL, FIRST_RATE = 0.6, 0.6
-"""Where the collection's run began on mixed batches: the old effects' share (against 0.5 of new ones), and the rate at which
-the first phase begins, in units of that run's first (the figures are in this plugin's README)."""
+"""Values with which the collection's run went over to mixed batches: the old effects' share (against 0.5 of new ones), the rate
+at which the first phase begins, in units of that run's first (the figures are in this plugin's README)."""
 MIXED_SHARE = 0.6
 """Of the steps, where the collection's run began on mixed batches."""
 EMA_SHARE = 10
@@ -58,7 +58,7 @@ class Growth:
 
     @property
     def general(self) -> bool:
-        """Whether the general pool is there to be drawn from."""
+        """Return whether the general pool is there to be drawn from."""
         return self.known.get("general") is not None
 
 

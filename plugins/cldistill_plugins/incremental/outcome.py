@@ -35,7 +35,7 @@ class Change:
     high: float | None
     """Bootstrap interval of the difference, 95 %; None where there is one value for all pictures."""
     gain: bool | None
-    """Whether the interval says that it got better (True) or worse (False); None: neither, or unknown."""
+    """True: the interval says that it got better; False: worse; None: neither, or unknown."""
 
     @property
     def relative(self) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,13 +98,27 @@ def refuse_address(collection: CollectionFolder, overrides: Sequence[str]) -> No
     Raises:
         CollectionError: naming the address, and how to say that it is meant.
     """
-    options = collection.manifest.get("prompts", {}).get("options") or {}
-    meant = any(override.startswith("prompts.options.endpoint=") for override in overrides)
-    if options.get("endpoint") is not None and not meant:
-        raise CollectionError(
-            f"{collection.path}: its manifest would send pictures to {options['endpoint']}; if you trust that address, "
-            "say so with --set prompts.options.endpoint=ADDRESS"
-        )
+    given = [override.partition("=")[0] for override in overrides]
+    kept = {key: value for key, value in collection.manifest.items() if key != "observers"}  # those are left out anyway
+    for where, address in _addresses(kept, ""):
+        if not any(where == key or where.startswith(f"{key}.") for key in given):
+            raise CollectionError(
+                f"{collection.path}: its manifest would send pictures to {address}; if you trust that address, say so with "
+                f"--set {where}=ADDRESS"
+            )
+
+
+def _addresses(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    """Yield key path, as ``--set`` takes it, and text of every address in a manifest, also that of a judging metric."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _addresses(inner, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            name = (inner.get("name") or inner.get("use")) if isinstance(inner, dict) else None
+            yield from _addresses(inner, f"{where}.{name or index}")
+    elif isinstance(value, str) and re.fullmatch(r"\w+://\S+", value.strip()):
+        yield where, value
 
 
 def refuse_removed_triggers(prompts: Mapping[str, Prompts], growth: Growth) -> None:

@@ -29,7 +29,7 @@ class FoundEffect:
     teacher: Path | None = None
     pairs: Path | None = None
     listed: str = ""
-    """How its pairs lie there, in words."""
+    """The layout of its pairs, in words."""
     befores: Path | None = None
     """The folder of its first before-picture."""
     prompt: str | None = None
@@ -37,7 +37,7 @@ class FoundEffect:
 
     @property
     def told(self) -> str:
-        """What was found, in words."""
+        """The find in words."""
         parts = [f"LoRA {self.teacher.name}"] if self.teacher is not None else []
         parts += [f"{self.listed} in {self.pairs}"] if self.pairs is not None else []
         return ", ".join(parts)

@@ -18,14 +18,14 @@ SAMPLES = {"halftone": "print it as a halftone", "crimson-oil": "paint it in cri
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a new manifest is to hold."""
+    """The contents of a new manifest."""
 
     name: str
     effects: Sequence[FoundEffect]
     prompts: Mapping[str, str]
     """Effect -> the prompt that its teacher hears."""
     file: Path
-    """Where the manifest will lie; its paths are relative to the folder."""
+    """Path of the manifest to come; its paths are relative to the folder."""
     pictures: Path | None = None
     """Shown to LoRAs that have no pairs."""
     general: tuple[Path, Path] | None = None

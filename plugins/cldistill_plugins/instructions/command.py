@@ -37,10 +37,10 @@ def instructions(
     """Write instructions for unlabelled pictures; Ctrl-C keeps what is done, and the same command goes on."""
     from rich.console import Console
 
-    from cldistill.manifest.checked import default_cache
     from cldistill.progress.live import LiveStages
     from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
     from cldistill.progress.stages import SilentStages
+    from cldistill.storage.files import default_cache
     from cldistill_plugins.instructions.makers import MAKERS
     from cldistill_plugins.instructions.write import InstructionPlan, write_instructions
     from cldistill_plugins.schema.api import read_settings

@@ -40,7 +40,7 @@ class InstructionPlan:
     categories: tuple[str, ...] = CATEGORIES
     seed: int = 0
     fresh: bool = False
-    """Whether to write over a file of other options, and to ask for everything again."""
+    """True: a file of other options is written over, and everything asked again."""
 
 
 @dataclass(frozen=True)

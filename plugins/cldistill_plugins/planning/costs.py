@@ -11,13 +11,24 @@ from dataclasses import dataclass
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.records import STUDENT, BaseDescription
 
-TRAINED_BYTES = 16
-"""Per parameter of a slot, all fp32: weight, gradient, and Adam's two moments."""
+TRAINED_BYTES = 12
+"""Per parameter of a slot, all fp32: weight and Adam's two moments."""
+GRADIENT_BYTES = 4
+"""Slots are updated one after another, so the gradients of one live at a time."""
 EMA_BYTES = 4
 PROGRAM_BYTES = 1.0e9
-"""A run of the miniature holds 1.9 GB at its peak, pictures and metrics included; a CUDA context half a gigabyte."""
-BLOCK_ACTIVATIONS = 34
-"""Values that one transformer block keeps for its backward, per token and unit of width (Korthikanti et al. 2022)."""
+"""A run of the miniature holds 1.9 GB at its peak, pictures and metrics included; a CUDA context half a gigabyte, and the VAE
+that stays for grids a quarter."""
+BLOCK_ACTIVATIONS = 33
+"""Values that one transformer block keeps for its backward, per token and unit of width: measured (`tests/plugins/planning`);
+34 by Korthikanti et al. 2022."""
+WHOLE_GRAPH = 18
+"""The same for what a block's backward makes beside the activations of all blocks."""
+ONE_BLOCK = 40
+"""The same for a checkpointed block that is computed again, with its backward."""
+
+DECODED_BYTES = {"int8": 4, "fp8": 4, "nf4": 29}
+"""What decoding a quantised weight takes while it lasts, for each of its numbers: nf4's is looked up in a table, by int64."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +75,29 @@ def teacher_rank(checked: CheckedManifest) -> int:
 
 def memory(checked: CheckedManifest) -> tuple[tuple[Amount, ...], tuple[Amount, ...]]:
     """Return what lies on each device while latents and embeddings are computed, and while it trains."""
-    description = checked.description
-    weights = Amount("frozen backbone", description.parameters * description.bytes_per_parameter)
+    description, sizes = checked.description, adapter_sizes(checked)
+    weights = Amount(
+        "frozen backbone", description.weight_bytes or description.parameters * description.bytes_per_parameter
+    )
     teacher = lora_parameters(description, description.targets, teacher_rank(checked))
     mounted = Amount("teacher slot", teacher * description.bytes_per_parameter)
-    trained = [Amount(f"{size.slot}: weights, gradients, Adam (fp32)", TRAINED_BYTES * size.parameters)
-               for size in adapter_sizes(checked)]  # fmt: skip
-    modules = [Amount(f"{loss.name}: module, gradients, Adam (fp32)", TRAINED_BYTES * loss.loss.needs.parameters)
-               for loss in checked.losses if loss.loss.needs.parameters]  # fmt: skip
+    trained = [Amount(f"{size.slot}: weights, Adam (fp32)", TRAINED_BYTES * size.parameters) for size in sizes]
+    owned = {loss.name: loss.loss.needs.parameters for loss in checked.losses if loss.loss.needs.parameters}
+    modules = [Amount(f"{name}: module, Adam (fp32)", TRAINED_BYTES * count) for name, count in owned.items()]
+    gradients = Amount("gradients of the largest slot (fp32)", GRADIENT_BYTES * max(
+        size.parameters + sum(owned[loss.name] for loss in checked.losses if loss.slot == size.slot and loss.name in owned)
+        for size in sizes
+    ))  # fmt: skip
+    quantise = checked.base.settings.model_dump().get("quantise")
+    largest = max((tall * wide for tall, wide in description.modules.values()), default=0)
+    decoded = [Amount("the largest weight, decoded", DECODED_BYTES[quantise] * largest)] if quantise else []
     averages = [Amount(f"{size.slot}: EMA (fp32)", EMA_BYTES * size.parameters)
-                for size in adapter_sizes(checked) if size.ema]  # fmt: skip
+                for size in sizes if size.ema and checked.manifest.train.ema_device is None]  # fmt: skip
     encoders = Amount("text encoder and VAE", description.encoder_bytes)
-    slots = Amount("slots: weights (fp32)", 4 * sum(size.parameters for size in adapter_sizes(checked)))
     program = Amount("program: Python, torch, its kernels", PROGRAM_BYTES, estimate=True)
-    preparing = (program, weights, encoders, mounted, slots)
-    return preparing, (program, weights, mounted, *trained, *modules, *averages, activations(checked))
+    # The encoders have left when the backbone is read.
+    training = (program, weights, *decoded, mounted, *trained, *modules, gradients, *averages, activations(checked))
+    return (program, encoders), training
 
 
 def activations(checked: CheckedManifest) -> Amount:
@@ -88,7 +107,8 @@ def activations(checked: CheckedManifest) -> Amount:
     width = 2 if train.mixed_precision == "bf16" or description.bytes_per_parameter <= 2 else 4
     tokens = train.batch_size * (2 * description.latent_tokens + description.encoded_tokens)
     boundary = tokens * description.hidden * width
-    inside = BLOCK_ACTIVATIONS * boundary
-    if train.gradient_checkpointing:  # the input of every block, and one block recomputed
-        return Amount("activations (checkpointed)", description.layers * boundary + inside, estimate=True)
-    return Amount("activations", description.layers * inside, estimate=True)
+    share = float(train.gradient_checkpointing)
+    kept = description.layers * (share + (1 - share) * BLOCK_ACTIVATIONS)  # a checkpointed block keeps its input alone
+    inside = share * ONE_BLOCK + (1 - share) * WHOLE_GRAPH
+    name = "activations" + (" (checkpointed)" if share == 1 else f" ({share:.0%} checkpointed)" if share else "")
+    return Amount(name, (kept + inside) * boundary, estimate=True)

@@ -1,4 +1,4 @@
-"""Whether a run fits the memory of a device, and the settings that would make it fit (torch-free unless it is loaded)."""
+"""The memory of a run against that of a device, and the settings that would make it fit (torch-free unless it is loaded)."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def _lean(
 def _candidates(checked: CheckedManifest) -> Iterator[list[tuple[str, ...]]]:
     """Yield the settings that save memory, those that change the least in the result first; each in its steps."""
     train, slots, options = checked.manifest.train, checked.manifest.slots, checked.base.settings.model_dump()
-    if not train.gradient_checkpointing:
+    if train.gradient_checkpointing is not True:
         yield [("train.gradient_checkpointing=true",)]
     if train.mixed_precision is None:
         yield [("train.mixed_precision=bf16",)]
@@ -171,7 +171,11 @@ def _candidates(checked: CheckedManifest) -> Iterator[list[tuple[str, ...]]]:
     if train.batch_size > 1:
         yield [("train.batch_size=1",)]
     if averaged := tuple(f"slots.{name}.ema=null" for name, slot in slots.items() if slot.ema is not None):
+        if train.ema_device is None:
+            yield [("train.ema_device=cpu",)]
         yield [averaged]
+    if "quantise" in options and options["quantise"] is None:
+        yield [("base.options.quantise=int8",), ("base.options.quantise=nf4",)]
     ranks, step = [], max(slot.rank for slot in slots.values())
     while step > SMALLEST_RANK:
         step //= 2

@@ -1,4 +1,4 @@
-"""How long a run takes: measured, where it has a log, else calculated from its backbone calls and the device's speed."""
+"""The hours of a run: measured, where it has a log, else calculated from its backbone calls and the device's speed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cldistill_plugins.planning.fit import Device
 UTILISATION = 0.4
 """Share of a card's dense bf16 speed that large transformers reach in training."""
 CPU_TFLOPS = 0.109
-"""What two cores reached in the quickstart: the operations of its 1,582 steps in its 338 seconds of training."""
+"""Speed of two cores in the quickstart: the operations of its 1,582 steps in its 338 seconds of training."""
 LAST = 50
 """Steps at the end of a log whose pace counts."""
 
@@ -97,7 +97,7 @@ def operations(checked: CheckedManifest) -> float:
 
 def stages(checked: CheckedManifest) -> Iterator[Part]:
     """Yield what calls the backbone: teachers in training, targets, the loop."""
-    backward = CHECKPOINT_COST - 1 if checked.manifest.train.gradient_checkpointing else CHECKPOINT_COST - 2
+    backward = CHECKPOINT_COST - 2 + float(checked.manifest.train.gradient_checkpointing)
     taught = 0.0
     for part in checked.teachers.values():
         if part is not None and part.needs.rank is not None:

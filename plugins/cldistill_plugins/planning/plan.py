@@ -55,7 +55,8 @@ class Plan:
     parts: tuple[PlannedPart, ...]
     effects: tuple[PlannedEffect, ...]
     cycles: tuple[Cycle, ...]
-    gradient_checkpointing: bool
+    gradient_checkpointing: float
+    """The share of the blocks that is computed again."""
     adapters: tuple[AdapterSize, ...]
     preparing: tuple[Amount, ...]
     training: tuple[Amount, ...]
@@ -86,7 +87,7 @@ def make_plan(checked: CheckedManifest) -> Plan:
         parts=tuple(_part(part) for part in checked.parts() if part.loc[0] != "effects"),
         effects=_effects(checked),
         cycles=cycles(checked),
-        gradient_checkpointing=checked.manifest.train.gradient_checkpointing,
+        gradient_checkpointing=float(checked.manifest.train.gradient_checkpointing),
         adapters=adapter_sizes(checked),
         preparing=preparing,
         training=training,

@@ -25,7 +25,7 @@ TIGHT = 0.05
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `cldistill plan` begins with."""
+    """The beginning of what `cldistill plan` prints."""
 
     device: Device | None
     """None where nobody knows how much memory there is."""
@@ -37,7 +37,7 @@ class Verdict:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the device holds the run; None where its memory is not known."""
+        """Return whether the device holds the run; None where its memory is not known."""
         return None if self.device is None else self.peak_bytes <= self.device.bytes
 
 

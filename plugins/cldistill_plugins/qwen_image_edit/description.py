@@ -10,7 +10,7 @@ from math import exp
 from typing import Any
 
 from cldistill.records import BaseDescription
-from cldistill_plugins.diffusers_base.api import DTYPE_BYTES, resolve_targets
+from cldistill_plugins.diffusers_base.api import DTYPE_BYTES, resolve_targets, weight_bytes
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
 
 TIME_CHANNELS = 256
@@ -19,7 +19,7 @@ STOCK_TERMINAL = 0.02
 PIXELS_PER_TOKEN = 16
 """The VAE shrinks by 8, and 2 x 2 latents make a token."""
 PROMPT_TOKENS = 1024
-"""What the stock pipeline allows (its ``tokenizer_max_length``)."""
+"""The limit of the stock pipeline (its ``tokenizer_max_length``)."""
 
 DEFAULTS: Mapping[str, Any] = {
     "patch_size": 2, "in_channels": 64, "out_channels": 16, "num_layers": 60, "attention_head_dim": 128,
@@ -93,8 +93,10 @@ def describe_base(settings: QwenImageEditSettings) -> BaseDescription:
     targets = resolve_targets(modules, settings.targets)
     side = round(settings.resolution / 32) * 32 // PIXELS_PER_TOKEN
     bytes_each = DTYPE_BYTES[settings.dtype]
+    parameters = parameter_count(config)
     return BaseDescription(
-        parameters=parameter_count(config),
+        parameters=parameters,
+        weight_bytes=weight_bytes(settings, parameters, modules, ("transformer_blocks",)),
         modules=modules,
         targets=targets,
         latent_tokens=side * side,

@@ -41,8 +41,8 @@ def refuse_another(
         raise CheckpointError(
             f"{found.path} belongs to another manifest, or to other teachers or pictures:{listing}\nput the old values back, "
             f"choose another --output, there with `--set slots.student.checkpoint={found.path.absolute()}` to start from "
-            "these weights, or --fresh to start over in this one; train.generator_steps, checkpoints, samples, observers and "
-            "evaluation may change"
+            "these weights, or --fresh to start over in this one; checkpoints, samples, observers and evaluation may change, "
+            "and train.generator_steps where no learning rate falls to an end_lr by them"
         )
     plugins = {} if changed_plugins else plugin_digests(checked)
     found.must_belong_to(digest, int(os.environ.get("WORLD_SIZE", "1")), plugins=plugins)

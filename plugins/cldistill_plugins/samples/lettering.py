@@ -146,7 +146,7 @@ def _covers_all(name: str | None, text: str) -> bool:
 
 @cache
 def _covers(name: str | None, char: str) -> bool:
-    """Whether a font has a letter: it draws another picture than for a code point that no font has."""
+    """Return whether a font has a letter: it draws another picture than for a code point that no font has."""
     font = _open(name, 20)
     return bytes(font.getmask(char)) != bytes(font.getmask("\U0010fffe"))
 

@@ -36,7 +36,7 @@ def teachers(
 
     from cldistill.errors import Stopped
     from cldistill.manifest.check import check_manifest
-    from cldistill.manifest.checked import default_cache
+    from cldistill.storage.files import default_cache
     from cldistill_plugins.sharding.api import WHOLE, take_shard
     from cldistill_plugins.teachers.workers import TrainingOrder, tasks_of, train_teachers, visible_devices
 

@@ -68,10 +68,14 @@ class PairsJob:
     def key(self) -> str:
         """Hash of everything that the trained weights depend on."""
         settings = self.settings.model_dump(exclude={"checkpoint_every"}) | {"alpha": self.settings.scale_alpha}
-        digests = [self.encoder.pair_digest(item) for item in self.items]
+        digests = [self._digest(item) for item in self.items]
         base = (self.base.fingerprint, *precision_key(self.base), repr(self.base.adapter_targets))
         made = (*base, self.prompt, repr(sorted(settings.items())))
         return content_key("pairs", *made, *digests)
+
+    def _digest(self, item: Item) -> str:
+        assert item.target is not None
+        return content_key(self.encoder.item_digest(item), self.encoder.file_digest(item.target))
 
     @property
     def file(self) -> Path:

@@ -42,7 +42,7 @@ class TrainingOrder:
     export: Path | None = None
     """Folder that also gets each teacher as ``<effect>.safetensors``."""
     targets: bool = False
-    """Whether to encode the effect's pictures and prompts and sample its targets, too."""
+    """True: the effect's pictures and prompts are encoded and its targets sampled, too."""
     devices: tuple[str, ...] = ()
     """GPUs as ``CUDA_VISIBLE_DEVICES`` names them, which the processes take in turn; none: what the manifest says."""
 

@@ -45,7 +45,7 @@ class Studio:
 
     @property
     def folder(self) -> Path:
-        """Where sources and results lie."""
+        """Folder of sources and results."""
         return Path(self.scratch.name)
 
     def load(self) -> None:

@@ -26,7 +26,7 @@ FOLDER = Path("generated")
 
 @dataclass(frozen=True)
 class Sampling:
-    """How all pictures of one call are made."""
+    """Settings of all pictures of one call."""
 
     base: str | None
     device: str | None

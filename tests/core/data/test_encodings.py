@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from cldistill.data.encodings import Encoder
-from cldistill.data.items import effect_items
 from cldistill.records import Item, Prompts
 from cldistill.storage.tensors import TensorCache, content_key
-from cldistill.testing.pictures import picture, write_pairs
+from cldistill.testing.pictures import effect_items, picture, write_pairs
 from cldistill.testing.tiny_base import TinyBase
 
 PROMPTS = Prompts("zorvex make it bright", "make it bright", "", "zorvex")

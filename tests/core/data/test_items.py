@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cldistill.data.items import effect_items, general_items, held_pairs, open_picture, pairs_of
+from cldistill.data.items import general_items, held_pairs, open_picture, pairs_of
 from cldistill.errors import DataError
 from cldistill.records import EffectInfo
-from cldistill.testing.pictures import picture, write_pairs
+from cldistill.testing.pictures import effect_items, picture, write_pairs
 
 
 def test_transparency_is_laid_on_white(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from cldistill.catalogue import Catalogue
 from cldistill.component import Needs, Settings, loss_term, metric, prompt_isolator, stream_router
 from cldistill.errors import DataError, ManifestError, OptionsError, PluginLoadError
 from cldistill.manifest import prompts
+from cldistill.manifest.check import check_manifest
 from cldistill.manifest.models import Sampler
 from cldistill.manifest.prompts import preview_prompts
 from cldistill.manifest.resolved import resolve
@@ -397,6 +399,17 @@ def test_a_slot_cannot_start_from_a_lokr(world: Any) -> None:
 def test_a_file_that_fits_its_slot_passes(world: Any) -> None:
     save_lora(world.root / "teachers/old.safetensors", "blocks.0.attn.to_q", 8)
     world.check("slots.student.init=teachers/old.safetensors")
+
+
+def test_a_bug_of_a_plugin_is_no_mistake_in_the_manifest(world: Any) -> None:
+    class Broken(Catalogue):
+        def find(self, kind: Any, name: str) -> Any:
+            raise ValueError("a bug")
+
+    path = world.write()
+    with pytest.raises(ValueError, match="a bug") as caught:
+        check_manifest(str(path), catalogue=Broken(world.catalogue.plugins))
+    assert not isinstance(caught.value, ManifestError)
 
 
 def test_shift_auto_needs_a_base_with_a_rule(world: Any) -> None:

@@ -158,3 +158,4 @@ def test_messages_cannot_steer_a_terminal_and_end() -> None:
     text = str(CldistillError("a\x1b[31mb\r\x9bc\u202ed\ud800e\nnext 漫画"))
     assert text == "a\\x1b[31mb\\r\\x9bc\\u202ed\\ud800e\nnext 漫画"
     assert len(readable("x" * 10**7)) < 11_000
+    assert "hunter2" not in readable("x" * 1380 + " https://me:hunter2" + "2" * 700 + "@a.example/v1")

@@ -16,6 +16,7 @@ from cldistill.hookspecs import RunHooks
 from cldistill.markers import PROJECT
 from cldistill.records import StepResult, UpdateResult
 from cldistill.training.metrics_log import FILE, MetricsLog, line, read_metrics, truncate
+from cldistill.training.observers import Observers
 
 
 def result(step: int, loss: float = 0.5) -> StepResult:
@@ -102,6 +103,13 @@ def test_a_fresh_run_starts_an_empty_log(tmp_path: Path) -> None:
     log.step_finished(run, result(1))
     log.run_started(run, 0)
     assert read_metrics(tmp_path / FILE) == []
+
+
+def test_a_damaged_log_ends_the_run_and_is_not_switched_off_like_a_tracker(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(line(result(4)), encoding="utf-8")
+    run = SimpleNamespace(**vars(run_in(tmp_path)), is_main=True, observers=[MetricsLog()])
+    with pytest.raises(CheckpointError, match="lacks steps before the checkpoint of step 5"):
+        Observers(run).tell("run_started", start_step=5)  # type: ignore[arg-type]
 
 
 def test_it_is_an_observer(tmp_path: Path) -> None:

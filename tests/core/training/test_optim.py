@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cldistill.training.optim import Optimizer, ema_decay, learning_rate
 from cldistill.training.run import LrPhase, SlotConfig
@@ -31,13 +32,13 @@ def test_a_young_average_follows_and_an_old_one_holds() -> None:
     assert held < 1e-6
 
 
-def _optimizer(ema: float | None = 0.9) -> Optimizer:
+def _optimizer(ema: float | None = 0.9, device: str | None = None, on: str = "cpu") -> Optimizer:
     torch.manual_seed(0)
     parameters = {
-        "a.lora_A.weight": nn.Parameter(torch.randn(2, 3)),
-        "a.lora_B.weight": nn.Parameter(torch.zeros(3, 2)),
+        "a.lora_A.weight": nn.Parameter(torch.randn(2, 3).to(on)),
+        "a.lora_B.weight": nn.Parameter(torch.zeros(3, 2).to(on)),
     }
-    return Optimizer(SlotConfig("student", 2, 2.0, (LrPhase(0, 0.1),), ema=ema), parameters)
+    return Optimizer(SlotConfig("student", 2, 2.0, (LrPhase(0, 0.1),), ema=ema, ema_device=device), parameters)
 
 
 def _train(optimizer: Optimizer, steps: range) -> None:
@@ -70,3 +71,24 @@ def test_a_restored_optimiser_goes_on_bit_for_bit() -> None:
 
 def test_without_ema_there_is_no_average() -> None:
     assert _optimizer(ema=None).average is None
+
+
+def test_an_average_in_the_hosts_memory_is_the_same() -> None:
+    beside, away = _optimizer(), _optimizer(device="cpu")
+    for optimizer in (beside, away):
+        _train(optimizer, range(3))
+    assert beside.average is not None and away.average is not None
+    assert all(torch.equal(value, away.average[name]) for name, value in beside.average.items())
+
+
+def test_on_a_gpu_adamw_is_fused_and_the_average_may_lie_in_the_hosts_memory() -> None:
+    with FakeTensorMode():
+        optimizer = _optimizer(device="cpu", on="cuda")
+        _train(optimizer, range(2))
+        assert optimizer.adamw.defaults["fused"]
+        assert {value.device.type for value in optimizer.average.values()} == {"cpu"}  # type: ignore[union-attr]
+        again = _optimizer(device="cpu", on="cuda")
+        again.load({name: value.cpu() for name, value in optimizer.state().items() if name != "updates"}
+                   | {"updates": torch.tensor(2)})  # fmt: skip
+        assert {value.device.type for name, value in again.state().items() if name != "updates"} == {"cuda"}
+    assert _optimizer().adamw.defaults["fused"] is None

@@ -16,6 +16,7 @@ import torch
 from cldistill.assemble import assemble
 from cldistill.errors import CheckpointError, NonFiniteError, PluginError
 from cldistill.manifest.check import check_manifest
+from cldistill.prepare import some
 from cldistill.protocols import UpdateContext
 from cldistill.records import LossOutput, StepResult
 from cldistill.training import checkpoint
@@ -275,7 +276,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing(tiny_manifest: Write, tmp_p
 @pytest.mark.slow
 def test_gradient_checkpointing_changes_memory_and_not_the_weights(tiny_manifest: Write, tmp_path: Path) -> None:
     results = {}
-    for checkpointing in (False, True):
+    for checkpointing in (False, True, 0.5):
         part = {
             "generator_steps": 6,
             "batch_size": 2,
@@ -290,6 +291,15 @@ def test_gradient_checkpointing_changes_memory_and_not_the_weights(tiny_manifest
         assert any(value.any() for name, value in plain.items() if "lora_B" in name)
         for name, value in plain.items():
             torch.testing.assert_close(results[True][slot][name], value, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(results[0.5][slot][name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_share_of_the_blocks_is_checkpointed() -> None:
+    for share, wanted in ((1.0, 12), (0.5, 6), (0.25, 3), (0.75, 9)):
+        through: list[int] = []
+        run = some(share, lambda function, *args, seen=through: seen.append(1) or function(*args))
+        assert [run(lambda x: -x, number) for number in range(12)] == [-number for number in range(12)]
+        assert len(through) == wanted
 
 
 class Detached:

@@ -20,6 +20,7 @@ from cldistill.protocols import BaseModel, TeacherRequest
 from cldistill.records import EffectInfo
 from cldistill.weights import LoraWeights
 from cldistill_plugins.collectionlora.lora_file import LoraFile, LoraFileSettings, describe_lora_file
+from cldistill_plugins.collectionlora.lora_files import LoraFiles, LoraFilesSettings
 
 
 @dataclass
@@ -63,6 +64,18 @@ def test_the_adapter_has_the_bases_names_and_the_files_scale(path: Path, request
     assert set(state.modules) == {"block.to_q", "block.to_out"}
     assert {weights.scale for weights in state.modules.values()} == {0.5}
     assert isinstance(state.modules["block.to_q"], LoraWeights)
+
+
+def test_files_that_name_modules_as_the_familys_trainers_do_can_be_added_up(
+    tmp_path: Path, request_: TeacherRequest
+) -> None:
+    tensors = {"joint.lora_down.weight": torch.ones(2, 4), "joint.lora_up.weight": torch.ones(8, 2)}
+    save_file(tensors, tmp_path / "joint.safetensors")
+    files = [{"path": str(tmp_path / "joint.safetensors"), "scale": scale} for scale in (1.0, 0.5)]
+    source = LoraFiles(LoraFilesSettings.model_validate({"files": files}), {"joint": ("block.to_q",)})
+    state = source.adapter(request_)
+    assert state is not None
+    assert [(name, weights.rank) for name, weights in state.modules.items()] == [("block.to_q", 4)]
 
 
 def test_scale_multiplies_the_files_own(path: Path, request_: TeacherRequest) -> None:

@@ -13,7 +13,6 @@ from cldistill.adapters.slots import TEACHER, AdapterSlots
 from cldistill.collection.export import export_collection
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.data.encodings import Encoder
-from cldistill.data.items import effect_items
 from cldistill.errors import CollectionError
 from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Prompts
@@ -29,6 +28,7 @@ from cldistill.testing import (
     teacher_request,
     write_pairs,
 )
+from cldistill.testing.pictures import effect_items
 from cldistill.weights import AdapterState
 from cldistill_plugins.incremental.collection import CollectionSettings, CollectionTeacher, describe_collection
 from cldistill_plugins.incremental.plugin import register_teacher_sources

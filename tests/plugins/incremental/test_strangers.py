@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,17 @@ def test_a_split_names_no_folder_outside_its_own(field: str, path: str, tmp_path
             read()
 
 
+def test_a_link_below_a_group_of_a_split_leads_no_load_out(tmp_path: Path) -> None:
+    split = tmp_path / "split"
+    (split / "one").mkdir(parents=True)
+    (split / "one/collection").symlink_to(tmp_path)
+    group = {"name": "bank-1", "manifest": "1.yaml", "run": "one", "collection": "one/collection", "effects": ["a"]}
+    data = {"format": 1, "name": "x", "key": "", "measured": "", "figures": {}, "groups": [group]}
+    (split / "groups.json").write_text(json.dumps(data))
+    with pytest.raises(UnsafePathError):
+        read_groups(split).file_of("a")
+
+
 def test_a_manifest_names_no_path_outside_the_collection(folder: Path) -> None:
     manifest = folder / "manifest.resolved.yaml"
     text = manifest.read_text()
@@ -156,6 +168,13 @@ def test_no_picture_is_sent_to_an_address_that_the_collection_brought(folder: Pa
     with pytest.raises(CldistillError, match=r"would send pictures to http://a\.example/v1"):
         refuse_address(collection, ())
     refuse_address(collection, ["prompts.options.endpoint=http://a.example/v1"])
+    judge = {"use": "judge", "options": {"endpoint": "https://b.example/v1", "model": "m"}}
+    judged = replace(collection, manifest={"evaluate": {"metrics": [{"use": "likeness"}, judge]}, "observers": [judge]})
+    with pytest.raises(
+        CldistillError, match=r"https://b\.example/v1.*--set evaluate\.metrics\.judge\.options\.endpoint="
+    ):
+        refuse_address(judged, ["evaluate.pictures=4"])
+    refuse_address(judged, ["evaluate=null"])
 
 
 def test_a_base_out_of_a_package_that_is_no_plugin_is_not_imported() -> None:

@@ -28,7 +28,8 @@ def test_adapter_sizes_and_memory(world: Any) -> None:
     ]  # fmt: skip
     training = {amount.name: amount.bytes for amount in plan.training}
     assert training["frozen backbone"] == 20_000
-    assert training["student: weights, gradients, Adam (fp32)"] == 16 * parameters
+    assert training["student: weights, Adam (fp32)"] == training["critic: weights, Adam (fp32)"] == 12 * parameters
+    assert training["gradients of the largest slot (fp32)"] == 4 * parameters
     assert training["student: EMA (fp32)"] == 4 * parameters
     assert "critic: EMA (fp32)" not in training
     assert training["teacher slot"] == 4 * 4 * (64 + 64) * 2  # rank 4, in the base's two bytes

@@ -45,6 +45,15 @@ def test_a_run_of_another_manifest_is_refused_before_anything_is_loaded(world: A
     refuse_another(checked, folder, wanted=True)
 
 
+def test_the_steps_decide_a_rate_that_falls_by_the_last_of_them(world: Any) -> None:
+    falling = "slots.student.lr=[{from_step: 0, lr: 1.0e-3, end_lr: 1.0e-5}]"
+    held = "slots.student.lr=[{from_step: 0, lr: 1.0e-3, end_lr: 1.0e-5}, {from_step: 5, lr: 1.0e-5}]"
+    then, longer = world.check(falling), world.check(falling, "train.generator_steps=999")
+    assert changes(longer, resolved_text(then))[0].startswith("train.generator_steps: ")
+    assert manifest_digest(longer) != manifest_digest(then)
+    assert changes(world.check(held, "train.generator_steps=999"), resolved_text(world.check(held))) == []
+
+
 def test_resume_wants_something_to_resume(world: Any, tmp_path: Path) -> None:
     refuse_another(world.check(), tmp_path / "new", wanted=False)
     with pytest.raises(CheckpointError, match="new holds no checkpoint to resume; leave out --resume"):

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.data.encodings import Encoder
-from cldistill.data.items import effect_items
 from cldistill.errors import NonFiniteError, Stopped
 from cldistill.storage.tensors import TensorCache
-from cldistill.testing.pictures import picture, write_pairs
+from cldistill.testing.pictures import effect_items, picture, write_pairs
 from cldistill.testing.teacher_source_check import teacher_request
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.weights import LoraWeights

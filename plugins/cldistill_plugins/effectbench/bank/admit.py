@@ -25,7 +25,7 @@ MOST_BAD = 0.5
 
 
 def admission(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the teachers did in a report of ``cldistill eval``: each effect's mean bad cases and closeness, and the admitted.
+    """The teachers' doings in a report of ``cldistill eval``: each effect's mean bad cases and closeness, and the admitted.
 
     Raises:
         EffectError: the report has no such system or metric, or knows effects that the catalogue has not.

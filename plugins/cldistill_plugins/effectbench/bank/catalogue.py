@@ -45,7 +45,7 @@ def named(effect_name: str) -> EffectRecord:
 
 
 def knows(effect_name: str) -> bool:
-    """Whether the bank can make this effect."""
+    """Return whether the bank can make this effect."""
     return effect_name in SIX or effect_name in catalogue()
 
 

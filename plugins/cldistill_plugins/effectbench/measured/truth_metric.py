@@ -46,7 +46,7 @@ class TruthMetric:
         return Pillow.fromarray(draws[0])
 
     def stochastic(self, effect: str) -> bool | None:
-        """Whether the effect draws; None where the bank does not know it."""
+        """Return whether the effect draws; None where the bank does not know it."""
         return named(effect).stochastic if knows(effect) else None
 
     def open_extractor(self, request: MetricRequest) -> FeatureExtractor:

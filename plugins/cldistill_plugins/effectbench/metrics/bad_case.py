@@ -42,7 +42,7 @@ class OracleVerdict:
 
     @property
     def soft(self) -> bool:
-        """Whether it is the right effect without its detail."""
+        """Return whether it is the right effect without its detail."""
         return self.family == TEXTURE_AND_DETAIL_LOSS
 
 

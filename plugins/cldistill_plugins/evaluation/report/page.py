@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from cldistill.errors import CldistillError
-from cldistill.manifest.checked import default_cache
-from cldistill.storage.files import atomic_write_text
+from cldistill.storage.files import atomic_write_text, default_cache
 
 if TYPE_CHECKING:
     from jinja2 import Environment

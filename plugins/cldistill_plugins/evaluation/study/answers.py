@@ -14,7 +14,7 @@ from cldistill_plugins.evaluation.study.key import StudyKey, StudySet
 
 
 class Evaluator(BaseModel):
-    """Who answered: the name they typed, and a random id that their browser gave them."""
+    """The person who answered: the name they typed, and a random id that their browser gave them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     name: str

@@ -21,7 +21,7 @@ POOL = 5000
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line said; minutes are of training, without the preparation between the stages."""
+    """The command line; minutes are of training, without the preparation between the stages."""
 
     work: Path
     output: Path

@@ -43,17 +43,17 @@ class Sprite:
 
 
 def subject(code: str) -> str:
-    """What a code-point sequence shows: the profession where a person has one (all genders share it), else itself."""
+    """Return what a code-point sequence shows: the profession where a person has one (all genders share it), else itself."""
     return code.split("-200d-")[-1]
 
 
 def is_held_out(code: str) -> bool:
-    """Whether a subject is kept for measuring: a fixed fifth of them, by the hash of the code point."""
+    """Return whether a subject is kept for measuring: a fixed fifth of them, by the hash of the code point."""
     return hashlib.sha256(subject(code).encode()).digest()[0] % 5 == 0
 
 
 def is_wanted(code: str) -> bool:
-    """Whether a code-point sequence shows one animal or one person in the default skin tone."""
+    """Return whether a code-point sequence shows one animal or one person in the default skin tone."""
     first, *rest = code.split("-")
     if not rest:
         return int(first, 16) in _ANIMALS or int(first, 16) in _PEOPLE

@@ -27,7 +27,7 @@ CHECKPOINT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class BasePlan:
-    """How to train the transformer.
+    """Options of the transformer's training.
 
     Attributes:
         workers: processes that share a step, one thread each.

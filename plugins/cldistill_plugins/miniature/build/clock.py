@@ -1,4 +1,7 @@
-"""Training by the clock: learning rates follow the share of the planned time that has passed, across kills and resumes."""
+"""Training by the clock: learning rates follow the share of the planned time that has passed, across kills and resumes.
+
+The time is that of the processor, so that a busy or a suspended machine makes a training longer and not shorter.
+"""
 
 import math
 import time
@@ -13,7 +16,7 @@ WARM_UP_STEPS = 60
 
 @dataclass(slots=True)
 class Clock:
-    """How far a training of `minutes` has come.
+    """The progress of a training of `minutes` has come.
 
     Attributes:
         decay: share of the time, at its end, in which the rate falls; more minutes may be given until then.
@@ -25,11 +28,11 @@ class Clock:
     decay: float = 1.0
     elapsed: float = 0.0
     step: int = 0
-    _last: float = field(default_factory=time.monotonic)
+    _last: float = field(default_factory=time.process_time)
 
     def tick(self) -> float:
         """Add the time since the last call and return the seconds trained in all."""
-        now = time.monotonic()
+        now = time.process_time()
         self.elapsed += now - self._last
         self._last = now
         return self.elapsed

@@ -38,7 +38,7 @@ class EditScore:
 
     @property
     def gain(self) -> float:
-        """How many times nearer the output is than the source."""
+        """Return how many times nearer the output is than the source."""
         return self.source / self.output
 
 
@@ -82,7 +82,7 @@ def edit(pipeline: QwenImageEditPlusPipeline, picture: NDArray[np.uint8], prompt
 def edit_batch(
     pipeline: QwenImageEditPlusPipeline, pictures: NDArray[np.uint8], prompts: list[str], seeds: list[int]
 ) -> Tensor:
-    """What `edit` gives for each picture (B, H, W, 3), all at once: (B, 3, 128, 128) in [-1, 1]."""
+    """Return what `edit` gives for each picture (B, H, W, 3), all at once: (B, 3, 128, 128) in [-1, 1]."""
     writer = Writer(pipeline.processor, pipeline.text_encoder, pipeline.prompt_template_encode)
     text, lengths = writer.embed(prompts, list(pictures))
     text = text[:, : int(lengths.max())]

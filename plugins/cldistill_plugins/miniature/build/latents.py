@@ -1,4 +1,4 @@
-"""What the transformer trains on, computed once: latents of sources and of every edit of them, and prompt embeddings.
+"""The training data of the transformer, computed once: latents of sources and of every edit of them, and prompt embeddings.
 
 Chunks of 100 pictures, `work/latents/000.safetensors`…; n pictures, E edits, L tokens:
 `source` (n, 16, 16, 16), `target` (n, E, 16, 16, 16), both before normalisation; `text` (n, E + 2, L, 64) and `length`

@@ -65,13 +65,24 @@ class Muon:
 
 
 def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrix, roughly: Newton–Schulz iterations on (n, m); singular values end in 0.7–1.2."""
+    """The nearest semi-orthogonal matrix, roughly: Newton–Schulz iterations on (n, m); singular values end in 0.7–1.2.
+
+    Every iteration multiplies by a polynomial of x xᵀ, so those of an oblong matrix run on that small square alone, and
+    their product meets the matrix once: half of the time at 6 to 1.
+    """
     a, b, c = 3.4445, -4.7750, 2.0315
     x: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = x / (x.norm() + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+    if x.shape[1] < 2 * x.shape[0]:
+        for _ in range(steps):
+            gram = x @ x.T
+            x = a * x + (b * gram + c * gram @ gram) @ x
+    else:
+        gram, product = x @ x.T, torch.eye(len(x), dtype=x.dtype, device=x.device)
+        for _ in range(steps):
+            factor = a * torch.eye(len(x), dtype=x.dtype, device=x.device) + b * gram + c * gram @ gram
+            product, gram = factor @ product, factor @ gram @ factor
+        x = product @ x
     return x if matrix.shape[0] <= matrix.shape[1] else x.T
 
 

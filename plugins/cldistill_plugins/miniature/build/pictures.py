@@ -32,7 +32,7 @@ TEXTURES: dict[Split, tuple[str, ...]] = {"train": ("grass.png", "gravel.png"), 
 
 @dataclass(frozen=True, slots=True)
 class Studio:
-    """What one split composes its pictures from."""
+    """The material of which one split composes its pictures."""
 
     split: Split
     sprites: list[Sprite]

@@ -1,4 +1,4 @@
-"""What lies beside the weights: from what, with what and how they were made."""
+"""The record beside the weights: from what, with what and how they were made."""
 
 from importlib.metadata import version
 from pathlib import Path

@@ -39,7 +39,7 @@ TEMPLATE_PREFIX = (
     "then explain how the user's text instruction should alter or modify the image. Generate a new image that meets the "
     "user's requirements while maintaining consistency with the original input where appropriate.<|im_end|>\n<|im_start|>user\n"
 )
-"""What the stock pipeline puts before the pictures and the prompt, and then cuts off as 64 tokens."""
+"""The text that the stock pipeline puts before the pictures and the prompt, and then cuts off as 64 tokens."""
 _WORDS = """
 a an the this that of in on with and or to into from as by for at it its is are be my your his her their our all every
 picture image photo photograph drawing painting portrait scene subject person people man woman child face cat dog animal bird
@@ -154,7 +154,7 @@ def _draw(encoder: nn.Module, generator: torch.Generator) -> None:
 
 
 def prefix_length(tokenizer: Qwen2Tokenizer) -> int:
-    """How many tokens the template's prefix has; the stock pipeline cuts off 64."""
+    """Return the number of tokens of the template's prefix; the stock pipeline cuts off 64."""
     return len(tokenizer(TEMPLATE_PREFIX)["input_ids"])
 
 
