@@ -146,13 +146,16 @@ def _drain(progress: Any) -> Iterator[WorkerProgress]:
 
 
 def _work(index: int, order: TrainingOrder, work: Any, progress: Any) -> None:
-    """Do tasks from the common queue until it is empty."""
+    """Do tasks from the common queue until it is empty, or the process that started this one is gone."""
+    leave_with_parent(signal.SIGTERM)  # from the first moment: torch is long to import; below, it saves first
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        return
     os.environ.update(variables(order, index))  # before torch looks for GPUs
     import torch
 
     torch.set_num_threads(order.threads)
     with graceful_stop(say=lambda text: None) as stop:
-        leave_with_parent(signal.SIGTERM)  # saving first
         name = ""
         try:
             do = worker(
@@ -173,7 +176,6 @@ def _work(index: int, order: TrainingOrder, work: Any, progress: Any) -> None:
         except (CldistillError, OSError) as error:
             progress.put(WorkerProgress(index, name, error=str(error)))
         finally:
-            parent = multiprocessing.parent_process()
             if parent is not None and not parent.is_alive():
                 progress.cancel_join_thread()  # nobody reads what it still holds
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import queue
+import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+
+from cldistill_plugins.teachers import workers
 
 PAIRS = "package:cldistill_plugins.effectbench/effects"
 
@@ -77,3 +83,13 @@ def test_a_teacher_that_diverges_is_named_and_nothing_of_it_is_kept(tmp_path: Pa
     assert "teacher of " in done.stderr
     assert "lr" in done.stderr
     assert not finished(tmp_path)
+
+
+def test_a_worker_whose_parent_is_gone_before_it_began_takes_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound: list[signal.Signals] = []
+    monkeypatch.setattr(workers, "leave_with_parent", bound.append)  # this process is to stay
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: SimpleNamespace(is_alive=lambda: False))
+    tasks: queue.Queue[workers.Task] = queue.Queue()
+    tasks.put(workers.Task("mosaic"))
+    workers._work(0, workers.TrainingOrder("m.yaml", (), Path("cache"), 1), tasks, queue.Queue())
+    assert tasks.qsize() == 1 and bound == [signal.SIGTERM]
