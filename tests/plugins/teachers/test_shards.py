@@ -70,7 +70,7 @@ def test_shares_prepare_all_of_a_run_once_and_one_that_was_killed_goes_on(manife
     def stop() -> bool:
         nonlocal asked
         asked += 1
-        return asked > 12
+        return asked > 8
 
     work(manifest, cache, Shard(2, 2))
     with pytest.raises(Stopped):
@@ -100,7 +100,7 @@ def test_whoever_loads_the_base_to_train_a_teacher_checkpoints_as_the_run_does(
     preparation = load_base(checked, *start(checked, tmp_path / "out", tmp_path / "cache"))
     base: Any = preparation.base
     assert base.network.checkpoint is None
-    assert preparation.slots.names() == ()
+    assert preparation.slots.names == ()
     assert (base.network.checkpoint is not None) == (wanted == "true")
 
 
