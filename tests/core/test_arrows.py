@@ -235,6 +235,7 @@ def test_the_loop_knows_no_manifest(module: str) -> None:
     allow([found for found in imports(file) if any(map(found.reaches, forbidden)) and not found.only_types])
 
 
+@pytest.mark.slow
 def test_only_tests_import_the_testing_kit() -> None:
     kit = CORE / "testing"
     allow([found for found in everything() if kit not in found.file.parents and found.reaches("cldistill.testing")])

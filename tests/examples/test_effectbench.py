@@ -43,6 +43,7 @@ def test_every_step_comes_after_what_it_needs(size: str) -> None:
     assert {"table1", "table3", "table5", "steps"} <= seen
 
 
+@pytest.mark.slow
 def test_a_failure_stops_only_what_needs_it_and_nothing_runs_twice(tmp_path: Path) -> None:
     steps, run = module("steps"), module("run")
     python = sys.executable

@@ -89,6 +89,7 @@ def test_a_user_error_is_one_message_and_exit_code_2() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_shipped_recipe_asks_for_the_users_files_alone() -> None:
     found = said("check", "collectionlora-50")
     assert found["code"] == 2

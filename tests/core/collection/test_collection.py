@@ -91,6 +91,7 @@ def test_any_size_keeps_its_aspect(collection: Collection, size: tuple[int, int]
     assert abs(picture.width / picture.height / (size[0] / size[1]) - 1) < 0.07
 
 
+@pytest.mark.slow
 def test_exif_rotation_is_applied(collection: Collection, photo: Image.Image, tmp_path: Path) -> None:
     turned, exif = photo.transpose(Image.Transpose.ROTATE_90), Image.Exif()
     exif[0x0112] = 6  # shown turned by 90 degrees clockwise

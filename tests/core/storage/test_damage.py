@@ -78,6 +78,7 @@ def killed_at(point: int, action: Callable[[], object]) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="two folders change names in one step on Linux alone")
+@pytest.mark.slow
 def test_a_folder_that_is_replaced_never_lacks_its_name(tmp_path: Path) -> None:
     folder, point = tmp_path / "collection", 0
 

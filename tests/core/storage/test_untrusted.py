@@ -154,6 +154,7 @@ def test_messages_mask_secrets(secret: str) -> None:
     assert "SECRET" in secret and "SECRET" not in str(CldistillError(f"{secret!r}: must hold no key"))
 
 
+@pytest.mark.slow
 def test_messages_cannot_steer_a_terminal_and_end() -> None:
     text = str(CldistillError("a\x1b[31mb\r\x9bc\u202ed\ud800e\nnext 漫画"))
     assert text == "a\\x1b[31mb\\r\\x9bc\\u202ed\\ud800e\nnext 漫画"

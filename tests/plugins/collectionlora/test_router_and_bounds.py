@@ -26,6 +26,7 @@ EFFECTS = ["ink", "gold", "oil"]
 asked = partial(route_request, effects=EFFECTS)
 
 
+@pytest.mark.slow
 def test_p_switch_is_the_share_of_the_effect_stream_and_effects_are_drawn_evenly() -> None:
     router = Pdsr(PdsrSettings(p_switch=0.7, one_effect_a_batch=True))
     routes = [router.route(asked(i)) for i in range(3000)]

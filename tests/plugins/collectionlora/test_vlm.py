@@ -154,6 +154,7 @@ def test_a_silent_server_times_out(server: ChatServer, effect: EffectInfo, tmp_p
         captioner(server, tmp_path, timeout=0.1, retries=1).caption(effect)
 
 
+@pytest.mark.slow
 def test_a_dripping_server_times_out(server: ChatServer, effect: EffectInfo, tmp_path: Path) -> None:
     def drip(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)

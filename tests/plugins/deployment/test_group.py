@@ -231,6 +231,7 @@ def test_groups_are_read_back_or_refused(tmp_path: Path, catalogue: Catalogue) -
         read_groups(Path(file))
 
 
+@pytest.mark.slow
 def test_the_command_splits_and_shows(tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     order(tmp_path, catalogue)
     monkeypatch.setattr("cldistill.manifest.check.load_catalogue", lambda: catalogue)

@@ -188,6 +188,7 @@ def test_what_shows_without_the_trigger_bleeds(studio: Studio) -> None:
 
 
 @pytest.mark.usefixtures("hed")
+@pytest.mark.slow
 def test_a_further_system_costs_only_its_own_pictures(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     BcrOracle(draws=4)(studio.ask({"perfect": {name: studio.truth(name) for name in EFFECTS}}))
     extracted: list[int] = []

@@ -149,6 +149,7 @@ class Remembers:
         return make
 
 
+@pytest.mark.slow
 def test_a_stop_within_a_metric_loses_nothing_that_was_made(desk: Any) -> None:
     desk.metric("remembers", lambda context: Remembers(desk.root / "once"))
     Remembers.made.clear()

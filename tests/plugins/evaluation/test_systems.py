@@ -111,6 +111,7 @@ def test_the_collections_own_prompts_win(desk: Any) -> None:
     assert not np.array_equal(desk.pixels("as-student", "soften"), desk.pixels("as-teacher", "soften"))
 
 
+@pytest.mark.slow
 def test_an_effect_that_a_collection_lacks_is_left_out_and_said(desk: Any) -> None:
     folder = desk.collection("half", {"invert": KNOWN["invert"]})
     desk.evaluate({"name": "half", "adapter": str(folder)}, {"name": "bare", "adapter": None})
@@ -121,6 +122,7 @@ def test_an_effect_that_a_collection_lacks_is_left_out_and_said(desk: Any) -> No
     assert not (desk.root / "out/pictures/half/soften").exists()
 
 
+@pytest.mark.slow
 def test_in_the_general_pool_a_teacher_is_the_bare_base(desk: Any) -> None:
     desk.evaluate({"name": "base", "adapter": "teacher", "steps": 2}, {"name": "bare", "adapter": None, "steps": 2})
     assert not np.array_equal(desk.pixels("base", "invert"), desk.pixels("bare", "invert"))

@@ -249,6 +249,7 @@ def test_questions_are_asked_together_but_not_more_than_allowed(
         (lambda handler: time.sleep(0.5), r"no answer within 0.2 s \(asked 2 times\)"),
     ],
 )
+@pytest.mark.slow
 def test_a_failing_endpoint_is_not_measured(
     server: ChatServer, request_: TinyMetricRequest, tmp_path: Path, answer: Answer, reason: str
 ) -> None:

@@ -76,6 +76,7 @@ def test_pairs_become_a_commented_manifest_that_passes_check(folder: Path) -> No
     assert yaml.safe_load(text)["effects"][1]["pairs"] == "pairs/sepia"
 
 
+@pytest.mark.slow
 def test_a_miniature_has_the_settings_that_work_there(folder: Path) -> None:
     init("pairs", "loras", "--miniature", "--prompt", "sepia=make it sepia", *HALFTONE, "-o", "small.yaml")
     checked = check_manifest("small.yaml")
@@ -90,6 +91,7 @@ def test_a_miniature_has_the_settings_that_work_there(folder: Path) -> None:
     assert len(checked.items["general"]) > 100
 
 
+@pytest.mark.slow
 def test_a_miniature_needs_nothing(folder: Path) -> None:
     init("--miniature", "--name", "demo")
     assert {effect.name for effect in check_manifest("demo.yaml").effects} == {"halftone", "crimson-oil"}
@@ -104,6 +106,7 @@ def test_a_recipe_is_copied_as_it_is(recipe: str, folder: Path) -> None:
     assert (folder / f"{recipe}.yaml").read_text() == files(RECIPES).joinpath(f"{recipe}.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_unasked(folder: Path) -> None:
     (folder / "demo.yaml").write_text("mine")
     with pytest.raises(OptionsError, match=r"demo\.yaml is there already; --force overwrites it"):

@@ -96,6 +96,7 @@ def test_some_filters_differ_from_picture_to_picture(kind: str) -> None:
     assert not np.array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_all_filters_have_their_own_names() -> None:
     drawn = filters.draw_filters()
     assert len(drawn) == filters.COUNT and max(Counter(chosen.name for chosen in drawn).values()) == 1

@@ -59,6 +59,7 @@ def test_where_no_single_setting_is_enough_several_are_and_none_of_them_is_idle(
     assert peak(check_manifest("quickstart", change.settings, files=False)) <= room
 
 
+@pytest.mark.slow
 def test_a_run_that_nothing_makes_fit_says_the_least_that_it_takes() -> None:
     found = remedies(check_manifest("one-effect", files=False), "one-effect", [], 16e9)
     assert not found.fits
@@ -79,6 +80,7 @@ def test_a_run_refuses_a_device_that_is_too_small_and_names_settings(monkeypatch
     must_fit(checked, "quickstart", ["train.batch_size=1000"], "--ignore-memory")
 
 
+@pytest.mark.slow
 def test_the_command_refuses_before_it_prepares_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     here = device_here(cpu=True)

@@ -156,6 +156,7 @@ def rows(columns: int) -> list[list[str]]:
     return [row for row in found if len(row) == columns and row[-1].replace(".", "").isdigit()]
 
 
+@pytest.mark.slow
 def test_the_pages_table_is_what_plan_says() -> None:
     assert {row[0] for row in rows(7)} >= {"rtx-4090", "rtx-6000-ada", "h100-80gb", "h200"}
     for card, has, base, rank, settings, needs, spare in rows(7):
@@ -167,6 +168,7 @@ def test_the_pages_table_is_what_plan_says() -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_bill_was_compared_with() -> None:
     for (name, billed, measured), (wanted, overrides) in zip(rows(3), COMPARED.items(), strict=True):
         assert name == wanted

@@ -167,6 +167,7 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(
     assert done.stdout.splitlines()[1:] == [str(out / "dog--soften.png"), f"contact sheet: {out / 'contact-sheet.png'}"]
 
 
+@pytest.mark.slow
 def test_a_split_mounts_each_of_its_collections_once(
     collection: Path, photos: Path, tmp_path: Path, loads: list[Path]
 ) -> None:
@@ -190,6 +191,7 @@ def test_a_name_of_a_stranger_stays_in_the_folder(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["out", "out.pgn", "out.txt", "out.psd"])
+@pytest.mark.slow
 def test_a_name_that_no_picture_can_have_is_refused_before_the_work(
     name: str, collection: Path, photos: Path, tmp_path: Path, no_model: None
 ) -> None:

@@ -56,6 +56,7 @@ def test_only_the_chosen_pairs_are_prepared(folder: Path) -> None:
     assert found.effects == ("soften",)
 
 
+@pytest.mark.slow
 def test_a_number_of_effects_is_spread_over_the_list(folder: Path) -> None:
     assert opened(folder, effects=1).effects == ("invert",)
     assert opened(folder).effects == opened(folder, effects=9).effects == ("invert", "soften")

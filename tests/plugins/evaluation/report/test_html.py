@@ -40,6 +40,7 @@ def test_the_same_folder_gives_the_same_bytes(folder: Path, page: str) -> None:
     assert not list(folder.glob(".*"))
 
 
+@pytest.mark.slow
 def test_the_plots_script_is_bundled_once_a_machine(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = vega()
     (kept,) = (own_cache / "report").iterdir()
