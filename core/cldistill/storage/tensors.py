@@ -75,9 +75,7 @@ class TensorCache:
                     return loaded
         except Exception:  # (whatever a damaged file makes its reader say)
             pass
-        logging.getLogger(__name__).warning(
-            "%s: does not fit its digest (damaged, or of an older version): made again", path
-        )
+        logging.getLogger(__name__).warning("%s: damaged, or of an older version: made again", path)
         remove(path)
         return None
 
@@ -99,10 +97,11 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether a safetensors file is there and exactly as long as its header says, read from the header alone."""
+    """Return whether an entry is there with its digest, exactly as long as its header says, read from the header alone."""
     try:
         with path.open("rb") as file:
-            return read_tensors_header(file).size == os.fstat(file.fileno()).st_size
+            header = read_tensors_header(file)
+            return DIGEST in header.metadata and header.size == os.fstat(file.fileno()).st_size
     except (OSError, ValueError):
         return False
 

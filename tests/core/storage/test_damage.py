@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from cldistill.storage import files
@@ -79,6 +80,15 @@ def killed_at(point: int, action: Callable[[], object]) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="two folders change names in one step on Linux alone")
 @pytest.mark.slow
+def test_an_entry_of_a_version_without_digests_is_as_good_as_missing(tmp_path: Path) -> None:
+    cache = TensorCache(tmp_path)
+    cache.path(KEY).parent.mkdir(parents=True)
+    save_file(made(), cache.path(KEY))
+    assert not cache.has(KEY)  # what is asked before a run is what is found while it reads
+    assert read_again(tmp_path) == 1
+    assert cache.has(KEY)
+
+
 def test_a_folder_that_is_replaced_never_lacks_its_name(tmp_path: Path) -> None:
     folder, point = tmp_path / "collection", 0
 
