@@ -78,8 +78,6 @@ def killed_at(point: int, action: Callable[[], object]) -> bool:
     return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="two folders change names in one step on Linux alone")
-@pytest.mark.slow
 def test_an_entry_of_a_version_without_digests_is_as_good_as_missing(tmp_path: Path) -> None:
     cache = TensorCache(tmp_path)
     cache.path(KEY).parent.mkdir(parents=True)
@@ -89,6 +87,8 @@ def test_an_entry_of_a_version_without_digests_is_as_good_as_missing(tmp_path: P
     assert cache.has(KEY)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="two folders change names in one step on Linux alone")
+@pytest.mark.slow
 def test_a_folder_that_is_replaced_never_lacks_its_name(tmp_path: Path) -> None:
     folder, point = tmp_path / "collection", 0
 
