@@ -18,7 +18,6 @@ from cldistill.samples import PICTURES_OF_RESULT, RunSampler, held_out_rows, res
 from cldistill.training.run import ExportedRun, Run
 from cldistill_plugins.evaluation.check import EvaluationPlan, systems_of_run
 from cldistill_plugins.evaluation.evaluate import evaluate_systems, picture_store, write_pages
-from cldistill_plugins.evaluation.metrics import build_metrics
 from cldistill_plugins.evaluation.report.page import lacking
 from cldistill_plugins.evaluation.report.record import Evaluation
 from cldistill_plugins.evaluation.setup import EvaluationSetup, setup_of_run
@@ -48,8 +47,8 @@ class EndOfRun:
         report = evaluate_systems(setup, plan, systems, run.output, store, stages, exported.command)
         exported.report |= report
         write_pages(run.output, report, stages, PAGE_MEGABYTES)
-        built, _ = build_metrics(setup.checked.metrics, setup.context)
-        truths = [metric.truth for metric in built if metric.truth is not None]
+        silent = {entry["component"] for entry in report["not_measured"]}
+        truths = [metric.truth for metric in setup.metrics[0] if metric.truth is not None and metric.name not in silent]
         picture = result_picture(run, evaluate.images, evaluate.teacher_steps, exported, truths)
         page = run.output / "report.html"
         exported.results += [*([("Page", page)] if page.is_file() else []), ("Picture", picture)]

@@ -25,7 +25,7 @@ from cldistill.storage.files import atomic_write_text, default_cache, only_write
 from cldistill_plugins.evaluation.check import EvaluationPlan, needs_teachers
 from cldistill_plugins.evaluation.markdown import markdown
 from cldistill_plugins.evaluation.measure import measure
-from cldistill_plugins.evaluation.metrics import BuiltMetric, build_metrics
+from cldistill_plugins.evaluation.metrics import BuiltMetric
 from cldistill_plugins.evaluation.picture_placement import place_outputs, place_sources, place_truths
 from cldistill_plugins.evaluation.picture_store import PictureStore
 from cldistill_plugins.evaluation.pictures import Job, make_pictures, share_of
@@ -86,7 +86,7 @@ def _evaluate(
     )  # fmt: skip
     systems = open_systems(setup, plan.systems)
     if shard != WHOLE:
-        jobs = plan_jobs(setup, plan, systems, build_metrics(setup.checked.metrics, setup.context)[0])[1]
+        jobs = plan_jobs(setup, plan, systems, setup.metrics[0])[1]
         make_pictures(setup.generator, share_of(jobs, shard, setup.generator.encoder, stages), store, stages)
         return
     report = evaluate_systems(setup, plan, systems, output, store, stages, command)
@@ -104,7 +104,7 @@ def evaluate_systems(
     stages: Stages, command: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the report, with every picture placed below ``output/pictures``; what the cache holds is not made again."""
-    metrics, absent = build_metrics(setup.checked.metrics, setup.context)
+    metrics, absent = setup.metrics
     pools, jobs = plan_jobs(setup, plan, systems, metrics)
     asked = {(job.system, job.pool) for job in jobs}
     outputs = make_pictures(setup.generator, jobs, store, stages)

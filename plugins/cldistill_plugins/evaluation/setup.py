@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from cldistill.assemble import load_base, start
@@ -18,6 +19,7 @@ from cldistill.records import Prompts
 from cldistill.sampling.image_generator import ImageGenerator
 from cldistill.schedule import Schedule
 from cldistill.training.run import ExportedRun, Run
+from cldistill_plugins.evaluation.metrics import BuiltMetric, Reasons, build_metrics
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class EvaluationSetup:
     def base(self) -> BaseModel:
         """The base model."""
         return self.generator.base
+
+    @cached_property
+    def metrics(self) -> tuple[list[BuiltMetric], Reasons]:
+        """The metrics of the manifest, built once, since some load weights; and the reasons of those that cannot be."""
+        return build_metrics(self.checked.metrics, self.context)
 
     @property
     def student_schedule(self) -> Schedule:
