@@ -1,4 +1,4 @@
-"""What the README and the pages that it leads to show is there and works: links, picture, commands, manifests, Python."""
+"""README and the pages that it leads to: their links, picture, commands, manifests and Python are there and work."""
 
 from __future__ import annotations
 

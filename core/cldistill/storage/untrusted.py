@@ -93,7 +93,8 @@ def file_stem(name: str) -> str:
 def parse_json(text: str | bytes) -> Any:
     """Parse JSON as its standard has it: UTF-8, no NaN; raises ValueError also where it is nested too deeply."""
     try:
-        return json.loads(text if isinstance(text, str) else text.decode("utf-8"), parse_constant=int)  # none is an int
+        words = text if isinstance(text, str) else text.decode("utf-8")
+        return json.loads(words, parse_constant=int)  # which raises ValueError for NaN and Infinity
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -28,7 +28,7 @@ ONE_BLOCK = 40
 """The same for a checkpointed block that is computed again, with its backward."""
 
 DECODED_BYTES = {"int8": 4, "fp8": 4, "nf4": 29}
-"""What decoding a quantised weight takes while it lasts, for each of its numbers: nf4's is looked up in a table, by int64."""
+"""Kind of quantisation -> bytes that each number of a weight takes while it is decoded: nf4's is looked up by int64."""
 
 
 @dataclass(frozen=True)

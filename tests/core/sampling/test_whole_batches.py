@@ -1,4 +1,4 @@
-"""What a killed run left of a batch changes nothing: batches are sampled whole, in the same company."""
+"""Batches are sampled whole, in the same company, whatever a killed run left of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is damaged on disk is found out; what is killed while it writes leaves the old or the new; one writer a folder."""
+"""Damage on disk is found out; a write that is killed leaves the old or the new; a folder has one writer."""
 
 from __future__ import annotations
 

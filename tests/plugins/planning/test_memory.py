@@ -46,7 +46,7 @@ COMPARED = {
     "nf4, rank 32, EMA on the host": (NF4, *ranked(32), EMA),
     "bf16, rank 128, half of the blocks checkpointed": ("train.gradient_checkpointing=0.5",),
 }
-"""What the page calls them -> what differs from the recipe."""
+"""Name in the page -> overrides of the recipe."""
 
 
 def checked(*overrides: str) -> CheckedManifest:
