@@ -26,10 +26,9 @@ TURNED = (5, 6, 7, 8)
 def picture_sizes(paths: Iterable[Path]) -> dict[Path, tuple[int, int] | DataError]:
     """Decode pictures cheaply, those of known content not again: path -> upright width and height, or what is wrong."""
     listed, file = list(dict.fromkeys(paths)), default_cache() / KNOWN
-    try:
-        known: dict[str, list[int]] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
+    known: dict[str, list[int]] = {}
+    with suppress(OSError, TypeError, ValueError):  # a damaged note is as good as none
+        known = dict(json.loads(file.read_text(encoding="utf-8")))
 
     def look(path: Path) -> tuple[str, list[int] | DataError]:
         digest = sampled_digest(path) if path.is_file() else ""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,8 @@ from cldistill.adapters.header import find_file, read_header
 from cldistill.adapters.hub import local_path
 from cldistill.collection.index import CollectionIndex
 from cldistill.data.items import list_pairs
-from cldistill.errors import CollectionError, DataError
-from cldistill.storage.untrusted import parse_json
-
-DESCRIPTION = "effect.json"
-"""Beside the pairs: an object with ``name`` and ``prompt``."""
-TEACHER = "teacher.safetensors"
-"""Beside the pairs: a LoRA that was trained on them already."""
+from cldistill.errors import CollectionError
+from cldistill_plugins.data.api import TEACHER, described, name_of
 
 
 @dataclass(frozen=True)
@@ -70,10 +64,10 @@ def read_effect(given: Given, ask: Callable[[str], str] | None = None) -> NewEff
         raise CollectionError(f"{given.path}: no such folder of pairs or teacher file")
     path = find_file(path) if on_hub else path  # what is named there is a teacher
     is_teacher = path.is_file() and path.suffix == ".safetensors"
-    described = _described(path if path.is_dir() else path.parent) if not is_teacher else {}
-    name = given.name or described.get("name") or _name_of(Path(given.path.name.partition("@")[0]) if on_hub else path)
+    told = described(path if path.is_dir() else path.parent) if not is_teacher else {}
+    name = given.name or told.get("name") or name_of(Path(given.path.name.partition("@")[0]) if on_hub else path)
     pairs = given.pairs.absolute() if given.pairs is not None else None if is_teacher else path
-    prompt = given.prompt or described.get("prompt") or (_shared_prompt(pairs) if pairs is not None else None)
+    prompt = given.prompt or told.get("prompt") or (_shared_prompt(pairs) if pairs is not None else None)
     if not prompt and ask is not None:
         prompt = ask(name).strip()
     if not prompt:
@@ -99,23 +93,6 @@ def _shared_prompt(pairs: Path) -> str | None:
     """Return the text that all pairs have beside them, if it is one."""
     said = {item.prompt for item in list_pairs(pairs, "", "").items}
     return said.pop() or None if len(said) == 1 else None
-
-
-def _described(folder: Path) -> Mapping[str, str]:
-    file = folder / DESCRIPTION
-    if not file.is_file():
-        return {}
-    try:
-        found = parse_json(file.read_bytes())
-        return {key: found[key] for key in ("name", "prompt") if isinstance(found.get(key), str)}
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{file}: is no JSON object ({error})") from error
-
-
-def _name_of(path: Path) -> str:
-    """Turn a file's or folder's name into an effect's: letters of any script, digits, ``.``, ``_`` and ``-``."""
-    stem = path.stem if path.is_file() else path.name
-    return re.sub(r"[^\w.-]+", "-", stem).strip("-._") or "effect"
 
 
 def refuse_known(new: Sequence[NewEffect], index: CollectionIndex) -> None:

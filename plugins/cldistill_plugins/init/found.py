@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,11 +11,8 @@ from cldistill.adapters.header import read_header
 from cldistill.data.items import Listing, list_pairs, list_pictures
 from cldistill.errors import CldistillError, DataError
 from cldistill.records import GENERAL
+from cldistill_plugins.data.api import TEACHER, described, name_of
 
-DESCRIPTION = "effect.json"
-"""Beside the pairs: an object with ``name`` and ``prompt``."""
-TEACHER = "teacher.safetensors"
-"""Beside the pairs: a LoRA that was trained on them already."""
 SPOKEN = ("modelspec.trigger_phrase", "trigger_phrase", "trigger_words", "instance_prompt", "prompt")
 """Entries of an adapter's header in which trainers leave the words that it answers to."""
 
@@ -117,31 +113,24 @@ def _pairs(path: Path) -> Listing | None:
 
 def _taught(path: Path, listing: Listing) -> FoundEffect:
     own = {item.prompt for item in listing.items if item.prompt}
-    described = _described(path if path.is_dir() else path.parent)
+    told: Mapping[str, str] = {}
+    with suppress(DataError, OSError):  # a damaged description says nothing
+        told = described(path if path.is_dir() else path.parent)
     teacher = path / TEACHER if (path / TEACHER).is_file() else None
-    name = described.get("name") or name_of(path)
-    prompt = described.get("prompt") or (own.pop() if len(own) == 1 else None)
+    name = told.get("name") or _name(path)
+    prompt = told.get("prompt") or (own.pop() if len(own) == 1 else None)
     return FoundEffect(name, teacher, path, listing.told, listing.items[0].sources[0].parent, prompt)
 
 
 def _lora(path: Path) -> FoundEffect:
     header = read_header(path)
     spoken = next((text for key in SPOKEN if (text := header.metadata.get(key, "").strip())), None)
-    return FoundEffect(name_of(path), teacher=path, prompt=spoken)
+    return FoundEffect(_name(path), teacher=path, prompt=spoken)
 
 
-def _described(folder: Path) -> Mapping[str, str]:
-    try:
-        found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        return {key: found[key] for key in ("name", "prompt") if isinstance(found.get(key), str)}
-    except (OSError, ValueError, AttributeError):
-        return {}
-
-
-def name_of(path: Path) -> str:
-    """Return a file's or folder's name as an effect's: letters of any script, digits, ``.``, ``_`` and ``-``."""
-    stem = path.name if path.is_dir() else path.stem
-    name = re.sub(r"[^\w.-]+", "-", stem).strip("-._") or "effect"
+def _name(path: Path) -> str:
+    """Return a path's name as an effect's, which cannot be that of the general pool."""
+    name = name_of(path)
     return f"{name}-effect" if name == GENERAL else name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import sys
 from io import BytesIO
@@ -13,6 +14,7 @@ from PIL import Image, ImageCms
 
 from cldistill.data.items import open_picture, unreadable
 from cldistill.errors import DataError
+from cldistill_plugins.data import opened
 
 
 def linear_profile(gamma: float, red: tuple[float, float]) -> bytes:
@@ -118,10 +120,19 @@ def test_a_format_of_another_package_names_it_whatever_the_suffix(
 
 
 def test_sound_pictures_are_opened_once_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cldistill_plugins.data import opened
-
     Image.new("RGB", (5, 4)).save(tmp_path / "a.png")
     assert opened.picture_sizes([tmp_path / "a.png"]) == {tmp_path / "a.png": (5, 4)}
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
     monkeypatch.setattr(opened, "open_file", None)
     assert opened.picture_sizes([tmp_path / "b.png"]) == {tmp_path / "b.png": (5, 4)}
+
+
+@pytest.mark.parametrize("damage", ["null", "5", "[1]", "{"])
+def test_a_damaged_note_of_sound_pictures_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(opened, "default_cache", lambda: tmp_path)
+    (tmp_path / opened.KNOWN).write_text(damage)
+    Image.new("RGB", (5, 4)).save(tmp_path / "a.png")
+    assert opened.picture_sizes([tmp_path / "a.png"]) == {tmp_path / "a.png": (5, 4)}
+    assert list(json.loads((tmp_path / opened.KNOWN).read_text()).values()) == [[5, 4]]
