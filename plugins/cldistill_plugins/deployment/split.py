@@ -22,7 +22,8 @@ from typing import Any
 from cldistill.collection.index import WEIGHTS
 from cldistill.errors import CollectionError, UnsafePathError, nearest
 from cldistill.storage.files import atomic_write_text
-from cldistill.storage.untrusted import inside, is_name, parse_json
+from cldistill.storage.untrusted import inside, parse_json
+from cldistill_plugins.using.api import judge_groups
 
 FORMAT = 1
 FILE = "groups.json"
@@ -121,10 +122,7 @@ def _parse(data: Mapping[str, Any], folder: Path) -> Groups:
     if data["format"] != FORMAT:
         raise ValueError(f"format {data['format']}")
     rows: Sequence[Mapping[str, Any]] = data["groups"]
-    if not all(is_name(name) for g in rows for name in (g["name"], *g["effects"])):
-        raise ValueError("a group or an effect has no name that can be one")
-    for g in rows:
-        inside(folder, g["run"]), inside(folder, g["manifest"])
+    judge_groups(rows, folder)
     groups = tuple(
         Group(str(g["name"]), tuple(map(str, g["effects"])), str(g["manifest"]), str(g["run"])) for g in rows
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from cldistill.storage.untrusted import inside, is_name, parse_json
 
 SPLIT = "groups.json"
 """``groups``, each with ``name``, ``collection`` and ``effects``."""
+PATHS = {"manifest", "run", "collection"}
+"""Entries of a group that are paths, relative to the file."""
 
 
 def routed_folders(collection: Path) -> list[Path]:
@@ -51,12 +53,25 @@ def read_split(file: Path) -> list[dict[str, Any]]:
     """
     try:
         groups = parse_json(inside(file.parent, file.name).read_bytes())["groups"]
+        judge_groups(groups, file.parent)
         for group in groups:
             group["collection"] = inside(file.parent, group["collection"])
-            if not all(map(is_name, [group["name"], *group["effects"]])):
-                raise ValueError("a group or an effect has no name that can be one")
     except UnsafePathError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise CollectionError(f"{file}: was not written by `cldistill group` ({error!r})") from error
     return list(groups)
+
+
+def judge_groups(groups: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Judge the names and paths in the groups of a split that lies in ``folder``: a stranger may have written them.
+
+    Raises:
+        UnsafePathError: a path leads out of the folder.
+        ValueError: a name is none.
+    """
+    for group in groups:
+        if not all(map(is_name, [group["name"], *group["effects"]])):
+            raise ValueError("a group or an effect has no name that can be one")
+        for part in PATHS & group.keys():
+            inside(folder, group[part])
