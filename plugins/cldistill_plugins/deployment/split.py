@@ -23,7 +23,7 @@ from cldistill.collection.index import WEIGHTS
 from cldistill.errors import CollectionError, UnsafePathError, nearest
 from cldistill.storage.files import atomic_write_text
 from cldistill.storage.untrusted import inside, parse_json
-from cldistill_plugins.using.api import judge_groups
+from cldistill_plugins.generation.api import judge_groups
 
 FORMAT = 1
 FILE = "groups.json"

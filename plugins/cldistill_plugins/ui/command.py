@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cldistill.errors import PluginLoadError
-from cldistill_plugins.using.api import BaseOption, CollectionArgument, DeviceOption
+from cldistill_plugins.generation.api import BaseOption, CollectionArgument, DeviceOption
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

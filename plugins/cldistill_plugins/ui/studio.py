@@ -12,7 +12,7 @@ from cldistill.collection.index import CollectionEffect, sample_path
 from cldistill.data.items import open_picture
 from cldistill.errors import CollectionError
 from cldistill.storage.untrusted import inside
-from cldistill_plugins.using.api import JOIN, Edit, Mounted, file_name, indices, read_edits
+from cldistill_plugins.generation.api import JOIN, Edit, Mounted, file_name, indices, read_edits
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -236,7 +236,7 @@ def test_headers_are_read_without_torch(lora: Callable[..., AdapterState], targe
     code = (
         "import sys, pathlib\n"
         "from cldistill.adapters.files import match\nfrom cldistill.adapters.header import read_header\n"
-        "from cldistill_plugins.using.inspection import inspect_file\n"
+        "from cldistill_plugins.inspection.description import inspect_file\n"
         f"inspect_file(pathlib.Path({str(path)!r}))\n"
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )

@@ -24,9 +24,9 @@ from cldistill.records import BaseDescription
 from cldistill.testing import plugin_environment
 from cldistill.testing.pictures import write_pictures
 from cldistill.testing.runs import tiny_manifest
+from cldistill_plugins.inspection import inspect as cli_files
 from cldistill_plugins.schema import installed
 from cldistill_plugins.schema.json_schema import manifest_schema
-from cldistill_plugins.using import inspect as cli_files
 
 MEASURED = """
 import json, sys, time

@@ -34,8 +34,8 @@ from cldistill_plugins.deployment.group_run import GroupRequest, measuring_manif
 from cldistill_plugins.deployment.least_interference import Grouping
 from cldistill_plugins.deployment.settings import LeastInterferenceSettings
 from cldistill_plugins.deployment.split import Group, Groups, read_groups
+from cldistill_plugins.generation.splits import routed
 from cldistill_plugins.schema.api import read_settings
-from cldistill_plugins.using.splits import routed
 
 torch.set_num_threads(1)
 

@@ -21,12 +21,12 @@ from cldistill.errors import CldistillError, CollectionError, UnsafePathError
 from cldistill.storage.files import sha256_file
 from cldistill_plugins.deployment.split import read_groups
 from cldistill_plugins.diffusers_base.folder import DiffusersFolder
+from cldistill_plugins.generation.job import names_of
+from cldistill_plugins.generation.splits import routed
 from cldistill_plugins.hub.files import read_upload
 from cldistill_plugins.incremental.edit import remove_effect, rename_effect
 from cldistill_plugins.incremental.folder import read_folder
 from cldistill_plugins.incremental.prepare import refuse_address
-from cldistill_plugins.using.job import names_of
-from cldistill_plugins.using.splits import routed
 
 Change = Callable[..., None]
 

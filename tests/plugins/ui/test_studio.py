@@ -10,10 +10,10 @@ from PIL import Image
 
 from cldistill.collection.index import CollectionEffect
 from cldistill.errors import CollectionError, PluginLoadError
+from cldistill_plugins.generation.api import Edit
 from cldistill_plugins.ui import command
 from cldistill_plugins.ui.result import render_result, render_words
 from cldistill_plugins.ui.studio import Made, Studio, open_studio
-from cldistill_plugins.using.api import Edit
 
 HOSTILE = '../<img src=x onerror="alert(1)">'
 

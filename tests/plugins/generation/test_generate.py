@@ -19,7 +19,7 @@ from cldistill.collection.collection import Collection
 from cldistill.errors import CldistillError, CollectionError, DataError
 from cldistill.runner import generate_command
 from cldistill.testing import picture
-from cldistill_plugins.using.job import Edit, cells
+from cldistill_plugins.generation.job import Edit, cells
 
 
 def generate(*words: object) -> Any:
@@ -139,7 +139,7 @@ def test_pictures_of_one_name_are_told_apart(collection: Path, photos: Path, tmp
 def test_more_pictures_than_fit_on_a_sheet_make_several(
     collection: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cldistill_plugins.using.sheet.ROWS", 1)
+    monkeypatch.setattr("cldistill_plugins.generation.sheet.ROWS", 1)
     assert generate(collection, "-i", photos, "-e", "soften", "--steps", 1, "-o", tmp_path / "out").exit_code == 0
     assert {path.name for path in (tmp_path / "out").glob("contact*")} == {"contact-sheet-1.png", "contact-sheet-2.png"}
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cldistill_plugins.using.job import (
+from cldistill_plugins.generation.job import (
     Cell,
     Edit,
     Existing,
@@ -19,7 +19,7 @@ from cldistill_plugins.using.job import (
     read_pictures,
     refuse_existing,
 )
-from cldistill_plugins.using.options import BaseOption, CollectionArgument, DeviceOption, StepsOption
+from cldistill_plugins.generation.options import BaseOption, CollectionArgument, DeviceOption, StepsOption
 
 FOLDER = Path("generated")
 
@@ -62,7 +62,7 @@ def generate(
 ) -> None:  # fmt: skip
     """Edit pictures with effects of a collection: every picture with every effect."""
     from cldistill.adapters.hub import local_path
-    from cldistill_plugins.using.sheet import sheet_paths
+    from cldistill_plugins.generation.sheet import sheet_paths
 
     # What can be wrong without the model is said before it is loaded.
     folder = local_path(collection)
@@ -99,7 +99,7 @@ def make(wanted: Sequence[Cell], sampling: Sampling, *, skip: bool) -> None:
         return
     for folder in {cell.output.absolute().parent for cell in left}:  # said before a model is loaded
         TemporaryFile(dir=next(there for there in (folder, *folder.parents) if there.is_dir())).close()
-    from cldistill_plugins.using.mounted import Mounted
+    from cldistill_plugins.generation.mounted import Mounted
 
     mounted = Mounted(sampling.base, sampling.device)
     stages = LiveStages(Console(stderr=True, highlight=False))
@@ -119,7 +119,7 @@ def lay_out(
     """Write the contact sheets, which say with what they were made, and name them."""
     from cldistill.adapters.hub import SNAPSHOT, pinned
     from cldistill.collection.index import read_index
-    from cldistill_plugins.using.sheet import write_sheets
+    from cldistill_plugins.generation.sheet import write_sheets
 
     index = read_index(edits[0].collection)
     hub = [pinned(collection)] if SNAPSHOT.search(collection.as_posix()) else []

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cldistill.data.items import open_picture
+from cldistill_plugins.generation.job import Edit, picture_names
 from cldistill_plugins.samples.api import GridRow, save_grid
-from cldistill_plugins.using.job import Edit, picture_names
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cldistill_plugins.using.job import Edit
+from cldistill_plugins.generation.job import Edit
 
 if TYPE_CHECKING:
     from PIL.Image import Image

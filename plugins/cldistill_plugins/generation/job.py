@@ -12,7 +12,7 @@ from cldistill.collection.index import CollectionIndex, read_index
 from cldistill.data.items import list_pictures, open_picture
 from cldistill.errors import CollectionError, DataError
 from cldistill.storage.untrusted import file_stem
-from cldistill_plugins.using.splits import routed, routed_folders
+from cldistill_plugins.generation.splits import routed, routed_folders
 
 Existing = Literal["refuse", "skip", "overwrite"]
 JOIN = "+"

@@ -9,7 +9,7 @@ import typer
 
 from cldistill.cli.options import JsonOption
 from cldistill.errors import ManifestError
-from cldistill_plugins.using.options import BaseOption
+from cldistill_plugins.generation.api import BaseOption
 
 if TYPE_CHECKING:
     from cldistill.records import BaseDescription
@@ -27,7 +27,7 @@ def inspect(
 ) -> None:
     """Describe any adapter or collection by its header: format, rank, scale, effects, and how it fits a base."""
     from cldistill.adapters.hub import local_path
-    from cldistill_plugins.using.inspection import inspect_file, render
+    from cldistill_plugins.inspection.description import inspect_file, render
 
     found = inspect_file(local_path(file), describe_model(base) if base is not None else None)
     if as_json:

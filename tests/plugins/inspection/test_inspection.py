@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from cldistill.errors import AdapterFormatError
 from cldistill.records import BaseDescription
-from cldistill_plugins.using.inspection import Inspection, inspect_file, render
+from cldistill_plugins.inspection.description import Inspection, inspect_file, render
 
 MODULES = {f"blocks.{index}.to_{part}": (8, 4) for index in range(3) for part in "qk"}
 BASE = BaseDescription(0, MODULES | {"proj_out": (4, 8)}, tuple(MODULES), 16, 64, 32, 3)

@@ -1,0 +1,1 @@
+"""`cldistill generate`: pictures edited with the effects of a finished collection."""

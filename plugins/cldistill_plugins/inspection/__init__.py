@@ -1,0 +1,1 @@
+"""`cldistill inspect`: an adapter or collection, described by its header."""

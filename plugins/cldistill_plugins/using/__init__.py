@@ -1,1 +1,0 @@
-"""Commands on finished files: look at an adapter or collection, and edit pictures with one."""
