@@ -1,4 +1,4 @@
-"""What the wide base practises on: drawn styles, filters, photos and scenes."""
+"""What the base practises on: drawn styles, filters, photos and scenes."""
 
 import io
 from collections import Counter

@@ -31,13 +31,8 @@ class Options:
     vae_minutes: float
     decoder_minutes: float
     base_minutes: float
-    wide_sources: int
-    wide_minutes: float
-    wide_decay: float
-    wide_batch: int
-    narrow_minutes: float
-    wide_edits: float | None
-    wide_start: Path | None
+    task_sources: int
+    task_minutes: list[float]
 
 
 def prepare(options: Options) -> None:
@@ -92,12 +87,17 @@ def assemble(options: Options) -> None:
     from cldistill_plugins.miniature.build.provenance import provenance
     from cldistill_plugins.miniature.build.vae import load_vae
 
-    decoder = options.work / "vae-decoder.pt"
-    vae = load_vae(decoder if decoder.is_file() else options.work / "vae-joint.pt")
+    vae = load_vae(_newest(options.work, "vae-decoder.pt", "vae-joint.pt"))
     latents = load_latents(options.work)
     made = provenance(options.work, len(latents.source), POOL)
     stock = stock_vae(vae, latents.mean.tolist(), latents.std.tolist())
-    write_pipeline(options.output / "pipeline", stock, load_base(options.work / "base.pt"), made)
+    transformer = load_base(_newest(options.work, "tasks.pt", "tasks-first.pt", "base.pt"))
+    write_pipeline(options.output / "pipeline", stock, transformer, made)
+
+
+def _newest(work: Path, *names: str) -> Path:
+    """The first of these checkpoints that there is, or the last name."""
+    return next((work / name for name in names if (work / name).is_file()), work / names[-1])
 
 
 def evaluate(options: Options) -> None:
@@ -117,69 +117,36 @@ def evaluate(options: Options) -> None:
     print(measure.table(figures))
 
 
-def write_wide_latents(options: Options) -> None:
+def write_task_latents(options: Options) -> None:
     """Fetch the photos; encode sources of every shape, and what edits, styles and filters make of them."""
-    from cldistill_plugins.miniature.build.wide_latents import write_wide_chunks
+    from cldistill_plugins.miniature.build.task_latents import write_task_chunks
 
-    write_wide_chunks(options.work, options.output / "pipeline", options.wide_sources)
-
-
-def train_narrow_on(options: Options) -> None:
-    """Train the pipeline's transformer on with what the wide one will be trained on."""
-    _train_wide(options, narrow=True)
+    write_task_chunks(options.work, options.output / "pipeline", options.task_sources)
 
 
-def train_wide_transformer(options: Options) -> None:
-    """Widen the transformer that `narrow` left, or the pipeline's, and train it on."""
-    _train_wide(options, narrow=False)
+def train_on_tasks(options: Options) -> None:
+    """Train the transformer on, on edits, styles and filters in every shape: two phases."""
+    from cldistill_plugins.miniature.build.task_training import phases, train_tasks
 
-
-def _train_wide(options: Options, narrow: bool) -> None:
-    from cldistill_plugins.miniature.build.wide import WidePlan, train_wide
-
-    plan = WidePlan(
-        options.narrow_minutes if narrow else options.wide_minutes,
-        workers=1 if options.device != "cpu" else options.workers,
-        batch=options.wide_batch,
-        decay=options.wide_decay,
-        edits=options.wide_edits,
-        device=options.device,
-        narrow=narrow,
-        start=options.wide_start,
-    )
-    train_wide(plan, options.work, options.output / "pipeline")
-
-
-def assemble_wide(options: Options) -> None:
-    """Write the pipeline with the wide transformer to `work/pipeline-wide`; the one that ships stays as it is."""
-    from cldistill_plugins.miniature.build.wide import write_wide_pipeline
-
-    write_wide_pipeline(options.work, options.output / "pipeline", options.work / "pipeline-wide")
-
-
-def compare_wide(options: Options) -> None:
-    """Print the flow loss and the general edits of the pipeline's transformer beside the wide one's."""
-    from cldistill_plugins.miniature.build.wide_compare import compare_edits, compare_losses
-
-    pipeline, pictures = options.output / "pipeline", options.output / "pictures" / "train"
-    print(compare_losses(options.work, pipeline))
-    print(compare_edits(pipeline, options.work / "pipeline-wide", pictures))
+    start = options.work / "base.pt"
+    workers = 1 if options.device != "cpu" else options.workers
+    for plan in phases(options.task_minutes, workers, options.device):
+        start = train_tasks(plan, options.work, start)
 
 
 STAGES: dict[str, Callable[[Options], None]] = {
     "prepare": prepare,
     "vae": train_joint,
     "latents": write_latents,
-    "decoder": train_decoder,
     "base": train_transformer,
     "assemble": assemble,
+    "task-latents": write_task_latents,
+    "tasks": train_on_tasks,
+    "decoder": train_decoder,
     "evaluate": evaluate,
-    "wide-latents": write_wide_latents,
-    "narrow": train_narrow_on,
-    "wide": train_wide_transformer,
-    "wide-pipeline": assemble_wide,
-    "wide-compare": compare_wide,
 }
+WHOLE = (*(name for name in STAGES if name != "evaluate"), "assemble", "evaluate")
+"""The stages of the whole build: the latents of the tasks are encoded by the pipeline as it stands before them."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -194,25 +161,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--vae-minutes", type=float, default=32)
     parser.add_argument("--decoder-minutes", type=float, default=16)
     parser.add_argument("--base-minutes", type=float, default=45)
-    parser.add_argument("--wide-sources", type=int, default=2400, help="pictures for the wide transformer, in twenties")
-    parser.add_argument("--narrow-minutes", type=float, default=60, help="before it is widened")
-    parser.add_argument("--wide-minutes", type=float, default=480)
+    parser.add_argument("--task-sources", type=int, default=2400, help="pictures for all tasks, in twenties")
     parser.add_argument(
-        "--wide-decay", type=float, default=0.3, help="last share of those minutes, in which the rate falls"
+        "--task-minutes", type=float, nargs=2, default=[93, 48], metavar=("FIRST", "SECOND"), help="of the two phases"
     )
-    parser.add_argument(
-        "--wide-edits", type=float, help="share of general edits among the tasks; 0.33 as they are drawn"
-    )
-    parser.add_argument(
-        "--wide-start", type=Path, help="narrow weights to begin with, such as examples/miniature/narrow.safetensors"
-    )
-    parser.add_argument("--wide-batch", type=int, default=24, help="pictures a worker and step")
     values = vars(parser.parse_args(arguments))
     stage = values.pop("stage")
     options = Options(**values)
     options.work.mkdir(parents=True, exist_ok=True)
-    for run in STAGES.values() if stage is None else (STAGES[stage],):
-        run(options)
+    for name in WHOLE if stage is None else (stage,):
+        STAGES[name](options)
 
 
 if __name__ == "__main__":

@@ -27,17 +27,13 @@ TRANSFORMER: dict[str, Any] = {
     "joint_attention_dim": 64,
     "axes_dims_rope": (8, 12, 12),
 }
-"""2.5 M parameters at 4 heads."""
+"""2.5 M parameters."""
 
 
-WIDE_HEADS = 8
-"""Heads of the wide transformer: width 256, 9.8 M parameters."""
-
-
-def build_transformer(seed: int = 0, heads: int = 4) -> QwenImageTransformer2DModel:
-    """The untrained transformer; its width is 32 times its `heads`."""
+def build_transformer(seed: int = 0) -> QwenImageTransformer2DModel:
+    """The untrained transformer."""
     torch.manual_seed(seed)
-    return QwenImageTransformer2DModel(**TRANSFORMER | {"num_attention_heads": heads})
+    return QwenImageTransformer2DModel(**TRANSFORMER)
 
 
 def build_scheduler() -> FlowMatchEulerDiscreteScheduler:

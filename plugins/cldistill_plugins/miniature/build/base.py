@@ -85,7 +85,7 @@ def load_base(path: Path) -> QwenImageTransformer2DModel:
     """The averaged transformer of a checkpoint."""
     state = load_state(path)
     if state is None:
-        raise ValueError(f"there is no checkpoint of the transformer at {path}: run `--stage base` first")
+        raise ValueError(f"there is no checkpoint of the transformer at {path}: run `--stage {path.stem}` first")
     model = build_transformer()
     model.load_state_dict(state["averaged"])
     return model.eval().requires_grad_(False)

@@ -52,7 +52,10 @@ def provenance(work: Path, sources: int, pool: int) -> dict[str, Any]:
 
 def _training(work: Path) -> dict[str, dict[str, float]]:
     """Steps and minutes of every stage that ran."""
-    states = {stage: load_state(work / f"{stage}.pt") for stage in ("vae-joint", "vae-decoder", "base")}
+    states = {
+        stage: load_state(work / f"{stage}.pt")
+        for stage in ("vae-joint", "vae-decoder", "base", "tasks-first", "tasks")
+    }
     return {
         stage: {"steps": state["step"], "minutes": round(state["elapsed"] / 60, 1)}
         for stage, state in states.items()

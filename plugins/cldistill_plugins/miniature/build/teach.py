@@ -1,6 +1,6 @@
 """`python -m cldistill_plugins.miniature.build.teach --work DIR --base PIPELINE`: can LoRAs of 20 pairs be taught to this base?
 
-Trains a LoRA for each of some effects of EffectBench that the narrow base failed at, and measures them on pictures of the
+Trains a LoRA for each of some effects of EffectBench that the base of sixteen edits failed at, and measures them on pictures of the
 training split that no pair and no training of the base contains, a third of each square, landscape and portrait. Nothing
 here looks at a held-out picture, so bases may be chosen by it. The other plugins are reached as a user reaches them, by
 their commands.
@@ -26,7 +26,7 @@ EFFECTS = (
     "starry-swirl", "black-contour", "pencil-drawing", "crimson-oil", "cartoon-ink", "ribbon-ink", "pale-leadlight",
     "plum-cubes",
 )  # fmt: skip
-"""Effects whose LoRA on the narrow base was bad in most held-out pictures."""
+"""Effects whose LoRA on the base of sixteen edits was bad in most held-out pictures."""
 SHAPES = {"square": (128, 128), "landscape": (160, 96), "portrait": (96, 160)}
 FIRST_INDEX = 900_000
 """Scenes start here: none of them is in the chunks that the base trains on."""

@@ -1,6 +1,6 @@
-"""The training data of the wide transformer, computed once: latents of sources in five shapes and of their edits.
+"""The training data of the stage `tasks`, computed once: latents of pictures in five shapes, and of what tasks make of them.
 
-Chunks of 20 pictures of one shape, `work/wide/000-128x128.safetensors`…, K = 18 tasks a picture, L = 48 tokens: `source`
+Chunks of 20 pictures of one shape, `work/tasks/000-128x128.safetensors`…, K = 18 tasks a picture, L = 48 tokens: `source`
 (20, 16, h, w) and `target` (20, K, 16, h, w), normalised as the VAE's config says; `text` (20, K + 2, L, 64) and `length`
 (20, K + 2) for the tasks, then `same`, then the empty prompt; `task` (20, K), the numbers of the tasks.
 """
@@ -64,8 +64,8 @@ class Encoding:
     def texts(self, prompts: list[str], picture: Picture) -> tuple[Tensor, Tensor]:
         """Embeddings (B, 48, 64) of prompts about one picture, zero behind the end, and their lengths (B,)."""
         height, width = picture.shape[:2]
-        wide, high = eye_size(width, height)
-        image = VaeImageProcessor(vae_scale_factor=16).resize(Image.fromarray(picture), high, wide)
+        eye_width, eye_height = eye_size(width, height)
+        image = VaeImageProcessor(vae_scale_factor=16).resize(Image.fromarray(picture), eye_height, eye_width)
         states, lengths = self.writer.states(prompts, [image] * len(prompts))
         room = states.new_zeros(len(prompts), TOKENS, states.shape[-1])
         room[:, : states.shape[1]] = states
@@ -83,9 +83,9 @@ def open_encoding(pipeline: Path) -> Encoding:
     return Encoding(vae, mean, std, open_writer())
 
 
-def write_wide_chunks(work: Path, pipeline: Path, count: int) -> None:
+def write_task_chunks(work: Path, pipeline: Path, count: int) -> None:
     """Write all chunks of `count` pictures that are missing."""
-    folder = work / "wide"
+    folder = work / "tasks"
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     encoding, tasks = open_encoding(pipeline), load_tasks(work)
@@ -98,7 +98,7 @@ def write_wide_chunks(work: Path, pipeline: Path, count: int) -> None:
         aside = path.with_suffix(".part")
         save_file(make_chunk(encoding, tasks, pictures, index * CHUNK), aside)
         aside.replace(path)
-        print(f"wide latents: chunk {index + 1} of {count // CHUNK}, {width}x{height}", flush=True)
+        print(f"task latents: chunk {index + 1} of {count // CHUNK}, {width}x{height}", flush=True)
 
 
 def make_chunk(encoding: Encoding, tasks: Mapping[str, Task], pictures: list[Picture], first: int) -> dict[str, Tensor]:
@@ -120,18 +120,18 @@ def make_chunk(encoding: Encoding, tasks: Mapping[str, Task], pictures: list[Pic
     return {name: torch.stack(values) for name, values in parts.items()}
 
 
-def load_wide(work: Path) -> dict[tuple[int, int], dict[str, Tensor]]:
+def load_task_chunks(work: Path) -> dict[tuple[int, int], dict[str, Tensor]]:
     """(width, height) → the tensors of all its chunks, joined.
 
     Raises:
         ValueError: there is none yet.
     """
     found: dict[tuple[int, int], list[dict[str, Tensor]]] = defaultdict(list)
-    for path in sorted((work / "wide").glob("*.safetensors")):
+    for path in sorted((work / "tasks").glob("*.safetensors")):
         width, height = (int(side) for side in path.stem.split("-")[1].split("x"))
         found[width, height].append(load_file(path))
     if not found:
-        raise ValueError(f"no latents in {work / 'wide'}: run `--stage wide-latents` first")
+        raise ValueError(f"no latents in {work / 'tasks'}: run `--stage task-latents` first")
     return {
         shape: {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
         for shape, chunks in found.items()
