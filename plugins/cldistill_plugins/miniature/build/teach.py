@@ -1,8 +1,8 @@
 """`python -m cldistill_plugins.miniature.build.teach --work DIR --base PIPELINE`: can LoRAs of 20 pairs be taught to this base?
 
-Trains a LoRA for each of some effects of EffectBench that the base of sixteen edits failed at, and measures them on pictures of the
-training split that no pair and no training of the base contains, a third of each square, landscape and portrait. Nothing
-here looks at a held-out picture, so bases may be chosen by it. The other plugins are reached as a user reaches them, by
+Trains a LoRA for each of some effects of EffectBench that the base of sixteen edits failed at, and measures them on pictures
+of the training split that no pair and no training of the base contains, a third of each square, landscape and portrait.
+Nothing here looks at a held-out picture, so bases may be chosen by it. The other plugins are reached as a user reaches them, by
 their commands.
 """
 
