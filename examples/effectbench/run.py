@@ -3,6 +3,7 @@
     python examples/effectbench/run.py WORK --size laptop             everything
     python examples/effectbench/run.py WORK --size laptop --list      what that is, and what is done
     python examples/effectbench/run.py WORK --size laptop table1      one step, and what it needs
+    python examples/effectbench/run.py WORK --size gpu --device cuda --minutes 12      as far as twelve minutes of a GPU go
 
 A step that is done leaves WORK/done/<step>.json (command, seconds, machine); remove it to run the step again.  Steps that
 were stopped go on where they were, since the commands behind them do.
@@ -14,6 +15,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -36,13 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         CONSOLE.print(f"no step {unknown[0]!r}; there are: {', '.join(steps)}")
         return 2
     wanted = with_needs(given.steps or list(steps), steps)
+    if given.device == "cuda" and not has_cuda():
+        CONSOLE.print("--device cuda: torch sees no CUDA device here")
+        return 2
     given.work.mkdir(parents=True, exist_ok=True)
     if given.list:
         for step in wanted:
             CONSOLE.print(f"{'✓' if is_done(given.work, step) else '·'} {step.name}: {shown(step)}", markup=False)
         return 0
     try:
-        return run_all(given.work, wanted, given.jobs)
+        return run_all(given.work, wanted, given.jobs, given.device, given.minutes)
     except KeyboardInterrupt:
         # The steps got the same Ctrl-C and save by themselves.
         CONSOLE.print("stopped; the same command goes on")
@@ -64,8 +69,19 @@ def with_needs(names: Sequence[str], steps: dict[str, Step]) -> list[Step]:
     return [step for step in steps.values() if step.name in chosen]
 
 
-def run_all(work: Path, steps: Sequence[Step], jobs: int) -> int:
-    """Run what is not done, at most ``jobs`` at once, each after what it needs; a failure stops only what needs it."""
+def run_all(
+    work: Path, steps: Sequence[Step], jobs: int, device: str | None = None, minutes: float | None = None
+) -> int:
+    """Run what is not done, at most ``jobs`` at once, each after what it needs; a failure stops only what needs it.
+
+    Args:
+        device: ``cpu`` hides a GPU from the steps; otherwise each takes one where there is one.
+        minutes: after which the running steps are asked to save and stop.
+
+    Returns:
+        The exit status: 0 when all is done, 1 after a failure, 3 when the time was up before.
+    """
+    end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     left = [step for step in steps if not is_done(work, step)]
     done = {step.name for step in steps} - {step.name for step in left}
     running: dict[str, tuple[Step, subprocess.Popen[bytes], float]] = {}
@@ -76,11 +92,15 @@ def run_all(work: Path, steps: Sequence[Step], jobs: int) -> int:
             alone = any(other.threads > 1 for other, _, _ in running.values()) or (step.threads > 1 and running)
             if len(running) < jobs and set(step.needs) <= done and not alone:
                 left.remove(step)
-                running[step.name] = (step, _start(work, step, jobs), time.monotonic())
+                running[step.name] = (step, _start(work, step, jobs, device), time.monotonic())
                 CONSOLE.print(f"[cyan]▸[/] {step.name}")
         if left and not running:
             break
         time.sleep(POLL_SECONDS)
+        if time.monotonic() > end:
+            return _stop(
+                [process for _, process, _ in running.values()], [*left, *(step for step, _, _ in running.values())]
+            )
         for name, (step, process, started) in list(running.items()):
             if process.poll() is None:
                 continue
@@ -94,6 +114,23 @@ def run_all(work: Path, steps: Sequence[Step], jobs: int) -> int:
                 failed.add(name)
                 CONSOLE.print(f"[red]✗[/] {name}: exit status {process.returncode}, see {work / 'logs' / name}.log")
     return 1 if failed else 0
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]], left: Sequence[Step]) -> int:
+    """Ask the steps to save, wait for them, and say what is left."""
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    for process in processes:
+        process.wait()
+    CONSOLE.print(f"the time is up; the same command goes on with {', '.join(step.name for step in left)}")
+    return 3
+
+
+def has_cuda() -> bool:
+    """Whether torch sees a CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _without_hopeless(left: list[Step], failed: set[str]) -> list[Step]:
@@ -117,9 +154,11 @@ def shown(step: Step) -> str:
     return shlex.join(["python" if word == sys.executable else word for word in step.command])
 
 
-def _start(work: Path, step: Step, jobs: int) -> subprocess.Popen[bytes]:
+def _start(work: Path, step: Step, jobs: int, device: str | None) -> subprocess.Popen[bytes]:
     threads = step.threads if step.threads > 1 or jobs > 1 else os.cpu_count() or 1
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    if device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     (work / "logs").mkdir(exist_ok=True)
     with (work / "logs" / f"{step.name}.log").open("ab") as log:
         return subprocess.Popen(step.command, cwd=work, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -137,6 +176,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("steps", nargs="*", metavar="STEP", help="steps to run, with what they need (default: all)")
     parser.add_argument("--size", choices=list(SIZES), default="laptop", help="how large (default: laptop)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="steps at once (default: one a core)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: a GPU where there is one")
+    parser.add_argument(
+        "--minutes", type=float, help="stop the steps after so long; they save, and the same command goes on"
+    )
     parser.add_argument("--list", action="store_true", help="say what would be run, and stop")
     return parser
 

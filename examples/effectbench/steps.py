@@ -68,7 +68,9 @@ FULL = replace(
     LAPTOP, name="full", scaling=(10, 20, 100, 180), teacher_steps=2000, coarse_steps=12000, full_steps=600,
     lightning_steps=300, art=12, photos=12, compositions=50, trained_groups=100, lever_seconds=1200,
 )  # fmt: skip
-SIZES = {size.name: size for size in (SMOKE, LAPTOP, FULL)}
+GPU = replace(FULL, name="gpu", extra=("train.batch_size=32",))
+"""As ``full``, with batches that a GPU does not notice; several of these small runs fit on one at once (``--jobs``)."""
+SIZES = {size.name: size for size in (SMOKE, LAPTOP, FULL, GPU)}
 
 
 @dataclass(frozen=True)

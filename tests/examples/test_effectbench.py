@@ -33,7 +33,7 @@ def module(name: str) -> ModuleType:
     return found
 
 
-@pytest.mark.parametrize("size", ["smoke", "laptop", "full"])
+@pytest.mark.parametrize("size", ["smoke", "laptop", "full", "gpu"])
 def test_every_step_comes_after_what_it_needs(size: str) -> None:
     steps = module("steps")
     seen: set[str] = set()
@@ -60,6 +60,21 @@ def test_a_failure_stops_only_what_needs_it_and_nothing_runs_twice(tmp_path: Pat
     assert (tmp_path / "first").read_text() == "x"
     marker = json.loads((tmp_path / "done" / "first.json").read_text())
     assert marker["command"].startswith("python -c")
+
+
+@pytest.mark.slow
+def test_when_the_time_is_up_the_steps_save_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    steps, run = module("steps"), module("run")
+    saves = "import signal, time\ntry: open('begun', 'x'), time.sleep(60)\nexcept KeyboardInterrupt: open('saved', 'w')"
+    plan = [
+        steps.Step("quick", (sys.executable, "-c", "")),
+        steps.Step("long", (sys.executable, "-c", f"import os\nif not os.path.exists('saved'):\n exec({saves!r})")),
+        steps.Step("after", (sys.executable, "-c", ""), ("long",)),
+    ]
+    assert run.run_all(tmp_path, plan, 2, minutes=1 / 20) == 3
+    assert (tmp_path / "saved").exists()
+    assert [run.is_done(tmp_path, step) for step in plan] == [True, False, False]
+    assert run.run_all(tmp_path, plan, 2) == 0
 
 
 def report(**systems: dict[str, list[float]]) -> dict[str, object]:
