@@ -133,7 +133,7 @@ def test_the_whole_chain_runs_on_three_effects(
     """Bank, teachers, students, ablations, evaluations, growth, deployment, figures, page: minutes on a laptop's core."""
     started: dict[str, Any] = {}
 
-    def start(work: Path, step: Any, jobs: int) -> Any:
+    def start(work: Path, step: Any, jobs: int, device: str | None) -> Any:
         started[step.name] = interpreter.start(*step.command[1:], folder=work)
         return started[step.name]
 

@@ -50,7 +50,8 @@ def knows(effect_name: str) -> bool:
 
 
 def bank_of(size: int) -> list[EffectRecord]:
-    """The bank of ``size`` effects: the first admitted ones and, beyond those, hard ones; a larger bank holds the smaller.
+    """The bank of ``size`` effects: the first admitted ones and, beyond those, others, the hard ones last; a larger bank
+    holds the smaller.
 
     Raises:
         EffectError: the catalogue has fewer.
@@ -58,22 +59,23 @@ def bank_of(size: int) -> list[EffectRecord]:
     effects = list(catalogue().values())
     if not 1 <= size <= len(effects):
         raise EffectError(f"the catalogue has {len(effects)} effects; a bank of {size} cannot be made of it")
-    hard = {effect.name for effect in hard_bank()}
-    return sorted(effects, key=lambda effect: effect.name in hard)[:size]
+    worst = {name: 0 if good else 2 for name, good in tried().items()}
+    return sorted(effects, key=lambda effect: worst.get(effect.name, 1))[:size]
 
 
 def hard_bank() -> list[EffectRecord]:
-    """The effects that were not admitted, in the catalogue's order."""
-    return [effect for effect in catalogue().values() if effect.name not in admitted()]
+    """The effects whose teacher was tried and not good enough, in the catalogue's order."""
+    return [effect for effect in catalogue().values() if not tried().get(effect.name, True)]
 
 
 @cache
-def admitted() -> frozenset[str]:
-    """Names of the effects whose teacher was good enough (see ``bank.admit``); all of them where nobody has tried yet."""
+def tried() -> Mapping[str, bool]:
+    """Effects whose teacher was tried (see ``bank.admit``), and whether it was good enough; empty where nobody has."""
     file = files("cldistill_registry") / ADMISSION
     if not file.is_file():
-        return frozenset(catalogue())
-    return frozenset(json.loads(file.read_text(encoding="utf-8"))["admitted"])
+        return {}
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return {name: name in found["admitted"] for name in found["effects"]}
 
 
 @cache

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cldistill_plugins.effectbench.bank import admit
-from cldistill_plugins.effectbench.bank.catalogue import admitted, bank_of, catalogue, hard_bank
+from cldistill_plugins.effectbench.bank.catalogue import bank_of, catalogue, hard_bank, tried
 
 
 def report(path: Path, **bad: list[float]) -> Path:
@@ -36,10 +36,13 @@ def test_another_report_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "has no 'teacher': it is not one of effectbench-admission" in capsys.readouterr().err
 
 
-def test_the_bank_is_the_admitted_first_and_the_hard_bank_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bank_takes_the_admitted_first_then_the_untried_and_the_hard_ones_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     names = list(catalogue())
-    assert admitted() <= set(names)
-    # The package has a function of the module's name, so the module is taken from where it was imported.
-    monkeypatch.setattr(sys.modules[bank_of.__module__], "admitted", lambda: frozenset(names[1::2]))
-    assert [effect.name for effect in bank_of(180)] == names[1::2] + names[0::2]
-    assert [effect.name for effect in hard_bank()] == names[0::2]
+    assert set(tried()) <= set(names)
+    # A third of them admitted, a third not, the last third not tried.
+    found = dict.fromkeys(names[1::3], True) | dict.fromkeys(names[0::3], False)
+    monkeypatch.setattr(sys.modules[bank_of.__module__], "tried", lambda: found)
+    assert [effect.name for effect in bank_of(180)] == names[1::3] + names[2::3] + names[0::3]
+    assert [effect.name for effect in hard_bank()] == names[0::3]
