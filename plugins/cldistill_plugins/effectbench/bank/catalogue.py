@@ -1,7 +1,7 @@
 """The bank's catalogue: `effects/effectbench.yaml` of the registry, 180 effects.
 
 Those that a LoRA of their pairs brings out are *admitted* (`effects/admission.json`, written by ``bank.admit``): the bank of N
-is the first N of them in the catalogue's order.  The others are the *hard* bank.
+is the first N of them in the catalogue's order.  Those that none brings out are the *hard* bank.
 """
 
 from __future__ import annotations
