@@ -64,13 +64,18 @@ LAPTOP = Size(
     "laptop", 50, 4, (10, 20), 400, 6000, 200, 100, 100, 4, 4, 200, 20, split=100, trained_groups=20, levers=10,
     lever_seconds=240,
 )  # fmt: skip
+TEN = replace(
+    LAPTOP, name="ten", effects=10, added=2, scaling=(), coarse_steps=2000, full_steps=600, art=12, photos=12,
+    split=0, trained_groups=0, levers=0,
+)  # fmt: skip
+"""Ten effects, for which an hour of two cores is enough."""
 FULL = replace(
     LAPTOP, name="full", scaling=(10, 20, 100, 180), teacher_steps=2000, coarse_steps=12000, full_steps=600,
     lightning_steps=300, art=12, photos=12, compositions=50, trained_groups=100, lever_seconds=1200,
 )  # fmt: skip
 GPU = replace(FULL, name="gpu", extra=("train.batch_size=32",))
 """As ``full``, with batches that a GPU does not notice; several of these small runs fit on one at once (``--jobs``)."""
-SIZES = {size.name: size for size in (SMOKE, LAPTOP, FULL, GPU)}
+SIZES = {size.name: size for size in (SMOKE, TEN, LAPTOP, FULL, GPU)}
 
 
 @dataclass(frozen=True)

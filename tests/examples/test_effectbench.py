@@ -33,7 +33,7 @@ def module(name: str) -> ModuleType:
     return found
 
 
-@pytest.mark.parametrize("size", ["smoke", "laptop", "full", "gpu"])
+@pytest.mark.parametrize("size", ["smoke", "ten", "laptop", "full", "gpu"])
 def test_every_step_comes_after_what_it_needs(size: str) -> None:
     steps = module("steps")
     seen: set[str] = set()
