@@ -31,7 +31,7 @@ CONSOLE = Console(highlight=False)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0 when every step that was asked for is done."""
-    given = _parser().parse_args(arguments)
+    given = _parser().parse_intermixed_args(arguments)  # a step may stand behind the options, as above
     steps = {step.name: step for step in all_steps(SIZES[given.size])}
     unknown = [name for name in given.steps if name not in steps]
     if unknown:
