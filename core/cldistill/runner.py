@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import time
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
@@ -28,7 +27,7 @@ from cldistill.manifest.rules import unserved
 from cldistill.prepare import Preparation
 from cldistill.progress.live import LiveStages
 from cldistill.progress.program import program, shown
-from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop, leave_with_parent
+from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
 from cldistill.records import STUDENT
 from cldistill.samples import RunSampler, grid_picture, held_out_rows, teacher_and_student
@@ -62,8 +61,6 @@ def execute(
     ``leave_out``: automatic observers that the caller does not want, because it measures the collection itself, say.
     ``changed_plugins``: go on from a checkpoint although plugins have changed since, and record it.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        leave_with_parent(signal.SIGKILL)  # a rank whose launcher is gone would wait for the others for ever
     alone = only_writer(output) if is_main() else nullcontext()  # of several processes, the first one writes
     with alone, graceful_stop() as stop:
         try:

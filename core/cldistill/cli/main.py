@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 import traceback
 from importlib.metadata import version
@@ -16,15 +17,12 @@ from cldistill.cli.group import CommandGroup
 from cldistill.cli.options import QuietOption, VerboseOption
 from cldistill.cli.run import run
 from cldistill.errors import CldistillError, readable
+from cldistill.progress.signals import leave_with_parent
 from cldistill.progress.volume import is_verbose, set_volume
 
 logging.getLogger("cldistill").addHandler(logging.NullHandler())  # errors are printed once, below
 
-app = typer.Typer(
-    cls=CommandGroup,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _version(wanted: bool) -> None:
@@ -51,6 +49,8 @@ for command in (run, check):
 
 def main() -> None:
     """Run the command line; a user error is one message on stderr and exit code 2."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # before torch, which is long to import
+        leave_with_parent()  # a rank whose launcher is gone would wait for the others for ever
     try:
         app()
     except (CldistillError, OSError) as error:

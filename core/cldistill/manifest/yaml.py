@@ -152,15 +152,15 @@ def _mistake(text: str, error: yaml.MarkedYAMLError) -> str:
     return f"not valid YAML: {problem}"
 
 
-def _size(node: yaml.Node, place: Callable[[int], Place], sizes: dict[int, int]) -> int:
-    """Return a measure of what a node holds with every alias in it spelled out, in letters; at least 8 for each value."""
+def _size(node: yaml.Node, place: Callable[[int], Place], sizes: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Return letters (at least 8 a value) and depth of what a node holds with every alias in it spelled out."""
     if id(node) not in sizes:
-        sizes[id(node)] = LARGEST + 1  # while it is under way: an alias of itself has no end
+        sizes[id(node)] = LARGEST + 1, 0  # while it is under way: an alias of itself has no end
         inner = [one for pair in node.value for one in pair] if isinstance(node, yaml.MappingNode) else node.value
-        own = len(inner) if isinstance(inner, str) else sum(_size(one, place, sizes) for one in inner)
-        sizes[id(node)] = 8 + own
-    if sizes[id(node)] > LARGEST:
-        raise ManifestError(f"{place(node.start_mark.line)}: is too large, or its aliases contain themselves")
+        parts = [(len(inner), -1)] if isinstance(inner, str) else [_size(one, place, sizes) for one in inner]
+        sizes[id(node)] = 8 + sum(size for size, _ in parts), 1 + max((depth for _, depth in parts), default=0)
+    if sizes[id(node)][0] > LARGEST or sizes[id(node)][1] > DEEPEST:
+        raise ManifestError(f"{place(node.start_mark.line)}: is too large or deep, or its aliases contain themselves")
     return sizes[id(node)]
 
 

@@ -65,7 +65,7 @@ def say_to_stderr(text: str) -> None:
         pass
 
 
-def leave_with_parent(number: signal.Signals) -> None:
+def leave_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
     """Let the system send this process a signal when the one that started it dies (a no-op elsewhere than on Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG

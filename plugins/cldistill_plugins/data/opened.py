@@ -13,6 +13,7 @@ from cldistill.data.items import Listing
 from cldistill.errors import DataError
 from cldistill.records import Item
 from cldistill.storage.files import atomic_write_text, default_cache, sampled_digest
+from cldistill.storage.untrusted import parse_json
 from cldistill_plugins.data.pictures import open_file
 
 ASPECT = 0.02
@@ -27,8 +28,9 @@ def picture_sizes(paths: Iterable[Path]) -> dict[Path, tuple[int, int] | DataErr
     """Decode pictures cheaply, those of known content not again: path -> upright width and height, or what is wrong."""
     listed, file = list(dict.fromkeys(paths)), default_cache() / KNOWN
     known: dict[str, list[int]] = {}
-    with suppress(OSError, TypeError, ValueError):  # a damaged note is as good as none
-        known = dict(json.loads(file.read_text(encoding="utf-8")))
+    with suppress(OSError, ValueError):  # a damaged note is as good as none
+        noted = parse_json(file.read_bytes())
+        known = {key: size for key, size in noted.items() if _is_size(size)} if isinstance(noted, dict) else {}
 
     def look(path: Path) -> tuple[str, list[int] | DataError]:
         digest = sampled_digest(path) if path.is_file() else ""
@@ -44,6 +46,10 @@ def picture_sizes(paths: Iterable[Path]) -> dict[Path, tuple[int, int] | DataErr
         with suppress(OSError):  # a cache that cannot be written costs time alone
             atomic_write_text(file, json.dumps(known | new))
     return {path: size if isinstance(size, DataError) else (size[0], size[1]) for path, (_, size) in seen.items()}
+
+
+def _is_size(noted: object) -> bool:
+    return isinstance(noted, list) and len(noted) == 2 and all(type(side) is int and side > 0 for side in noted)
 
 
 def _size(path: Path) -> list[int]:

@@ -14,7 +14,7 @@ from cldistill.errors import DataError, NotMeasured
 from cldistill_plugins.deployment.split import Groups
 from cldistill_plugins.endpoint.api import Endpoint
 
-from .loads import Mounts, effect_files
+from .loads import Mounts, effect_files, family_names
 from .queries import TEMPLATES, BankEffect, Query, make_queries, read_phrases
 from .routers import Router, TextRouter, VlmRouter
 from .table import Layout, Routed, ask_router, press_buttons, serve
@@ -63,13 +63,14 @@ def run_benchmark(plan: BenchmarkPlan, advance: Callable[[int], None] = lambda d
     for size in plan.sizes:
         if not 1 <= size <= len(plan.bank):
             raise DataError(f"--sizes {size}: the bank has {len(plan.bank)} effects")
-    base = build_base(read_index(plan.collection), plan.base, "cpu", {})
+    index = read_index(plan.collection)
+    base = build_base(index, plan.base, "cpu", {})
     result = Result()
     with TemporaryDirectory() as scratch:
         names = [effect.name for effect in plan.bank[: max(plan.sizes)]]
         files, stand_ins = effect_files(base, names, plan.adapters, Path(scratch), plan.rank)
         result.adapters = {"own": len(files) - stand_ins, "stand_ins": stand_ins, "rank_of_stand_ins": plan.rank}
-        mounts = Mounts(base)
+        mounts = Mounts(base, family_names(index, plan.base))
         for size in plan.sizes:
             effects = plan.bank[:size]
             queries = make_queries(effects, read_phrases(plan.phrases), plan.queries, plan.seed)

@@ -9,8 +9,11 @@ from pathlib import Path
 import torch
 
 from cldistill.adapters.files import load_adapter
+from cldistill.adapters.inject import linear_shapes
 from cldistill.adapters.save import save_adapter
 from cldistill.adapters.slots import AdapterSlots
+from cldistill.catalogue import load_catalogue
+from cldistill.collection.index import CollectionIndex
 from cldistill.protocols import BaseModel
 from cldistill.storage.untrusted import file_stem
 
@@ -18,12 +21,9 @@ from cldistill.storage.untrusted import file_stem
 class Mounts:
     """One base, one place for an adapter; a file is read only if another one is mounted."""
 
-    def __init__(self, base: BaseModel) -> None:
-        self._shapes = {
-            name: (module.out_features, module.in_features)
-            for name, module in base.backbone.named_modules()
-            if isinstance(module, torch.nn.Linear)
-        }
+    def __init__(self, base: BaseModel, names: Mapping[str, tuple[str, ...]] | None = None) -> None:
+        """``names``: as `cldistill.records.BaseDescription.adapter_names`, for files of the family's own trainers."""
+        self._shapes, self._names = linear_shapes(base.backbone), names
         self._slots = AdapterSlots(base.backbone)
         self._slots.add_teacher(base.adapter_targets)  # wrapped once, before anything is timed
         self._mounted: Path | None = None
@@ -33,7 +33,7 @@ class Mounts:
         if file == self._mounted:
             return None
         started = time.perf_counter()
-        self._slots.mount(load_adapter(file, self._shapes))
+        self._slots.mount(load_adapter(file, self._shapes, self._names))
         taken = time.perf_counter() - started
         self._mounted = file
         return taken
@@ -46,6 +46,15 @@ class Mounts:
     def release(self) -> None:
         """Give the backbone back as it was."""
         self._slots.release()
+
+
+def family_names(index: CollectionIndex, model: str | None) -> Mapping[str, tuple[str, ...]]:
+    """Return what files of the family's own trainers call the modules of a collection's base; ``model`` as for `build_base`."""
+    component = load_catalogue().get("base_model", index.base_plugin).component
+    options = {**index.base_options, **({} if model is None else {"model": model})}
+    settings = component.settings.model_validate(options, context={"root": Path.cwd()})
+    described = component.describe(settings).base
+    return described.adapter_names if described is not None else {}
 
 
 def effect_files(

@@ -102,7 +102,8 @@ def train_teachers(
     """Do ``tasks`` in ``processes`` processes and pass on what they tell.
 
     Raises:
-        CldistillError: teachers failed; the message has each one's reason, and the others were trained all the same.
+        CldistillError: teachers failed, each told with its reason, and the others were trained all the same; or a process
+            could not go on (no disk, no memory), told with what was not begun.
         Stopped: by a signal; every worker has saved a checkpoint.
     """
     context = multiprocessing.get_context("spawn")
@@ -115,6 +116,7 @@ def train_teachers(
         for index in range(min(processes, len(tasks)))
     ]
     failed: dict[str, str] = {}
+    left = [str(task) for task in tasks]
     with graceful_stop() as stop:
         for worker in workers:
             worker.start()
@@ -122,6 +124,8 @@ def train_teachers(
             for item in _drain(progress):
                 if item.error is not None:
                     failed[item.effect] = item.error
+                if (item.finished or item.error is not None) and item.effect in left:
+                    left.remove(item.effect)
                 tell(item)
             if stop:
                 for worker in workers:
@@ -129,11 +133,16 @@ def train_teachers(
                         worker.terminate()  # SIGTERM: the worker saves and leaves
     if stop:
         raise Stopped("stopped while training teachers; what is done is saved, and the same command goes on from there")
-    crashed = [str(worker.exitcode) for worker in workers if worker.exitcode]
-    if crashed and not failed:
-        raise CldistillError(f"a process that trained teachers ended with status {', '.join(crashed)}")
-    if failed:
-        raise CldistillError("\n".join(f"teacher of {name}: {error}" for name, error in failed.items()))
+    if told := failures(failed, [worker.exitcode for worker in workers if worker.exitcode], left):
+        raise CldistillError(told)
+
+
+def failures(failed: Mapping[str, str], statuses: Sequence[int], left: Sequence[str]) -> str:
+    """Return what went wrong, or nothing: tasks that ``failed``, the ``statuses`` of crashed processes, what is ``left``."""
+    told = [f"teacher of {name}: {error}" if name else error for name, error in failed.items()]
+    told += [f"a process that trained teachers ended with status {', '.join(map(str, statuses))}"] if statuses else []
+    told += [f"not made: {', '.join(left)}; the same command goes on with them"] if left and told else []
+    return "\n".join(told)
 
 
 def _drain(progress: Any) -> Iterator[WorkerProgress]:
@@ -169,8 +178,13 @@ def _work(index: int, order: TrainingOrder, work: Any, progress: Any) -> None:
                 except queues.Empty:
                     return
                 name = str(task)
-                do(task)
-                progress.put(WorkerProgress(index, name, finished=True))
+                try:
+                    do(task)
+                    progress.put(WorkerProgress(index, name, finished=True))
+                except Stopped:
+                    return
+                except CldistillError as error:  # of this one alone: the next may be sound
+                    progress.put(WorkerProgress(index, name, error=str(error)))
         except Stopped:
             return
         except (CldistillError, OSError) as error:

@@ -88,6 +88,7 @@ HABITS = {
     "- " * 20_000 + "x": "deep",
     "[" * 100_000: "depth",
     "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)): "too large",
+    "a:\n- &a0 [x]\n" + "".join(f"- &a{i} [*a{i - 1}]\n" for i in range(1, 400)): "m.yaml:102: is too large or deep",
     "a: &a " + "x" * 200_000 + "\nb: [" + "*a, " * 2000 + "]\n": "too large",
     "# " + "x" * 3_000_000: "letters",
 }

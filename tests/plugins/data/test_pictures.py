@@ -14,6 +14,7 @@ from PIL import Image, ImageCms
 
 from cldistill.data.items import open_picture, unreadable
 from cldistill.errors import DataError
+from cldistill.storage.files import sampled_digest
 from cldistill_plugins.data import opened
 
 
@@ -127,12 +128,21 @@ def test_sound_pictures_are_opened_once_by_content(tmp_path: Path, monkeypatch: 
     assert opened.picture_sizes([tmp_path / "b.png"]) == {tmp_path / "b.png": (5, 4)}
 
 
-@pytest.mark.parametrize("damage", ["null", "5", "[1]", "{"])
+@pytest.mark.parametrize("damage", ["null", "5", "[1]", "{", '[["a", 1]]', "[" * 200_000, "\xff"])
 def test_a_damaged_note_of_sound_pictures_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     monkeypatch.setattr(opened, "default_cache", lambda: tmp_path)
     (tmp_path / opened.KNOWN).write_text(damage)
     Image.new("RGB", (5, 4)).save(tmp_path / "a.png")
+    assert opened.picture_sizes([tmp_path / "a.png"]) == {tmp_path / "a.png": (5, 4)}
+    assert list(json.loads((tmp_path / opened.KNOWN).read_text()).values()) == [[5, 4]]
+
+
+@pytest.mark.parametrize("size", ["54", [5], [5, -4], [5.0, 4], [True, 4], 5, {"5": 4}])
+def test_a_size_that_is_none_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: object) -> None:
+    monkeypatch.setattr(opened, "default_cache", lambda: tmp_path)
+    Image.new("RGB", (5, 4)).save(tmp_path / "a.png")
+    (tmp_path / opened.KNOWN).write_text(json.dumps({sampled_digest(tmp_path / "a.png"): size}))
     assert opened.picture_sizes([tmp_path / "a.png"]) == {tmp_path / "a.png": (5, 4)}
     assert list(json.loads((tmp_path / opened.KNOWN).read_text()).values()) == [[5, 4]]

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from cldistill import testing
 from cldistill.catalogue import Catalogue
-from cldistill.errors import DataError, NotMeasured
+from cldistill.errors import AdapterFormatError, DataError, NotMeasured
 from cldistill.testing import TinyBase
 from cldistill_plugins.deployment import __main__ as command
 from cldistill_plugins.deployment import benchmark
@@ -34,6 +35,18 @@ def mounts(tmp_path: Path) -> tuple[Mounts, dict[str, Path]]:
     files, stand_ins = effect_files(base, ["a", "b", "c"], None, tmp_path, rank=2)
     assert stand_ins == 3
     return Mounts(base), dict(files)
+
+
+def test_a_file_of_the_familys_own_trainers_is_mounted_under_its_names(tmp_path: Path) -> None:
+    base = TinyBase()
+    first, second = base.adapter_targets[:2]
+    (wide, width), rank = base.backbone.get_submodule(first).weight.shape, 2
+    weights = {"joint.lora_A.weight": torch.ones(rank, width), "joint.lora_B.weight": torch.ones(2 * wide, rank)}
+    save_file(weights, tmp_path / "theirs.safetensors")
+    with pytest.raises(AdapterFormatError, match="joint"):
+        Mounts(base).need(tmp_path / "theirs.safetensors")
+    base = TinyBase()
+    assert Mounts(base, {"joint": (first, second)}).need(tmp_path / "theirs.safetensors") is not None
 
 
 def layout(name: str, files: dict[str, Path]) -> Layout:
@@ -112,7 +125,8 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(made_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """That collection, a bank of four, and a router that needs no encoder."""
     catalogue: Catalogue = testing.catalogue_with()
-    monkeypatch.setattr("cldistill.collection.collection.load_catalogue", lambda: catalogue)
+    for module in ("cldistill.collection.collection", "cldistill_plugins.deployment.loads"):
+        monkeypatch.setattr(f"{module}.load_catalogue", lambda: catalogue)
     monkeypatch.setattr(benchmark, "TextRouter", ByFirstWord)
     bank = [{"name": name, "prompt": "apply it"} for name in ("zig", "zag", "zog", "zug")]
     (tmp_path / "bank.yaml").write_text(yaml.safe_dump({"effects": bank}))

@@ -16,6 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from cldistill.errors import CldistillError
 from cldistill_plugins.teachers import workers
 
 PAIRS = "package:cldistill_plugins.effectbench/effects"
@@ -80,7 +81,9 @@ def test_two_processes_train_every_teacher_once_and_a_second_call_trains_none(
 def test_a_teacher_that_diverges_is_named_and_nothing_of_it_is_kept(tmp_path: Path, teachers: Teachers) -> None:
     done = teachers(manifest(tmp_path, lr=1e30, steps=12), processes=1)
     assert done.returncode == 2
-    assert "teacher of " in done.stderr
+    assert all(
+        f"teacher of {name}: " in done.stderr for name in ("mosaic", "halftone")
+    )  # one process, and both were tried
     assert "lr" in done.stderr
     assert not finished(tmp_path)
 
@@ -93,3 +96,38 @@ def test_a_worker_whose_parent_is_gone_before_it_began_takes_no_task(monkeypatch
     tasks.put(workers.Task("mosaic"))
     workers._work(0, workers.TrainingOrder("m.yaml", (), Path("cache"), 1), tasks, queue.Queue())
     assert tasks.qsize() == 1 and bound == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize(("error", "begun"), [(CldistillError("diverged"), 3), (OSError("no space"), 2)])
+def test_one_teacher_that_fails_stops_no_other_and_a_full_disk_does(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, begun: int
+) -> None:
+    def fail(task: workers.Task) -> None:
+        seen.append(task.pool)
+        if task.pool == "second":
+            raise error
+
+    seen: list[str] = []
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(workers, "leave_with_parent", lambda number: None)
+    monkeypatch.setattr(workers, "worker", lambda order, tell, stop: fail)
+    tasks, progress = queue.Queue[workers.Task](), queue.Queue[workers.WorkerProgress]()
+    for name in ("first", "second", "third"):
+        tasks.put(workers.Task(name))
+    workers._work(0, workers.TrainingOrder("m.yaml", (), Path("cache"), torch.get_num_threads()), tasks, progress)
+    assert seen == ["first", "second", "third"][:begun]
+    told = {item.effect: item.error or item.finished for item in progress.queue}
+    assert told == dict([("first", True), ("second", str(error)), ("third", True)][:begun])
+
+
+def test_failures_are_told_with_what_was_not_begun() -> None:
+    assert workers.failures({}, [], []) == ""
+    assert (
+        workers.failures({"a": "diverged", "b": "diverged"}, [], []) == "teacher of a: diverged\nteacher of b: diverged"
+    )
+    told = workers.failures({"": "no such model"}, [-9], ["a", "b"])
+    assert told.splitlines() == [
+        "no such model",
+        "a process that trained teachers ended with status -9",
+        "not made: a, b; the same command goes on with them",
+    ]
