@@ -120,14 +120,17 @@ def _default(checked: CheckedManifest, evaluate: Evaluate) -> EvaluationPlan:
 
 def systems_of_run(evaluate: Evaluate, few: int, student: Path | None = None) -> tuple[EvaluatedSystem, ...]:
     """Return base, teachers at their own and at the student's steps, and the student, whose collection is given, last."""
-    systems = [_system("base", None, few)]
-    systems += [_system(f"teacher@{n}", TEACHER, n) for n in dict.fromkeys((evaluate.teacher_steps, few))]
-    return tuple(systems if student is None else [*systems, _system(f"student@{few}", student, few)])
+    own = dict.fromkeys((evaluate.teacher_steps, few))
+    systems = [_system("base", "bare base", None, few)]
+    systems += [_system(f"teacher@{n}", f"own LoRAs in {n} steps", TEACHER, n) for n in own]
+    if student is not None:
+        systems.append(_system(f"student@{few}", f"one LoRA in {few} steps", student, few))
+    return tuple(systems)
 
 
-def _system(name: str, adapter: Path | str | None, steps: int) -> EvaluatedSystem:
-    prompts = "student" if isinstance(adapter, Path) else "teacher"
-    return EvaluatedSystem.model_validate({"name": name, "adapter": adapter, "steps": steps, "prompts": prompts})
+def _system(name: str, title: str, adapter: Path | str | None, steps: int) -> EvaluatedSystem:
+    told = {"name": name, "title": title, "adapter": adapter, "steps": steps}
+    return EvaluatedSystem.model_validate(told | {"prompts": "student" if isinstance(adapter, Path) else "teacher"})
 
 
 def needs_teachers(systems: Sequence[EvaluatedSystem]) -> bool:

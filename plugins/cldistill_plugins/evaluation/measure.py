@@ -43,7 +43,9 @@ def measure(metrics: Sequence[BuiltMetric], request: EvaluationRequest, stages: 
             with stages.stage(f"measuring {built.name}", 100) as advance:
                 percent = Percent(advance)
                 asked = replace(request, identity=built.identity, advance=percent)
-                answers[built.name] = _Asked(built, asked, prints, percent).answer()
+                answers[built.name] = found = _Asked(built, asked, prints, percent).answer()
+                if not any(found.values()):
+                    reasons[built.name] = "it found nothing here that it could measure"
                 if percent.asked:  # else it was all there already
                     percent(1.0)
         except NotMeasured as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -26,10 +27,16 @@ def verdict(report: Evaluation) -> str:
         if metric.better is None or not means:
             continue
         order = sorted(means, key=lambda label: means[label].mean or 0.0, reverse=metric.better == "higher")
-        shown = [f"{label} with {' '.join(_cells(means[label], metric)).strip()}" for label in order]
+        told = {label: number(means[label].mean, metric.percent) for label in order}
+        equal = [list(group) for _, group in groupby(order, told.__getitem__)]
+        shown = [
+            " and ".join(f"{label} with {' '.join(_cells(means[label], metric)).strip()}" for label in group)
+            for group in equal
+        ]
+        first = f"first come{'s' if len(equal[0]) == 1 else ''} {shown[0]}"
         rest = f"; then {shown[1]}" if len(shown) > 1 else ""
         more = f"; last {shown[-1]}" if len(shown) > 2 else ""
-        return f"By {metric.title}, first comes {shown[0]}{rest}{more} ({len(report.pictures)} pictures an effect)."
+        return f"By {metric.title}, {first}{rest}{more} ({len(report.pictures)} pictures an effect)."
     if report.metrics:
         return "Nothing of what was measured says which system is better."
     why = (

@@ -132,4 +132,9 @@ def test_a_phone_scrolls_in_one_direction_only(
         "return [...document.querySelectorAll('#columns img')].map((i) => i.getBoundingClientRect().width)"
     )
     assert min(widths) > 120
+    beyond = page.js(
+        "return [...document.querySelectorAll('main *')].filter((e) => e.checkVisibility() && !e.closest('svg, .slider')"
+        " && e.getBoundingClientRect().right > innerWidth).map((e) => e.outerHTML.slice(0, 80))"
+    )
+    assert beyond == [], "no table hides a column"
     assert page.errors() == []

@@ -180,5 +180,31 @@ def test_general_instructions_have_sources_and_words_of_their_own(
     assert page.find("#case-prompt").text == "“add a hat”"
     assert distance(page.pixels('#columns [data-column="source"] img'), Image.new("RGB", (32, 32), "teal")) < 12
     assert distance(page.pixels('#columns [data-column="ours"] img'), Image.new("RGB", (32, 32), "orange")) < 12
-    empty = page.js("return [...document.querySelectorAll('#columns button:disabled')].map((b) => b.dataset.column)")
-    assert empty == ["truth", "base"]
+    shown = page.js("return [...document.querySelectorAll('#columns button')].map((button) => button.dataset.column)")
+    assert shown == ["source", "ours"], "and no place is kept for what there is none of"
+
+
+def test_what_a_case_has_no_picture_of_is_shown_under_no_label(
+    open_report: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    folder = write_evaluation(tmp_path / "some", ("ink", "grey"), systems=SYSTEMS, pictures=1, size=32)
+    for column in ("truth", "ours"):
+        picture_path(folder, column, "ink", "scene-0").unlink()
+    write_report(folder)
+    page = open_report(folder)
+
+    def labels(effect: str) -> tuple[str, ...]:
+        page.set("#case-filters [name=effect]", effect)
+        captions = page.js(
+            "return [...document.querySelectorAll('#columns figcaption strong')].map((c) => c.textContent)"
+        )
+        sides = page.js("return [...document.querySelectorAll('#slider .side')].map((side) => side.textContent)")
+        assert sides == [
+            page.js(f"return document.getElementById('{s}').selectedOptions[0].text") for s in ("left", "right")
+        ]
+        return (*captions, *sides)
+
+    assert labels("grey") == ("Source", "Truth", "Base", "Lightning", "Ours", "Truth", "Ours")
+    assert labels("ink") == ("Source", "Base", "Lightning", "Source", "Lightning")
+    assert distance(page.pixels("#slider img.over"), own(folder, "source", "ink", "scene-0")) < 12
+    assert labels("grey")[-2:] == ("Truth", "Ours"), "what was chosen is back where it is there"

@@ -268,8 +268,13 @@ def test_retention_is_the_ratio_of_errors_on_the_items_with_a_known_result(tmp_p
     assert error == pytest.approx([(20 / 127.5) ** 2, math.nan], rel=1e-4, nan_ok=True)
 
 
-def test_retention_says_nothing_without_the_base(tmp_path: Path, studio: Studio) -> None:
-    assert Retention()(general_request(tmp_path, studio, {"student": {GENERAL: studio.pictures()}})) == {}
+def test_retention_says_what_it_lacks(tmp_path: Path, studio: Studio) -> None:
+    request = general_request(tmp_path, studio, {"student": {GENERAL: studio.pictures()}})
+    with pytest.raises(NotMeasured, match="bare base"):
+        Retention()(request)
+    untold = [replace(item, target=None) for item in request.items[GENERAL]]
+    with pytest.raises(NotMeasured, match="no held-out general instruction has a target"):
+        Retention()(replace(request, items={GENERAL: untold}))
 
 
 @pytest.mark.slow

@@ -249,3 +249,21 @@ def test_no_path_of_this_machine_is_in_the_report(desk: Any) -> None:
     text = json.dumps(desk.report())
     assert str(desk.root) not in text
     assert "sha256:" in text
+
+
+class Silent:
+    """Finds nothing that it could measure, and does not say why."""
+
+    columns = {"silent": Column("silence", "lower")}  # noqa: RUF012
+
+    def __call__(self, request: MetricRequest) -> Found:
+        """Answer with nothing."""
+        return {}
+
+
+@pytest.mark.slow
+def test_a_metric_that_gave_no_value_is_told(desk: Any) -> None:
+    desk.metric("silent", lambda context: Silent())
+    desk.evaluate(BARE, metrics=["silent", "brightness"], general=False)
+    (told,) = desk.report()["not_measured"]
+    assert told == {"component": "silent", "reason": "it found nothing here that it could measure"}

@@ -20,3 +20,10 @@ def test_the_first_and_the_next_system_are_named_by_the_first_metric_that_ranks(
     assert text.startswith("By distance, first comes ours with 0.250") and "; then own with 0.500" in text
     assert verdict(report("higher", ours=0.25, own=0.5)).startswith("By distance, first comes own with 0.500")
     assert verdict(report(None, ours=0.25)) == "Nothing of what was measured says which system is better."
+
+
+def test_systems_that_read_alike_share_their_place() -> None:
+    text = verdict(report("lower", a=0.25, b=0.2501, c=0.5))
+    assert text.startswith(
+        "By distance, first come a with 0.250 [0.250, 0.250] and b with 0.250 [0.250, 0.250]; then c with"
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from cldistill.data.items import open_picture
+from cldistill.errors import NotMeasured
 from cldistill.protocols import MetricRequest
 from cldistill.records import GENERAL, Column, MetricValues, Ratio
 from cldistill.storage.files import file_digest
@@ -35,11 +36,17 @@ class Retention:
     }
 
     def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
-        """Measure every system that edited the general pool, if the base itself did."""
+        """Measure every system that edited the general pool.
+
+        Raises:
+            NotMeasured: no general instruction has a truth, or the base itself is not among the systems.
+        """
         known = {index: item.target for index, item in enumerate(request.items.get(GENERAL, ())) if item.target}
         base = request.outputs.get(request.reference or "", {})
-        if not known or GENERAL not in base:
-            return {}
+        if not known:
+            raise NotMeasured("no held-out general instruction has a target, the picture that it should give")
+        if GENERAL not in base:
+            raise NotMeasured("the bare base, with which it compares, is not among the systems")
         truths = []
         for done, path in enumerate(known.values(), start=1):
             truths.append(_decoded(request, path))

@@ -18,6 +18,8 @@ COLOURS = (
 FAMILY_COLOURS = ("#5566cc", "#cc4466", "#c9a227", *COLOURS)
 HEIGHT = 280
 ROW = 24
+SHORT = 14
+"""Letters of a legend's name of which two fit beside each other on a phone."""
 
 
 def metric_charts(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -38,7 +40,7 @@ def _metric_rows(evaluation: Evaluation, name: str) -> list[dict[str, Any]]:
 
 def _metric_chart(evaluation: Evaluation, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     metric, labels = evaluation.metrics[name], [system.label for system in evaluation.systems]
-    axis = alt.Axis(format="%" if metric.percent else "", tickCount=5, grid=True)
+    axis = alt.Axis(format="%" if metric.percent else "", tickCount=5, grid=True, labelOverlap=True, labelSeparation=8)
     x = alt.X("mean:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=axis)
     y = alt.Y("system:N", sort=labels, title=None, axis=alt.Axis(labelLimit=150))
     tooltip = [
@@ -65,7 +67,7 @@ def _metric_chart(evaluation: Evaluation, name: str, rows: list[dict[str, Any]])
 
 
 def failure_chart(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Return how many bad cases of each failure family every system has, or ``None`` where there are none."""
+    """Return how many pictures of each failure family every system has, or ``None`` where there are none."""
     labels = [system.label for system in evaluation.systems]
     rows = [
         {"system": system.label, "family": title, "cases": count}
@@ -79,7 +81,7 @@ def failure_chart(evaluation: Evaluation) -> dict[str, Any] | None:
         alt.Chart(alt.Data(values=rows))
         .mark_bar()
         .encode(
-            x=alt.X("sum(cases):Q", title="bad cases", axis=alt.Axis(tickMinStep=1)),
+            x=alt.X("sum(cases):Q", title="pictures", axis=alt.Axis(tickMinStep=1)),
             y=alt.Y("system:N", sort=labels, scale=alt.Scale(domain=labels), title=None),
             color=_colour("family", list(evaluation.families.values()), colours=FAMILY_COLOURS),
             order=alt.Order("family:N"),
@@ -87,11 +89,11 @@ def failure_chart(evaluation: Evaluation) -> dict[str, Any] | None:
         )
     )
     words = "; ".join(f"{row['system']}, {row['family']}: {row['cases']}" for row in rows)
-    return _spec(chart, "Bad cases by failure family", words, {"step": ROW})
+    return _spec(chart, "Failures by kind", words, {"step": ROW})
 
 
 def count_failures(evaluation: Evaluation, system: str, family: str) -> int:
-    """Count a system's bad cases of one family."""
+    """Count a system's pictures of one family."""
     effects = evaluation.failures.get(system, {}).values()
     return sum(found == family for keys in effects for found in keys.values())
 
@@ -135,7 +137,9 @@ def _last(points: Sequence[tuple[float, float | None]]) -> str:
 
 
 def _colour(field: str, names: Sequence[str], legend: bool = True, colours: Sequence[str] = COLOURS) -> alt.Color:
-    shown = alt.Legend(orient="bottom", title=None, columns=2, labelLimit=300, symbolOpacity=1) if legend else None
+    columns = 2 if max(map(len, names), default=0) <= SHORT else 1  # beside each other where a phone has room for both
+    legend_of = alt.Legend(orient="bottom", title=None, columns=columns, labelLimit=300, symbolOpacity=1)
+    shown = legend_of if legend else None
     repeated = [colours[index % len(colours)] for index in range(len(names))]
     return alt.Color(f"{field}:N", scale=alt.Scale(domain=list(names), range=repeated), legend=shown)
 

@@ -13,8 +13,9 @@ from cldistill.storage.files import atomic_write_text
 from cldistill_plugins.evaluation.report.cases import cases_of
 from cldistill_plugins.evaluation.report.embedding import LIMIT_MEGABYTES, SIDE, Embedded, embed
 from cldistill_plugins.evaluation.report.page import as_text_blocks, lacking, render
-from cldistill_plugins.evaluation.report.record import Evaluation, read_evaluation
+from cldistill_plugins.evaluation.report.record import TRUTH, Evaluation, read_evaluation
 from cldistill_plugins.evaluation.report.tables import cell, comparison_rows, score_rows, summary_rows
+from cldistill_plugins.evaluation.summary import verdict
 
 NAME = "report.html"
 
@@ -52,13 +53,18 @@ def page_of(evaluation: Evaluation, embedded: Embedded, limit: float = LIMIT_MEG
     charts = metric_charts(evaluation)
     failures = failure_chart(evaluation)
     curves = curve_charts(evaluation)
+    rows = comparison_rows(evaluation)
     return render(
         "report.html.j2",
         evaluation=evaluation,
         families=evaluation.families,
+        kinds=any(effect.stochastic is not None for effect in evaluation.effects),
         summary=summary_rows(evaluation),
         scores=score_rows(evaluation),
-        comparisons=comparison_rows(evaluation),
+        verdict=verdict(evaluation),
+        clear=[row for row in rows if row.clear],
+        unclear=[row for row in rows if not row.clear],
+        known_truths=TRUTH in embedded.places,
         floors={name: cell(evaluation.floors.get(name), metric) for name, metric in evaluation.metrics.items()},
         charts=charts,
         failures=failures,

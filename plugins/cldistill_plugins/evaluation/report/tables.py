@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from cldistill_plugins.evaluation.report.figures import interval, number
@@ -44,27 +44,29 @@ class SummaryRow:
 
 
 def summary_rows(evaluation: Evaluation) -> list[SummaryRow]:
-    """Return the main table; the best mean of every metric that has a better direction is marked."""
+    """Return the main table; the best mean of every metric that has a better direction is marked, and all that read like it."""
     best = {name: _best(evaluation, name) for name in evaluation.metrics}
     return [
         SummaryRow(
             system,
             {
-                name: cell(evaluation.summary.get(system.name, {}).get(name), metric, best[name] == system.name)
+                name: cell(evaluation.summary.get(system.name, {}).get(name), metric, system.name in best[name])
                 for name, metric in evaluation.metrics.items()
             },
         )
         for system in evaluation.systems
+        if evaluation.summary.get(system.name) or not evaluation.summary
     ]
 
 
-def _best(evaluation: Evaluation, metric: str) -> str | None:
-    better = evaluation.metrics[metric].better
+def _best(evaluation: Evaluation, metric: str) -> Collection[str]:
+    better, percent = evaluation.metrics[metric].better, evaluation.metrics[metric].percent
     rows = ((system.name, evaluation.summary.get(system.name, {}).get(metric)) for system in evaluation.systems)
     means = {name: found.mean for name, found in rows if found is not None and found.mean is not None}
     if better is None or len(means) < 2:
-        return None
-    return (min if better == "lower" else max)(means, key=lambda name: means[name])
+        return ()
+    best = number((min if better == "lower" else max)(means.values()), percent)
+    return {name for name, mean in means.items() if number(mean, percent) == best}
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class ScoreRow:
 
 
 def score_rows(evaluation: Evaluation) -> list[ScoreRow]:
-    """Return the table of single effects."""
+    """Return the table of single effects; of a system nothing is said about effects that it was not asked for."""
     return [
         ScoreRow(
             effect,
@@ -97,6 +99,7 @@ def score_rows(evaluation: Evaluation) -> list[ScoreRow]:
         )
         for effect in evaluation.effects
         for system in evaluation.systems
+        if evaluation.per_effect.get(system.name, {}).get(effect.name) or not evaluation.per_effect
     ]
 
 
@@ -119,6 +122,7 @@ class ComparisonRow:
     difference: Cell
     ratio: Cell | None
     n: int
+    clear: bool
     verdict: str
 
 
@@ -132,7 +136,8 @@ def comparison_rows(evaluation: Evaluation) -> list[ComparisonRow]:
         rows.append(
             ComparisonRow(
                 titles.get(found.a, found.a), titles.get(found.b, found.b), metric, _effects(found), difference,
-                None if found.ratio is None else cell(found.ratio, RATIO), found.n, verdict(found, metric),
+                None if found.ratio is None else cell(found.ratio, RATIO), found.n,
+                found.clear and found.mean is not None, verdict(found, metric),
             )
         )  # fmt: skip
     return rows

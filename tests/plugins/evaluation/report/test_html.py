@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from cldistill_plugins.evaluation.report.charts import curve_charts, failure_cha
 from cldistill_plugins.evaluation.report.html import write_report
 from cldistill_plugins.evaluation.report.page import _inline, vega
 from cldistill_plugins.evaluation.report.record import Curve, CurveLine, read_evaluation
+from cldistill_plugins.evaluation.summary import verdict
 
 NASTY = "</script><img src=x onerror=alert(1)>"
 
@@ -106,3 +108,35 @@ def test_a_line_named_like_a_system_has_its_colour(folder: Path) -> None:
 def test_a_library_that_would_end_its_element_is_refused() -> None:
     with pytest.raises(ValueError, match="another version"):
         _inline("x = '</SCRIPT>'")
+
+
+def comparison(metric: str, clear: bool) -> dict[str, Any]:
+    return {"a": "ours", "b": "base", "metric": metric, "mean": -0.1, "low": -0.2, "high": 0.0, "n": 4, "clear": clear}
+
+
+def test_the_verdict_and_the_pictures_come_before_the_tables_and_what_says_nothing_is_folded(tmp_path: Path) -> None:
+    told = [comparison("bcr", True), comparison("truth_distance", False), comparison("detail", False)]
+    folder = write_evaluation(tmp_path, ("ink",), pictures=1, size=16, comparisons=told)
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert verdict(read_evaluation(folder)).replace(" %", "\u00a0%") in text
+    marks = ('id="verdict"', 'id="pictures"', 'id="results"', 'id="comparisons"', 'id="unclear"', 'id="effects"')
+    places = [text.index(mark) for mark in marks]
+    assert places == sorted(places)
+    folded = text[text.index('<details id="unclear">') : text.index("</details>")]
+    assert "2 without a clear difference" in folded and folded.count("no clear difference") == 2
+    assert text.count("no clear difference") == 2 and text.count(">better<") == 1
+
+
+def test_nothing_is_called_the_truth_where_none_is_known(tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path, ("ink",), pictures=1, size=16)
+    assert '<option value="truth"' in write_report(folder).read_text(encoding="utf-8")
+    shutil.rmtree(folder / "pictures/truth")
+    assert '<option value="truth"' not in write_report(folder).read_text(encoding="utf-8")
+
+
+def test_columns_and_filters_that_would_be_empty_are_left_out(tmp_path: Path) -> None:
+    effects = [{"name": "ink", "prompt": "draw it with ink"}]
+    folder = write_evaluation(tmp_path, ("ink",), pictures=1, size=16, failures={}, effects=effects)
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert "Failure" not in text[text.index("<main>") : text.index("</main>")]
+    assert ">Kind" not in text and ">Failures<" not in text

@@ -61,6 +61,13 @@ def test_the_best_of_a_column_depends_on_its_direction() -> None:
     assert best == {"a": ["distance"], "b": ["clip"]}
 
 
+def test_all_that_read_like_the_best_are_marked() -> None:
+    means = {"a": 0.2001, "b": 0.1999, "c": 0.2006}
+    changed = {name: {"distance": {"mean": mean}} for name, mean in means.items()}
+    found = Evaluation.model_validate({**REPORT, "systems": [{"name": name} for name in means], "summary": changed})
+    assert [row.cells["distance"].best for row in summary_rows(found)] == [True, True, False]
+
+
 def test_a_row_an_effect_and_system() -> None:
     rows = score_rows(report())
     assert [(row.effect.name, row.system.label, row.kind) for row in rows] == [

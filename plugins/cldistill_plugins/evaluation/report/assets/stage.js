@@ -4,6 +4,7 @@ import { columns, familyOf, figure, pictureOf, promptOf, report, valueOf } from 
 
 const grid = document.getElementById("columns");
 const [left, right] = [document.getElementById("left"), document.getElementById("right")];
+const wanted = new Map([left, right].map((select) => [select, select.value]));
 let current = null;
 
 function element(tag, properties = {}, ...children) {
@@ -21,20 +22,25 @@ function column({ name, label }) {
   const family = familyOf(name, current);
   const caption = element("figcaption", {}, element("strong", { textContent: label }));
   if (family) caption.append(" ", tag(family));
-  const shown = url
-    ? element("img", { src: url, alt: `${label}: ${current.effect}, ${current.key}` })
-    : element("span", { className: "nothing", textContent: "no picture" });
-  const button = element("button", { type: "button", title: `Compare ${label}`, disabled: !url }, shown);
+  const shown = element("img", { src: url, alt: `${label}: ${current.effect}, ${current.key}` });
+  const button = element("button", { type: "button", title: `Compare ${label}` }, shown);
   button.dataset.column = name;
-  button.setAttribute("aria-pressed", String(name === left.value || name === right.value));
   button.addEventListener("click", () => {
-    right.value = name;
+    wanted.set(right, name);
     sides();
   });
   return element("figure", {}, button, caption);
 }
 
+// What a case has no picture of is not offered: its place takes the source, or the last system that there is.
+function settle(select) {
+  const there = [...select.options].filter((option) => !(option.disabled = !pictureOf(option.value, current)));
+  const found = there.find((option) => option.value === wanted.get(select)) ?? (select === left ? there[0] : there.at(-1));
+  if (found) select.value = found.value;
+}
+
 function sides() {
+  for (const select of [left, right]) settle(select);
   const side = (select) => ({ label: select.selectedOptions[0].textContent, url: pictureOf(select.value, current) });
   compare(side(left), side(right));
   for (const button of grid.querySelectorAll("button")) {
@@ -43,13 +49,20 @@ function sides() {
   }
 }
 
+// Of the systems that have a picture of the case, and of the metrics that say something about it.
 function scores() {
-  const rows = Object.entries(report.metrics).map(([metric, about]) =>
+  const asked = report.systems.filter(({ name }) => pictureOf(name, current));
+  const known = Object.entries(report.metrics).filter(([metric]) => asked.some(({ name }) => valueOf(name, current, metric) !== null));
+  const head = asked.map(({ label }) => element("th", { scope: "col", className: "figure", textContent: label }));
+  document.querySelector("#case-scores thead tr").replaceChildren(element("th", { scope: "col", textContent: "Metric" }), ...head);
+  const rows = known.map(([metric, about]) =>
     element(
       "tr", {}, element("th", { scope: "row", textContent: about.title }),
-      ...report.systems.map(({ name }) =>
-        element("td", { className: "figure", textContent: figure(valueOf(name, current, metric), about) }),
-      ),
+      ...asked.map(({ name, label }) => {
+        const cell = element("td", { className: "figure", textContent: figure(valueOf(name, current, metric), about) });
+        cell.dataset.label = label;
+        return cell;
+      }),
     ),
   );
   document.querySelector("#case-scores tbody").replaceChildren(...rows);
@@ -63,13 +76,18 @@ export function stage(item, position, total) {
   const kind = effect.stochastic === null ? "" : ` · ${effect.stochastic ? "stochastic" : "deterministic"}`;
   document.getElementById("case-prompt").textContent = prompt ? `“${prompt}”${kind}` : kind.slice(3);
   document.getElementById("case-place").textContent = `${position + 1} of ${total}`;
-  grid.replaceChildren(...columns.map(column));
+  grid.replaceChildren(...columns.filter(({ name }) => pictureOf(name, current)).map(column));
   scores();
   sides();
 }
 
 export function compareSystem(name) {
-  if (columns.some((column) => column.name === name)) right.value = name;
+  if (columns.some((column) => column.name === name)) wanted.set(right, name);
 }
 
-for (const select of [left, right]) select.addEventListener("change", sides);
+for (const select of [left, right]) {
+  select.addEventListener("change", () => {
+    wanted.set(select, select.value);
+    sides();
+  });
+}

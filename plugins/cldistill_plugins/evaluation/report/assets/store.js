@@ -6,7 +6,7 @@ export const GENERAL = "general";
 
 export const columns = [
   { name: SOURCE, label: "Source" },
-  { name: TRUTH, label: "Truth" },
+  ...(report.pictures[TRUTH] ? [{ name: TRUTH, label: "Truth" }] : []),
   ...report.systems,
 ];
 export const cases = report.cases.map(([effect, key, place], order) => ({ effect, key, place, order }));
