@@ -14,6 +14,7 @@ from cldistill.adapters.save import save_adapter
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.catalogue import load_catalogue
 from cldistill.collection.index import CollectionIndex
+from cldistill.component import RunOutline
 from cldistill.protocols import BaseModel
 from cldistill.storage.untrusted import file_stem
 
@@ -53,7 +54,7 @@ def family_names(index: CollectionIndex, model: str | None) -> Mapping[str, tupl
     component = load_catalogue().get("base_model", index.base_plugin).component
     options = {**index.base_options, **({} if model is None else {"model": model})}
     settings = component.settings.model_validate(options, context={"root": Path.cwd()})
-    described = component.describe(settings).base
+    described = component.needs(settings, RunOutline()).base
     return described.adapter_names if described is not None else {}
 
 

@@ -83,7 +83,7 @@ def add(
     if not plan:
         refuse_missing_processes(sys.argv[1:])
     if int(os.environ.get("RANK", "0")) == 0:
-        print_growth(prepared, console)
+        print_growth(prepared, console, measure=measure)
         console.print(f"Output: {folder}", markup=False, highlight=False, soft_wrap=True)
     if plan:
         return

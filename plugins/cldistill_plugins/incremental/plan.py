@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,16 +13,16 @@ from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.prompts import preview_prompts
 from cldistill.progress.live import duration
 from cldistill.records import GENERAL, STUDENT
-from cldistill.training.metrics_log import FILE, read_metrics
+from cldistill_plugins.incremental.estimate import parts_of, read_pace, target_calls
 from cldistill_plugins.incremental.prepare import Prepared
-from cldistill_plugins.planning.api import cycles
+from cldistill_plugins.planning.api import backward_cost, cycles
 
 SHOWN = 6
 """Old effects that are named one by one; fifty are a number."""
 
 
-def print_growth(prepared: Prepared, console: Console) -> None:
-    """Print old and new effects, what teaches what, the run, and its cost."""
+def print_growth(prepared: Prepared, console: Console, *, measure: bool = True) -> None:
+    """Print old and new effects, what teaches what, the run, and its cost; ``measure``: whether it is measured afterwards."""
     checked, growth = prepared.checked, prepared.growth
     old, new = len(growth.collection.index.effects), len(growth.new)
     console.print(
@@ -31,7 +30,12 @@ def print_growth(prepared: Prepared, console: Console) -> None:
         highlight=False,
     )
     console.print(_effects(prepared))
-    for line in (*_run(checked), *_start(prepared), *_cost(prepared), *(f"Note: {note}" for note in prepared.notes)):
+    for line in (
+        *_run(checked),
+        *_start(prepared),
+        *_cost(prepared, measure),
+        *(f"Note: {note}" for note in prepared.notes),
+    ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -87,27 +91,23 @@ def _start(prepared: Prepared) -> Iterator[str]:
         yield f"Start:  weights, optimiser and average go on from {found.path}"
 
 
-def _cost(prepared: Prepared) -> Iterator[str]:
-    """Backbone calls are exact in expectation; the time is that of the collection's own run, where its log is there."""
-    checked = prepared.checked
-    calls = round(expected_calls(checked))
-    pace = seconds_per_call(prepared)
-    time = f", about {duration(calls * pace)} of training at the pace of the collection's run" if pace else ""
-    single = f"{_target_calls(prepared):,} single ones for targets, less what is cached"
-    yield f"Cost:   {calls:,} backbone calls in batches{time}; {single}"
-
-
-def _target_calls(prepared: Prepared) -> int:
-    """Count the calls that sample all targets: old effects by few steps, new ones and the general pool by many."""
-    checked, old = prepared.checked, prepared.growth.collection.index
-    targets, needing = checked.manifest.targets, [loss for loss in checked.losses if loss.loss.needs.targets]
-    if targets is None or not needing:
-        return 0
-    few = [len(checked.items[effect.name]) for effect in old.effects]
-    many = [len(checked.items[effect.name]) for effect in prepared.growth.new]
-    if any(stream != "effect" for loss in needing for stream in (loss.streams or checked.streams)):
-        many.append(len(checked.items.get(GENERAL, ())))
-    return old.steps * sum(few) + targets.steps * sum(many)
+def _cost(prepared: Prepared, measure: bool) -> Iterator[str]:
+    """Backbone calls are exact in expectation; the time is by the pace of the collection's own run, where its log is there."""
+    checked, growth, beside = prepared.checked, prepared.growth, prepared.beside
+    calls, single = round(expected_calls(checked)), target_calls(checked, growth)
+    yield f"Cost:   {calls:,} backbone calls in batches; {single:,} single ones for targets, less what is cached"
+    batch = int(growth.known["train"]["batch_size"])
+    pace = read_pace(beside.folder, batch, backward_cost(checked)) if beside is not None else None
+    if pace is None:
+        yield "Time:   not known: the collection's run and its log are not beside it"
+        return
+    parts = [
+        (name, seconds)
+        for name, seconds in parts_of(checked, growth, pace, stream_chances(checked))
+        if measure or name != "evaluation"
+    ]
+    shown = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts)
+    yield f"Time:   about {duration(sum(seconds for _, seconds in parts))} at the pace of the collection's run: {shown}"
 
 
 def expected_calls(checked: CheckedManifest) -> float:
@@ -128,11 +128,3 @@ def stream_chances(checked: CheckedManifest) -> dict[str, float]:
     own = "rehearsal" in (checked.router.needs.streams or ())
     effect = options["new"] + (0.0 if own else options["rehearsal"])
     return {"effect": effect / total, "rehearsal": options["rehearsal"] / total, GENERAL: options["general"] / total}
-
-
-def seconds_per_call(prepared: Prepared) -> float | None:
-    """Return the seconds of a backbone call in the last steps of the collection's run, or None without its log."""
-    if prepared.beside is None or not (prepared.beside.folder / FILE).is_file():
-        return None
-    records = [r for r in read_metrics(prepared.beside.folder / FILE)[-50:] if r.get("seconds") and r.get("forwards")]
-    return median(r["seconds"] / r["forwards"] for r in records) if records else None

@@ -32,6 +32,11 @@ class Cycle:
         return self.forwards + (CHECKPOINT_COST - 1) * self.graded
 
 
+def backward_cost(checked: CheckedManifest) -> float:
+    """Return what a graded call costs beyond its forward pass, in forward passes: its backward, and a recomputed forward."""
+    return CHECKPOINT_COST - 2 + float(checked.manifest.train.gradient_checkpointing)
+
+
 def cycles(checked: CheckedManifest) -> tuple[Cycle, ...]:
     """Return the cost of a cycle on each stream in each phase; phases are cut where a loss, slot or stream begins or ends."""
     manifest = checked.manifest

@@ -10,7 +10,7 @@ from statistics import median
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.records import GENERAL
 from cldistill.training.metrics_log import FILE, read_metrics
-from cldistill_plugins.planning.calls import CHECKPOINT_COST, Cycle, cycles
+from cldistill_plugins.planning.calls import Cycle, backward_cost, cycles
 from cldistill_plugins.planning.fit import Device
 
 UTILISATION = 0.4
@@ -97,7 +97,7 @@ def operations(checked: CheckedManifest) -> float:
 
 def stages(checked: CheckedManifest) -> Iterator[Part]:
     """Yield what calls the backbone: teachers in training, targets, the loop."""
-    backward = CHECKPOINT_COST - 2 + float(checked.manifest.train.gradient_checkpointing)
+    backward = backward_cost(checked)
     taught = 0.0
     for part in checked.teachers.values():
         if part is not None and part.needs.rank is not None:

@@ -20,7 +20,11 @@ from cldistill.training import step as step_module
 from cldistill.training import train as train_module
 from cldistill.training.metrics_log import read_metrics
 from cldistill_plugins.incremental.edit import rename_effect
+from cldistill_plugins.incremental.effects import Given
+from cldistill_plugins.incremental.estimate import STARTING, Pace, StageTime, parts_of
 from cldistill_plugins.incremental.folder import read_folder
+from cldistill_plugins.incremental.plan import expected_calls, stream_chances
+from cldistill_plugins.incremental.prepare import AddRequest, prepare_growth
 
 from .conftest import World, contents, invoke
 
@@ -45,6 +49,8 @@ def test_from_pairs_with_the_old_teachers_gone(world: World, quick: Quick) -> No
         "from-pairs, 2 steps of training",
         "go on from",
         "Cost:",
+        "at the pace of the collection's run: preparation ",
+        "teacher of gilded",
     ):
         assert words in text
     taught = {
@@ -55,6 +61,25 @@ def test_from_pairs_with_the_old_teachers_gone(world: World, quick: Quick) -> No
     }
     assert taught == {"invert", "soften", "gilded", "general"}
     assert not _same(load_file(world.root / "run" / WEIGHTS), load_file(world.root / "run-plus-1" / WEIGHTS))
+
+
+def test_the_time_counts_all_that_a_growth_does(world: World, quick: Quick) -> None:
+    request = AddRequest(world.collection, [Given(world.root / "new/gilded frame")], 8, overrides=quick("gilded")[1:])
+    prepared = prepare_growth(request)
+    chances = stream_chances(prepared.checked)
+    parts = dict(parts_of(prepared.checked, prepared.growth, Pace(1.0, {}), chances))  # a second a forward pass
+    assert parts["preparation"] == STARTING
+    assert parts["teacher of gilded"] == 2 * (1 + 1)  # two steps, forward and back
+    assert parts["targets"] == 4 * (3 + 3) + 3 * 3  # the old by the collection's 4 steps, the new by its teacher's 3
+    drawn = 2 * 3 * 4  # two grids of three effects by the student
+    assert parts["training"] > drawn + 2 * expected_calls(prepared.checked)  # batches of two, and the passes back
+    # 3 pictures: two old effects before, three after, a general one by both, in 4 steps; the new teacher's in 2
+    assert parts["evaluation"] == 4 * (3 * (2 + 3) + 2) + 2 * 3
+    pace = Pace(1.0, {"encoding pictures and prompts": StageTime(10, 5.0), "measuring x": StageTime(100, 40.0)})
+    slower = dict(parts_of(prepared.checked, prepared.growth, pace, chances))
+    assert slower["preparation"] == STARTING + 3 * 0.5
+    # the collection's run measured 2 x (3 of its own at 2 and at 4 steps, and the student's) and two general pictures: 20
+    assert slower["evaluation"] == pytest.approx(parts["evaluation"] + 3 * 0.5 + 40 * (3 * (2 + 3 + 1) + 2) / 20)
 
 
 def test_from_a_teachers_file_with_the_collection_alone(world: World) -> None:

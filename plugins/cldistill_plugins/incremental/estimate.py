@@ -1,0 +1,161 @@
+"""The time of a growth, from what the collection's own run took: its steps, and the stages in its ``run.log`` (torch-free).
+
+A stage that was done before is quick the second time; of several times in a log the longest counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from cldistill.manifest.checked import CheckedManifest
+from cldistill.manifest.models import Evaluate
+from cldistill.records import GENERAL
+from cldistill.training.metrics_log import FILE, read_metrics
+from cldistill_plugins.incremental.manifest import Growth
+from cldistill_plugins.planning.api import backward_cost, cycles
+
+LAST = 50
+"""Steps at the end of the log whose pace counts."""
+LOG = "run.log"
+STAGE = re.compile(r"✓ (.+?)  (?:([\d,]+)   )?([\d.]+ s|[\d:]+)$", re.MULTILINE)
+"""A finished stage: its name, its parts where it has several, and its time."""
+STARTING = 8.0
+"""Seconds of one core until torch and its libraries are loaded, and the hashes compared; no log has them."""
+LOADING = ("loading the base model", "reading the backbone")
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """One stage of an earlier run."""
+
+    parts: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The speed of an earlier run on this machine, read by `read_pace`."""
+
+    call: float
+    """Seconds of one forward pass of one item."""
+    stages: Mapping[str, StageTime]
+
+    def seconds(self, *names: str) -> float:
+        """Return what stages took together."""
+        return sum(self.stages[name].seconds for name in names if name in self.stages)
+
+    def each(self, name: str, otherwise: float = 0.0) -> float:
+        """Return what one part of a stage took."""
+        found = self.stages.get(name)
+        return found.seconds / found.parts if found is not None else otherwise
+
+
+def read_pace(folder: Path, batch: int, backward: float) -> Pace | None:
+    """Read the pace of the run in ``folder``, None without its log; ``backward``: a graded call's pass back, in forward passes.
+
+    Each update of a slot has one graded call.
+    """
+    records = [r for r in read_metrics(folder / FILE)[-LAST:] if r.get("seconds") and r.get("forwards")]
+    if not records:
+        return None
+    call = median(r["seconds"] / (batch * (r["forwards"] + backward * len(r.get("updates", ())))) for r in records)
+    log = folder / LOG
+    return Pace(call, read_stages(log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""))
+
+
+def read_stages(log: str) -> dict[str, StageTime]:
+    """Read the finished stages of a log, each in its longest time."""
+    found: dict[str, StageTime] = {}
+    for name, parts, time in STAGE.findall(log):
+        seconds = 0.0
+        for number in time.removesuffix(" s").split(":"):
+            seconds = 60 * seconds + float(number)
+        if name not in found or seconds > found[name].seconds:
+            found[name] = StageTime(int((parts or "1").replace(",", "")), seconds)
+    return found
+
+
+def parts_of(
+    checked: CheckedManifest, growth: Growth, pace: Pace, chances: Mapping[str, float]
+) -> Iterator[tuple[str, float]]:
+    """Yield the stages of a growing run, each with its seconds; ``chances``: how often a stream is drawn."""
+    manifest, call = checked.manifest, pace.call
+    batch, backward = manifest.train.batch_size, backward_cost(checked)
+    new = [effect.name for effect in growth.new]
+    items = sum(len(checked.items[name]) for name in new)
+    yield "preparation", STARTING + pace.seconds(*LOADING) + items * pace.each("encoding pictures and prompts")
+    for name in new:
+        part = checked.teachers[name]
+        if part is not None and part.needs.rank is not None:
+            options = part.settings.model_dump()
+            taught = options.get("steps", 0) * options.get("batch_size", 1) * (1 + backward)
+            yield f"teacher of {name}", taught * call
+    yield "targets", target_calls(checked, growth) * call
+    training = sum(
+        (cycle.until_step - cycle.from_step)
+        * chances.get(cycle.stream, 1.0)
+        * batch
+        * (cycle.forwards + backward * cycle.graded)
+        for cycle in cycles(checked)
+    )
+    grids = manifest.train.generator_steps // manifest.samples.every if manifest.samples is not None else 0
+    shown = grids * len(checked.effects) * growth.collection.index.steps
+    yield "training", (training + shown) * call + pace.seconds("exporting the collection")
+    if manifest.evaluate is not None:
+        yield "evaluation", evaluation_seconds(checked, growth, manifest.evaluate, pace)
+
+
+def target_calls(checked: CheckedManifest, growth: Growth) -> int:
+    """Count the calls that sample targets: old effects by few steps, new ones and the general pool by many.
+
+    Guidance is counted twice; the general pool not at all after the collection's run, which left its targets in the cache.
+    """
+    targets, needing = checked.manifest.targets, [loss for loss in checked.losses if loss.loss.needs.targets]
+    if targets is None or not needing:
+        return 0
+    old = growth.collection.index
+    few = sum(len(checked.items[effect.name]) for effect in old.effects)
+    many = sum(len(checked.items[effect.name]) for effect in growth.new)
+    drawn = any(stream != "effect" for loss in needing for stream in (loss.streams or checked.streams))
+    if drawn and growth.checkpoint is None:
+        many += len(checked.items.get(GENERAL, ()))
+    return old.steps * few + targets.steps * _guidance(checked) * many
+
+
+def evaluation_seconds(checked: CheckedManifest, growth: Growth, evaluate: Evaluate, pace: Pace) -> float:
+    """Return the time of comparing collection, grown collection and new teachers, by what the collection's own report took."""
+    few, old, new = growth.collection.index.steps, len(growth.collection.index.effects), len(growth.new)
+    own, general = evaluate.teacher_steps * _guidance(checked), _general_pictures(evaluate)
+    pictures = evaluate.pictures * (old + (old + new) + new) + 2 * general
+    calls = few * (evaluate.pictures * (2 * old + new) + 2 * general) + own * evaluate.pictures * new
+    ways = list(
+        dict.fromkeys((own, few * _guidance(checked)))
+    )  # its run showed the teachers at their steps and the student's
+    known = evaluate.pictures * old * (len(ways) + 1) + 2 * general
+    known_calls = evaluate.pictures * old * (sum(ways) + few) + 2 * general * few
+    edited = pace.stages.get("editing the held-out pictures")
+    whole = edited is not None and edited.parts >= known  # else some of them were in the cache
+    each = edited.seconds / known_calls if edited is not None and whole else pace.call
+    measuring = sum(
+        time.seconds for name, time in pace.stages.items() if name.startswith(("measuring ", "true outputs"))
+    )
+    encoded = evaluate.pictures * new * pace.each("encoding pictures and prompts")
+    rest = pace.seconds(*LOADING, "writing the report")
+    return calls * each + encoded + rest + measuring * pictures / max(known, 1)
+
+
+def _general_pictures(evaluate: Evaluate) -> int:
+    if evaluate.general is None or not evaluate.general.is_file():
+        return 0
+    lines = sum(bool(line.strip()) for line in evaluate.general.read_bytes().splitlines())
+    return min(lines, evaluate.general_pictures or lines)
+
+
+def _guidance(checked: CheckedManifest) -> int:
+    settings: dict[str, Any] = checked.base.settings.model_dump()
+    return 1 if settings.get("target_guidance_scale", 1.0) == 1.0 else 2
