@@ -54,8 +54,9 @@ class Preparation:
     def slots(self) -> AdapterSlots:
         """The adapters on the backbone, which is read when they are first asked for: after the encoders have gone."""
         with self.stages.stage("reading the backbone", 1) as advance:
-            slots, manifest = AdapterSlots(self.base.backbone), self.context.manifest
-            if manifest is not None and (share := float(manifest.train.gradient_checkpointing)):
+            train = None if self.context.manifest is None else self.context.manifest.train
+            slots = AdapterSlots(self.base.backbone, train is not None and train.lora_copies)
+            if train is not None and (share := float(train.gradient_checkpointing)):
                 self.base.enable_gradient_checkpointing(some(share, slots.run_pinned))
             advance(1)
         return slots

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import runpy
+import traceback
+from collections import Counter
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from cldistill.manifest.check import check_manifest
 from cldistill_plugins.planning.calls import cycles
@@ -53,3 +56,43 @@ def test_the_released_update_moves_both_slots_and_leaves_the_teacher(tmp_path: P
     frozen = [p for network in released.networks.values() for p in network.base.backbone.parameters()]
     assert sum(p.requires_grad for p in frozen) == 2 * len(before["student"])
     assert len({id(network.base.backbone) for network in released.networks.values()}) == 3
+
+
+READS = ("item", "tolist", "__float__", "__bool__", "__int__", "__index__", "cpu", "numpy", "nonzero")
+"""Methods of a tensor by which Python waits for the device that it lies on."""
+
+
+class Reads(TorchFunctionMode):
+    """Counts the reads of tensors by the file of ours that made them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[tuple[str, str]] = Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if (name := getattr(func, "__name__", "")) in READS:
+            files = [Path(frame.filename) for frame in traceback.extract_stack()]
+            ours = [file for file in files if "cldistill" in str(file) and "site-packages" not in str(file)]
+            if "torch/optim" not in str(files[-2]):  # AdamW's own count lies on the device where it is fused, on CUDA
+                self.found[(ours[-1].name, name)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.slow(4)
+def test_a_cycle_waits_for_the_device_once_a_loss_and_once_an_update(tmp_path: Path) -> None:
+    """And once for a DMD term's three metrics; what is read besides lies in the host's memory on every device."""
+    benchmark = runpy.run_path(str(SCRIPT))
+    settings = ["train.device=cpu", "router.options.p_switch=1", "slots.critic.reuse_sample=true"]
+    checked = check_manifest(str(benchmark["write_manifest"](tmp_path, "least")), settings)
+    ours = benchmark["Ours"](checked, tmp_path / "out")
+    ours.cycle(0)
+    with Reads() as reads:
+        ours.cycle(1)
+    losses, updates, batches = 3 + 5, 1 + 5, 1 + 4
+    assert reads.found.pop(("step.py", "__float__")) == losses + updates
+    assert reads.found.pop(("score.py", "tolist")) == 2
+    assert reads.found.pop(("ta_fm.py", "__float__")) == 1
+    assert reads.found.pop(("base.py", "tolist")) == batches  # the grids of a batch's pictures: not one for each call
+    prompts = 3 * batches
+    in_the_host = {("base.py", "__bool__"): prompts, ("ts_dmd.py", "__bool__"): 1, ("step.py", "tolist"): 1}
+    assert reads.found == in_the_host

@@ -20,11 +20,7 @@ from cldistill.progress.volume import is_verbose, set_volume
 
 logging.getLogger("cldistill").addHandler(logging.NullHandler())  # errors are printed once, below
 
-app = typer.Typer(
-    cls=CommandGroup,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _version(wanted: bool) -> None:

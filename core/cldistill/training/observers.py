@@ -65,8 +65,7 @@ class Observers:
                 raise
             except Exception as error:  # a tracker that is down must not cost a night of training
                 warn(
-                    self._run,
-                    f"observer {name} failed in {hook} and is switched off: {type(error).__name__}: {error}",
+                    self._run, f"observer {name} failed in {hook} and is switched off: {type(error).__name__}: {error}"
                 )
                 self._plugins.remove((name, manager))
 
