@@ -14,11 +14,7 @@ from cldistill.training.run import ExportedRun, Run
 
 
 def manager_of(observer: object) -> pluggy.PluginManager:
-    """Put one observer behind `RunHooks`.
-
-    Raises:
-        PluginError: it marks a hook that does not exist (it would never be called), or with other arguments.
-    """
+    """Put one observer behind `RunHooks`; PluginError where it marks a hook that does not exist, or with other arguments."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(RunHooks)
     try:
