@@ -95,11 +95,7 @@ def assemble(
 
 
 def start(checked: CheckedManifest, output: Path, cache: Path | None = None) -> tuple[Accelerator, BuildContext]:
-    """Choose device and precision, and say what every builder may know; nothing is loaded.
-
-    Raises:
-        LaunchError: see `make_accelerator`.
-    """
+    """Choose device and precision, and say what every builder may know; raises as `make_accelerator` does."""
     accelerator = make_accelerator(checked)
     make_deterministic(checked.manifest.train.deterministic)
     return accelerator, checked.context(output, cache or default_cache(), device=str(accelerator.device))
@@ -147,11 +143,7 @@ def make_accelerator(checked: CheckedManifest) -> Accelerator:
 
 
 def refuse_sharding(environment: Mapping[str, str]) -> None:
-    """Refuse what the launcher's configuration may ask for and a run does not do, before a process group is made.
-
-    Raises:
-        LaunchError: naming it.
-    """
+    """Refuse, before a process group is made, what a launcher may be configured for and no run does: by a LaunchError."""
     for name in SHARDING:
         if environment.get(f"ACCELERATE_USE_{name}", "").lower() in ("true", "1", "yes"):
             raise LaunchError(_no_sharding(name))

@@ -50,11 +50,7 @@ class Catalogue:
         return tuple(_clash(entries) for entries in self._found.values() if len(entries) > 1)
 
     def get(self, kind: Kind, name: str) -> Entry:
-        """Return the one component of that name.
-
-        Raises:
-            PluginLoadError: nobody registers it (with the nearest name and the first failed plugin), or several do.
-        """
+        """Return the one component of that name; PluginLoadError where nobody registers it, or several do."""
         try:
             return self.find(kind, name)
         except PluginLoadError as error:

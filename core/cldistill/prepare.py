@@ -19,7 +19,7 @@ from cldistill.data.teachers import TeacherBank
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.progress.stages import Stages
-from cldistill.protocols import BaseModel, PromptIsolator, TeacherRequest, TeacherSource
+from cldistill.protocols import BaseModel, KnowsDigest, PromptIsolator, TeacherRequest, TeacherSource
 from cldistill.records import GENERAL, EffectInfo, Item, Prompts
 from cldistill.sampling.image_generator import ImageGenerator
 from cldistill.sampling.targets import TeacherSampler
@@ -54,8 +54,9 @@ class Preparation:
     def slots(self) -> AdapterSlots:
         """The adapters on the backbone, which is read when they are first asked for: after the encoders have gone."""
         with self.stages.stage("reading the backbone", 1) as advance:
-            slots, manifest = AdapterSlots(self.base.backbone), self.context.manifest
-            if manifest is not None and (share := float(manifest.train.gradient_checkpointing)):
+            train = None if self.context.manifest is None else self.context.manifest.train
+            slots = AdapterSlots(self.base.backbone, train is not None and train.lora_copies)
+            if train is not None and (share := float(train.gradient_checkpointing)):
                 self.base.enable_gradient_checkpointing(some(share, slots.run_pinned))
             advance(1)
         return slots
@@ -79,15 +80,16 @@ class Preparation:
 
 def teacher_bank(checked: CheckedManifest, preparation: Preparation) -> TeacherBank:
     """Return the run's teachers, each read or trained when it is first asked for: fifty of 2 GB do not fit in memory."""
+    effects = {effect.name: effect for effect in checked.effects}
+    sources: dict[str, TeacherSource] = {
+        name: part.build(preparation.context) for name in effects if (part := checked.teachers[name]) is not None
+    }
 
-    def fetch(effect: EffectInfo) -> Callable[[], AdapterState | None]:
-        part = checked.teachers[effect.name]
-        if part is None:  # nothing asks for it
-            return lambda: None
-        source: TeacherSource = part.build(preparation.context)
-        return lambda: source.adapter(preparation.request(effect))
+    def fetch(name: str) -> AdapterState | None:  # of one without a source nothing is asked
+        return sources[name].adapter(preparation.request(effects[name])) if name in sources else None
 
-    return TeacherBank({effect.name: fetch(effect) for effect in checked.effects})
+    known = {name: source.digest for name, source in sources.items() if isinstance(source, KnowsDigest)}
+    return TeacherBank({name: partial(fetch, name) for name in effects}, known=known)
 
 
 def pool_rows(checked: CheckedManifest, isolator: PromptIsolator, prompts: Mapping[str, Prompts]) -> Rows:
@@ -165,12 +167,11 @@ def _with_samples(
     preparation: Preparation, examples: Sequence[Example], prompts: Mapping[Item, Prompts], pool: str, bank: TeacherBank
 ) -> list[Example]:
     """Sample the pool's teacher on every source (the bare base in the general pool), each rank its share."""
-    state = None if pool == GENERAL else bank.state(pool)
-    digest = "base" if state is None else state.digest
+    digest = (None if pool == GENERAL else bank.digest(pool)) or "base"
     sampler, accelerator = preparation.sampler, preparation.accelerator
     work = [(example, sampler.key(example, prompts[example.item], digest)) for example in examples]
     mine = work[accelerator.process_index :: accelerator.num_processes]
     with preparation.stages.stage(f"sampling targets: {pool}", len(mine)) as advance:
-        sampler.sample_missing(mine, state, advance, preparation.stop)
+        sampler.sample_missing(mine, lambda: None if pool == GENERAL else bank.state(pool), advance, preparation.stop)
     accelerator.wait_for_everyone()
     return [sampler.with_target(example, key) for example, key in work]

@@ -153,6 +153,14 @@ class TeacherSource(Protocol):
         """Return the frozen adapter of the effect, or None where the bare base is its own teacher."""
 
 
+@runtime_checkable
+class KnowsDigest(Protocol):
+    """A teacher source that tells its adapter's digest without reading it: it stays unread where its targets are cached."""
+
+    def digest(self) -> str:
+        """Return the ``digest`` that the adapter will have."""
+
+
 @dataclass(frozen=True)
 class TeacherRequest:
     """All that a teacher source may use to find or to make the adapter of one effect; the engine makes it, one an effect."""

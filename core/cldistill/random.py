@@ -51,7 +51,8 @@ class KeyedRandom:
         import torch
 
         noise = torch.randn(tuple(shape), generator=self.generator(*key, per_rank=per_rank), dtype=torch.float32)
-        return noise.to(self.device)
+        cuda = self.device.startswith("cuda")  # from pageable memory the host would wait for the copy
+        return (noise.pin_memory() if cuda else noise).to(self.device, non_blocking=cuda)
 
     def child(self, *key: str | int) -> KeyedRandom:
         """Return the same source with ``key`` before every further key."""

@@ -7,6 +7,7 @@ peft computes ``base(x) + B(A(x)) * scaling``: the product with ``scaling`` and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,14 +38,20 @@ def dense(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class FusedLora(torch.autograd.Function):
-    """``y = x W.T + bias + scale * (x A.T) B.T`` over rows ``x`` ``[N, in]``; W, maybe quantised, and bias are frozen."""
+    """``y = x W.T + bias + scale * (x A.T) B.T`` over rows ``x`` ``[N, in]``; W, maybe quantised, and bias are frozen.
+
+    ``A`` and ``B`` are cast to the dtype of ``x``, unless ``copies`` of them in that dtype are given.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, *copies: Tensor
+    ) -> Tensor:
         """``[N, in] -> [N, out]``, keeping ``x`` and the ``[N, rank]`` in the middle for backward."""
+        ctx.scale, ctx.dtype, ctx.copies = scale, a.dtype, len(copies)
+        a, b = copies or (a.to(x.dtype), b.to(x.dtype))
         middle = x.mm(a.t())
         ctx.save_for_backward(x, w, a, b, middle)
-        ctx.scale = scale
         return F.linear(x, dense(w, x.dtype), bias).addmm_(middle, b.t(), alpha=scale)
 
     @staticmethod
@@ -52,15 +59,15 @@ class FusedLora(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of ``x``, ``A`` and ``B``."""
         x, w, a, b, middle = ctx.saved_tensors
-        for_x, for_a, for_b = ctx.needs_input_grad[0], ctx.needs_input_grad[3], ctx.needs_input_grad[4]
+        for_x, _, _, for_a, for_b, *_ = ctx.needs_input_grad
         inner = grad.mm(b).mul_(ctx.scale)
         return (
             grad.mm(dense(w, grad.dtype)).addmm_(inner, a) if for_x else None,
             None,
             None,
-            inner.t().mm(x) if for_a else None,
-            grad.t().mm(middle).mul_(ctx.scale) if for_b else None,
-            None,
+            inner.t().mm(x).to(ctx.dtype) if for_a else None,
+            grad.t().mm(middle).mul_(ctx.scale).to(ctx.dtype) if for_b else None,
+            *[None] * (1 + ctx.copies),
         )
 
 
@@ -70,6 +77,8 @@ class AdaptedLinear(PeftLinear):  # type: ignore[misc]
     Everything else (no adapter, several at once, LoKr, several dtypes without autocast) takes peft's own way.
     """
 
+    other_param_names = (*PeftLinear.other_param_names, "copies")
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """``[..., in] -> [..., out]``"""
         keys = [key for key in self.active_adapters if key in self.lora_A]
@@ -78,30 +87,44 @@ class AdaptedLinear(PeftLinear):  # type: ignore[misc]
             result: Tensor = super().forward(x, *args, **kwargs)
             return result
         cast, *weights = parts
-        result = FusedLora.apply(cast.reshape(-1, cast.shape[-1]), *weights, self.scaling[keys[0]])
+        copies = self._kept(keys[0], cast.dtype)
+        result = FusedLora.apply(cast.reshape(-1, cast.shape[-1]), *weights, self.scaling[keys[0]], *copies)
         return result.view(*x.shape[:-1], self.out_features)
 
     def _parts(self, x: Tensor, key: str) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor] | None:
-        """Return ``x, W, bias, A, B`` in one dtype, autocast's where that is on; None where `FusedLora` cannot take them."""
+        """Return ``x, W, bias`` in one dtype, autocast's where that is on, with A and B; None for peft's way."""
         inner, outer = self.lora_A[key], self.lora_B[key]
         if not (isinstance(inner, _PLAIN) and isinstance(outer, _PLAIN)):
             return None
         base, kind = self.get_base_layer(), x.device.type
         quantised = is_traceable_wrapper_subclass(base.weight)  # and decoded when it is used, in the dtype of x
-        tensors = [x, x if quantised else base.weight, base.bias, inner.weight, outer.weight]
+        tensors = [x, x if quantised else base.weight, base.bias]
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
             tensors = [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+        elif inner.weight.dtype != x.dtype or outer.weight.dtype != x.dtype:
+            return None
         if len({tensor.dtype for tensor in tensors if tensor is not None}) > 1:
             return None
-        return (tensors[0], base.weight if quantised else tensors[1], *tensors[2:])
+        return tensors[0], base.weight if quantised else tensors[1], tensors[2], inner.weight, outer.weight
+
+    def _kept(self, key: str, dtype: torch.dtype) -> Sequence[Tensor]:
+        """Return the copies of a trained A and B in ``dtype``, made anew when these have changed; none where none are kept."""
+        weights = self.lora_A[key].weight, self.lora_B[key].weight
+        if not (self.keep_copies and weights[0].requires_grad and weights[0].dtype != dtype):
+            return ()
+        now = dtype, *(weight._version for weight in weights)
+        if key not in self.copies or self.copies[key][0] != now:
+            self.copies[key] = now, [weight.detach().to(dtype) for weight in weights]
+        found: list[Tensor] = self.copies[key][1]
+        return found
 
 
 _PLAIN = (nn.Linear, FrozenLinear)
 
 
-def fuse(layer: Any) -> None:
+def fuse(layer: Any, keep_copies: bool) -> None:
     """Turn peft's layer around a plain linear module into an `AdaptedLinear`; layers of other kinds stay peft's."""
     base, quantised = layer.get_base_layer(), is_traceable_wrapper_subclass(layer.get_base_layer().weight)
     if isinstance(layer, PeftLinear) and type(base) is nn.Linear and (quantised or type(layer) is PeftLinear):
-        layer.__class__ = AdaptedLinear
+        layer.__class__, layer.copies, layer.keep_copies = AdaptedLinear, {}, keep_copies

@@ -43,12 +43,12 @@ class AdapterLayers:
     All layers hold the *same* list of active adapters, so that switching is one write and no layer can be forgotten.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, keep_copies: bool = False) -> None:
         """Raises ValueError if the backbone carries peft layers already."""
         if any(isinstance(module, LoraLayer) for module in backbone.modules()):
             raise ValueError("the backbone carries adapters already; release() the slots that put them there first")
         self.active: list[str] = []
-        self._backbone = backbone
+        self._backbone, self._keep_copies = backbone, keep_copies
         self._layers: dict[str, Any] = {}
         self._shapes = linear_shapes(backbone)
 
@@ -60,11 +60,7 @@ class AdapterLayers:
         return self._layers.items()
 
     def wrap(self, modules: Iterable[str]) -> None:
-        """Put a peft layer, as yet without any adapter, around each module that has none.
-
-        Raises:
-            AdapterFormatError: for a name that is no linear module of the backbone.
-        """
+        """Put a peft layer, as yet empty, around each module that has none; AdapterFormatError for what is no linear one."""
         fresh = sorted(set(modules) - self._layers.keys())
         for name in fresh:
             if name not in self._shapes:
@@ -78,7 +74,7 @@ class AdapterLayers:
         for name in fresh:
             layer: Any = self._backbone.get_submodule(name)
             uncover(layer, _WRAP)
-            fuse(layer)
+            fuse(layer, self._keep_copies)
             self._layers[name] = layer
         for layer in self._layers.values():
             layer._active_adapter = self.active  # peft activates what it injects, in the older layers too
@@ -138,8 +134,7 @@ class KroneckerLinear(nn.Module):
 def cover(layer: Any, key: str, weights: LoraWeights | LokrWeights, name: str) -> None:
     """Mount one module's weights under ``key`` of a peft layer, in the dtype of the base (bf16 if that is quantised).
 
-    Raises:
-        AdapterFormatError: if the shapes are not the module's.
+    AdapterFormatError if the shapes are not the module's.
     """
     base = layer.get_base_layer().weight
     dtype = base.dtype if base.dtype.is_floating_point else torch.bfloat16

@@ -46,14 +46,13 @@ class _Slot:
 class AdapterSlots:
     """Named adapter slots over one backbone, which is frozen."""
 
-    def __init__(self, backbone: nn.Module) -> None:
-        """Freeze ``backbone``.  Its modules are wrapped when a slot first adapts them.
+    def __init__(self, backbone: nn.Module, keep_copies: bool = False) -> None:
+        """Freeze ``backbone``, whose modules are wrapped when a slot first adapts them; ValueError if it carries adapters.
 
-        Raises:
-            ValueError: if it carries adapters already.
+        ``keep_copies``: what is trained is cast to autocast's dtype once an update, and not at every call.
         """
         backbone.requires_grad_(False)
-        self._layers = AdapterLayers(backbone)
+        self._layers = AdapterLayers(backbone, keep_copies)
         self._slots: dict[str, _Slot] = {}
         self._created = 0
         self._active: tuple[str, ...] = ()
@@ -125,11 +124,7 @@ class AdapterSlots:
 
     @torch.no_grad()
     def load(self, name: str, state: Mapping[str, Tensor]) -> None:
-        """Overwrite the slot's weights in place (an optimiser keeps its parameters).
-
-        Raises:
-            AdapterFormatError: unless names and shapes are exactly the slot's.
-        """
+        """Overwrite the slot's weights in place: an optimiser keeps its parameters.  Raises as `overwrite` does."""
         overwrite(self.parameters(name), state, name)
 
     def copy(self, source: str, target: str) -> None:
@@ -257,11 +252,7 @@ class AdapterSlots:
 
 @torch.no_grad()
 def overwrite(own: Mapping[str, Tensor], state: Mapping[str, Tensor], slot: str) -> None:
-    """Copy ``state`` into ``own``, in place; ``slot`` names them in messages.
-
-    Raises:
-        AdapterFormatError: unless names and shapes are the same.
-    """
+    """Copy ``state`` into ``own``, in place; AdapterFormatError, naming ``slot``, unless names and shapes are the same."""
     differ = sorted(own.keys() ^ state.keys())
     if differ:
         kind = "are missing" if differ[0] in own else "are not the slot's"

@@ -56,11 +56,7 @@ class CollectionIndex:
         raise CollectionError(f"{self.file.parent}: this collection has no effect {name!r}{hint}")
 
     def must_be_of(self, fingerprint: str) -> None:
-        """Compare the fingerprint of a base with that of the base that the collection was made on.
-
-        Raises:
-            CollectionError: they differ.  Collections of older versions may not say; those pass.
-        """
+        """Raise CollectionError unless the collection was made on the base of this fingerprint; older ones do not say."""
         own = self.metadata.get("cldistill.base_fingerprint", fingerprint)
         if own != fingerprint:
             raise CollectionError(

@@ -119,11 +119,7 @@ def is_picture(path: Path) -> bool:
 
 
 def held_out_pictures(folder: Path, count: int | None = None) -> list[Path]:
-    """Return the first ``count`` pictures of a folder, by name.
-
-    Raises:
-        DataError: there are none, or two have one name: a report knows them by it.
-    """
+    """Return the first ``count`` pictures of a folder, by name; DataError for none, or for two of one name."""
     pictures = list_pictures(folder)[:count]
     if not pictures:
         raise DataError(f"{folder}: holds no pictures")

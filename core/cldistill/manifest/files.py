@@ -22,11 +22,7 @@ SHOWN = 10
 
 
 def check_files(checked: CheckedManifest, required: Sequence[Part], *, measuring: bool = False) -> CheckedManifest:
-    """Return what `survey_files` found.
-
-    Raises:
-        Problems: one for every missing file, picture without a partner, or adapter that does not fit.
-    """
+    """Return what `survey_files` found; Problems, one for each missing file, lone picture or adapter that does not fit."""
     found, problems = survey_files(checked, required, measuring=measuring)
     if problems:
         rest = len(problems) - SHOWN

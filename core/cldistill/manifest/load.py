@@ -201,11 +201,7 @@ def _index(items: Sequence[Value], head: str, shown: str) -> int:
 
 
 def _effects_from_file(tree: Value) -> Value:
-    """Put the list of the file that ``effects:`` names in its place; its relative paths start from its own folder.
-
-    Raises:
-        ManifestError: the file cannot be read, or does not hold a list.
-    """
+    """Put the list of the file that ``effects:`` names in its place; its relative paths start from its own folder."""
     assert isinstance(tree.data, dict)
     written = tree.data.get("effects")
     if written is None or not isinstance(written.data, str):

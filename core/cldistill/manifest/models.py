@@ -187,6 +187,8 @@ class Train(ManifestPart):
     ``accelerate launch --mixed_precision``, else ``no``."""
     ema_device: Literal["cpu"] | None = None
     """``cpu`` keeps the slots' averages in the host's memory; by default they lie beside the weights."""
+    lora_copies: bool = False
+    """Cast the slots' weights to the precision of the calls once an update and not at every call: 2 bytes a parameter more."""
     gradient_checkpointing: bool | Annotated[float, Field(gt=0, lt=1)] = True
     """Compute each block's activations again in the backward pass instead of keeping them: a third more time, a fraction of
     the memory, the same weights.  ``0.5``: of half the blocks.  A base of a few million parameters does not need it."""

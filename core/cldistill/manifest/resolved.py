@@ -19,7 +19,8 @@ from cldistill.storage.files import sampled_digest, sha256_bytes
 
 KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires", "data")
 """Parts of a manifest that may change between a run and its resumption: they do not touch what is trained."""
-BOOKKEEPING = ("generator_steps", "checkpoint_every", "keep", "max_bad_steps", "device", "ema_device", "deterministic")
+BOOKKEEPING = ("generator_steps", "checkpoint_every", "keep", "max_bad_steps", "device", "ema_device", "lora_copies",
+               "deterministic")  # fmt: skip
 """The same of ``train:``; a rate that falls to its ``end_lr`` by the last step makes the steps decisive."""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 """Whose versions may change the numbers of a run."""

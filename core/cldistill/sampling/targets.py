@@ -37,10 +37,10 @@ class TeacherSampler:
         )  # fmt: skip
 
     def sample_missing(
-        self, work: Sequence[tuple[Example, str]], state: AdapterState | None, advance: Callable[[int], None],
-        stop: Callable[[], bool] = never,
+        self, work: Sequence[tuple[Example, str]], teacher: Callable[[], AdapterState | None],
+        advance: Callable[[int], None], stop: Callable[[], bool] = never,
     ) -> None:  # fmt: skip
-        """Sample and cache the teacher ``state``'s target of every (example, key) that the cache does not hold yet.
+        """Sample and cache a teacher's target of every (example, key) that the cache lacks; if none, it is not asked for.
 
         Raises:
             Stopped: ``stop`` said so, between two batches; what was sampled is kept.
@@ -48,8 +48,10 @@ class TeacherSampler:
         cache = self.generator.encoder.cache
         missing = {index for index, (_, key) in enumerate(work) if not cache.has(key)}
         advance(len(work) - len(missing))
-        config = SamplingConfig.of_teacher(state, self.schedule)
         raise_if_stopped(stop, "sampling targets")
+        if not missing:
+            return
+        config = SamplingConfig.of_teacher(teacher(), self.schedule)
         for chunk, latents, _ in self.generator.latents(config, [example for example, _ in work], missing):
             for index, latent in zip(chunk, latents, strict=True):
                 if index in missing:

@@ -15,12 +15,14 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
 CACHE_VARIABLE = "CLDISTILL_CACHE"
+NOTED = 64 * 1024**2
+"""Bytes of a file above which `noted` keeps a note."""
 PARTIAL = ".partial"
 """Suffix of what is still being written; the name before it starts with a dot."""
 BLOCK = 256 * 1024
@@ -46,13 +48,28 @@ def sha256_file(path: Path) -> str:
 
 def file_digest(path: Path) -> str:
     """Return `sha256_file`, read once as long as the file's size and time stay: a teacher is loaded many times."""
+    return noted("sha256", path, sha256_file)
+
+
+def noted(kind: str, path: Path, find: Callable[[Path], str]) -> str:
+    """Return what ``find`` says of a file, asked once as long as its place, size and time stay.
+
+    Of a large file the answer is kept in the cache: fifty teachers of 2 GB are read once, and not at every start.
+    """
     status = path.stat()
-    return _digest_of(path.absolute(), status.st_size, status.st_mtime_ns)
+    return _noted(kind, path.absolute(), find, status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(maxsize=1024)
-def _digest_of(path: Path, size: int, time: int) -> str:
-    return sha256_file(path)
+@lru_cache(maxsize=4096)
+def _noted(kind: str, path: Path, find: Callable[[Path], str], size: int, time: int) -> str:
+    note = default_cache() / kind / sha256_bytes(f"{path!s}\0{size}\0{time}".encode(errors="surrogateescape"))
+    if size > NOTED and note.exists():
+        return note.read_text(encoding="utf-8")
+    found = find(path)
+    with suppress(OSError):  # without a note it is read again
+        if size > NOTED:
+            atomic_write_text(note, found)
+    return found
 
 
 def sampled_digest(path: Path) -> str:

@@ -6,15 +6,14 @@ A float is NaN or infinite where all bits of its exponent are set (in F8_E4M3 al
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cldistill.storage.files import default_cache, sha256_bytes
+from cldistill.storage.files import noted
 from cldistill.storage.headers import TensorsHeader, read_tensors_header
 
-CHUNK, NOTED = 8 * 1024**2, 64 * 1024**2  # bytes read at once; and of a file that is worth a note
+CHUNK = 8 * 1024**2  # bytes read at once
 FLOATS = {
     "F64": (8, 0x7F, 0xF0), "F32": (4, 0x7F, 0x80), "BF16": (2, 0x7F, 0x80), "F16": (2, 0x7C, 0),
     "F8_E5M2": (1, 0x7C, 0), "F8_E4M3": (1, 0x7F, 0),
@@ -23,29 +22,17 @@ FLOATS = {
 
 
 def first_not_finite(path: Path) -> str | None:
-    """Return the first tensor with a NaN or an infinity; None where all are finite, or of a type that has neither.
-
-    A large file that was found good is noted in the cache, by its place, size and time, and not read again.
-    """
-    status = path.stat()
-    return _first(path.absolute(), status.st_size, status.st_mtime_ns)
+    """Return the first tensor with a NaN or an infinity; None where all are finite, or of a type that has neither."""
+    return noted("finite", path, _first) or None
 
 
-@lru_cache(maxsize=1024)
-def _first(path: Path, size: int, time: int) -> str | None:
-    note = default_cache() / "finite" / sha256_bytes(f"{path!s}\0{size}\0{time}".encode(errors="surrogateescape"))
-    if size > NOTED and note.exists():
-        return None
+def _first(path: Path) -> str:
     with path.open("rb") as stream:
         header = read_tensors_header(stream)
         for name, entry in header.tensors.items():
             if any(_is_bad(entry["dtype"], chunk) for chunk in _chunks(stream, header, entry)):
                 return name
-    with suppress(OSError):  # without a note it is read again
-        if size > NOTED:
-            note.parent.mkdir(parents=True, exist_ok=True)
-            note.touch()
-    return None
+    return ""
 
 
 def _chunks(stream: BinaryIO, header: TensorsHeader, entry: Mapping[str, Any]) -> Iterator[bytes]:

@@ -14,11 +14,7 @@ from cldistill.training.run import ExportedRun, Run
 
 
 def manager_of(observer: object) -> pluggy.PluginManager:
-    """Put one observer behind `RunHooks`.
-
-    Raises:
-        PluginError: it marks a hook that does not exist (it would never be called), or with other arguments.
-    """
+    """Put one observer behind `RunHooks`; PluginError where it marks a hook that does not exist, or with other arguments."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(RunHooks)
     try:
@@ -65,8 +61,7 @@ class Observers:
                 raise
             except Exception as error:  # a tracker that is down must not cost a night of training
                 warn(
-                    self._run,
-                    f"observer {name} failed in {hook} and is switched off: {type(error).__name__}: {error}",
+                    self._run, f"observer {name} failed in {hook} and is switched off: {type(error).__name__}: {error}"
                 )
                 self._plugins.remove((name, manager))
 

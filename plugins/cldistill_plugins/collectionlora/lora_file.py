@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -29,6 +30,15 @@ def describe_lora_file(settings: LoraFileSettings) -> Needs:
     return Needs(adapter=settings.path, adapter_scale=settings.scale)
 
 
+def digest_of(path: Path, scale: float) -> str:
+    """Return the digest of a file's adapter at a strength, without its weights: the file is read once for it."""
+    from cldistill.adapters.header import find_file
+    from cldistill.storage.files import file_digest
+    from cldistill.weights import AdapterState
+
+    return AdapterState({}, str(path), file_digest(find_file(path))).scaled(scale).digest
+
+
 class LoraFile:
     """Implements `cldistill.protocols.TeacherSource`."""
 
@@ -43,3 +53,7 @@ class LoraFile:
 
         shapes = linear_shapes(request.base.backbone)
         return load_adapter(self.settings.path, shapes, self.names).scaled(self.settings.scale)
+
+    def digest(self) -> str:
+        """Return the digest that the adapter has."""
+        return digest_of(self.settings.path, self.settings.scale)

@@ -11,6 +11,7 @@ from cldistill.adapters.hub import AdapterPath
 from cldistill.component import Needs, RunOutline, Settings
 from cldistill.errors import AdapterFormatError
 from cldistill.protocols import TeacherRequest
+from cldistill_plugins.collectionlora.lora_file import digest_of
 
 if TYPE_CHECKING:
     from cldistill.weights import AdapterState, LokrWeights, LoraWeights
@@ -69,6 +70,10 @@ class LoraFiles:
 
         shapes = linear_shapes(request.base.backbone)
         return added([load_adapter(file.path, shapes, self.names).scaled(file.scale) for file in self.settings.files])
+
+    def digest(self) -> str:
+        """Return the digest that the sum has."""
+        return "+".join(digest_of(file.path, file.scale) for file in self.settings.files)
 
 
 def added(states: Sequence[AdapterState]) -> AdapterState:

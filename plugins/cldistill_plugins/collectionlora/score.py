@@ -22,11 +22,9 @@ def distribution_matching(context: UpdateContext, student_x0: Tensor, sigma: Ten
         fake = to_x0(noised, context.slot(critic, noised, sigma), sigma)
         real = to_x0(noised, context.teacher(noised, sigma), sigma)
         result = dmd_gradient(fake, real, clean)
-    metrics = {
-        "gradient": float(result.gradient.square().mean().sqrt()),
-        "distance": float(result.normaliser.mean()),
-        "sigma": float(sigma.mean()),
-    }
+    # Read together: on a GPU every read waits for all that was asked for before it.
+    told = torch.stack([result.gradient.square().mean().sqrt(), result.normaliser.mean(), sigma.mean()]).tolist()
+    metrics = dict(zip(("gradient", "distance", "sigma"), told, strict=True))
     return LossOutput(dmd_loss(student_x0, result.gradient), metrics)
 
 

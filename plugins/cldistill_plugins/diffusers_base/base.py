@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from PIL.Image import Image
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from cldistill.component import Needs
 from cldistill.errors import DataError
@@ -78,6 +79,7 @@ class DiffusersBase(ABC):
         hashed = [*self.hashed_options(), *([settings.quantise] if settings.quantise else [])]
         self.fingerprint: str = fingerprint(self._folder, settings.parts, hashed)
         self._backbone: nn.Module | None = None
+        self._grids = WeakIdKeyDictionary()  # type: ignore[no-untyped-call]
         self.encoders = self.make_encoders()
         self.encoders.to(device)
 
@@ -196,6 +198,17 @@ class DiffusersBase(ABC):
         """Return rows and columns of the output and of each reference."""
         return tuple(int(side) for side in source["shapes"].flatten().tolist())
 
+    def grids(self, source: Tensors) -> list[list[list[int]]]:
+        """Return rows and columns of the grids of a collated source, ``[B][1 + n][2]``.
+
+        They are read once a batch, not at every call: on a GPU a read waits for all that was asked for before it.
+        """
+        shapes = source["shapes"]
+        if shapes not in self._grids:
+            self._grids[shapes] = shapes.tolist()
+        found: list[list[list[int]]] = self._grids[shapes]
+        return found
+
     def collate(self, rows: Sequence[Tensors]) -> Tensors:
         """Stack encoded sources, or prompts padded to the longest (``mask`` ``[B, T]``, absent where none is padded).
 
@@ -257,7 +270,7 @@ class DiffusersBase(ABC):
     @torch.no_grad()
     def decode(self, x0: Tensor, source: Tensors) -> list[Image]:
         """Decode clean latents ``[B, L, C]`` to pictures of the output size."""
-        rows, columns = source["shapes"][0][0].tolist()
+        rows, columns = self.grids(source)[0][0]
         size = int(columns * self.multiple), int(rows * self.multiple)
         vae = self.encoders.part("vae")
         chunks = torch.split(x0, max(1, DECODE_PIXELS // (size[0] * size[1])))

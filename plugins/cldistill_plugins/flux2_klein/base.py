@@ -70,7 +70,7 @@ class Flux2Klein(DiffusersBase):
     def inputs(self, source: Tensors, prompt: Tensors, device: torch.device) -> Mapping[str, Any]:
         """Return the places of text and picture tokens: references lie at times 10, 20, ..."""
         stock = self.encoders.stock
-        output, *references = (torch.empty(1, 1, *shape, device="meta") for shape in source["shapes"][0].tolist())
+        output, *references = (torch.empty(1, 1, *shape, device="meta") for shape in self.grids(source)[0])
         places = torch.cat([stock._prepare_latent_ids(output), stock._prepare_image_ids(references)], dim=1)
         return {"img_ids": places.to(device), "txt_ids": stock._prepare_text_ids(prompt["embeds"][:1]).to(device)}
 

@@ -69,7 +69,7 @@ class FluxKontext(DiffusersBase):
         """Return the pooled prompt, the embedded guidance, and the places of text and picture tokens."""
         places = [
             torch.cartesian_prod(torch.tensor([time]), torch.arange(int(rows)), torch.arange(int(columns)))
-            for time, (rows, columns) in enumerate(source["shapes"][0].tolist())
+            for time, (rows, columns) in enumerate(self.grids(source)[0])
         ]
         guidance = torch.full([len(prompt["embeds"])], self.settings.embedded_guidance, device=device)
         backbone: Any = self.backbone

@@ -16,6 +16,8 @@ TRAINED_BYTES = 12
 GRADIENT_BYTES = 4
 """Slots are updated one after another, so the gradients of one live at a time."""
 EMA_BYTES = 4
+COPY_BYTES = 2
+"""Per parameter of a slot, where ``train.lora_copies`` keeps it in the precision of the calls as well."""
 PROGRAM_BYTES = 1.0e9
 """A run of the miniature holds 1.9 GB at its peak, pictures and metrics included; a CUDA context half a gigabyte, and the VAE
 that stays for grids a quarter."""
@@ -93,10 +95,13 @@ def memory(checked: CheckedManifest) -> tuple[tuple[Amount, ...], tuple[Amount, 
     decoded = [Amount("the largest weight, decoded", DECODED_BYTES[quantise] * largest)] if quantise else []
     averages = [Amount(f"{size.slot}: EMA (fp32)", EMA_BYTES * size.parameters)
                 for size in sizes if size.ema and checked.manifest.train.ema_device is None]  # fmt: skip
+    kept = COPY_BYTES * sum(size.parameters for size in sizes) if checked.manifest.train.lora_copies else 0
+    copies = [Amount("slots: copies in the precision of the calls", kept)] if kept else []
     encoders = Amount("text encoder and VAE", description.encoder_bytes)
     program = Amount("program: Python, torch, its kernels", PROGRAM_BYTES, estimate=True)
     # The encoders have left when the backbone is read.
-    training = (program, weights, *decoded, mounted, *trained, *modules, gradients, *averages, activations(checked))
+    training = (program, weights, *decoded, mounted, *trained, *modules, gradients, *averages, *copies,
+                activations(checked))  # fmt: skip
     return (program, encoders), training
 
 

@@ -116,7 +116,7 @@ class QwenImageEdit(DiffusersBase):
 
     def inputs(self, source: Tensors, prompt: Tensors, device: torch.device) -> Mapping[str, Any]:
         """Return the token grids and the mask of padded prompts."""
-        shapes = [[(1, int(rows), int(columns)) for rows, columns in item] for item in source["shapes"].tolist()]
+        shapes = [[(1, rows, columns) for rows, columns in item] for item in self.grids(source)]
         mask = prompt.get("mask")
         return {"img_shapes": shapes, "encoder_hidden_states_mask": None if mask is None else mask.to(device)}
 

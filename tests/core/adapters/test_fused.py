@@ -10,6 +10,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cldistill.adapters.fused import AdaptedLinear, FusedLora
 from cldistill.adapters.slots import AdapterSlots
@@ -80,6 +81,56 @@ def test_gradients_by_finite_differences() -> None:
     w, bias = draw(3, 4), draw(3)
     torch.testing.assert_close(FusedLora.apply(x, w, bias, a, b, 0.5), x @ w.T + bias + 0.5 * x @ a.T @ b.T)
     assert torch.autograd.gradcheck(lambda x, a, b: FusedLora.apply(x, w, None, a, b, 0.5), (x, a, b))
+
+
+class Casts(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the casts of matrices of a shape."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.shape, self.count = shape, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and args[0].shape == self.shape and args[0].dtype == torch.float32:
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_kept_copies_change_no_bit_and_are_made_once_an_update(
+    slots: AdapterSlots, forward: Forward, backbone: nn.Module, targets: list[str]
+) -> None:
+    name = next(target for target in targets if target.endswith("img_mlp.net.2"))
+    a = slots.parameters("student")[f"{name}.lora_A.weight"]
+    alike = sum(v.shape == a.shape for v in slots.parameters("student").values())
+    optimizer = torch.optim.SGD(slots.parameters("student").values(), lr=0.1)
+
+    def run(keep: bool) -> tuple[list[Tensor], int]:
+        for layer in layers(backbone):
+            layer.keep_copies = keep
+        found, made = [], 0
+        for update in range(2):
+            with Casts(tuple(a.shape)) as casts, slots.scope("student"), torch.autocast("cpu", torch.bfloat16):
+                with torch.no_grad():
+                    found.append(forward())
+                found.append(forward())
+            made += casts.count
+            found[-1].float().square().sum().backward()
+            if update == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+        found += [v.grad for v in slots.parameters("student").values() if v.grad is not None]
+        optimizer.zero_grad()
+        return found, made
+
+    start = slots.state("student")
+    cast, each = run(keep=False)
+    slots.load("student", start)
+    kept, once = run(keep=True)
+    assert all(torch.equal(one, other) for one, other in zip(cast, kept, strict=True))
+    assert not torch.equal(cast[1], cast[3])  # the update is seen
+    assert (each, once) == (4 * alike, 2 * alike - 1)  # the last text tokens are not used: one weight never moves
+    slots.remove("student")
+    assert not any(layer.copies for layer in layers(backbone))
 
 
 def test_a_frozen_teacher_alone_builds_no_graph(

@@ -47,6 +47,27 @@ def test_a_digest_needs_no_second_load() -> None:
     assert asked == ["a", "b", "bare"]
 
 
+def test_a_digest_that_the_source_tells_asks_for_no_adapter() -> None:
+    asked: list[str] = []
+    bank = TeacherBank({name: fetcher(name, asked) for name in "ab"}, known={"a": lambda: "told"})
+    assert [bank.digest(name) for name in "ab"] == ["told", "digest of b"]
+    assert asked == ["b"]
+
+
+def test_a_large_file_is_not_hashed_again_by_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(files, "NOTED", 2)
+    path = tmp_path / "teacher.safetensors"
+    path.write_bytes(b"one")
+    told = file_digest(path)
+    files._noted.cache_clear()  # as a new process begins
+    monkeypatch.setattr(files.hashlib, "file_digest", None)
+    assert file_digest(path) == told == hashlib.sha256(b"one").hexdigest()
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(TypeError):
+        file_digest(path)
+
+
 def test_a_file_is_hashed_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "teacher.safetensors"
     path.write_bytes(b"one")

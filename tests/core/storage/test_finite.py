@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cldistill.storage import finite
+from cldistill.storage import files, finite
 from cldistill.storage.finite import first_not_finite
 
 TYPES = {
@@ -46,7 +46,7 @@ def test_one_bad_value_anywhere_is_named_and_good_files_are_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finite, "CHUNK", 64)
-    monkeypatch.setattr(finite, "NOTED", 0)
+    monkeypatch.setattr(files, "NOTED", 0)
     tensors = {name: torch.ones(50) for name in "abc"}
     path = tmp_path / "x.safetensors"
     save_file(tensors, path)
@@ -56,4 +56,4 @@ def test_one_bad_value_anywhere_is_named_and_good_files_are_read_once(
     other = tmp_path / "y.safetensors"
     save_file(tensors, other)
     assert first_not_finite(other) == "b"
-    assert len(list((tmp_path / "cache/finite").iterdir())) == 1
+    assert len(list((tmp_path / "cache/finite").iterdir())) == 2

@@ -10,15 +10,26 @@ from typing import Any, cast
 
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
+from cldistill.adapters import files
+from cldistill.adapters.save import save_adapter
 from cldistill.adapters.slots import AdapterSlots
+from cldistill.assemble import assemble
 from cldistill.errors import AdapterFormatError
-from cldistill.protocols import BaseModel, TeacherRequest
+from cldistill.manifest.check import check_manifest
+from cldistill.protocols import BaseModel, KnowsDigest, TeacherRequest
 from cldistill.records import EffectInfo
-from cldistill.weights import LoraWeights
+from cldistill.testing import catalogue_with, random_adapter, write_pairs
+from cldistill.testing.runs import tiny_manifest
+from cldistill.testing.tiny_base import TinyBase
+from cldistill.testing.tiny_base_settings import TinyBaseSettings
+from cldistill.training.run import Run
+from cldistill.weights import AdapterState, LoraWeights
+from cldistill_plugins.collectionlora import plugin
 from cldistill_plugins.collectionlora.lora_file import LoraFile, LoraFileSettings, describe_lora_file
 from cldistill_plugins.collectionlora.lora_files import LoraFiles, LoraFilesSettings
 
@@ -84,6 +95,60 @@ def test_scale_multiplies_the_files_own(path: Path, request_: TeacherRequest) ->
     assert strong is not None
     assert {weights.scale for weights in strong.modules.values()} == {0.75}
     assert strong.digest != plain.digest
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (1.5,), (0.5, -1.0)])
+def test_the_digest_is_told_without_the_weights(
+    scales: tuple[float, ...], path: Path, request_: TeacherRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = LoraFiles(LoraFilesSettings.model_validate({"files": [{"path": path, "scale": s} for s in scales]}))
+    sources = (several, *(LoraFile(settings(path, scale=scale)) for scale in scales[:1]))
+    states = [source.adapter(request_) for source in sources]
+    monkeypatch.setattr(files, "load_fitted", None)
+    for source, state in zip(sources, states, strict=True):
+        assert isinstance(source, KnowsDigest)
+        assert state is not None
+        assert source.digest() == state.digest
+
+
+def test_a_run_whose_targets_are_cached_opens_no_teacher_before_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effects, base = [], TinyBase(TinyBaseSettings())
+    for name in ("invert", "soften"):
+        teacher = tmp_path / f"{name}.safetensors"
+        state = random_adapter(base, name)
+        loras = {n: w for n, w in state.modules.items() if isinstance(w, LoraWeights)}
+        weights = {f"{n}.lora_A.weight": w.down for n, w in loras.items()} | {
+            f"{n}.lora_B.weight": w.up for n, w in loras.items()
+        }
+        save_adapter(teacher, base, weights, 2, 2.0)
+        pairs = str(write_pairs(tmp_path / "pairs" / name))
+        part = {"use": "lora-file", "options": {"path": str(teacher)}}
+        effects.append({"name": name, "prompt": name, "pairs": pairs, "teacher": part})
+    opened: list[str] = []
+    load = files.load_fitted
+
+    def counted(fitted: files.FittedAdapter) -> AdapterState:
+        opened.append(fitted.header.path.stem)
+        return load(fitted)
+
+    monkeypatch.setattr(files, "load_fitted", counted)
+
+    def made(folder: str) -> Run:
+        parts = {"effects": effects, "losses": [{"use": "ta-fm"}]}
+        (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(tiny_manifest(tmp_path, **parts)))
+        checked = check_manifest(str(tmp_path / "manifest.yaml"), catalogue=catalogue_with(plugin))
+        return assemble(checked, tmp_path / folder, cache=tmp_path / "cache")
+
+    first = made("first")
+    assert opened == ["invert", "soften"]
+    again = made("again")
+    assert opened == ["invert", "soften"]
+    digests = [[run.teachers.digest(name) for name in ("invert", "soften")] for run in (again, first)]
+    assert digests[0] == digests[1]
+    assert again.teachers.state("soften") is not None
+    assert opened[2:] == ["soften"]
 
 
 def test_a_backbone_that_carries_adapters_has_the_same_modules(path: Path, request_: TeacherRequest) -> None:
