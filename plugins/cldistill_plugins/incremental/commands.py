@@ -68,7 +68,7 @@ def add(
 
     from cldistill.adapters.hub import local_path
     from cldistill_plugins.incremental.effects import spread
-    from cldistill_plugins.incremental.plan import print_growth
+    from cldistill_plugins.incremental.print_plan import print_growth
     from cldistill_plugins.incremental.prepare import AddRequest, must_be_of_base, prepare_growth
     from cldistill_plugins.resuming.api import refuse_another
 
@@ -103,7 +103,7 @@ def default_output(collection: Path, count: int) -> Path:
     One from the hub grows in ``runs/``: its own folder is the hub's cache.
     """
     from cldistill.adapters.hub import SNAPSHOT
-    from cldistill_plugins.incremental.manifest import grown_name
+    from cldistill_plugins.incremental.growing_manifest import grown_name
 
     folder = collection.absolute()
     if (found := SNAPSHOT.search(folder.as_posix())) is not None:
