@@ -23,9 +23,9 @@ from cldistill.testing.fake_device import Meter, fake_gpu
 from cldistill.training.run import Run, Term
 from cldistill.training.step import make_optimizers, run_step
 from cldistill.weights import AdapterState, LoraWeights
-from cldistill_plugins.planning.memory import PROGRAM_BYTES, memory
 from cldistill_plugins.planning.devices import known_card
 from cldistill_plugins.planning.fit import peak
+from cldistill_plugins.planning.memory import PROGRAM_BYTES, memory
 
 RECIPE = "collectionlora-50"
 EFFECT = "an-effect"
