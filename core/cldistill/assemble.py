@@ -22,7 +22,7 @@ from cldistill.manifest.models import Targets
 from cldistill.manifest.prompts import isolate
 from cldistill.manifest.resolved import manifest_digest, plugin_digests
 from cldistill.precision import run_under_autocast
-from cldistill.prepare import Preparation, Rows, encode, pool_rows, prepare, targeted_pools, teacher_bank
+from cldistill.prepare import Preparation, Rows, encode, pool_rows, prepare, teacher_bank
 from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages, Stages
 from cldistill.protocols import BaseModel, OwnsModule, PromptIsolator
@@ -67,7 +67,7 @@ def assemble(
     prompts = isolate(checked, isolator, base.tokenize)
     terms = tuple(cast(Term, replace(loss, loss=loss.loss.build(context))) for loss in checked.losses)
     modules = make_modules(terms, random)
-    rows, targeted, trained = pool_rows(checked, isolator, prompts), targeted_pools(checked), checked.trained_teachers
+    rows, targeted, trained = pool_rows(checked, isolator, prompts), checked.targeted_pools, checked.trained_teachers
     if choose is not None:
         rows = choose(rows)
         targeted, trained = list(rows), [name for name in trained if name in rows]

@@ -108,20 +108,6 @@ def pool_rows(checked: CheckedManifest, isolator: PromptIsolator, prompts: Mappi
     return rows
 
 
-def targeted_pools(checked: CheckedManifest) -> list[str]:
-    """Pools whose items need targets: the effects', and the general one where a loss with targets meets it."""
-    needing, router = [loss for loss in checked.losses if loss.targets], checked.router.needs
-    if not needing:
-        return []
-    pools = [effect.name for effect in checked.effects]
-    if checked.manifest.general is not None and router.general:
-        with_general = {GENERAL, *router.general_streams}
-        # A router that does not name its streams may draw the general pool in any.
-        if router.streams is None or any(with_general & set(loss.streams or checked.streams) for loss in needing):
-            pools.append(GENERAL)
-    return pools
-
-
 def prepare(
     preparation: Preparation, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], bank: TeacherBank,
     targets: str | None, target_pools: Sequence[str],

@@ -93,6 +93,16 @@ def test_a_page_names_every_member_of_its_types_and_no_other(kind: str) -> None:
     assert found["component.Needs"] <= {field.name for field in fields(Needs)}
 
 
+@pytest.mark.parametrize("kind", PAGES)
+def test_methods_are_shown_with_all_their_parameters(kind: str) -> None:
+    for name, text in re.findall(r"^### `cldistill\.([\w.]+)`\n(.*?)(?=^##|\Z)", PAGES[kind], re.MULTILINE | re.DOTALL):
+        for member, shown in re.findall(r"^\| `(\w+)` \| `\((.*?)\) ->", text, flags=re.MULTILINE):
+            method = vars(load(name)).get(member)
+            if inspect.isfunction(method):
+                wanted = [word for word in inspect.signature(method).parameters if word != "self"]
+                assert re.findall(r"(?:^|, )\*?(\w+)", shown) == wanted, f"{name}.{member}"
+
+
 def test_every_field_of_needs_is_on_the_page_of_the_kind_that_its_docstring_names() -> None:
     source = inspect.getsource(Needs)
     texts = dict(re.findall(r'^    (\w+): [^\n]+\n    """(.*?)"""', source, flags=re.MULTILINE | re.DOTALL))

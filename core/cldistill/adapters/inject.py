@@ -19,7 +19,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cldistill.adapters.fused import FrozenLinear, fuse
+from cldistill.adapters.adapted_linear import FrozenLinear, adapt_linear
 from cldistill.errors import AdapterFormatError, nearest
 from cldistill.weights import LokrWeights, LoraWeights
 
@@ -74,7 +74,7 @@ class AdapterLayers:
         for name in fresh:
             layer: Any = self._backbone.get_submodule(name)
             uncover(layer, _WRAP)
-            fuse(layer, self._keep_copies)
+            adapt_linear(layer, self._keep_copies)
             self._layers[name] = layer
         for layer in self._layers.values():
             layer._active_adapter = self.active  # peft activates what it injects, in the older layers too

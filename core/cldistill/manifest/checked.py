@@ -13,7 +13,7 @@ from cldistill.data.items import Listing
 from cldistill.manifest.load import ManifestFile
 from cldistill.manifest.models import Manifest
 from cldistill.manifest.yaml import Loc, dotted
-from cldistill.records import BaseDescription, EffectInfo, Item, Prompts
+from cldistill.records import GENERAL, BaseDescription, EffectInfo, Item, Prompts
 from cldistill.training.run import PlacedLoss, SlotConfig
 
 if TYPE_CHECKING:
@@ -127,6 +127,18 @@ class CheckedManifest:
         if named is None:
             named = frozenset(stream for loss in self.losses for stream in loss.streams or ())
         return tuple(sorted(named))
+
+    @property
+    def targeted_pools(self) -> list[str]:
+        """Return the pools whose items need targets: the effects', and the general one where a loss with targets meets it."""
+        needing, router = [loss for loss in self.losses if loss.targets], self.router.needs
+        pools = [effect.name for effect in self.effects] if needing else []
+        if needing and self.manifest.general is not None and router.general:
+            with_general = {GENERAL, *router.general_streams}
+            # A router that does not name its streams may draw the general pool in any.
+            if router.streams is None or any(with_general & set(loss.streams or self.streams) for loss in needing):
+                pools.append(GENERAL)
+        return pools
 
     def meets(self, stream: str, start: int, stop: int) -> bool:
         """Return whether the router may yield a stream in the 0-based generator steps from ``start`` to before ``stop``."""

@@ -67,6 +67,7 @@ def _describe(details: ErrorDetails, model: type[BaseModel], tree: Value, prefix
     kind, raw, given = details["type"], details["loc"], details["input"]
     if unknown := kind == "extra_forbidden":
         message, name, valid = "unknown key", str(raw[-1]), known_keys(model, raw[:-1])
+        valid |= {f"{key}.{name}" for key in valid if name in known_keys(model, (*raw[:-1], key))}  # or further in
     else:
         message, name = _message(details), str(given)
         valid = set(re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", ""))))

@@ -156,7 +156,7 @@ class _Case:
         context.lend(tensors_of(context.batch))
         weights = {slot: context.run.slots.state(slot) for slot in self.slots}
         with self.checker.leaves_global_random_alone("draw from context.random"):
-            output = self.loss(context)
+            output = self._called(context)
         self._output(output, context)
         self._calls(context)
         with context.run.slots.scope(self.trains):
@@ -170,6 +170,16 @@ class _Case:
             same = all(torch.equal(value, before[name]) for name, value in context.run.slots.state(slot).items())
             self.checker.require(same, f"changed the weights of slot {slot!r}; only the optimiser may")
         return output.loss.detach()
+
+    def _called(self, context: ObservedContext) -> LossOutput:
+        try:
+            return self.loss(context)
+        except (AttributeError, TypeError) as error:
+            self.checker.require(
+                self.needs.targets or "NoneType" not in str(error),
+                f"stumbles over a None ({error}): batch.target is there only for a term that says Needs(targets=True)",
+            )
+            raise
 
     def _output(self, output: LossOutput, context: ObservedContext) -> None:
         require = self.checker.require

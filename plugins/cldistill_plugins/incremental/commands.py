@@ -14,6 +14,7 @@ import typer
 from cldistill.cli.launch import command_words, refuse_missing_processes
 from cldistill.cli.options import SetOption
 from cldistill.cli.run import set_aside
+from cldistill_plugins.incremental.growing_manifest import STEPS, grown_name
 
 
 def add(
@@ -33,7 +34,7 @@ def add(
         list[str] | None, typer.Option("--prompt", help="What its teacher hears, where no effect.json says it.")
     ] = None,
     pairs: Annotated[list[Path] | None, typer.Option("--pairs", help="Pairs of a new effect given as a file.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Generator steps.")] = 100,
+    steps: Annotated[int, typer.Option(min=1, help="Generator steps.")] = STEPS,
     rehearse: Annotated[
         int | None,
         typer.Option("--rehearse", min=1, help="Pictures on which each old effect is rehearsed (default: 5 to 20)."),
@@ -68,8 +69,8 @@ def add(
 
     from cldistill.adapters.hub import local_path
     from cldistill_plugins.incremental.effects import spread
-    from cldistill_plugins.incremental.plan import print_growth
     from cldistill_plugins.incremental.prepare import AddRequest, must_be_of_base, prepare_growth
+    from cldistill_plugins.incremental.print_plan import print_growth
     from cldistill_plugins.resuming.api import refuse_another
 
     collection = local_path(collection)
@@ -103,7 +104,6 @@ def default_output(collection: Path, count: int) -> Path:
     One from the hub grows in ``runs/``: its own folder is the hub's cache.
     """
     from cldistill.adapters.hub import SNAPSHOT
-    from cldistill_plugins.incremental.manifest import grown_name
 
     folder = collection.absolute()
     if (found := SNAPSHOT.search(folder.as_posix())) is not None:

@@ -16,7 +16,7 @@ from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.models import Evaluate
 from cldistill.records import GENERAL
 from cldistill.training.metrics_log import FILE, read_metrics
-from cldistill_plugins.incremental.manifest import Growth
+from cldistill_plugins.incremental.growing_manifest import Growth
 from cldistill_plugins.planning.api import backward_cost, cycles
 
 LAST = 50

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from cldistill.records import GENERAL
 from cldistill_plugins.evaluation.api import resample
-from cldistill_plugins.incremental.manifest import BEFORE, TAUGHT
+from cldistill_plugins.incremental.growing_manifest import BEFORE, TAUGHT
 
 AFTER = "after"
 """Name of the grown collection among the systems."""

@@ -21,7 +21,7 @@ from cldistill.records import Prompts
 from cldistill.training.checkpoint import Checkpoint, read
 from cldistill_plugins.incremental.effects import Given, read_effect, refuse_known
 from cldistill_plugins.incremental.folder import CollectionFolder, RunBeside, read_folder, run_beside
-from cldistill_plugins.incremental.manifest import (
+from cldistill_plugins.incremental.growing_manifest import (
     STEPS,
     Growth,
     growing_manifest,

@@ -12,7 +12,7 @@ from cldistill.runner import execute, is_main
 from cldistill.storage.files import atomic_write_text
 from cldistill_plugins.evaluation.api import END_OF_RUN, EvaluationPlan, evaluate_manifest, lacking
 from cldistill_plugins.incremental.edit import keep_removed
-from cldistill_plugins.incremental.manifest import BEFORE
+from cldistill_plugins.incremental.growing_manifest import BEFORE
 from cldistill_plugins.incremental.outcome import AFTER, outcome, table
 from cldistill_plugins.incremental.prepare import Prepared
 

@@ -16,7 +16,7 @@ from cldistill.errors import CldistillError, ManifestError
 from cldistill.manifest.check import validate
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.load import load_manifest
-from cldistill_plugins.planning.costs import memory
+from cldistill_plugins.planning.memory import memory
 
 SHOWN = 3
 """Single settings that are offered; more would be a list to read, and no advice."""

@@ -124,13 +124,12 @@ def unknown_stages(checked: CheckedManifest) -> Iterator[str]:
 
 
 def _sampled(checked: CheckedManifest) -> float:
-    """Count the calls that sample the teachers' targets, guidance counted twice."""
-    targets, needing = checked.manifest.targets, [loss for loss in checked.losses if loss.targets]
-    if targets is None or targets.origin != "teacher" or not needing:
+    """Count the calls that sample targets, guidance counted twice; general items have no other, also beside ``from: pair``."""
+    targets = checked.manifest.targets
+    if targets is None:
         return 0.0
-    general = any(GENERAL in (loss.streams or checked.streams) for loss in needing)
-    items = sum(len(rows) for pool, rows in checked.items.items() if pool != GENERAL or general)
-    return float(items * targets.steps * _guidance(checked))
+    pools = [pool for pool in checked.targeted_pools if targets.origin == "teacher" or pool == GENERAL]
+    return float(sum(len(checked.items.get(pool, ())) for pool in pools) * targets.steps * _guidance(checked))
 
 
 def _guidance(checked: CheckedManifest) -> int:

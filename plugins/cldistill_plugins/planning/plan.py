@@ -11,7 +11,7 @@ from cldistill.manifest.prompts import preview_prompts
 from cldistill.manifest.resolved import resolve
 from cldistill.records import GENERAL, STUDENT, Prompts
 from cldistill_plugins.planning.calls import Cycle, cycles
-from cldistill_plugins.planning.costs import EMA_BYTES, AdapterSize, Amount, adapter_sizes, memory
+from cldistill_plugins.planning.memory import EMA_BYTES, AdapterSize, Amount, adapter_sizes, memory
 
 SAVED_BYTES = 12
 """Per parameter in a checkpoint: weight and Adam's two moments."""

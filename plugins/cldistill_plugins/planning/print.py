@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from cldistill_plugins.planning.costs import Amount
 from cldistill_plugins.planning.fit import Device, Remedy, advice, size
 from cldistill_plugins.planning.hours import Hours
+from cldistill_plugins.planning.memory import Amount
 from cldistill_plugins.planning.plan import Plan
 
 MISSING_SHOWN = 10

@@ -207,7 +207,7 @@ def worker(
     from cldistill.assemble import load_base, start
     from cldistill.manifest.check import check_manifest
     from cldistill.manifest.prompts import isolate
-    from cldistill.prepare import pool_rows, prepare, targeted_pools, teacher_bank
+    from cldistill.prepare import pool_rows, prepare, teacher_bank
 
     checked = check_manifest(order.manifest, order.overrides)
     stages = _Telling(tell)
@@ -217,7 +217,7 @@ def worker(
     if order.targets:
         isolator = checked.prompts.build(preparation.context)
         rows = pool_rows(checked, isolator, isolate(checked, isolator, preparation.base.tokenize))
-        targeted = targeted_pools(checked)
+        targeted = checked.targeted_pools
 
     def do(task: Task) -> None:
         stages.effect = str(task)

@@ -213,6 +213,7 @@ def test_set_reads_yaml_and_makes_maps_that_were_not_there(world: Any) -> None:
         ("train.seed", "write key.path=value, for instance train.seed=7"),
         ("train..seed=1", "write key.path=value"),
         ("train.seeed=1", "--set: train.seeed: unknown key (1); did you mean 'seed'?"),
+        ("generator_steps=3", "--set: generator_steps: unknown key (3); did you mean 'train.generator_steps'?"),
     ],
 )
 def test_set_says_what_is_wrong(world: Any, override: str, expected: str) -> None:

@@ -79,6 +79,10 @@ def teaches(context: UpdateContext) -> Tensor:
     return good(context) + context.teacher(x, torch.full((context.batch.size,), 0.5)).mean()
 
 
+def unasked_target(context: UpdateContext) -> Tensor:
+    return good(context) * context.batch.target.mean()  # type: ignore[union-attr]
+
+
 def tokens_only(context: UpdateContext) -> Tensor:
     loss = good(context)
     assert len(context.batch.latent_shape) == 2, "expected [L, C]"
@@ -124,6 +128,7 @@ def test_a_loss_without_fault_passes() -> None:
         (term(Stateful()), "keep no state between calls"),
         (term(good, slot="critic", forwards=Forwards(graded=0, plain=1)), "no graph"),
         (term(good, predicts=frozenset({"critic"})), "predicts .'critic'., which it never called"),
+        (term(unasked_target), r"stumbles over a None .*Needs\(targets=True\)"),
         (term(good, settings=Loose), "extra='forbid'"),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ from cldistill.errors import OptionsError
 from cldistill.manifest.check import check_manifest
 from cldistill_plugins.planning.devices import CARDS, known_card, memory_size, with_speed
 from cldistill_plugins.planning.fit import Device
-from cldistill_plugins.planning.hours import hours, operations, told
+from cldistill_plugins.planning.hours import hours, operations, stages, told
 
 ROOT = Path(__file__).parents[3]
 PAGES = "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("manifest", "measuring"))
@@ -115,6 +115,15 @@ def test_hours_are_calculated_from_the_calls_and_the_cards_speed() -> None:
     assert found.seconds == pytest.approx(calls * each / (0.4 * 1000e12))
     assert [name for name, _ in found.parts] == ["teachers", "training", "evaluation"]
     assert hours(checked, Device("card", 1e12)).seconds is None
+
+
+@pytest.mark.slow
+def test_general_items_in_mixed_batches_are_sampled_also_where_pairs_are_the_targets() -> None:
+    found = {origin: check_manifest("quickstart", [f"targets.from={origin}"]) for origin in ("teacher", "pair")}
+    calls = {name: next(part.calls for part in stages(one) if part.name == "targets") for name, one in found.items()}
+    items, steps = found["pair"].items, 40
+    assert calls == {"teacher": steps * sum(map(len, items.values())), "pair": steps * len(items["general"])}
+    assert len(items["general"]) < sum(map(len, items.values()))
 
 
 def test_hours_are_those_of_an_earlier_run_where_there_is_one(empty: Path) -> None:

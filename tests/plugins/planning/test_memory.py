@@ -1,176 +1,22 @@
-"""The bill of memory against a whole step of the engine on a GPU without data: real config, slots, losses and AdamW."""
+"""The memory of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-import pytest
-import torch
-from torch import nn
-
-from cldistill.adapters.slots import AdapterSlots
-from cldistill.manifest.check import check_manifest
-from cldistill.manifest.checked import CheckedManifest
-from cldistill.prepare import some
-from cldistill.random import KeyedRandom
-from cldistill.records import Batch, Conditioning, Route, Share
-from cldistill.schedule import Schedule
-from cldistill.testing.fake_device import Meter, fake_gpu
-from cldistill.training.run import Run, Term
-from cldistill.training.step import make_optimizers, run_step
-from cldistill.weights import AdapterState, LoraWeights
-from cldistill_plugins.planning.costs import PROGRAM_BYTES, memory
-from cldistill_plugins.planning.devices import known_card
-from cldistill_plugins.planning.fit import peak
-
-RECIPE = "collectionlora-50"
-EFFECT = "an-effect"
-LAYERS = (2, 4)
-"""Depths that are measured: each further block adds what half of the last two add."""
+from cldistill_plugins.planning.memory import adapter_sizes, memory
 
 
-def ranked(rank: int) -> tuple[str, ...]:
-    return tuple(f"slots.{slot}.{key}={rank}" for slot in ("student", "critic") for key in ("rank", "alpha"))
-
-
-INT8, NF4, EMA = "base.options.quantise=int8", "base.options.quantise=nf4", "train.ema_device=cpu"
-COMPARED = {
-    "bf16, rank 128": (),
-    "bf16, rank 32": ranked(32),
-    "int8, rank 128": (INT8,),
-    "int8, rank 32": (INT8, *ranked(32)),
-    "nf4, rank 32, EMA on the host": (NF4, *ranked(32), EMA),
-    "bf16, rank 128, half of the blocks checkpointed": ("train.gradient_checkpointing=0.5",),
-}
-"""Name in the page -> overrides of the recipe."""
-
-
-def checked(*overrides: str) -> CheckedManifest:
-    return check_manifest(RECIPE, overrides, files=False)
-
-
-def peak_of(*overrides: str) -> float:
-    """Return the peak of one step at 60 blocks: calls and backwards, since AdamW is fused on a GPU."""
-    shallow, deep = (measure(checked("router.options.p_switch=1.0", "slots.critic.updates=1", "sampler.steps=3",
-                                     *overrides), layers) for layers in LAYERS)  # fmt: skip
-    whole = checked(*overrides).description.layers
-    return shallow + (deep - shallow) / (LAYERS[1] - LAYERS[0]) * (whole - LAYERS[0])
-
-
-def measure(plan: CheckedManifest, layers: int) -> int:
-    """Return the peak bytes of a student's and a critic's update of a base cut down to so many blocks."""
-    context, description = plan.context(Path("unused"), Path("unused"), weights=False), plan.description
-    base: Any = plan.base.build(context)
-    config = base.settings.folder.config() | {"num_layers": layers}
-    with torch.device("meta"):
-        base.backbone = base.transformer.from_config(config).eval()
-    base.backbone.pos_embed = base.transformer.from_config(config | {"num_layers": 0}).pos_embed
-    slots, targets = AdapterSlots(base.backbone), tuple(n for n in description.targets if int(n.split(".")[1]) < layers)
-    slots.add_teacher(targets)  # peft moves what it makes, which fake tensors do not allow
-    with fake_gpu() as meter:
-        _place(base, plan.base.settings.model_dump()["quantise"])
-        for config in plan.slots.values():
-            slots.add(config.name, targets, config.rank, config.alpha, torch.Generator())
-        base.enable_gradient_checkpointing(some(float(plan.manifest.train.gradient_checkpointing), slots.run_pinned))
-        run = _run(plan, base, slots, targets, meter)
-        optimizers = make_optimizers(run)
-        for optimizer in optimizers.values():  # Adam's moments are there from the second step on
-            optimizer.gradients()
-            optimizer.apply(0.0)
-            optimizer.zero_grad()
-        meter.start_over()
-        run_step(run, optimizers, 0)
-        return meter.peak
-
-
-def _place(base: Any, quantise: str | None) -> None:
-    """Give the structure fake weights, quantised as they would be when they are read."""
-    for module in base.backbone.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            weight = torch.empty(parameter.shape, dtype=base.dtype)
-            module.register_parameter(name, nn.Parameter(weight, requires_grad=False))
-    if quantise is not None:
-        quantization = pytest.importorskip("torchao.quantization")
-        from cldistill_plugins.diffusers_base.quantised import weight_config
-
-        blocks = base.backbone.transformer_blocks
-        for module in [m for m in blocks.modules() if type(m) is nn.Linear and m.bias is not None]:
-            quantization.quantize_(module, weight_config(cast(Any, quantise)))
-
-
-def _run(plan: CheckedManifest, base: Any, slots: AdapterSlots, targets: Sequence[str], meter: Meter) -> Run:
-    description, count = plan.description, plan.manifest.train.batch_size
-    tokens, side = description.latent_tokens, int(description.latent_tokens**0.5)
-    grids = [[(1, side, side)] * 2] * count
-    base.inputs = lambda *_: {"img_shapes": grids, "encoder_hidden_states_mask": None}  # read from data otherwise
-
-    def encoded() -> Conditioning:
-        prompt = torch.empty(count, description.encoded_tokens, description.prompt_width, dtype=base.dtype)
-        return Conditioning(
-            {"latents": torch.empty(count, tokens, description.channels, dtype=base.dtype)}, {"embeds": prompt}
-        )
-
-    batch = Batch(
-        route=Route("effect", {EFFECT: 1.0}), items=cast(Any, (SimpleNamespace(pool=EFFECT),) * count),
-        student=encoded(), teacher=encoded(), unconditional=encoded(),
-        target=torch.empty(count, tokens, description.channels), latent_shape=(tokens, description.channels),
-        shares=(Share(EFFECT, tuple(range(count))),),
+def test_checkpointing_shrinks_the_activations(world: Any) -> None:
+    plain, saved = (
+        memory(world.check(f"train.gradient_checkpointing={on}"))[1][-1].bytes for on in ("false", "true")
     )  # fmt: skip
-    rank = plan.slots["student"].rank
-    with meter.elsewhere():  # a teacher's file is read into the host's memory
-        shapes = {name: description.modules[name] for name in targets}
-        weights = {n: LoraWeights(torch.empty(rank, i), torch.empty(o, rank), rank) for n, (o, i) in shapes.items()}
-    teacher = AdapterState(weights, "a teacher", "a teacher")
-    context = plan.context(Path("unused"), Path("unused"), weights=False)
-    return Run(
-        name="fake", output=Path("unused"), total_steps=10, base=base, slots=slots,
-        slot_configs=tuple(plan.slots.values()), router=cast(Any, plan.router.build(context)),
-        terms=tuple(cast(Term, replace(loss, loss=loss.loss.build(context))) for loss in plan.losses),
-        dataset=cast(Any, SimpleNamespace(draw=lambda *_: batch)), effects=plan.effects, prompts={},
-        teachers=cast(Any, SimpleNamespace(state=lambda _: teacher)), random=KeyedRandom(0),
-        schedule=Schedule(plan.manifest.sampler.steps, 3.0),
-        accelerator=cast(Any, SimpleNamespace(device=torch.device("cpu"), num_processes=1, is_main_process=True)),
-    )  # fmt: skip
+    assert saved < plain
 
 
-@pytest.mark.slow(60)
-@pytest.mark.parametrize("overrides", COMPARED.values(), ids=COMPARED)
-def test_the_bill_of_20_b_is_within_5_percent_of_a_whole_step(overrides: tuple[str, ...]) -> None:
-    billed = sum(amount.bytes for amount in memory(checked(*overrides))[1]) - PROGRAM_BYTES
-    measured = peak_of(*overrides)
-    print(f"{' '.join(overrides)}: billed {billed / 1e9:.2f}, measured {measured / 1e9:.2f} GB")
-    assert billed == pytest.approx(measured, rel=0.05)
-
-
-PAGE = (Path(__file__).parents[3] / "docs" / "memory.md").read_text(encoding="utf-8")
-BASES = {"Qwen-Image-Edit-2509": (), "FLUX.2-klein-base-4B": ("base={use: flux2-klein}",)}
-
-
-def rows(columns: int) -> list[list[str]]:
-    """Return the cells of the page's rows of figures that have so many columns."""
-    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line[:1] == "|"]
-    return [row for row in found if len(row) == columns and row[-1].replace(".", "").isdigit()]
-
-
-@pytest.mark.slow
-def test_the_pages_table_is_what_plan_says() -> None:
-    assert {row[0] for row in rows(7)} >= {"rtx-4090", "rtx-6000-ada", "h100-80gb", "h200"}
-    for card, has, base, rank, settings, needs, spare in rows(7):
-        wanted = peak(checked(*BASES[base], *ranked(int(rank)), *settings.replace("`", "").split()))
-        there = known_card(card).bytes
-        assert [f"{size / 1e9:.1f}" for size in (there, wanted, there - wanted)] == [has, needs, spare], (
-            card,
-            settings,
-        )
-
-
-@pytest.mark.slow
-def test_the_page_says_what_the_bill_was_compared_with() -> None:
-    for (name, billed, measured), (wanted, overrides) in zip(rows(3), COMPARED.items(), strict=True):
-        assert name == wanted
-        assert billed == f"{(sum(amount.bytes for amount in memory(checked(*overrides))[1]) - PROGRAM_BYTES) / 1e9:.1f}"
-        assert float(measured) == pytest.approx(float(billed), rel=0.05)
+def test_kept_copies_take_two_bytes_a_parameter_of_the_slots(world: Any) -> None:
+    cast, kept = (
+        sum(amount.bytes for amount in memory(world.check(f"train.lora_copies={on}"))[1]) for on in ("false", "true")
+    )
+    parameters = sum(size.parameters for size in adapter_sizes(world.check()))
+    assert kept - cast == 2 * parameters > 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cldistill.adapters.fused import AdaptedLinear, dense
+from cldistill.adapters.adapted_linear import AdaptedLinear, dense
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.errors import OptionsError
 from cldistill.testing import catalogue_with, run_manifest

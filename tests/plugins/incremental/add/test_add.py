@@ -23,8 +23,8 @@ from cldistill_plugins.incremental.edit import rename_effect
 from cldistill_plugins.incremental.effects import Given
 from cldistill_plugins.incremental.estimate import STARTING, Pace, StageTime, parts_of
 from cldistill_plugins.incremental.folder import read_folder
-from cldistill_plugins.incremental.plan import expected_calls, stream_chances
 from cldistill_plugins.incremental.prepare import AddRequest, prepare_growth
+from cldistill_plugins.incremental.print_plan import expected_calls, stream_chances
 
 from .conftest import World, contents, invoke
 

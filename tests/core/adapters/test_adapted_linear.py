@@ -12,7 +12,7 @@ from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cldistill.adapters.fused import AdaptedLinear, FusedLora
+from cldistill.adapters.adapted_linear import AdaptedLinear, FusedLora
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.weights import AdapterState
 

@@ -123,7 +123,7 @@ class AdaptedLinear(PeftLinear):  # type: ignore[misc]
 _PLAIN = (nn.Linear, FrozenLinear)
 
 
-def fuse(layer: Any, keep_copies: bool) -> None:
+def adapt_linear(layer: Any, keep_copies: bool) -> None:
     """Turn peft's layer around a plain linear module into an `AdaptedLinear`; layers of other kinds stay peft's."""
     base, quantised = layer.get_base_layer(), is_traceable_wrapper_subclass(layer.get_base_layer().weight)
     if isinstance(layer, PeftLinear) and type(base) is nn.Linear and (quantised or type(layer) is PeftLinear):

@@ -10,7 +10,7 @@ import pytest
 
 from cldistill.manifest.load import load_manifest
 from cldistill_plugins.incremental.folder import CollectionFolder
-from cldistill_plugins.incremental.manifest import Growth, _slot, losses, rates, rehearsed_pictures
+from cldistill_plugins.incremental.growing_manifest import Growth, _slot, losses, rates, rehearsed_pictures
 
 
 def growth(recipe: str, steps: int = 100, **changes: Any) -> Growth:
