@@ -40,13 +40,13 @@ class TeacherSampler:
         self, work: Sequence[tuple[Example, str]], state: AdapterState | None, advance: Callable[[int], None],
         stop: Callable[[], bool] = never,
     ) -> None:  # fmt: skip
-        """Sample and cache the teacher ``state``'s target of every (example, key) that the cache does not hold yet.
+        """Sample and cache the teacher ``state``'s target of every (example, key) that the cache does not hold undamaged.
 
         Raises:
             Stopped: ``stop`` said so, between two batches; what was sampled is kept.
         """
         cache = self.generator.encoder.cache
-        missing = {index for index, (_, key) in enumerate(work) if not cache.has(key)}
+        missing = {index for index, (_, key) in enumerate(work) if not cache.is_sound(key)}
         advance(len(work) - len(missing))
         config = SamplingConfig.of_teacher(state, self.schedule)
         raise_if_stopped(stop, "sampling targets")
