@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -231,13 +232,16 @@ def test_a_target_that_leaves_the_cache_is_an_error_that_says_what_to_do(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_damaged_target_is_sampled_again_before_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage", [lambda raw: raw[:-3], lambda raw: raw[:-1] + bytes([raw[-1] ^ 1])], ids=["cut", "bit"]
+)
+def test_a_damaged_target_is_sampled_again_before_training(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     run = build(tmp_path)
     target = run.dataset.pools["invert"][0].target
     assert target is not None
     whole = target()
     for path in (tmp_path / "cache").rglob("*.safetensors"):
-        path.write_bytes(path.read_bytes()[:-3])
+        path.write_bytes(damage(path.read_bytes()))
     again = build(tmp_path).dataset.pools["invert"][0].target
     assert again is not None and torch.equal(again(), whole)
 

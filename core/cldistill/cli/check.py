@@ -16,10 +16,10 @@ def check(manifest: ManifestArgument, overrides: SetOption = None, files: FilesO
     checked = check_manifest(manifest, overrides or (), files=files)
     preview_prompts(checked)
     items = sum(len(rows) for rows in checked.items.values())
-    seen = f"{items} items" if files else "files not looked at"
+    seen, many = f"{items} items" if files else "files not looked at", "s" if len(checked.effects) > 1 else ""
     streams = ", ".join(checked.streams)
     typer.echo(
-        f"{checked.manifest.name}: fits together. {len(checked.effects)} effects, {len(checked.losses)} losses, "
+        f"{checked.manifest.name}: fits together. {len(checked.effects)} effect{many}, {len(checked.losses)} losses, "
         f"slots {', '.join(checked.manifest.slots)}; streams {streams}; {seen}."
     )
     for line in [*checked.data_lines(), *checked.teacher_lines(), *unserved(checked)]:

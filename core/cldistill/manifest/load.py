@@ -92,12 +92,13 @@ def _open(reference: str, asked: Place | None, root: Path) -> tuple[str, str, Pa
     path = Path(os.path.expanduser(reference))  # noqa: PTH111  (leaves the home of nobody as it is)
     full = path if path.is_absolute() else root / path
     is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
-    if is_path or full.is_file():
+    if full.is_file() or (is_path and not full.is_dir()):
         # Shown as the user would write it from where he stands; the root of an extended file may be another.
         shown = str(path if asked is None else _relative(full))
         return _text(full, f"{where}{reference}"), shown, full.resolve().parent, str(full.resolve())
     if reference not in recipes():
-        hint = nearest(reference, recipes())
+        folder = "; it is a folder: `cldistill init` writes a manifest for what lies in one"
+        hint = folder if full.is_dir() else nearest(reference, recipes())
         raise ManifestError(f"{where}{reference}: neither a manifest file nor a shipped recipe{hint}")
     # A recipe has no folder of its own to keep pictures in: its relative paths belong to whoever uses it.
     text = files(RECIPES).joinpath(f"{reference}.yaml").read_text(encoding="utf-8")

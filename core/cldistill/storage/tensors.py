@@ -47,8 +47,17 @@ class TensorCache:
         return self.root / key[:2] / f"{key}.safetensors"
 
     def has(self, key: str) -> bool:
-        """Return whether the key is on disk, as long as its header says it must be (the tensors are not read)."""
-        return is_whole(self.path(key))
+        """Return whether the key is on disk with its digest, as long as its header says; the tensors are not read."""
+        try:
+            with self.path(key).open("rb") as file:
+                header = read_tensors_header(file)
+                return DIGEST in header.metadata and header.size == os.fstat(file.fileno()).st_size
+        except (OSError, ValueError):
+            return False
+
+    def is_sound(self, key: str) -> bool:
+        """Return whether the key is on disk and its digest fits; it is read for this, and removed where it is damaged."""
+        return key in self._memory or self._read(key) is not None
 
     def get(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Return the tensors of ``key``, computing and storing them where they are missing or damaged."""
@@ -94,16 +103,6 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
         found.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
         found.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
-
-
-def is_whole(path: Path) -> bool:
-    """Return whether an entry is there with its digest, exactly as long as its header says, read from the header alone."""
-    try:
-        with path.open("rb") as file:
-            header = read_tensors_header(file)
-            return DIGEST in header.metadata and header.size == os.fstat(file.fileno()).st_size
-    except (OSError, ValueError):
-        return False
 
 
 def _size(tensors: Mapping[str, Tensor]) -> int:

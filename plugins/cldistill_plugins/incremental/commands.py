@@ -25,7 +25,7 @@ def add(
     effects: Annotated[
         list[Path],
         typer.Argument(
-            metavar="NEW_EFFECT...",
+            metavar="NEW_EFFECT",
             help="Folder of pairs, a teacher's .safetensors file, or its OWNER/NAME[@REVISION].",
         ),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 def init(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[PATH]...", help="LoRAs, folders of pairs, or folders of such; equal names are one effect."
-        ),
+        typer.Argument(metavar="PATH", help="LoRAs, folders of pairs, or folders of such; equal names are one effect."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The manifest (default: NAME.yaml in this folder).")
@@ -151,7 +150,8 @@ def told_prompts(words: Sequence[str], found: Sequence[FoundEffect]) -> Mapping[
     names, known = [effect.name for effect in found], dict[str, str]()
     for word in words:
         effect, equals, text = word.partition("=")
-        if len(names) == 1 and effect not in names:
+        meant = equals and get_close_matches(effect[:100], names)  # a slip in the name is no part of a prompt
+        if len(names) == 1 and effect not in names and not meant:
             effect, equals, text = names[0], "=", word
         if not equals or not text.strip():
             raise OptionsError(

@@ -317,6 +317,15 @@ def test_an_unknown_recipe_names_the_nearest(world: Any) -> None:
     assert load_error("missing.yaml") == "missing.yaml: cannot be read: No such file or directory"
 
 
+@pytest.mark.parametrize("name", ["pairs", "data/pairs", "odd.yaml"])
+def test_a_folder_in_place_of_a_manifest_is_told_of_init(world: Any, name: str) -> None:
+    (world.root / name).mkdir(parents=True)
+    assert load_error(name) == (
+        f"{name}: neither a manifest file nor a shipped recipe; it is a folder: `cldistill init` writes a manifest for what "
+        "lies in one"
+    )
+
+
 def test_a_slot_may_be_called_like_the_average_of_a_slot_that_keeps_none(world: Any) -> None:
     world.write()
     slots = load_manifest("manifest.yaml", ["slots={student: {}, ema-student: {}}"]).manifest.slots

@@ -127,6 +127,7 @@ def test_nothing_is_overwritten_unasked(folder: Path) -> None:
         (("--recipe", "one-efect"), "there is no such recipe; did you mean 'one-effect'?"),
         (("photos",), "photos: holds neither a LoRA (.safetensors) nor pairs"),
         (("gone",), "no such file or folder"),
+        (("pairs/sepia", "--prompt", "sepa=x"), "no effect is called 'sepa'; did you mean 'sepia'?"),
         (("pairs/sepia", "--prompt", "x", "-o", "no/where.yaml"), "no: no such folder"),
         (("pairs/sepia", "--prompt", "x", "--general", "photos"), "`cldistill instructions photos` writes one"),
         (("pairs/sepia", "--prompt", "x", "--held-out", "pairs"), "--held-out pairs: holds no pictures"),

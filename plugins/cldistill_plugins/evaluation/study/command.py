@@ -10,7 +10,7 @@ import typer
 
 PathsArgument = Annotated[
     list[Path],
-    typer.Argument(metavar="EVALUATION | ANSWERS...", help="A folder of `cldistill eval`; with --tally answer files."),
+    typer.Argument(metavar="EVALUATION | ANSWERS", help="A folder of `cldistill eval`; with --tally answer files."),
 ]
 OutputOption = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder of the study; with --tally of the table (the key's own).")
