@@ -86,7 +86,7 @@ def _run(checked: CheckedManifest) -> Iterator[str]:
 def _start(prepared: Prepared) -> Iterator[str]:
     found = prepared.growth.checkpoint
     if found is None:
-        yield "Start:  the collection's weights; optimiser and average begin anew (no checkpoint of its run was found)"
+        yield "Start:  the collection's weights; optimiser and average begin anew (without a checkpoint of its run)"
     else:
         yield f"Start:  weights, optimiser and average go on from {found.path}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
@@ -14,15 +15,47 @@ from pydantic_core import PydanticUndefined
 from cldistill.catalogue import Catalogue, label, load_catalogue
 from cldistill.cli.options import JsonOption
 from cldistill.component import AnyComponent
+from cldistill.errors import PluginLoadError, nearest
+from cldistill.plugins import LoadedPlugin, PluginSet
 
 
-def plugins(as_json: JsonOption = False) -> None:
+def plugins(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A plugin, part or command to list alone.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """List every plugin and component with its settings, and every plugin that failed, with the cause."""
-    catalogue = load_catalogue()
+    catalogue = load_catalogue() if name is None else narrowed(load_catalogue(), name)
     if as_json:
         typer.echo(json.dumps(describe(catalogue), indent=2))
     else:
         _print(catalogue)
+
+
+def narrowed(catalogue: Catalogue, name: str) -> Catalogue:
+    """Return what is called ``name`` alone: a plugin, whole or failed, and parts and commands of any.
+
+    Raises:
+        PluginLoadError: nothing is; with the nearest name.
+    """
+    loaded = [_only(plugin, name) for plugin in catalogue.plugins.loaded]
+    found = tuple(plugin for plugin in loaded if plugin.owner.plugin == name or plugin.components or plugin.commands)
+    failures = tuple(failure for failure in catalogue.failures if failure.name == name)
+    if not found and not failures:
+        known = {plugin.owner.plugin for plugin in loaded} | {failure.name for failure in catalogue.failures}
+        known |= {component.name for plugin in catalogue.plugins.loaded for component in plugin.components}
+        known |= {command.name for plugin in catalogue.plugins.loaded for command in plugin.commands}
+        raise PluginLoadError(f"no plugin, part or command is called {name!r}{nearest(name, known)}")
+    return Catalogue(PluginSet(found, failures))
+
+
+def _only(plugin: LoadedPlugin, name: str) -> LoadedPlugin:
+    """Return a plugin with what is called ``name`` alone; with all that it has where that is its own name."""
+    if plugin.owner.plugin == name:
+        return plugin
+    components = tuple(component for component in plugin.components if component.name == name)
+    return replace(plugin, components=components, commands=tuple(c for c in plugin.commands if c.name == name))
 
 
 def describe(catalogue: Catalogue) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def test_from_a_teachers_file_with_the_collection_alone(world: World) -> None:
         "-o",
         world.root / "grown",
     )
-    assert "begin anew (no checkpoint of its run was found)" in text
+    assert "begin anew (without a checkpoint of its run)" in text
     assert "general.images (general) is not here, so the general stream is left out" in text
     assert [(e["name"], e["teacher_prompt"]) for e in world.effects("grown")][2] == ("Old-Film", "an old film")
     assert world.effects("grown")[:2] == json.loads((alone / "effects.json").read_text())["effects"]
