@@ -16,7 +16,6 @@ from cldistill.catalogue import Catalogue, label, load_catalogue
 from cldistill.cli.options import JsonOption
 from cldistill.component import AnyComponent
 from cldistill.errors import PluginLoadError, nearest
-from cldistill.plugins import LoadedPlugin, PluginSet
 
 
 def plugins(
@@ -39,23 +38,18 @@ def narrowed(catalogue: Catalogue, name: str) -> Catalogue:
     Raises:
         PluginLoadError: nothing is; with the nearest name.
     """
-    loaded = [_only(plugin, name) for plugin in catalogue.plugins.loaded]
-    found = tuple(plugin for plugin in loaded if plugin.owner.plugin == name or plugin.components or plugin.commands)
+    known, found = {failure.name for failure in catalogue.failures}, []
+    for plugin in catalogue.plugins.loaded:
+        known |= {plugin.owner.plugin, *(c.name for c in plugin.components), *(c.name for c in plugin.commands)}
+        whole = plugin.owner.plugin == name
+        components = tuple(component for component in plugin.components if whole or component.name == name)
+        commands = tuple(command for command in plugin.commands if whole or command.name == name)
+        if whole or components or commands:
+            found.append(replace(plugin, components=components, commands=commands))
     failures = tuple(failure for failure in catalogue.failures if failure.name == name)
     if not found and not failures:
-        known = {plugin.owner.plugin for plugin in loaded} | {failure.name for failure in catalogue.failures}
-        known |= {component.name for plugin in catalogue.plugins.loaded for component in plugin.components}
-        known |= {command.name for plugin in catalogue.plugins.loaded for command in plugin.commands}
         raise PluginLoadError(f"no plugin, part or command is called {name!r}{nearest(name, known)}")
-    return Catalogue(PluginSet(found, failures))
-
-
-def _only(plugin: LoadedPlugin, name: str) -> LoadedPlugin:
-    """Return a plugin with what is called ``name`` alone; with all that it has where that is its own name."""
-    if plugin.owner.plugin == name:
-        return plugin
-    components = tuple(component for component in plugin.components if component.name == name)
-    return replace(plugin, components=components, commands=tuple(c for c in plugin.commands if c.name == name))
+    return Catalogue(replace(catalogue.plugins, loaded=tuple(found), failures=failures, disabled=()))
 
 
 def describe(catalogue: Catalogue) -> dict[str, Any]:
