@@ -5,6 +5,7 @@ The fakes are torch-free, as in real plugins; a manifest folder uses all of them
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -72,6 +73,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         groups.setdefault(group, []).append(item)
     slow = {name: sum(map(_seconds, found)) for name, found in groups.items()}
     items[:] = [item for name in sorted(groups, key=lambda name: -slow[name]) for item in groups[name]]
+
+
+settled = 0
+
+
+def pytest_runtest_setup() -> None:
+    """Hide what is imported from the garbage collector, which would look through all of it several times a run."""
+    global settled
+    if len(sys.modules) > settled + 20:
+        gc.collect()
+        gc.freeze()
+        settled = len(sys.modules)
 
 
 def _seconds(item: pytest.Item) -> float:
