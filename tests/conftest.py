@@ -5,6 +5,7 @@ The fakes are torch-free, as in real plugins; a manifest folder uses all of them
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -44,6 +45,9 @@ from cldistill.records import GENERAL, BaseDescription, EffectInfo, Prompts
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # where a command asks for two threads, they share a core with other tests
 
 SHARING = (
     ("tests/browser/",),  # a Chromium
@@ -72,6 +76,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         groups.setdefault(group, []).append(item)
     slow = {name: sum(map(_seconds, found)) for name, found in groups.items()}
     items[:] = [item for name in sorted(groups, key=lambda name: -slow[name]) for item in groups[name]]
+
+
+settled = 0
+
+
+def pytest_runtest_setup() -> None:
+    """Hide what is imported from the garbage collector, which would look through all of it several times a run."""
+    global settled
+    if len(sys.modules) > settled + 20:
+        gc.collect()
+        gc.freeze()
+        settled = len(sys.modules)
 
 
 def _seconds(item: pytest.Item) -> float:

@@ -18,11 +18,13 @@ import runpy
 import signal
 import sys
 import traceback
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 PRELOADED = (
     "accelerate",
+    "altair",
     "diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus",
     "cldistill.collection.collection",
     "cldistill.runner",
@@ -38,7 +40,7 @@ PRELOADED = (
 
 def serve() -> None:
     """Fork for every line of standard input, until it ends."""
-    for name in PRELOADED:
+    for name in (*PRELOADED, *(plugin.module for plugin in entry_points(group="cldistill"))):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # what is imported stays shared with the forks

@@ -55,11 +55,15 @@ class Size:
     """Effects on which the method's levers are compared at equal seconds; one of the sizes of Table 4."""
     lever_seconds: int = 0
     """Seconds of one core that each of them trains."""
+    teacher_processes: int | None = None
+    """Processes that train teachers; None: one a core."""
 
 
+FEW = "general.instructions=package:cldistill_plugins.miniature/general/general-held-out.jsonl"
 SMOKE = Size(
-    "smoke", 3, 1, (), 2, 2, 2, 1, 1, 2, 0, 12, 1, 4, ("samples=null", "train.batch_size=2", "targets.steps=2"), 6
-)
+    "smoke", 3, 1, (), 2, 2, 2, 1, 1, 2, 0, 12, 1, 2,
+    ("samples=null", "train.batch_size=2", "targets.steps=2", "sampler.steps=3", FEW), 2, teacher_processes=1,
+)  # fmt: skip
 LAPTOP = Size(
     "laptop", 50, 4, (10, 20), 400, 6000, 200, 100, 100, 4, 4, 200, 20, split=100, trained_groups=20, levers=10,
     lever_seconds=240,
@@ -159,6 +163,7 @@ def preparation(size: Size) -> list[Step]:
         "effectbench-coarse",
         "--export",
         "teachers",
+        *(("--processes", str(size.teacher_processes)) if size.teacher_processes else ()),
         *sets(f"effects={bank_file(total)}", _teacher(size)),
     )
     return [

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
@@ -24,6 +24,7 @@ GRAIN = 512
 """CUDA's caching allocator hands memory out in multiples of this many bytes."""
 INDEX = torch.ops.aten.index.Tensor
 READ = torch.ops.aten._local_scalar_dense.default
+DEVICE = torch.ops.prim.device.default
 
 
 class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -48,14 +49,16 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._elsewhere = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is DEVICE and isinstance(args[0], FakeTensor):  # more than half of all calls
+            return args[0].fake_device
         if func is READ:  # there is no number behind a fake loss; any finite one goes on
             return 1.0 if args[0].is_floating_point() else 1
         if func is INDEX and any(index is not None and index.dtype == torch.bool for index in args[1]):
             return args[0].flatten()  # nor a mask: it is taken to be true everywhere
         result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
+        for tensor in (result,) if isinstance(result, Tensor) else tree_leaves(result):
             # A quantised weight counts as the tensors that it is made of; its own storage is not there.
-            if isinstance(tensor, torch.Tensor) and not is_traceable_wrapper_subclass(tensor):
+            if isinstance(tensor, Tensor) and not is_traceable_wrapper_subclass(tensor):
                 self._count(tensor.untyped_storage())
         return result
 

@@ -29,8 +29,6 @@ from cldistill_plugins.planning.memory import PROGRAM_BYTES, memory
 
 RECIPE = "collectionlora-50"
 EFFECT = "an-effect"
-LAYERS = (2, 4)
-"""Depths that are measured: each further block adds what half of the last two add."""
 
 
 def ranked(rank: int) -> tuple[str, ...]:
@@ -54,11 +52,14 @@ def checked(*overrides: str) -> CheckedManifest:
 
 
 def peak_of(*overrides: str) -> float:
-    """Return the peak of one step at 60 blocks: calls and backwards, since AdamW is fused on a GPU."""
-    shallow, deep = (measure(checked("router.options.p_switch=1.0", "slots.critic.updates=1", "sampler.steps=3",
-                                     *overrides), layers) for layers in LAYERS)  # fmt: skip
-    whole = checked(*overrides).description.layers
-    return shallow + (deep - shallow) / (LAYERS[1] - LAYERS[0]) * (whole - LAYERS[0])
+    """Return the peak of one step at 60 blocks: calls and backwards, since AdamW is fused on a GPU.
+
+    From two blocks on each further one adds the same to the byte, and where half are checkpointed, each further two.
+    """
+    plan = checked("router.options.p_switch=1.0", "slots.critic.updates=1", "sampler.steps=3", *overrides)
+    few, more = (2, 3) if plan.manifest.train.gradient_checkpointing is True else (2, 4)
+    shallow, deep = measure(plan, few), measure(plan, more)
+    return shallow + (deep - shallow) / (more - few) * (plan.description.layers - few)
 
 
 def measure(plan: CheckedManifest, layers: int) -> int:

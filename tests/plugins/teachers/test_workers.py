@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import queue
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -17,21 +17,23 @@ import yaml
 from safetensors.torch import load_file
 
 from cldistill.errors import CldistillError
+from cldistill.testing.environment import plugin_environment
+from cldistill.testing.pictures import write_pairs
+from cldistill.testing.runs import tiny_manifest
 from cldistill_plugins.teachers import workers
 
-PAIRS = "package:cldistill_plugins.effectbench/effects"
+NAMES = ("invert", "soften")
 
 
 def manifest(folder: Path, **options: object) -> Path:
+    """Write a manifest of the kit's parts with two effects whose teachers are trained."""
     teacher = {"use": "from-pairs", "options": {"steps": 2, "rank": 2, "batch_size": 1, **options}}
-    effects = [{"name": n, "prompt": n, "pairs": f"{PAIRS}/{n}"} for n in ("mosaic", "halftone")]
-    (folder / "effects.yaml").write_text(yaml.safe_dump(effects))
-    content = {
-        "cldistill": 1, "extends": "quickstart", "effects": "effects.yaml", "teacher": teacher,
-        "router": {"options": {"effect_weights": None}},
-    }  # fmt: skip
+    effects = [
+        {"name": n, "prompt": n, "teacher": teacher, "pairs": str(write_pairs(folder / n, 2, seed=seed))}
+        for seed, n in enumerate(NAMES)
+    ]
     path = folder / "m.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(tiny_manifest(folder, effects=effects)))
     return path
 
 
@@ -40,16 +42,17 @@ class Teachers(Protocol):
 
 
 @pytest.fixture
-def teachers(tmp_path: Path, interpreter: Any) -> Teachers:
+def teachers(tmp_path: Path, interpreter: Any) -> Iterator[Teachers]:
     """Run ``cldistill teachers MANIFEST``, which starts an interpreter for each of its processes."""
 
     def run(path: Path, *more: str | Path, processes: int) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"CLDISTILL_CACHE": str(tmp_path / "cache")}
         command = ("-m", "cldistill", "teachers", path, "--processes", str(processes), *more)
         done: subprocess.CompletedProcess[str] = interpreter.run(*command, environment=environment)
         return done
 
-    return run
+    with plugin_environment({}) as environment:
+        environment["CLDISTILL_CACHE"] = str(tmp_path / "cache")
+        yield run
 
 
 def finished(folder: Path) -> dict[str, int]:
@@ -61,7 +64,7 @@ def same(first: Path, second: Path) -> bool:
     return tensors.keys() == others.keys() and all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
-@pytest.mark.slow(20)
+@pytest.mark.slow(17)
 def test_two_processes_train_every_teacher_once_and_a_second_call_trains_none(
     tmp_path: Path, teachers: Teachers
 ) -> None:
@@ -73,11 +76,11 @@ def test_two_processes_train_every_teacher_once_and_a_second_call_trains_none(
     assert "2 teachers are in the cache" in first.stdout
     assert teachers(path, "--export", tmp_path / "files", processes=1).returncode == 0
     assert finished(tmp_path) == made
-    for name in ("mosaic", "halftone"):
+    for name in NAMES:
         assert any(same(tmp_path / "files" / f"{name}.safetensors", Path(path)) for path in made)
 
 
-@pytest.mark.slow(10)
+@pytest.mark.slow(6)
 def test_a_teacher_that_diverges_is_named_and_nothing_of_it_is_kept(tmp_path: Path, teachers: Teachers) -> None:
     done = teachers(manifest(tmp_path, lr=1e30, steps=12), processes=1)
     assert done.returncode == 2
