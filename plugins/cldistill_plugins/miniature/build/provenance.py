@@ -4,8 +4,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cldistill_plugins.miniature.build import art, pictures
+from cldistill_plugins.miniature.build import art, photos, pictures
 from cldistill_plugins.miniature.build.clock import load_state
+from cldistill_plugins.miniature.build.task_latents import CHUNK
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "tokenizers", "numpy", "pillow", "scikit-image", "resvg_py")
 
@@ -33,6 +34,11 @@ def provenance(work: Path, sources: int, pool: int) -> dict[str, Any]:
             "train": [*pictures.PHOTOS["train"], *pictures.TEXTURES["train"]],
             "held_out": [*pictures.PHOTOS["held-out"], *pictures.TEXTURES["held-out"]],
         },
+        "photos_of_the_tasks": {
+            "from": f"Debian's {photos.PACKAGE}, fetched for the build and not part of what ships",
+            "resources": list(photos.RESOURCES),
+            "count": len(list((work / "photos").glob("*.png"))),
+        },
         "code_points": {
             "rule": "held out: first byte of SHA-256 of the subject's code point divisible by 5",
             "train": [code for code in codes if not art.is_held_out(code)],
@@ -41,9 +47,10 @@ def provenance(work: Path, sources: int, pool: int) -> dict[str, Any]:
         "counts": {
             "vae_pictures": pool,
             "transformer_pictures": sources,
+            "task_pictures": CHUNK * len(list((work / "tasks").glob("*.safetensors"))),
             "held_out_pictures": pictures.SHIPPED["held-out"],
         },
-        "seeds": {"pictures": 0, "vae": 0, "text_encoder": 0, "transformer": 0},
+        "seeds": {"pictures": 0, "vae": 0, "text_encoder": 0, "transformer": 0, "tasks-first": 0, "tasks": 4},
         "training": _training(work),
         "text_encoder": "random, not trained; see build/text.py",
         "libraries": {name: version(name) for name in _LIBRARIES},
