@@ -124,6 +124,8 @@ class Run:
     teacher_schedule: Callable[[int], Schedule] | None = None
     """Steps -> the schedule with which teachers are sampled; None: with the student's shift."""
     batch_size: int = 1
+    micro_batches: int | None = None
+    """Batches a process and update, of items keyed by their place in the global batch; None: one, keyed by its rank."""
     grad_clip: float = 10.0
     checkpoint_every: int = 100
     keep: int = 3

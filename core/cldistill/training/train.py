@@ -97,9 +97,10 @@ def save(run: Run, optimizers: Optimizers, observers: Observers, step: int) -> i
             groups[f"optimizer-{name}"] = optimizer.state()
             if optimizer.average is not None:
                 groups[f"ema-{name}"] = optimizer.average
+        ranks = run.accelerator.num_processes if run.micro_batches is None else None
         meta: dict[str, Any] = {
-            "name": run.name, "seed": run.random.seed, "manifest": run.manifest_digest,
-            "processes": run.accelerator.num_processes, "mixed_precision": run.accelerator.mixed_precision,
+            "name": run.name, "seed": run.random.seed, "manifest": run.manifest_digest, "processes": ranks,
+            "mixed_precision": run.accelerator.mixed_precision,
             "plugins": dict(run.plugins), "plugin_changes": list(run.plugin_changes),
         }  # fmt: skip
         path = checkpoint.save(run.output / "checkpoints", step, groups, meta, run.keep)

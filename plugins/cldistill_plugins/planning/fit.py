@@ -169,7 +169,8 @@ def _candidates(checked: CheckedManifest) -> Iterator[list[tuple[str, ...]]]:
     if options.get("dtype") == "float32":
         yield [("base.options.dtype=bfloat16",)]
     if train.batch_size > 1:
-        yield [("train.batch_size=1",)]
+        whole = train.global_batch or train.batch_size * int(os.environ.get("WORLD_SIZE", "1"))
+        yield [("train.batch_size=1", f"train.global_batch={whole}")]  # as many items an update, one after another
     if averaged := tuple(f"slots.{name}.ema=null" for name, slot in slots.items() if slot.ema is not None):
         if train.ema_device is None:
             yield [("train.ema_device=cpu",)]
