@@ -34,8 +34,6 @@ from cldistill.storage.tensors import TensorCache
 from cldistill.training.observers import check_observers
 from cldistill.training.run import Run, Term, TermModule
 
-DATA_PARALLEL = "MULTI_"
-"""The beginning of accelerate's names of plain data parallelism: MULTI_CPU, MULTI_GPU, MULTI_XPU and so on."""
 PRECISIONS = ("no", "bf16")
 
 
@@ -121,22 +119,18 @@ def make_accelerator(checked: CheckedManifest) -> Accelerator:
     """Let accelerate choose device and precision; ``train.device: cpu`` and ``accelerate launch --cpu`` force the CPU.
 
     Raises:
-        LaunchError: the launcher asked for something else than plain data parallelism in fp32 or bf16.
+        LaunchError: the launcher asked for something else than data parallelism or FSDP in fp32 or bf16.
     """
     train = checked.manifest.train
     # Ranks prepare different teachers and targets: a collective may wait for the slowest far longer than NCCL's minutes.
-    patience = InitProcessGroupKwargs(timeout=timedelta(days=2))
-    accelerator = Accelerator(
-        cpu=train.device == "cpu", mixed_precision=train.mixed_precision, kwargs_handlers=[patience]
-    )
+    group = InitProcessGroupKwargs(timeout=timedelta(days=2))
+    accelerator = Accelerator(cpu=train.device == "cpu", mixed_precision=train.mixed_precision, kwargs_handlers=[group])
     kind, precision, ranks = accelerator.distributed_type.value, accelerator.mixed_precision, accelerator.num_processes
     if not train.micro_batches(ranks):
-        raise LaunchError(
-            f"train.global_batch: {train.global_batch} is no multiple of {ranks} processes with train.batch_size: "
-            f"{train.batch_size}: change one of the three"
-        )
-    if kind != "NO" and not kind.startswith(DATA_PARALLEL):
-        raise LaunchError(f"accelerate is configured for {kind}, and a run knows plain data parallelism: --multi_gpu")
+        each = f"{ranks} processes with train.batch_size: {train.batch_size}"
+        raise LaunchError(f"train.global_batch: {train.global_batch} is no multiple of {each}: change one of the three")
+    if kind in ("DEEPSPEED", "MEGATRON_LM", "XLA"):
+        raise LaunchError(f"accelerate is configured for {kind}: a run knows data parallelism (--multi_gpu) and FSDP2")
     if precision not in PRECISIONS:
         raise LaunchError(
             f"mixed precision {precision!r}: a run knows 'no' and 'bf16' (fp16 would need its losses scaled); change "

@@ -210,9 +210,8 @@ class Train(ManifestPart):
 
     def micro_batches(self, processes: int = 1) -> int:
         """Return the batches of ``batch_size`` that each process does for one update; 0 where they cannot be shared out."""
-        if self.global_batch is None:
-            return 1
-        whole, rest = divmod(self.global_batch, self.batch_size * processes)
+        at_once = self.batch_size * processes
+        whole, rest = divmod(self.global_batch or at_once, at_once)
         return 0 if rest else whole
 
 

@@ -132,8 +132,7 @@ def _context(
 def run_update(
     run: Run, optimizers: Optimizers, contexts: Sequence[TermContext], terms: list[Term], update: int
 ) -> UpdateResult:
-    """Run the terms of one slot's update on each micro-batch, and move the slot and the terms' modules by the mean gradient,
-    unless something is not finite."""
+    """Run the terms of one slot's update on each micro-batch; move slot and modules, unless something is not finite."""
     context = contexts[0]
     owners = [term.name for term in terms if term.name in run.modules]
     trained = [optimizers[name] for name in (context.trains, *map(module_key, owners))]
@@ -173,9 +172,8 @@ def _backward(
     """Evaluate one group and free its graph at once: the peak is that of the largest group, not of their sum."""
     weighed = [_evaluate(context.for_term(term.name), term, losses, metrics) * (term.weight * share) for term in group]
     context.memo.graded.clear()
-    if all(math.isfinite(losses[term.name]) for term in group):
-        with context.run.slots.scope(context.trains):
-            torch.autograd.backward(weighed, inputs=weights)
+    with context.run.slots.scope(context.trains):  # also of a loss that is not finite: other ranks may need these calls
+        torch.autograd.backward(weighed, inputs=weights)
 
 
 def _evaluate(context: TermContext, term: Term, losses: dict[str, float], metrics: dict[str, float]) -> Tensor:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from cldistill_plugins.ranks.launchers import refuse_missing_processes
+from cldistill_plugins.ranks.launchers import refuse_missing_processes, wants_fsdp
 
-__all__ = ["refuse_missing_processes"]
+__all__ = ["refuse_missing_processes", "wants_fsdp"]

@@ -142,7 +142,7 @@ def test_too_few_gpus_for_the_processes_are_no_silent_single_process() -> None:
     assert "\n  accelerate launch --num_processes 1 -m cldistill run m.yaml" in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+@pytest.mark.parametrize("kind", ["TP", "DEEPSPEED", "MEGATRON_LM"])
 def test_sharding_is_refused_instead_of_ignored(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = tmp_path / "m.yaml"
     manifest.write_text(yaml.safe_dump(tiny_manifest(tmp_path)))
