@@ -91,7 +91,8 @@ def trained(tiny_manifest: Callable[..., Path], tmp_path: Path) -> Callable[[int
 
     def train(batch_size: int) -> tuple[Run, list[StepResult]]:
         manifest = tiny_manifest(train={**TRAIN, "batch_size": batch_size, "global_batch": 4})
-        run = assemble(check_manifest(str(manifest)), tmp_path / str(batch_size), cache=tmp_path / "cache")
+        checked = check_manifest(str(manifest), ["slots.critic.reuse_sample=trajectory"])
+        run = assemble(checked, tmp_path / str(batch_size), cache=tmp_path / "cache")
         optimizers = make_optimizers(run)
         return run, [run_step(run, optimizers, step) for step in range(run.total_steps)]
 
