@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -34,10 +34,6 @@ from cldistill.storage.tensors import TensorCache
 from cldistill.training.observers import check_observers
 from cldistill.training.run import Run, Term, TermModule
 
-DATA_PARALLEL = "MULTI_"
-"""The beginning of accelerate's names of plain data parallelism: MULTI_CPU, MULTI_GPU, MULTI_XPU and so on."""
-SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "TP")
-"""Ends of the variables ``ACCELERATE_USE_...`` by which a launcher asks for more than that."""
 PRECISIONS = ("no", "bf16")
 
 
@@ -88,6 +84,7 @@ def assemble(
         modules=modules, random=random.child("train"), accelerator=accelerator,
         effects=checked.effects, prompts=prompts,
         teacher_schedule=checked.teacher_schedule, batch_size=train.batch_size, grad_clip=train.grad_clip,
+        micro_batches=None if train.global_batch is None else train.micro_batches(accelerator.num_processes),
         checkpoint_every=train.checkpoint_every, keep=train.keep, max_bad_steps=train.max_bad_steps,
         manifest_digest=manifest_digest(checked), plugins=plugin_digests(checked), observers=watching,
         preparation=preparation,
@@ -122,40 +119,24 @@ def make_accelerator(checked: CheckedManifest) -> Accelerator:
     """Let accelerate choose device and precision; ``train.device: cpu`` and ``accelerate launch --cpu`` force the CPU.
 
     Raises:
-        LaunchError: the launcher asked for something else than plain data parallelism in fp32 or bf16.
+        LaunchError: the launcher asked for something else than data parallelism or FSDP in fp32 or bf16.
     """
     train = checked.manifest.train
-    refuse_sharding(os.environ)
     # Ranks prepare different teachers and targets: a collective may wait for the slowest far longer than NCCL's minutes.
-    patience = InitProcessGroupKwargs(timeout=timedelta(days=2))
-    accelerator = Accelerator(
-        cpu=train.device == "cpu", mixed_precision=train.mixed_precision, kwargs_handlers=[patience]
-    )
-    kind, precision = accelerator.distributed_type.value, accelerator.mixed_precision
-    if kind != "NO" and not kind.startswith(DATA_PARALLEL):
-        raise LaunchError(_no_sharding(kind))
+    group = InitProcessGroupKwargs(timeout=timedelta(days=2))
+    accelerator = Accelerator(cpu=train.device == "cpu", mixed_precision=train.mixed_precision, kwargs_handlers=[group])
+    kind, precision, ranks = accelerator.distributed_type.value, accelerator.mixed_precision, accelerator.num_processes
+    if not train.micro_batches(ranks):
+        each = f"{ranks} processes with train.batch_size: {train.batch_size}"
+        raise LaunchError(f"train.global_batch: {train.global_batch} is no multiple of {each}: change one of the three")
+    if kind in ("DEEPSPEED", "MEGATRON_LM", "XLA"):
+        raise LaunchError(f"accelerate is configured for {kind}: a run knows data parallelism (--multi_gpu) and FSDP2")
     if precision not in PRECISIONS:
         raise LaunchError(
             f"mixed precision {precision!r}: a run knows 'no' and 'bf16' (fp16 would need its losses scaled); change "
             "`accelerate launch --mixed_precision` or the manifest's train.mixed_precision"
         )
     return accelerator
-
-
-def refuse_sharding(environment: Mapping[str, str]) -> None:
-    """Refuse, before a process group is made, what a launcher may be configured for and no run does: by a LaunchError."""
-    for name in SHARDING:
-        if environment.get(f"ACCELERATE_USE_{name}", "").lower() in ("true", "1", "yes"):
-            raise LaunchError(_no_sharding(name))
-
-
-def _no_sharding(kind: str) -> str:
-    return (
-        f"accelerate is configured for {kind}, which would shard the model; every process of a cldistill run holds the "
-        "whole frozen base and its small adapters, and shares only the work (plain data parallelism). Launch it with "
-        "`accelerate launch --multi_gpu --num_processes N -m cldistill run ...`, or choose no distributed plugin in "
-        "`accelerate config`"
-    )
 
 
 def make_deterministic(wanted: bool) -> None:

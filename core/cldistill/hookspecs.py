@@ -59,6 +59,10 @@ class PluginHooks:
     def run_asked(self, request: RunRequest) -> None:
         """`cldistill run` was asked for a checked manifest, and nothing is prepared: an error here refuses it."""
 
+    @hookspec
+    def run_assembled(self, run: Run) -> None:
+        """A run is prepared and about to train, without optimisers yet: called on every rank; the base may be sharded here."""
+
 
 class RunHooks:
     """The hooks that an observer may implement: called on the main process only, results are ignored."""

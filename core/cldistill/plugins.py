@@ -31,7 +31,7 @@ DISABLE_VARIABLE = "CLDISTILL_DISABLE_PLUGINS"
 
 HOOK_KINDS: Mapping[str, Kind] = {f"register_{kind}s": kind for kind in KINDS}
 COMMANDS_HOOK = "register_commands"
-HOOKS = (*HOOK_KINDS, COMMANDS_HOOK, "run_asked")
+HOOKS = (*HOOK_KINDS, COMMANDS_HOOK, "run_asked", "run_assembled")
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class LoadedPlugin:
     commands: tuple[Command, ...] = ()
     run_asked: Callable[..., object] = lambda **_: None
     """Its answer to the hook of that name; raises what refuses the run."""
+    run_assembled: Callable[..., object] = lambda **_: None
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def register(plugin: object, owner: Owner = NOBODY) -> LoadedPlugin:
         raise PluginLoadError(f"{error}; hooks: {', '.join(HOOKS)}") from error
     _check_markers(plugin, manager)
     components = tuple(component for hook, kind in HOOK_KINDS.items() for component in _components(manager, hook, kind))
-    return LoadedPlugin(owner, components, tuple(_commands(manager)), manager.hook.run_asked)
+    commands, hook = tuple(_commands(manager)), manager.hook
+    return LoadedPlugin(owner, components, commands, hook.run_asked, hook.run_assembled)
 
 
 def _check_markers(plugin: object, manager: pluggy.PluginManager) -> None:

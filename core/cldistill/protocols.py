@@ -54,8 +54,14 @@ class Keyed(Protocol):
     def normal(self, shape: Sequence[int], *key: str | int, per_rank: bool = True) -> Tensor:
         """Draw standard normal noise of ``shape`` in fp32, on the run's device."""
 
+    def uniforms(self, size: int, *key: str | int) -> Tensor:
+        """Draw one number in [0, 1) for each of ``size`` items of the batch, on the run's device."""
+
     def child(self, *key: str | int) -> Keyed:
         """Return the same source with ``key`` put before every further key."""
+
+    def items(self, size: int) -> Sequence[Keyed]:
+        """Return the source of the item whose geometry a batch has, and of each of its ``size`` items."""
 
 
 class BaseModel(Protocol):

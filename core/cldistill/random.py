@@ -1,14 +1,14 @@
 """Keyed randomness: every draw is a pure function of its key, so a resumed run draws what the unbroken one would have.
 
 Under several processes all must make the same number of forwards: stream, effect and rollout depth come from keys that
-every rank shares; noise and the choice of items have the rank in their key.
+every rank shares; noise and the choice of items have the rank in their key, or the item's place in the global batch.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a router draws its routes without torch, and so can another process
@@ -24,6 +24,8 @@ class KeyedRandom:
     rank: int = 0
     device: str = "cpu"
     prefix: tuple[str | int, ...] = ()
+    places: tuple[int, ...] = ()
+    """Of the items that this process draws for, among those of all ranks: each then draws as the rank of that number would."""
 
     def _number(self, key: Sequence[str | int], per_rank: bool) -> int:
         parts = (self.seed, *self.prefix, *key, *(("rank", self.rank) if per_rank else ()))
@@ -50,10 +52,31 @@ class KeyedRandom:
         """Draw standard normal noise of ``shape`` in fp32 and move it to the device."""
         import torch
 
+        if per_rank and 1 < len(self.places) == shape[0]:
+            return torch.cat([self.of(place).normal((1, *shape[1:]), *key) for place in self.places])
         noise = torch.randn(tuple(shape), generator=self.generator(*key, per_rank=per_rank), dtype=torch.float32)
         cuda = self.device.startswith("cuda")  # from pageable memory the host would wait for the copy
         return (noise.pin_memory() if cuda else noise).to(self.device, non_blocking=cuda)
 
+    def uniforms(self, size: int, *key: str | int) -> Tensor:
+        """Draw one number in [0, 1) for each of ``size`` items and move them to the device: ``[size]`` in fp32."""
+        import torch
+
+        if 1 < len(self.places) == size:
+            return torch.cat([self.of(place).uniforms(1, *key) for place in self.places])
+        return torch.rand(size, generator=self.generator(*key, per_rank=True)).to(self.device)
+
     def child(self, *key: str | int) -> KeyedRandom:
         """Return the same source with ``key`` before every further key."""
-        return KeyedRandom(self.seed, self.rank, self.device, (*self.prefix, *key))
+        return replace(self, prefix=(*self.prefix, *key))
+
+    def of(self, *places: int) -> KeyedRandom:
+        """Return the same source for the items at ``places`` of the global batch."""
+        return replace(self, rank=places[0], places=places)
+
+    def items(self, size: int) -> list[KeyedRandom]:
+        """Return the source of the item whose geometry a batch has, and of each of its ``size`` items."""
+        if self.places:
+            return [self.of(place).child("item", 0) for place in (0, *self.places)]
+        own = [self.child("item", index) for index in range(size)]
+        return [own[0], *own]

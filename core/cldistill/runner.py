@@ -90,16 +90,19 @@ def _execute(
         atomic_write_text(output / "manifest.resolved.yaml", resolved_text(checked))
         for line in [*checked.data_lines(), *checked.teacher_lines(), *unserved(checked)]:
             console.print(line, soft_wrap=True, markup=False, highlight=False)
+    for plugin in checked.catalogue.plugins.loaded:
+        plugin.run_assembled(run=run)
     stop.promise = IN_LOOP
     step = train(run, stop)
     if step < run.total_steps:
         if run.is_main:
             say_stopped(console, f"Stopped after step {step} of {run.total_steps}; everything is saved.", command)
         return Outcome(step, finished=False)
-    if not run.is_main:
-        return Outcome(step, finished=True)
     stop.promise = OUTSIDE_LOOP
-    return finish(run, checked, console, command, StoppableStages(stages, lambda: bool(stop)), started)
+    with run.alone():
+        if not run.is_main:
+            return Outcome(step, finished=True)
+        return finish(run, checked, console, command, StoppableStages(stages, lambda: bool(stop)), started)
 
 
 def is_main() -> bool:

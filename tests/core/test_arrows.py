@@ -53,7 +53,7 @@ PUBLIC = (
     "cli.launch", "cli.options", "cli.run",
     "collection.card", "collection.collection", "collection.index",
     "manifest.check", "manifest.checked", "manifest.files", "manifest.load", "manifest.messages", "manifest.models",
-    "manifest.prompts", "manifest.resolved", "manifest.yaml",
+    "manifest.prompts", "manifest.resolved", "manifest.rules", "manifest.yaml",
     "sampling.image_generator", "sampling.targets",
     "training.checkpoint", "training.metrics_log", "training.optim", "training.run", "training.term_context",
 )  # fmt: skip

@@ -90,13 +90,6 @@ def test_fp16_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         run_manifest(tmp_path, catalogue_with(), train=TRAIN)
 
 
-@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
-def test_sharding_is_refused_instead_of_ignored(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
-    with pytest.raises(LaunchError, match=rf"{kind}.*plain data parallelism"):
-        run_manifest(tmp_path, train=TRAIN)
-
-
 def test_determinism_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     assemble_module.make_deterministic(False)

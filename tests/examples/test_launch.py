@@ -13,6 +13,7 @@ import yaml
 from typer.core import TyperGroup
 
 from cldistill.cli.main import app
+from cldistill_plugins.ranks.launchers import refuse_sharding, wants_fsdp
 from cldistill_plugins.sharding.api import Shard, take_shard
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,20 @@ def test_accelerate_takes_its_file() -> None:
     config = load_config_from_file(str(LAUNCH / "accelerate.yaml"))
     assert config.distributed_type == "MULTI_GPU"
     assert config.num_processes == 8
+
+
+@pytest.mark.slow(3)
+def test_accelerate_takes_its_file_for_fsdp_and_cldistill_what_it_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils import prepare_multi_gpu_env
+
+    words = ["--config_file", str(LAUNCH / "accelerate-fsdp.yaml"), "-m", "cldistill", "run", "my-run.yaml"]
+    arguments, *_ = _validate_launch_command(launch_command_parser().parse_args(words))
+    assert arguments.use_fsdp and arguments.num_processes == 8
+    monkeypatch.setattr("accelerate.utils.launch.get_free_port", lambda: 29500)
+    environment = prepare_multi_gpu_env(arguments)
+    assert wants_fsdp(environment)
+    refuse_sharding(None, environment)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The command line: the engine's own commands and exit codes.  Plugins contribute the others (`cldistill.cli.group`)."""
+"""The command line: the engine's own command and exit codes.  Plugins contribute the others (`cldistill.cli.group`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from cldistill.cli.check import check
 from cldistill.cli.group import CommandGroup
 from cldistill.cli.options import QuietOption, VerboseOption
 from cldistill.cli.run import run
@@ -43,8 +42,7 @@ def options(
     set_volume(quiet, verbose)
 
 
-for command in (run, check):
-    app.command()(command)
+app.command()(run)
 
 
 def main() -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cldistill.cli.launch import command_words, refuse_missing_processes
+from cldistill.cli.launch import command_words
 from cldistill.cli.options import ManifestArgument, QuietOption, SetOption, VerboseOption
 from cldistill.errors import CheckpointError
 from cldistill.manifest.checked import RunRequest
@@ -49,7 +48,6 @@ def run(
     set_volume(quiet, verbose)
     checked = check_manifest(manifest, overrides or ())
     preview_prompts(checked)
-    refuse_missing_processes(sys.argv[1:])
 
     from rich.console import Console
 

@@ -40,13 +40,12 @@ class Dataset:
         self.pools = {name: tuple(examples) for name, examples in pools.items()}
 
     def draw(self, route: Route, random: Keyed, size: int) -> Batch:
-        """Draw ``size`` examples of one batch key from the route's pools, with the rank in the key."""
+        """Draw ``size`` examples of one batch key from the route's pools, with the rank or the item's place in the key."""
         names = sorted(route.pools)
         weights = [route.pools[name] for name in names]
-        first = self._pick(names, weights, random.child("item", 0))
-        chosen = [first]
-        for index in range(1, size):
-            chosen.append(self._pick(names, weights, random.child("item", index), first.batch_key))
+        leader, *own = random.items(size)
+        first = self._pick(names, weights, leader)
+        chosen = [first if one == leader else self._pick(names, weights, one, first.batch_key) for one in own]
         return self.collate(route, chosen, str(getattr(random, "device", "cpu")))
 
     def _pick(

@@ -172,11 +172,21 @@ class Targets(ManifestPart):
     """Shift of the teachers' own schedule (targets, grids, report); ``auto``: as stock samples; by default the student's."""
 
 
+def _in_parts(value: int, info: ValidationInfo) -> int:
+    if value % info.data.get("batch_size", 1):
+        raise ValueError("the items of an update are done batch_size at once: give a multiple of train.batch_size")
+    return value
+
+
 class Train(ManifestPart):
     """The loop.  A step is a generator step: one student update with its critic updates."""
 
     generator_steps: Count = 5000
     batch_size: Count = 1
+    """Items at once on each device."""
+    global_batch: Annotated[Count, AfterValidator(_in_parts)] | None = None
+    """Items of one update on all devices together, done ``batch_size`` at once: a run is then the same on any number of
+    devices, and gradients are accumulated where there are few.  By default every device draws ``batch_size`` items."""
     grad_clip: Rate = 10.0
     seed: int = 0
     checkpoint_every: Count = 100
@@ -197,6 +207,12 @@ class Train(ManifestPart):
     deterministic: bool = False
     """Choose kernels that give the same bits every time: needed on CUDA for a resumed run that is byte-equal to an
     unbroken one, and slower there; on the CPU it always is."""
+
+    def micro_batches(self, processes: int = 1) -> int:
+        """Return the batches of ``batch_size`` that each process does for one update; 0 where they cannot be shared out."""
+        at_once = self.batch_size * processes
+        whole, rest = divmod(self.global_batch or at_once, at_once)
+        return 0 if rest else whole
 
 
 class Samples(ManifestPart):

@@ -61,7 +61,10 @@ def decisive(data: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in data.items() if key not in KEEP_FROM_DIGEST}
     last = [slot["lr"][-1] for slot in data["slots"].values() if isinstance(slot["lr"], list)]
     left_out = BOOKKEEPING[1:] if any(phase.get("end_lr") is not None for phase in last) else BOOKKEEPING
-    return kept | {"train": {key: value for key, value in kept["train"].items() if key not in left_out}}
+    train = {key: value for key, value in kept["train"].items() if key not in left_out}
+    if train.get("global_batch") is None:  # as it was before there was such a key
+        train.pop("global_batch", None)
+    return kept | {"train": train}
 
 
 def plugin_digests(checked: CheckedManifest) -> dict[str, str]:

@@ -106,14 +106,11 @@ class TinyFlow:
 
     def __call__(self, context: UpdateContext) -> LossOutput:
         """Return the loss of one update."""
-        import torch
-
         from cldistill.schedule import add_noise, velocity
 
         target = context.batch.target
         assert target is not None, "checked before the run"
-        uniform = torch.rand(target.shape[0], generator=context.random.generator("sigma", per_rank=True))
-        sigma = context.schedule.draw(uniform.to(context.device))
+        sigma = context.schedule.draw(context.random.uniforms(target.shape[0], "sigma"))
         noise = context.random.normal(target.shape, "noise")
         predicted = context.slot(self.settings.slot, add_noise(target, noise, sigma), sigma)
         return LossOutput((predicted - velocity(target, noise)).square().mean(), {"sigma": float(sigma.mean())})

@@ -71,7 +71,7 @@ class Checkpoint:
                 "with `--set slots.student.checkpoint=` and this path to start from its weights, or --fresh to start over"
             )
         then = self.meta.get("processes", processes)
-        if then != processes:
+        if then not in (processes, None):  # None: each item is keyed by its place, so that any number draws the same
             raise CheckpointError(
                 f"{self.path} was trained by {then} process{'es' if then != 1 else ''}, and this is a run of {processes}: "
                 f"go on with `accelerate launch --num_processes {then}` (on the CPU `torchrun --nproc_per_node {then}`), "

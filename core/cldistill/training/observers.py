@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import pluggy
 
@@ -54,16 +55,16 @@ class Observers:
 
     def tell(self, hook: str, **arguments: object) -> None:
         """Call a hook of all observers; one that fails is switched off."""
-        for name, manager in list(self._plugins):
-            try:
-                getattr(manager.hook, hook)(run=self._run, **arguments)
-            except CheckpointError:  # the run's own log does not fit the checkpoint: no training over that
-                raise
-            except Exception as error:  # a tracker that is down must not cost a night of training
-                warn(
-                    self._run, f"observer {name} failed in {hook} and is switched off: {type(error).__name__}: {error}"
-                )
-                self._plugins.remove((name, manager))
+        with nullcontext() if hook == "run_failed" else self._run.alone():  # after a failure other ranks may be gone
+            for name, manager in list(self._plugins):
+                try:
+                    getattr(manager.hook, hook)(run=self._run, **arguments)
+                except CheckpointError:  # the run's own log does not fit the checkpoint: no training over that
+                    raise
+                except Exception as error:  # a tracker that is down must not cost a night of training
+                    said = f"{type(error).__name__}: {error}"
+                    warn(self._run, f"observer {name} failed in {hook} and is switched off: {said}")
+                    self._plugins.remove((name, manager))
 
     def run_exported(self, exported: ExportedRun) -> list[Exception]:
         """Tell all observers, and return their errors; a stop goes through at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -124,6 +125,8 @@ class Run:
     teacher_schedule: Callable[[int], Schedule] | None = None
     """Steps -> the schedule with which teachers are sampled; None: with the student's shift."""
     batch_size: int = 1
+    micro_batches: int | None = None
+    """Batches a process and update, of items keyed by their place in the global batch; None: one, keyed by its rank."""
     grad_clip: float = 10.0
     checkpoint_every: int = 100
     keep: int = 3
@@ -138,6 +141,8 @@ class Run:
     observers: Sequence[object] = ()
     forwards: int = 0
     """Calls of the backbone so far in this process."""
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered by all ranks for work of the main one, which may call the base: with one that ranks share, the others help."""
     preparation: Preparation | None = None
     """The loaded base and caches that the run works with; None for a run that a test put together."""
 

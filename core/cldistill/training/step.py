@@ -48,19 +48,20 @@ def run_step(run: Run, optimizers: Optimizers, step: int) -> StepResult:
     """Do the 0-based generator step ``step`` with its critic updates."""
     started, forwards = time.perf_counter(), run.forwards
     results: list[UpdateResult] = []
-    previous: TermContext | None = None
+    previous: list[TermContext] = []
     begin_slots(run, optimizers, step)
     for config in run.slot_configs:
         if step < config.from_step:
             continue
         for update in range(config.updates):
-            context = _context(run, config, step, update, previous)
-            terms = [t for t in run.terms if t.slot == config.name and t.active(step, context.batch.route.stream)]
+            parts = range(run.micro_batches or 1)
+            contexts = [_context(run, config, step, update, part, previous) for part in parts]
+            terms = [t for t in run.terms if t.slot == config.name and t.active(step, contexts[0].batch.route.stream)]
             if not terms:
                 continue
-            results.append(run_update(run, optimizers, context, terms, update))
+            results.append(run_update(run, optimizers, contexts, terms, update))
             if config.name == STUDENT:
-                previous = context
+                previous = contexts
     return StepResult(
         step=step + 1,
         updates=over_ranks(results, run.accelerator.num_processes),
@@ -85,7 +86,7 @@ def over_ranks(results: list[UpdateResult], ranks: int) -> tuple[UpdateResult, .
 
 def _mean(ranks: Sequence[Mapping[str, float]]) -> dict[str, float]:
     values = {name: [one[name] for one in ranks if name in one] for found in ranks for name in found}
-    return {name: sum(found) / len(found) for name, found in values.items()}
+    return {name: sum(found[1:], found[0]) / len(found) for name, found in values.items()}
 
 
 def begin_slots(run: Run, optimizers: Optimizers, step: int) -> None:
@@ -99,9 +100,15 @@ def begin_slots(run: Run, optimizers: Optimizers, step: int) -> None:
             optimizers[config.name].reset_average()
 
 
-def _context(run: Run, config: SlotConfig, step: int, update: int, previous: TermContext | None) -> TermContext:
-    """Draw stream, effects and batch of one update, or take over those of the student's update (`reuse_sample`)."""
+def _context(
+    run: Run, config: SlotConfig, step: int, update: int, part: int, students: Sequence[TermContext]
+) -> TermContext:
+    """Draw stream, effects and micro-batch ``part`` of one update, or take over the student's (`reuse_sample`)."""
     random = run.random.child(step, config.name, update)
+    if run.micro_batches is not None:
+        first = (part * run.accelerator.num_processes + run.accelerator.process_index) * run.batch_size
+        random = random.of(*range(first, first + run.batch_size))
+    previous = students[part] if students else None
     reuse = config.reuse_sample if previous is not None and previous.memo.samples else False
     if previous is not None and (reuse == "trajectory" or (reuse and update == 0)):
         # The student's own step first, then the sampler's other steps in an order drawn for this generator step.
@@ -122,18 +129,22 @@ def _context(run: Run, config: SlotConfig, step: int, update: int, previous: Ter
     return TermContext.begin(run, step, config.name, batch, random)
 
 
-def run_update(run: Run, optimizers: Optimizers, context: TermContext, terms: list[Term], update: int) -> UpdateResult:
-    """Run the terms of one slot's update and move the slot and the terms' modules, unless something is not finite."""
+def run_update(
+    run: Run, optimizers: Optimizers, contexts: Sequence[TermContext], terms: list[Term], update: int
+) -> UpdateResult:
+    """Run the terms of one slot's update on each micro-batch; move slot and modules, unless something is not finite."""
+    context = contexts[0]
     owners = [term.name for term in terms if term.name in run.modules]
     trained = [optimizers[name] for name in (context.trains, *map(module_key, owners))]
     for optimizer in trained:
         optimizer.zero_grad()
     # Gradients go to what this update trains, and to nothing else: not to a slot that only judges the student's output.
     weights = [weight for optimizer in trained for weight in optimizer.parameters.values()]
-    losses: dict[str, float] = {}
-    metrics: dict[str, float] = {}
-    for group in sharing_groups(terms):
-        _backward(context, group, weights, losses, metrics)
+    said: list[tuple[dict[str, float], dict[str, float]]] = [({}, {}) for _ in contexts]
+    for one, (losses, metrics) in zip(contexts, said, strict=True):
+        for group in sharing_groups(terms):
+            _backward(one, group, weights, losses, metrics, 1 / len(contexts))
+    losses, metrics = _mean([found for found, _ in said]), _mean([found for _, found in said])
     gradients = [gradient for optimizer in trained for gradient in optimizer.gradients()]
     bad = average_gradients(gradients, not all(map(math.isfinite, losses.values())), run.accelerator)
     norms = [float(clip_grad_norm_(list(o.parameters.values()), run.grad_clip)) for o in trained]
@@ -143,7 +154,7 @@ def run_update(run: Run, optimizers: Optimizers, context: TermContext, terms: li
         if not bad:
             optimizer.apply(learning_rate(optimizer.phases, context.step, run.total_steps))
         optimizer.zero_grad()
-    pools = tuple(sorted({item.pool for item in context.batch.items}))
+    pools = tuple(sorted({item.pool for one in contexts for item in one.batch.items}))
     stream = context.batch.route.stream
     return UpdateResult(context.trains, update, stream, pools, losses, metrics, norms[0], skipped=bad)
 
@@ -156,14 +167,13 @@ def sharing_groups(terms: list[Term]) -> list[list[Term]]:
 
 def _backward(
     context: TermContext, group: list[Term], weights: list[nn.Parameter], losses: dict[str, float],
-    metrics: dict[str, float],
+    metrics: dict[str, float], share: float,
 ) -> None:  # fmt: skip
     """Evaluate one group and free its graph at once: the peak is that of the largest group, not of their sum."""
-    weighed = [_evaluate(context.for_term(term.name), term, losses, metrics) * term.weight for term in group]
+    weighed = [_evaluate(context.for_term(term.name), term, losses, metrics) * (term.weight * share) for term in group]
     context.memo.graded.clear()
-    if all(math.isfinite(losses[term.name]) for term in group):
-        with context.run.slots.scope(context.trains):
-            torch.autograd.backward(weighed, inputs=weights)
+    with context.run.slots.scope(context.trains):  # also of a loss that is not finite: other ranks may need these calls
+        torch.autograd.backward(weighed, inputs=weights)
 
 
 def _evaluate(context: TermContext, term: Term, losses: dict[str, float], metrics: dict[str, float]) -> Tensor:

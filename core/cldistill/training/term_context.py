@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -112,10 +113,12 @@ class TermContext:
         run, base = self.run, self.run.base
         run.slots.mount(None if effect is None else run.teachers.state(effect))
         conditional = self._predict(TEACHER, x, sigma, own)
-        if base.guidance_scale == 1.0 or run.slots.mounted_few_step is not None:
-            return conditional  # a distilled network has its guidance built in
+        scale, few_step = base.guidance_scale, run.slots.mounted_few_step is not None
+        # A few-step network has its guidance built in; but ranks that share a base make as many calls for mixed batches.
+        if scale == 1.0 or (few_step and (run.alone is nullcontext or len(self.batch.route.pools) == 1)):
+            return conditional
         unconditional = self._predict(TEACHER, x, sigma, empty)
-        return base.guide(conditional, unconditional, base.guidance_scale, base.guidance_mode)
+        return conditional if few_step else base.guide(conditional, unconditional, scale, base.guidance_mode)
 
     def _predict(
         self, name: str, x: Tensor, sigma: Tensor, conditioning: Conditioning, at: str | None = None

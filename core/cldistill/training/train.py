@@ -90,20 +90,22 @@ def save(run: Run, optimizers: Optimizers, observers: Observers, step: int) -> i
 
     The live tensors are handed over: copies of all at once would not fit beside the training on a full device.
     """
-    if run.is_main:
-        groups: dict[str, Mapping[str, Tensor]] = {}
-        for name, optimizer in optimizers.items():
-            groups[name] = optimizer.parameters
-            groups[f"optimizer-{name}"] = optimizer.state()
-            if optimizer.average is not None:
-                groups[f"ema-{name}"] = optimizer.average
-        meta: dict[str, Any] = {
-            "name": run.name, "seed": run.random.seed, "manifest": run.manifest_digest,
-            "processes": run.accelerator.num_processes, "mixed_precision": run.accelerator.mixed_precision,
-            "plugins": dict(run.plugins), "plugin_changes": list(run.plugin_changes),
-        }  # fmt: skip
-        path = checkpoint.save(run.output / "checkpoints", step, groups, meta, run.keep)
-        observers.tell("checkpoint_saved", step=step, path=path)
+    with run.alone():
+        if run.is_main:
+            groups: dict[str, Mapping[str, Tensor]] = {}
+            for name, optimizer in optimizers.items():
+                groups[name] = optimizer.parameters
+                groups[f"optimizer-{name}"] = optimizer.state()
+                if optimizer.average is not None:
+                    groups[f"ema-{name}"] = optimizer.average
+            meta: dict[str, Any] = {
+                "name": run.name, "seed": run.random.seed, "manifest": run.manifest_digest,
+                "processes": None if run.micro_batches else run.accelerator.num_processes,
+                "mixed_precision": run.accelerator.mixed_precision, "plugins": dict(run.plugins),
+                "plugin_changes": list(run.plugin_changes),
+            }  # fmt: skip
+            path = checkpoint.save(run.output / "checkpoints", step, groups, meta, run.keep)
+            observers.tell("checkpoint_saved", step=step, path=path)
     run.accelerator.wait_for_everyone()
     return step
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cldistill.protocols import Keyed, UpdateContext
+from cldistill.protocols import UpdateContext
 from cldistill.records import LossOutput
 from cldistill.schedule import add_noise, to_x0
 from cldistill_plugins.collectionlora.dmd import dmd_gradient, dmd_loss
@@ -29,10 +29,5 @@ def distribution_matching(context: UpdateContext, student_x0: Tensor, sigma: Ten
 
 
 def uniform(context: UpdateContext, size: int, purpose: str) -> Tensor:
-    """Draw ``[size]`` uniform numbers of this term, with the rank in the key."""
-    return draw_uniform(context.random, size, purpose, context.device)
-
-
-def draw_uniform(random: Keyed, size: int, purpose: str, device: str) -> Tensor:
-    """Draw ``[size]`` uniform numbers of one term's randomness, with the rank in the key."""
-    return torch.rand(size, generator=random.generator(purpose, per_rank=True)).to(device)
+    """Draw ``[size]`` uniform numbers of this term, one an item."""
+    return context.random.uniforms(size, purpose)

@@ -62,13 +62,13 @@ class TaFm:
         from torch.nn.functional import mse_loss
 
         from cldistill.schedule import add_noise, velocity
-        from cldistill_plugins.collectionlora.score import draw_uniform, uniform
+        from cldistill_plugins.collectionlora.score import uniform
 
         target = context.batch.target
         assert target is not None, "checked before the run: ta-fm needs targets"
         size = target.shape[0]
         # The very number from which BS-DMD of this update makes its sigma, whichever of the two terms comes first.
-        critic_draw = draw_uniform(context.random_of(BS_TERM), size, "sigma", context.device)
+        critic_draw = context.random_of(BS_TERM).uniforms(size, "sigma")
         sigma = draw_sigma(self.settings.sigma, context.schedule, uniform(context, size, "sigma"), critic_draw)
         noise = context.random.normal(target.shape, "noise")
         predicted = context.student(add_noise(target, noise, sigma), sigma)

@@ -35,7 +35,7 @@ def flow_matching(context: UpdateContext) -> Tensor:
     target = context.batch.target
     if target is None:
         raise DataError("gradients are measured on targets, and this manifest has none: give its effects pairs")
-    draw = torch.rand(target.shape[0], generator=context.random.generator("sigma", per_rank=True)).to(context.device)
+    draw = context.random.uniforms(target.shape[0], "sigma")
     sigma = context.schedule.draw(draw)
     noise = context.random.normal(target.shape, "noise")
     return mse_loss(context.student(add_noise(target, noise, sigma), sigma).float(), velocity(target, noise))

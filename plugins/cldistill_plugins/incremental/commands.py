@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cldistill.cli.launch import command_words, refuse_missing_processes
+from cldistill.cli.launch import command_words
 from cldistill.cli.options import SetOption
 from cldistill.cli.run import set_aside
 from cldistill_plugins.incremental.growing_manifest import STEPS, grown_name
@@ -71,6 +71,7 @@ def add(
     from cldistill_plugins.incremental.effects import spread
     from cldistill_plugins.incremental.prepare import AddRequest, must_be_of_base, prepare_growth
     from cldistill_plugins.incremental.print_plan import print_growth
+    from cldistill_plugins.ranks.api import refuse_missing_processes
     from cldistill_plugins.resuming.api import refuse_another
 
     collection = local_path(collection)

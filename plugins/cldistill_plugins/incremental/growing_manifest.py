@@ -133,7 +133,9 @@ def _teacher(growth: Growth, effect: NewEffect) -> dict[str, Any]:
 
 def rehearsed_pictures(growth: Growth) -> int:
     """Return how many items of each old effect the run draws, within the bounds of `REHEARSED`."""
-    drawn = growth.steps * int(growth.known["train"]["batch_size"]) * 0.5 / len(growth.collection.index.effects)
+    train = growth.known["train"]
+    drawn = growth.steps * int(train.get("global_batch") or train["batch_size"]) * 0.5
+    drawn /= len(growth.collection.index.effects)
     return min(max(round(drawn), REHEARSED[0]), REHEARSED[1])
 
 

@@ -80,7 +80,8 @@ def _run(checked: CheckedManifest) -> Iterator[str]:
     shares = {key: router[key] for key in ("new", "rehearsal", "general") if key in router}
     shared = f"; shares {', '.join(f'{key} {share:g}' for key, share in shares.items())}" if shares else ""
     rate = checked.slots[STUDENT].lr[0].lr
-    yield f"Run:    {steps} generator steps{phases}, batch {manifest.train.batch_size}, learning rate {rate:g}{shared}"
+    batch = manifest.train.global_batch or manifest.train.batch_size
+    yield f"Run:    {steps} generator steps{phases}, batch {batch}, learning rate {rate:g}{shared}"
 
 
 def _start(prepared: Prepared) -> Iterator[str]:

@@ -20,7 +20,7 @@ class Cycle:
     from_step: int
     until_step: int
     forwards: float
-    """Expected calls of the backbone, guidance counted twice."""
+    """Expected calls of the backbone on one device, guidance counted twice, of all micro-batches."""
     graded: int
     """Calls with a gradient among them."""
     updates: Mapping[str, int]
@@ -70,7 +70,8 @@ def _cycle(checked: CheckedManifest, stream: str, start: int, stop: int) -> Cycl
         if name == STUDENT:
             # A graded call at the rollout's step is the sample that a later slot may take over.
             sampled = any(loss.loss.needs.forwards.rollout and loss.loss.needs.forwards.graded for loss in active)
-    return Cycle(stream, start, stop, forwards, graded, updates)
+    parts = checked.manifest.train.micro_batches()
+    return Cycle(stream, start, stop, parts * forwards, parts * graded, updates)
 
 
 def _shared(checked: CheckedManifest, active: list[CheckedLoss]) -> float:

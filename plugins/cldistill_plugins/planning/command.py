@@ -26,6 +26,10 @@ def plan(
     memory: Annotated[
         str | None, typer.Option("--memory", metavar="SIZE", help="Plan for a device of this memory: 24GB, 79.6GiB.")
     ] = None,
+    fsdp: Annotated[
+        int | None,
+        typer.Option("--fsdp", metavar="N", min=1, help="Plan for N devices that share the base's weights by FSDP."),
+    ] = None,
     as_json: JsonOption = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print the manifest with every default filled in, as YAML.")
@@ -48,15 +52,16 @@ def plan(
 
         typer.echo(yaml.safe_dump(resolve(checked), sort_keys=False, allow_unicode=True), nl=False)
         return
-    from cldistill_plugins.planning.fit import remedies
+    from cldistill_plugins.planning.fit import ranks_here, remedies
     from cldistill_plugins.planning.hours import hours
     from cldistill_plugins.planning.plan import make_plan
     from cldistill_plugins.planning.print import Verdict, print_plan, print_verdict
 
-    planned, there = make_plan(checked), planned_device(checked, device, memory)
+    ranks = fsdp or ranks_here()
+    planned, there = make_plan(checked, ranks), planned_device(checked, device, memory)
     remedy = None
     if there is not None and planned.peak_bytes > there.bytes:
-        remedy = remedies(checked, manifest, overrides or (), there.bytes)
+        remedy = remedies(checked, manifest, overrides or (), there.bytes, ranks)
     verdict = Verdict(there, planned.peak_bytes, hours(checked, there), remedy, tuple(missing))
     if as_json:
         typer.echo(json.dumps({"verdict": asdict(verdict) | {"fits": verdict.fits}, **planned.to_json()}, indent=2))

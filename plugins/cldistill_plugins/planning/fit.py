@@ -17,6 +17,7 @@ from cldistill.manifest.check import validate
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.load import load_manifest
 from cldistill_plugins.planning.memory import memory
+from cldistill_plugins.ranks.api import wants_fsdp
 
 SHOWN = 3
 """Single settings that are offered; more would be a list to read, and no advice."""
@@ -62,9 +63,14 @@ def size(count: float) -> str:
     return f"{count:.0f} B"
 
 
-def peak(checked: CheckedManifest) -> float:
-    """Return the peak memory per device: that of the larger of its two stages."""
-    return max(sum(amount.bytes for amount in stage) for stage in memory(checked))
+def peak(checked: CheckedManifest, ranks: int = 1) -> float:
+    """Return the peak memory per device, of which ``ranks`` share the base: that of the largest of its stages."""
+    return memory(checked, ranks).peak
+
+
+def ranks_here() -> int:
+    """Return the number of processes among which this launch shares the base out, 1 where each has all of it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if wants_fsdp() else 1
 
 
 def device_here(*, cpu: bool = False) -> Device | None:
@@ -103,9 +109,9 @@ def must_fit(checked: CheckedManifest, reference: str, overrides: Sequence[str],
         ManifestError: with what it needs, what there is, and the settings that would make it fit.
     """
     device = device_here(cpu=checked.manifest.train.device == "cpu")
-    if device is None or (needed := peak(checked)) <= device.bytes:
+    if device is None or (needed := peak(checked, ranks_here())) <= device.bytes:
         return
-    remedy = remedies(checked, reference, overrides, device.bytes)
+    remedy = remedies(checked, reference, overrides, device.bytes, ranks_here())
     raise ManifestError(
         f"{checked.file.source}: the run needs about {size(needed)} on each device, and {device.name} has "
         f"{size(device.bytes)}\n" + "\n".join(advice(remedy)) + f"\n`cldistill plan` has the bill; {option} goes on"
@@ -120,7 +126,7 @@ def advice(remedy: Remedy) -> list[str]:
             *(f"  {change}" for change in remedy.changes)]  # fmt: skip
 
 
-def remedies(checked: CheckedManifest, reference: str, overrides: Sequence[str], room: float) -> Remedy:
+def remedies(checked: CheckedManifest, reference: str, overrides: Sequence[str], room: float, ranks: int = 1) -> Remedy:
     """Plan the manifest anew with one setting changed after another, and return what makes it fit into ``room`` bytes."""
 
     def planned(settings: Sequence[str]) -> Change | None:
@@ -128,9 +134,9 @@ def remedies(checked: CheckedManifest, reference: str, overrides: Sequence[str],
             changed = validate(load_manifest(reference, [*overrides, *settings]), checked.catalogue, files=False)
         except CldistillError:  # a slot that starts from a file of another rank, say
             return None
-        return Change(tuple(settings), peak(replace(changed, teacher_ranks=checked.teacher_ranks)))
+        return Change(tuple(settings), peak(replace(changed, teacher_ranks=checked.teacher_ranks), ranks))
 
-    groups = list(_candidates(checked))
+    groups = list(_candidates(checked, ranks))
     # Of one setting's steps (rank 64, 32, 16) the first that is enough.
     found = [[change for step in steps if (change := planned(step)) is not None] for steps in groups]
     enough = [next((change for change in steps if change.peak <= room), None) for steps in found]
@@ -159,7 +165,7 @@ def _lean(
     return found
 
 
-def _candidates(checked: CheckedManifest) -> Iterator[list[tuple[str, ...]]]:
+def _candidates(checked: CheckedManifest, ranks: int) -> Iterator[list[tuple[str, ...]]]:
     """Yield the settings that save memory, those that change the least in the result first; each in its steps."""
     train, slots, options = checked.manifest.train, checked.manifest.slots, checked.base.settings.model_dump()
     if train.gradient_checkpointing is not True:
@@ -169,20 +175,21 @@ def _candidates(checked: CheckedManifest) -> Iterator[list[tuple[str, ...]]]:
     if options.get("dtype") == "float32":
         yield [("base.options.dtype=bfloat16",)]
     if train.batch_size > 1:
-        yield [("train.batch_size=1",)]
+        whole = train.global_batch or train.batch_size * int(os.environ.get("WORLD_SIZE", "1"))
+        yield [("train.batch_size=1", f"train.global_batch={whole}")]  # as many items an update, one after another
     if averaged := tuple(f"slots.{name}.ema=null" for name, slot in slots.items() if slot.ema is not None):
         if train.ema_device is None:
             yield [("train.ema_device=cpu",)]
         yield [averaged]
-    if "quantise" in options and options["quantise"] is None:
+    if "quantise" in options and options["quantise"] is None and ranks == 1:  # quantised weights are not sharded
         yield [("base.options.quantise=int8",), ("base.options.quantise=nf4",)]
-    ranks, step = [], max(slot.rank for slot in slots.values())
+    lower, step = [], max(slot.rank for slot in slots.values())
     while step > SMALLEST_RANK:
         step //= 2
         smaller = {name: slot for name, slot in slots.items() if slot.rank > step}
         scaled = [f"slots.{name}.alpha={step}" for name, slot in smaller.items() if slot.alpha is not None]
-        ranks.append((*(f"slots.{name}.rank={step}" for name in smaller), *scaled))
-    if ranks:
-        yield ranks
+        lower.append((*(f"slots.{name}.rank={step}" for name in smaller), *scaled))
+    if lower:
+        yield lower
     if (side := options.get("resolution")) and side >= 1024:
         yield [(f"base.options.resolution={side * 3 // 4}",), (f"base.options.resolution={side // 2}",)]

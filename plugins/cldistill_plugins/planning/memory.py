@@ -5,7 +5,7 @@ Counts of parameters are exact.  The memory of activations is an estimate, and i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cldistill.manifest.checked import CheckedManifest
@@ -28,6 +28,10 @@ WHOLE_GRAPH = 18
 """The same for what a block's backward makes beside the activations of all blocks."""
 ONE_BLOCK = 40
 """The same for a checkpointed block that is computed again, with its backward."""
+
+GATHERED_BLOCKS = 3
+"""Blocks of a sharded base that lie whole on a rank at once: the one in use, and the next one twice, as it arrives and in its
+place (FSDP2 copies the gathered bytes into parameters)."""
 
 DECODED_BYTES = {"int8": 4, "fp8": 4, "nf4": 29}
 """Kind of quantisation -> bytes that each number of a weight takes while it is decoded: nf4's is looked up by int64."""
@@ -75,12 +79,29 @@ def teacher_rank(checked: CheckedManifest) -> int:
     return max(checked.teacher_ranks.values(), default=checked.manifest.slots[STUDENT].rank if wanted else 0)
 
 
-def memory(checked: CheckedManifest) -> tuple[tuple[Amount, ...], tuple[Amount, ...]]:
-    """Return what lies on each device while latents and embeddings are computed, and while it trains."""
+@dataclass(frozen=True)
+class Bill:
+    """The memory of a run on each device, stage after stage."""
+
+    preparing: tuple[Amount, ...]
+    """While latents and embeddings are computed."""
+    sampling: tuple[Amount, ...]
+    """While teachers are trained and sampled by a base that is shared out only afterwards; empty where none is."""
+    training: tuple[Amount, ...]
+
+    @property
+    def peak(self) -> float:
+        """The bytes of the largest stage."""
+        return max(sum(amount.bytes for amount in stage) for stage in (self.preparing, self.sampling, self.training))
+
+
+def memory(checked: CheckedManifest, ranks: int = 1) -> Bill:
+    """Return what lies on each device; ``ranks`` is the number of those that share the base (FSDP), 1 where none do."""
     description, sizes = checked.description, adapter_sizes(checked)
-    weights = Amount(
+    whole = Amount(
         "frozen backbone", description.weight_bytes or description.parameters * description.bytes_per_parameter
     )
+    weights = (whole,) if ranks == 1 else shared_out(checked, whole.bytes, ranks)
     teacher = lora_parameters(description, description.targets, teacher_rank(checked))
     mounted = Amount("teacher slot", teacher * description.bytes_per_parameter)
     trained = [Amount(f"{size.slot}: weights, Adam (fp32)", TRAINED_BYTES * size.parameters) for size in sizes]
@@ -100,9 +121,40 @@ def memory(checked: CheckedManifest) -> tuple[tuple[Amount, ...], tuple[Amount, 
     encoders = Amount("text encoder and VAE", description.encoder_bytes)
     program = Amount("program: Python, torch, its kernels", PROGRAM_BYTES, estimate=True)
     # The encoders have left when the backbone is read.
-    training = (program, weights, *decoded, mounted, *trained, *modules, gradients, *averages, *copies,
+    training = (program, *weights, *decoded, mounted, *trained, *modules, gradients, *averages, *copies,
                 activations(checked))  # fmt: skip
-    return (program, encoders), training
+    return Bill(
+        (program, encoders), () if ranks == 1 else (program, whole, *_sampling(checked, mounted, teacher)), training
+    )
+
+
+def shared_out(checked: CheckedManifest, whole: float, ranks: int) -> tuple[Amount, Amount]:
+    """Return a rank's part of a base of ``whole`` bytes, its blocks sharded, and the blocks that are gathered at once."""
+    description, blocks = checked.description, dict[str, int]()
+    for name, (tall, wide) in description.modules.items():
+        block = next((block for block in description.blocks if name.startswith(f"{block}.")), None)
+        if block is not None:
+            blocks[block] = blocks.get(block, 0) + tall * wide
+    each = whole / description.parameters
+    inside = each * sum(blocks.values())
+    return (
+        Amount(f"frozen backbone, its blocks shared by {ranks} ranks", whole - inside + inside / ranks),
+        Amount(
+            f"{GATHERED_BLOCKS} blocks, gathered",
+            GATHERED_BLOCKS * each * max(blocks.values(), default=0),
+            estimate=True,
+        ),
+    )
+
+
+def _sampling(checked: CheckedManifest, mounted: Amount, teacher: int) -> Iterator[Amount]:
+    """Yield what lies beside a whole base while teachers are trained and sampled."""
+    yield Amount("slots (fp32)", GRADIENT_BYTES * sum(size.parameters for size in adapter_sizes(checked)))
+    if any(part is not None and part.needs.rank is not None for part in checked.teachers.values()):
+        yield Amount("a teacher in training (fp32)", (TRAINED_BYTES + GRADIENT_BYTES) * teacher)
+    else:
+        yield mounted
+    yield activations(checked)
 
 
 def activations(checked: CheckedManifest) -> Amount:

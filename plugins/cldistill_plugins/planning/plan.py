@@ -11,7 +11,7 @@ from cldistill.manifest.prompts import preview_prompts
 from cldistill.manifest.resolved import resolve
 from cldistill.records import GENERAL, STUDENT, Prompts
 from cldistill_plugins.planning.calls import Cycle, cycles
-from cldistill_plugins.planning.memory import EMA_BYTES, AdapterSize, Amount, adapter_sizes, memory
+from cldistill_plugins.planning.memory import EMA_BYTES, AdapterSize, Amount, Bill, adapter_sizes, memory
 
 SAVED_BYTES = 12
 """Per parameter in a checkpoint: weight and Adam's two moments."""
@@ -59,14 +59,15 @@ class Plan:
     """The share of the blocks that is computed again."""
     adapters: tuple[AdapterSize, ...]
     preparing: tuple[Amount, ...]
+    sampling: tuple[Amount, ...]
     training: tuple[Amount, ...]
     disk: tuple[Amount, ...]
     resolved: dict[str, Any]
 
     @property
     def peak_bytes(self) -> float:
-        """Peak memory per device: the larger of the two stages."""
-        return max(sum(amount.bytes for amount in stage) for stage in (self.preparing, self.training))
+        """Peak memory per device: that of the largest stage."""
+        return Bill(self.preparing, self.sampling, self.training).peak
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data."""
@@ -76,9 +77,9 @@ class Plan:
         return {**data, "peak_bytes": self.peak_bytes}
 
 
-def make_plan(checked: CheckedManifest) -> Plan:
-    """Work out the plan of a checked manifest; nothing is loaded."""
-    preparing, training = memory(checked)
+def make_plan(checked: CheckedManifest, ranks: int = 1) -> Plan:
+    """Work out the plan of a checked manifest, of whose devices ``ranks`` share the base; nothing is loaded."""
+    bill = memory(checked, ranks)
     return Plan(
         name=checked.manifest.name,
         source=checked.file.source,
@@ -89,8 +90,9 @@ def make_plan(checked: CheckedManifest) -> Plan:
         cycles=cycles(checked),
         gradient_checkpointing=float(checked.manifest.train.gradient_checkpointing),
         adapters=adapter_sizes(checked),
-        preparing=preparing,
-        training=training,
+        preparing=bill.preparing,
+        sampling=bill.sampling,
+        training=bill.training,
         disk=disk(checked),
         resolved=resolve(checked),
     )

@@ -1,4 +1,4 @@
-"""The command ``plan``, and the refusal of runs that do not fit, registered."""
+"""The commands ``check`` and ``plan``, and the refusal of runs that do not fit, registered."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from cldistill.markers import hookimpl
 
 @hookimpl
 def register_commands() -> Sequence[Command]:
-    """``plan``."""
+    """``check``, ``plan``."""
     return [
+        Command(
+            "check",
+            "Judge a manifest before anything is loaded; every mistake comes with its file and line.",
+            "cldistill_plugins.planning.check:check",
+        ),
         Command(
             "plan",
             "Say whether a run fits this device, how long it takes, and all that it will do; needs no data.",
             "cldistill_plugins.planning.command:plan",
-        )
+        ),
     ]
 
 

@@ -84,7 +84,7 @@ def fit_lines(plan: Plan, verdict: Verdict) -> Iterator[str]:
         yield f"{first[0].upper()}{first[1:].removesuffix(':')}:"
         yield from lines
         if not verdict.remedy.fits:
-            amounts = {amount.name: amount.bytes for amount in (*plan.preparing, *plan.training)}
+            amounts = {amount.name: amount.bytes for amount in (*plan.preparing, *plan.sampling, *plan.training)}
             largest = sorted(amounts, key=lambda name: -amounts[name])[:LARGEST]
             yield f"Its largest parts: {', '.join(f'{n}, {size(amounts[n])}' for n in largest)}. Take a larger card."
 
@@ -94,6 +94,10 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(f"\n[bold]{plan.name}[/] ({escape(plan.source)}), resolved:\n", highlight=False)
     console.print(_parts(plan), *_effects(plan), _cycles(plan), _adapters(plan))
     console.print(_bill("Memory per device while latents and embeddings are computed", plan.preparing))
+    if plan.sampling:
+        console.print(
+            _bill("Memory per device while teachers are sampled, before the base is shared out", plan.sampling)
+        )
     console.print(_bill("Memory per device while training", plan.training))
     console.print(_bill("Disk", plan.disk))
     console.print(

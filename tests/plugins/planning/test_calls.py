@@ -6,6 +6,8 @@ from typing import Any
 
 from cldistill.manifest.checked import CheckedManifest
 from cldistill_plugins.planning.calls import cycles
+from cldistill_plugins.planning.hours import stages
+from cldistill_plugins.planning.memory import activations
 
 
 def costs(checked: CheckedManifest) -> dict[str, tuple[float, float]]:
@@ -52,3 +54,11 @@ def test_phases_are_cut_where_losses_and_slots_begin_and_end(world: Any) -> None
         (60, 100, "effect"): (35.0, {"student": 1, "critic": 5}),
         (60, 100, "general"): (35.0, {"student": 1, "critic": 5}),
     }
+
+
+def test_a_global_batch_is_done_in_parts_that_take_the_memory_of_one(world: Any) -> None:
+    """Eight items an update, one at once: eight times the calls, and the activations of one item."""
+    whole, parts = world.check("train.batch_size=8"), world.check("train.global_batch=8")
+    assert costs(parts) == {"effect": (320.0, 448.0), "general": (280.0, 376.0)}
+    assert sum(stage.calls for stage in stages(parts)) == sum(stage.calls for stage in stages(whole))
+    assert activations(parts).bytes == activations(world.check()).bytes == activations(whole).bytes / 8

@@ -141,7 +141,7 @@ def _run(plan: CheckedManifest, base: Any, slots: AdapterSlots, targets: Sequenc
 @pytest.mark.slow(60)
 @pytest.mark.parametrize("overrides", COMPARED.values(), ids=COMPARED)
 def test_the_bill_of_20_b_is_within_5_percent_of_a_whole_step(overrides: tuple[str, ...]) -> None:
-    billed = sum(amount.bytes for amount in memory(checked(*overrides))[1]) - PROGRAM_BYTES
+    billed = sum(amount.bytes for amount in memory(checked(*overrides)).training) - PROGRAM_BYTES
     measured = peak_of(*overrides)
     print(f"{' '.join(overrides)}: billed {billed / 1e9:.2f}, measured {measured / 1e9:.2f} GB")
     assert billed == pytest.approx(measured, rel=0.05)
@@ -173,5 +173,8 @@ def test_the_pages_table_is_what_plan_says() -> None:
 def test_the_page_says_what_the_bill_was_compared_with() -> None:
     for (name, billed, measured), (wanted, overrides) in zip(rows(3), COMPARED.items(), strict=True):
         assert name == wanted
-        assert billed == f"{(sum(amount.bytes for amount in memory(checked(*overrides))[1]) - PROGRAM_BYTES) / 1e9:.1f}"
+        assert (
+            billed
+            == f"{(sum(amount.bytes for amount in memory(checked(*overrides)).training) - PROGRAM_BYTES) / 1e9:.1f}"
+        )
         assert float(measured) == pytest.approx(float(billed), rel=0.05)

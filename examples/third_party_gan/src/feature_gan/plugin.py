@@ -41,8 +41,8 @@ def judge(context: UpdateContext, settings: GanSettings, *latents: Tensor) -> li
 
     from cldistill.schedule import add_noise
 
-    draw = torch.rand(latents[0].shape[0], generator=context.random.generator("sigma", per_rank=True))
-    sigma, noise = context.schedule.draw(draw.to(context.device)), context.random.normal(latents[0].shape, "noise")
+    sigma = context.schedule.draw(context.random.uniforms(latents[0].shape[0], "sigma"))
+    noise = context.random.normal(latents[0].shape, "noise")
     with torch.set_grad_enabled(getattr(settings, "train_critic", True)):
         noised = (add_noise(x0, noise, sigma) for x0 in latents)
         features = [context.features(settings.critic, x, sigma, at=settings.at) for x in noised]

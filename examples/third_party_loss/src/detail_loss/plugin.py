@@ -32,15 +32,12 @@ class DetailFm:
 
     def __call__(self, context: UpdateContext) -> LossOutput:
         """Return the loss of one update."""
-        import torch
-
         from cldistill.schedule import add_noise, velocity
         from detail_loss.detail import detail_weighted_error
 
         target = context.batch.target
         assert target is not None, "checked before the run: detail-fm needs targets"
-        draw = torch.rand(target.shape[0], generator=context.random.generator("sigma", per_rank=True))
-        sigma = context.schedule.draw(draw.to(context.device))
+        sigma = context.schedule.draw(context.random.uniforms(target.shape[0], "sigma"))
         noise = context.random.normal(target.shape, "noise")
         predicted = context.student(add_noise(target, noise, sigma), sigma)
         return LossOutput(detail_weighted_error(predicted, velocity(target, noise), self.settings.weight))

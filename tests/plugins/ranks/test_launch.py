@@ -15,8 +15,11 @@ from safetensors.torch import load_file
 
 from cldistill.cli import launch as cli_launch
 from cldistill.errors import LaunchError
-from cldistill.testing.environment import plugin_environment
+from cldistill.manifest.check import check_manifest
+from cldistill.manifest.checked import RunRequest
+from cldistill.testing.environment import catalogue_with, plugin_environment
 from cldistill.testing.runs import tiny_manifest
+from cldistill_plugins.ranks import launchers, plugin
 
 PAGE = Path(__file__).parents[3] / "docs/commands.md"
 ON_CPU = "ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node 2 -m cldistill"
@@ -74,7 +77,7 @@ def two_ranks(tmp_path: Path) -> Iterator[tuple[Path, Mapping[str, str]]]:
     train = {"generator_steps": 4, "batch_size": 2, "checkpoint_every": 2, "seed": 1}
     manifest.write_text(yaml.safe_dump(tiny_manifest(tmp_path, losses=[{"use": "dumping"}], train=train)))
     with plugin_environment({"dumping": "dumping"}, [tmp_path / "src"]) as environment:
-        clean = {name: value for name, value in environment.items() if name not in ("MASTER_PORT", *cli_launch.RANKED)}
+        clean = {name: value for name, value in environment.items() if name not in ("MASTER_PORT", *launchers.RANKED)}
         yield manifest, {**clean, "OMP_NUM_THREADS": "1"}
 
 
@@ -130,13 +133,26 @@ RUN = ["run", "m.yaml", "--set", "slots.student.targets=[to_q]"]
     [{}, {"MASTER_PORT": "1"}, {**LEFT_ALONE, "WORLD_SIZE": "2"}, {**LEFT_ALONE, "OMPI_COMM_WORLD_SIZE": "2"}],
 )
 def test_a_complete_run_is_left_as_it_is(environment: dict[str, str]) -> None:
-    cli_launch.refuse_missing_processes(RUN, environment)
+    launchers.refuse_missing_processes(RUN, environment)
 
 
 def test_too_few_gpus_for_the_processes_are_no_silent_single_process() -> None:
     with pytest.raises(LaunchError, match=r"too few GPUs(.|\n)*--nproc_per_node N -m cldistill run") as error:
-        cli_launch.refuse_missing_processes(RUN, {**LEFT_ALONE, "ACCELERATE_USE_CPU": "False"})
+        launchers.refuse_missing_processes(RUN, {**LEFT_ALONE, "ACCELERATE_USE_CPU": "False"})
     assert "\n  accelerate launch --num_processes 1 -m cldistill run m.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["TP", "DEEPSPEED", "MEGATRON_LM"])
+def test_sharding_is_refused_instead_of_ignored(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text(yaml.safe_dump(tiny_manifest(tmp_path)))
+    request = RunRequest(
+        check_manifest(str(manifest), catalogue=catalogue_with()), str(manifest), (), False, None, False, False
+    )
+    plugin.run_asked(request)
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    with pytest.raises(LaunchError, match=rf"{kind}.*plain data parallelism"):
+        plugin.run_asked(request)
 
 
 # --- the command that resumes
