@@ -36,6 +36,12 @@ def build(manifest: Path, output: Path) -> Run:
     return assemble(check_manifest(str(manifest)), output, observers=lambda context: [MetricsLog()])
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cache for all runs of this file: their teachers and encodings are the same, and none is about these."""
+    monkeypatch.setenv("CLDISTILL_CACHE", str(tmp_path_factory.getbasetemp() / "cache-of-test-train"))
+
+
 @pytest.fixture(scope="module")
 def finished_run() -> dict[str, Path]:
     """Where the finished run of `trained` lies, once it was made."""

@@ -12,9 +12,11 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from cldistill.cli import launch as cli_launch
-from cldistill.errors import LaunchError
+from cldistill.cli.main import app
+from cldistill.errors import CheckpointError, LaunchError
 from cldistill.manifest.check import check_manifest
 from cldistill.manifest.checked import RunRequest
 from cldistill.testing.environment import catalogue_with, plugin_environment
@@ -96,10 +98,10 @@ def test_the_documented_command_trains_two_ranks_to_the_same_weights(
     assert all(torch.equal(zero[name], one[name]) for name in zero)
     assert (output / "collection/pytorch_lora_weights.safetensors").is_file()
 
-    done = shell(f"python -m cldistill run {manifest} --output {output}", environment)
-    assert done.returncode == 2
-    assert "was trained by 2 processes, and this is a run of 1" in done.stderr
-    assert "accelerate launch --num_processes 2" in done.stderr
+    refused = CliRunner().invoke(app, ["run", str(manifest), "--output", str(output)]).exception
+    assert isinstance(refused, CheckpointError)
+    assert "was trained by 2 processes, and this is a run of 1" in str(refused)
+    assert "accelerate launch --num_processes 2" in str(refused)
 
 
 @pytest.mark.slow(6)
