@@ -341,5 +341,5 @@ def test_a_rank_is_bound_to_its_launcher_before_torch_is_imported(monkeypatch: p
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     else:
         monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    main()
+    cli.main()
     assert done == ["bound", "command"][not rank :]
