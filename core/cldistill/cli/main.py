@@ -61,10 +61,8 @@ def main() -> None:
 
 
 ADVICE = {
-    errno.ENOSPC: "make room on that disk",
-    errno.EDQUOT: "make room on that disk",
-    errno.EACCES: "change the permissions there, or choose another place",
-    errno.EPERM: "change the permissions there, or choose another place",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on that disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "change the permissions there, or choose another place"),
     errno.EROFS: "choose a place that can be written to",
     errno.EEXIST: "move away what lies there, or choose another place",
     errno.ENOTDIR: "a file lies where a folder must be: move it away, or choose another place",

@@ -20,6 +20,10 @@ def set_volume(quiet: bool, verbose: bool) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     elif quiet:
         os.environ[QUIET] = "1"
+    for library in () if verbose else ("torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer"):
+        logging.getLogger(library).setLevel(
+            logging.ERROR
+        )  # each import of torchao draws their warnings, which ask nothing
 
 
 def is_quiet() -> bool:

@@ -330,3 +330,16 @@ def test_every_reference_of_the_schema_leads_somewhere(world: Any, catalogue_of:
     collect(schema)
     assert references
     assert {reference.removeprefix("#/$defs/") for reference in references} <= set(schema["$defs"])
+
+
+@pytest.mark.parametrize("rank", [True, False])
+def test_a_rank_is_bound_to_its_launcher_before_torch_is_imported(monkeypatch: pytest.MonkeyPatch, rank: bool) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(cli, "leave_with_parent", lambda: done.append("bound"))
+    monkeypatch.setattr(cli, "app", lambda: done.append("command"))
+    if rank:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    else:
+        monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    cli.main()
+    assert done == ["bound", "command"][not rank :]
