@@ -185,11 +185,7 @@ def add_slots(preparation: Preparation, checked: CheckedManifest, random: KeyedR
 
 
 def make_modules(terms: Sequence[Term], random: KeyedRandom) -> dict[str, TermModule]:
-    """Make the modules that loss terms own; ranks and runs of one seed make the same.
-
-    Raises:
-        PluginError: a module has buffers, which differ by rank and would not be saved, or frozen parameters.
-    """
+    """Make the modules that loss terms own, the same on all ranks; PluginError for buffers or frozen parameters in one."""
     modules = {}
     for term in terms:
         if not isinstance(term.loss, OwnsModule):

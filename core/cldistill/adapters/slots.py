@@ -135,11 +135,7 @@ class AdapterSlots:
 
     @torch.no_grad()
     def start_from(self, name: str, adapter: AdapterState) -> None:
-        """Let a fresh slot start as a LoRA of at most its rank; where the adapter has nothing, ``B`` stays zero.
-
-        Raises:
-            AdapterFormatError: for a LoKr, a larger rank, or modules that the slot does not adapt.
-        """
+        """Let a fresh slot start as a LoRA of at most its rank and modules, else AdapterFormatError; other ``B`` stay zero."""
         own, fitting = self.parameters(name), []
         for module, weights in adapter.modules.items():
             a, b = own.get(f"{module}.lora_A.weight"), own.get(f"{module}.lora_B.weight")

@@ -79,7 +79,7 @@ class DiffusersBase(ABC):
         hashed = [*self.hashed_options(), *([settings.quantise] if settings.quantise else [])]
         self.fingerprint: str = fingerprint(self._folder, settings.parts, hashed)
         self._backbone: nn.Module | None = None
-        self._grids = WeakIdKeyDictionary()  # type: ignore[no-untyped-call]
+        self._grids = WeakIdKeyDictionary()
         self.encoders = self.make_encoders()
         self.encoders.to(device)
 

@@ -176,6 +176,8 @@ def _candidates(checked: CheckedManifest) -> Iterator[list[tuple[str, ...]]]:
         yield [averaged]
     if "quantise" in options and options["quantise"] is None:
         yield [("base.options.quantise=int8",), ("base.options.quantise=nf4",)]
+    if exact := tuple(f"slots.{name}.moments=8bit" for name, slot in slots.items() if slot.moments is None):
+        yield [exact]
     ranks, step = [], max(slot.rank for slot in slots.values())
     while step > SMALLEST_RANK:
         step //= 2
