@@ -49,10 +49,7 @@ def assemble(
     """Build the run of a checked manifest; everything slow is cached under ``cache``.
 
     ``choose`` narrows the pools to the items that somebody will measure on, instead of training; these get targets
-    whatever the losses need.
-
-    Raises:
-        Stopped: ``stop`` said so while teachers were trained, or pictures, prompts and targets prepared.
+    whatever the losses need.  `Stopped` where ``stop`` says so while something is prepared.
     """
     manifest, train = checked.manifest, checked.manifest.train
     accelerator, context = start(checked, output, cache)
@@ -121,8 +118,7 @@ def load_base(
 def make_accelerator(checked: CheckedManifest) -> Accelerator:
     """Let accelerate choose device and precision; ``train.device: cpu`` and ``accelerate launch --cpu`` force the CPU.
 
-    Raises:
-        LaunchError: the launcher asked for something else than plain data parallelism in fp32 or bf16.
+    LaunchError where the launcher asked for something else than plain data parallelism in fp32 or bf16.
     """
     train = checked.manifest.train
     refuse_sharding(os.environ)
@@ -181,7 +177,9 @@ def add_slots(preparation: Preparation, checked: CheckedManifest, random: KeyedR
             slots.start_from(name, adapter)
     fits = [fit for effect, fit in checked.teacher_fits.items() if checked.teachers[effect] is not None]
     # What a teacher covers outside of the slots must be wrapped too.
-    slots.add_teacher(tuple(sorted({*checked.description.targets, *(to for fit in fits for to in fit.modules)})))
+    covered = tuple(sorted({*checked.description.targets, *(to for fit in fits for to in fit.modules)}))
+    ranks = checked.teacher_ranks.values() if getattr(preparation.base, "compiled", False) else ()
+    slots.add_teacher(covered, padded_rank=max(ranks, default=None))
 
 
 def make_modules(terms: Sequence[Term], random: KeyedRandom) -> dict[str, TermModule]:
