@@ -34,8 +34,6 @@ from cldistill.storage.tensors import TensorCache
 from cldistill.training.observers import check_observers
 from cldistill.training.run import Run, Term, TermModule
 
-PRECISIONS = ("no", "bf16")
-
 
 def assemble(
     checked: CheckedManifest, output: Path, *, cache: Path | None = None, stages: Stages | None = None,
@@ -45,10 +43,7 @@ def assemble(
     """Build the run of a checked manifest; everything slow is cached under ``cache``.
 
     ``choose`` narrows the pools to the items that somebody will measure on, instead of training; these get targets
-    whatever the losses need.
-
-    Raises:
-        Stopped: ``stop`` said so while teachers were trained, or pictures, prompts and targets prepared.
+    whatever the losses need.  `Stopped` where ``stop`` says so while something is prepared.
     """
     manifest, train = checked.manifest, checked.manifest.train
     accelerator, context = start(checked, output, cache)
@@ -118,8 +113,7 @@ def load_base(
 def make_accelerator(checked: CheckedManifest) -> Accelerator:
     """Let accelerate choose device and precision; ``train.device: cpu`` and ``accelerate launch --cpu`` force the CPU.
 
-    Raises:
-        LaunchError: the launcher asked for something else than data parallelism or FSDP in fp32 or bf16.
+    LaunchError where the launcher asked for something else than data parallelism or FSDP in fp32 or bf16.
     """
     train = checked.manifest.train
     # Ranks prepare different teachers and targets: a collective may wait for the slowest far longer than NCCL's minutes.
@@ -131,7 +125,7 @@ def make_accelerator(checked: CheckedManifest) -> Accelerator:
         raise LaunchError(f"train.global_batch: {train.global_batch} is no multiple of {each}: change one of the three")
     if kind in ("DEEPSPEED", "MEGATRON_LM", "XLA"):
         raise LaunchError(f"accelerate is configured for {kind}: a run knows data parallelism (--multi_gpu) and FSDP2")
-    if precision not in PRECISIONS:
+    if precision not in ("no", "bf16"):
         raise LaunchError(
             f"mixed precision {precision!r}: a run knows 'no' and 'bf16' (fp16 would need its losses scaled); change "
             "`accelerate launch --mixed_precision` or the manifest's train.mixed_precision"
@@ -147,8 +141,7 @@ def make_deterministic(wanted: bool) -> None:
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
 def add_slots(preparation: Preparation, checked: CheckedManifest, random: KeyedRandom) -> None:
@@ -162,15 +155,13 @@ def add_slots(preparation: Preparation, checked: CheckedManifest, random: KeyedR
             slots.start_from(name, adapter)
     fits = [fit for effect, fit in checked.teacher_fits.items() if checked.teachers[effect] is not None]
     # What a teacher covers outside of the slots must be wrapped too.
-    slots.add_teacher(tuple(sorted({*checked.description.targets, *(to for fit in fits for to in fit.modules)})))
+    covered = tuple(sorted({*checked.description.targets, *(to for fit in fits for to in fit.modules)}))
+    ranks = checked.teacher_ranks.values() if getattr(preparation.base, "compiled", False) else ()
+    slots.add_teacher(covered, padded_rank=max(ranks, default=None))
 
 
 def make_modules(terms: Sequence[Term], random: KeyedRandom) -> dict[str, TermModule]:
-    """Make the modules that loss terms own; ranks and runs of one seed make the same.
-
-    Raises:
-        PluginError: a module has buffers, which differ by rank and would not be saved, or frozen parameters.
-    """
+    """Make the modules that loss terms own, the same on all ranks; PluginError for buffers or frozen parameters in one."""
     modules = {}
     for term in terms:
         if not isinstance(term.loss, OwnsModule):

@@ -312,11 +312,7 @@ class BaseDescription:
 
 
 def find_block(blocks: Mapping[str, int], at: str) -> str:
-    """Return the full name of a block of a base; `MIDDLE` is the last of the first half.
-
-    Raises:
-        OptionsError: the base has no such block, or offers no features at all.
-    """
+    """Return the full name of a base's block (`MIDDLE`: the last of the first half); OptionsError where it has none such."""
     names = tuple(blocks)
     if not names:
         raise OptionsError("the base offers no features of its blocks")

@@ -152,11 +152,7 @@ def finish(
 
 
 def require_good_updates(run: Run) -> None:
-    """Refuse to export a student that learnt nothing of an effect; warn of one that the router never drew.
-
-    Raises:
-        NonFiniteError: every update that drew some effect was skipped, because its loss or gradient was not finite.
-    """
+    """Refuse, by a NonFiniteError, to export what learnt nothing of an effect; warn of one that the router never drew."""
     records = read_metrics(run.output / FILE)
     updates = [update for record in records for update in record["updates"] if update["slot"] == STUDENT]
     good = {pool for update in updates if not update["skipped"] for pool in update["pools"]}

@@ -59,7 +59,7 @@ class FusedLora(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of ``x``, ``A`` and ``B``."""
         x, w, a, b, middle = ctx.saved_tensors
-        for_x, _, _, for_a, for_b, *_ = ctx.needs_input_grad
+        for_x, for_a, for_b = (ctx.needs_input_grad[index] for index in (0, 3, 4))
         inner = grad.mm(b).mul_(ctx.scale)
         return (
             grad.mm(dense(w, grad.dtype)).addmm_(inner, a) if for_x else None,

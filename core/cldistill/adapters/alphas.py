@@ -37,9 +37,7 @@ class Alphas:
     def read(cls, file: Path, metadata: Mapping[str, str], *, peft: bool) -> Alphas:
         """Read the header's config or, for a file with peft's own keys or name (``peft``), the one beside it.
 
-        Raises:
-            AdapterFormatError: if a config cannot be read.
-            UnsafePathError: the one beside it is a pipe, say.
+        AdapterFormatError where a config cannot be read; UnsafePathError where the one beside it is a pipe, say.
         """
         beside, config = plain(file.parent / PEFT_CONFIG, Path(file.anchor or "/")), {}
         if DIFFUSERS in metadata:

@@ -28,10 +28,7 @@ def local_path(path: str | Path, root: Path | None = None) -> Path:
     """Return a path as it is, or the folder (or file) of a hub id, fetched if it is not in the cache.
 
     A path that exists is that path.  So is one in a folder that exists, unless it has an ``@``: then it is a slip of the pen,
-    about which nobody outside is asked.
-
-    Raises:
-        CollectionError: the hub does not have it or cannot be reached, and it is not in the cache.
+    about which nobody outside is asked.  CollectionError where neither the hub nor the cache gives it.
     """
     found, reference = find_path(path, root), REFERENCE.fullmatch(str(path))
     if reference is None or found.exists() or str(path).startswith("package:"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import ItemsView, Iterable, Iterator
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,8 @@ from cldistill.adapters.adapted_linear import FrozenLinear, adapt_linear
 from cldistill.errors import AdapterFormatError, nearest
 from cldistill.weights import LokrWeights, LoraWeights
 
+Weights = Mapping[str, LoraWeights | LokrWeights]
+"""Module -> its frozen weights."""
 _WRAP = "wrap"
 """Adapter name with which peft makes its layers; it is taken out at once."""
 
@@ -132,10 +134,7 @@ class KroneckerLinear(nn.Module):
 
 
 def cover(layer: Any, key: str, weights: LoraWeights | LokrWeights, name: str) -> None:
-    """Mount one module's weights under ``key`` of a peft layer, in the dtype of the base (bf16 if that is quantised).
-
-    AdapterFormatError if the shapes are not the module's.
-    """
+    """Mount weights under ``key`` of a peft layer, in the base's dtype (quantised: bf16); AdapterFormatError for a misfit."""
     base = layer.get_base_layer().weight
     dtype = base.dtype if base.dtype.is_floating_point else torch.bfloat16
 
@@ -157,6 +156,20 @@ def cover(layer: Any, key: str, weights: LoraWeights | LokrWeights, name: str) -
     layer.scaling[key] = weights.scale
     layer.r[key] = weights.rank
     layer.lora_alpha[key] = weights.scale * weights.rank
+
+
+def padded(modules: Weights, layers: ItemsView[str, Any], rank: int) -> Weights:
+    """Return an adapter as a LoRA of one rank and scale 1 over all layers; with a LoKr or a larger rank it stays as it is."""
+    found: dict[str, LoraWeights | LokrWeights] = {}
+    for name, layer in layers:
+        nothing = LoraWeights(torch.zeros(1, layer.in_features), torch.zeros(layer.out_features, 1), 0.0)
+        lora = modules.get(name, nothing)
+        if not isinstance(lora, LoraWeights) or lora.rank > rank:
+            return modules
+        more = rank - lora.rank
+        up = F.pad(lora.up.float() * lora.scale, (0, more))
+        found[name] = LoraWeights(F.pad(lora.down, (0, 0, 0, more)), up, float(rank))
+    return found
 
 
 def uncover(layer: Any, key: str) -> None:

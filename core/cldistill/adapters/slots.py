@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cldistill.adapters.inject import AdapterLayers, cover, uncover
+from cldistill.adapters.inject import AdapterLayers, Weights, cover, padded, uncover
 from cldistill.errors import AdapterFormatError, nearest
 from cldistill.weights import AdapterState, LoraWeights
 
@@ -57,6 +57,7 @@ class AdapterSlots:
         self._created = 0
         self._active: tuple[str, ...] = ()
         self._mounted: dict[str, AdapterState] = {}
+        self._padded_rank: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,10 +67,8 @@ class AdapterSlots:
     def add(self, name: str, targets: Sequence[str], rank: int, alpha: float, generator: torch.Generator) -> None:
         """Add a trainable slot in fp32: ``A`` uniform as in `nn.Linear`, ``B`` zero (so it starts as the bare base).
 
-        The weights depend on generator, targets and rank alone, not on other slots or the order of ``targets``.
-
-        Raises:
-            ValueError: for a name that is taken, and for a target that is no linear module of the backbone.
+        The weights depend on generator, targets and rank alone, not on other slots or the order of ``targets``.  ValueError
+        for a name that is taken, and for a target that is no linear module of the backbone.
         """
         if name in self._slots or name in FROZEN:
             raise ValueError(f"the slot name {name!r} is taken; choose another")
@@ -135,11 +134,7 @@ class AdapterSlots:
 
     @torch.no_grad()
     def start_from(self, name: str, adapter: AdapterState) -> None:
-        """Let a fresh slot start as a LoRA of at most its rank; where the adapter has nothing, ``B`` stays zero.
-
-        Raises:
-            AdapterFormatError: for a LoKr, a larger rank, or modules that the slot does not adapt.
-        """
+        """Let a fresh slot start as a LoRA of at most its rank and modules, else AdapterFormatError; other ``B`` stay zero."""
         own, fitting = self.parameters(name), []
         for module, weights in adapter.modules.items():
             a, b = own.get(f"{module}.lora_A.weight"), own.get(f"{module}.lora_B.weight")
@@ -161,9 +156,13 @@ class AdapterSlots:
             a[: weights.rank].copy_(weights.down)
             b[:, : weights.rank].copy_(weights.up.float() * (weights.scale * a.shape[0] / self.alpha(name)))
 
-    def add_teacher(self, extra_targets: Sequence[str] = ()) -> None:
-        """Wrap ahead modules that only teachers cover (`mount` would do it then): for `torch.compile` and the like."""
+    def add_teacher(self, extra_targets: Sequence[str] = (), padded_rank: int | None = None) -> None:
+        """Wrap ahead modules that only teachers cover (`mount` would do it then): for `torch.compile` and the like.
+
+        ``padded_rank``: mount every LoRA as one of that rank and scale 1 over all modules: one graph for all of them.
+        """
         self._layers.wrap(extra_targets)
+        self._padded_rank = padded_rank
 
     @property
     def mounted(self) -> str | None:
@@ -191,7 +190,10 @@ class AdapterSlots:
         for _, layer in self._layers.items():
             uncover(layer, name)
         self._mounted.pop(name, None)
-        for module, weights in (state.modules if state is not None else {}).items():
+        modules: Weights = {} if state is None else state.modules
+        if state is not None and self._padded_rank is not None:
+            modules = padded(modules, self._layers.items(), self._padded_rank)
+        for module, weights in modules.items():
             cover(self._layers[module], name, weights, module)
         if state is not None:
             self._mounted[name] = state

@@ -28,11 +28,7 @@ class ContributedCommand(TyperCommand):
         self.command, self.owner = command, owner
 
     def load(self) -> Any:
-        """Import the target and return the command that takes its arguments.
-
-        Raises:
-            PluginLoadError: the module cannot be imported, or has no such function.
-        """
+        """Return the target as a command that takes its arguments; PluginLoadError where it cannot be imported."""
         module, _, function = self.command.target.partition(":")
         try:
             target = getattr(import_module(module), function)
@@ -70,11 +66,7 @@ class CommandGroup(TyperGroup):
         return own or next(iter(self.contributed.get(cmd_name, ())), None)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return name, command and remaining words of what was typed; a plugin's command is imported here.
-
-        Raises:
-            PluginLoadError: nobody has the command, or several have it.
-        """
+        """Return name, command (imported here) and remaining words of what was typed; PluginLoadError for none or several."""
         name = args[0]
         if self.get_command(ctx, name) is None:
             known = f"no command is called {name!r}{nearest(name, self.list_commands(ctx))}"

@@ -47,8 +47,7 @@ def recipes() -> tuple[str, ...]:
 def load_manifest(reference: str | Path, overrides: Sequence[str] = ()) -> ManifestFile:
     """Read a manifest (a path, or the name of a shipped recipe), lay it over what it ``extends``, apply ``--set``.
 
-    Raises:
-        ManifestError: with file, line, key path, the value and the nearest valid name, one line for each mistake.
+    ManifestError has file, line, key path, the value and the nearest valid name, one line for each mistake.
     """
     tree, root = _read(str(reference), None, Path.cwd(), ())
     return _validated(tree, str(reference), root, overrides)

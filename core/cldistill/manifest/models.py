@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -102,6 +103,12 @@ class LrPhase(ManifestPart):
     warmup: Step = 0
 
 
+def _has_torchao(moments: str | None) -> str | None:
+    if moments is not None and find_spec("torchao") is None:
+        raise ValueError("needs torchao: pip install 'cldistill[quantise]'")
+    return moments
+
+
 class Slot(ManifestPart):
     """A trainable adapter and its AdamW."""
 
@@ -111,6 +118,8 @@ class Slot(ManifestPart):
     lr: Rate | Annotated[tuple[LrPhase, ...], Field(min_length=1)] = 1e-4
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    moments: Annotated[Literal["8bit"] | None, AfterValidator(_has_torchao)] = None
+    """``8bit``: Adam's two moments in a byte each (torchao, ``pip install 'cldistill[quantise]'``), not in fp32."""
     warmup: Step = 0
     """Generator steps of linear warm-up where ``lr`` is one number."""
     updates: Count = 1

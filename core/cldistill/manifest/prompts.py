@@ -29,9 +29,7 @@ def isolate(checked: CheckedManifest, isolator: PromptIsolator, tokenize: Tokeni
 def preview_prompts(checked: CheckedManifest) -> dict[str, Prompts]:
     """Return effect -> prompts, as far as the isolator can tell without a remote captioner.
 
-    Raises:
-        ManifestError: the isolator refuses, or two triggers are the same (after tokenisation, where the base's
-            tokenizer is on disk).
+    ManifestError: the isolator refuses, or two triggers are the same (to the base's tokenizer, where it is on disk).
     """
     where, part = checked.file.where("prompts"), checked.prompts
     try:

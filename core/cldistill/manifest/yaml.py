@@ -96,8 +96,7 @@ for _name, _pattern, _first in _TYPES:
 def parse(text: str, file: str, root: Path, *, lined: bool = True) -> Value:
     """Parse one YAML document; ``lined=False`` for a text whose lines mean nothing to anybody.
 
-    Raises:
-        ManifestError: a syntax error, a duplicate key, a key that is no text, a tag, or more than `LARGEST` or `DEEPEST`.
+    ManifestError for a syntax error, a duplicate key, a key that is no text, a tag, or more than `LARGEST` or `DEEPEST`.
     """
 
     def place(line: int) -> Place:

@@ -42,11 +42,7 @@ def never() -> bool:
 
 
 def raise_if_stopped(stop: Callable[[], bool], doing: str) -> None:
-    """Leave the preparation where ``stop`` says so; the caller has saved what is done.
-
-    Raises:
-        Stopped: naming what was being done.
-    """
+    """Leave the preparation by `Stopped`, which names what was being done, where ``stop`` says so; the caller has saved."""
     if stop():
         raise Stopped(f"stopped while {doing}; what is done is saved, and the same command goes on from there")
 

@@ -40,11 +40,7 @@ class TeacherSampler:
         self, work: Sequence[tuple[Example, str]], teacher: Callable[[], AdapterState | None],
         advance: Callable[[int], None], stop: Callable[[], bool] = never,
     ) -> None:  # fmt: skip
-        """Sample and cache a teacher's target of every (example, key) that is missing or damaged; if none, it is not asked for.
-
-        Raises:
-            Stopped: ``stop`` said so, between two batches; what was sampled is kept.
-        """
+        """Sample what the cache lacks of a teacher's targets, by (example, key), and keep it; `Stopped` between two batches."""
         cache = self.generator.encoder.cache
         missing = {index for index, (_, key) in enumerate(work) if not cache.is_sound(key)}
         advance(len(work) - len(missing))

@@ -127,11 +127,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Hold a folder, made where it is missing, for this process until the block ends or the process dies.
-
-    Raises:
-        BlockingIOError: another process holds it; the message names that one.
-    """
+    """Hold a folder, made where it is missing, until the block or the process ends; BlockingIOError where another has it."""
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)

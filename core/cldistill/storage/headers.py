@@ -52,9 +52,7 @@ class TensorsHeader:
 def read_tensors_header(stream: BinaryIO) -> TensorsHeader:
     """Read the header of an open file, and leave the file where its data starts.
 
-    Raises:
-        NoHeaderError: the file is another kind of file.
-        ValueError: the header cannot be read, or a tensor's entry is not whole.
+    NoHeaderError for another kind of file; ValueError where the header, or a tensor's entry in it, is not whole.
     """
     length = header_length(stream)
     if not 2 <= length <= MAX_HEADER_BYTES:

@@ -28,8 +28,7 @@ _SNAPSHOT = re.compile(r"(/models--[^/]+)/snapshots/[0-9a-f]{40}(?=/|$)")
 def inside(folder: Path, written: object) -> Path:
     """Return the path that a file in ``folder`` names; nothing need be there.
 
-    Raises:
-        UnsafePathError: it is no text, leads out of ``folder`` (by itself or by a link), or to a pipe, socket or device.
+    UnsafePathError where it is no text, leads out of ``folder`` (by itself or by a link), or to a pipe, socket or device.
     """
     if not is_text(written) or not written or set(written) & set("\n\t") or leads_out(written):
         raise UnsafePathError(f"{folder}: a file in it names {written!r:.200}, which is no path inside this folder")
@@ -102,9 +101,7 @@ def parse_json(text: str | bytes) -> Any:
 def package_path(reference: str) -> Path:
     """Return where ``package:NAME/PATH`` lies, by the package's spec: nothing of it is imported.
 
-    Raises:
-        ModuleNotFoundError: the package is not installed, or did not register plugins.
-        UnsafePathError: the path is not inside the package.
+    ModuleNotFoundError where it is not installed, or did not register plugins; UnsafePathError for a path outside of it.
     """
     package, _, inner = reference.removeprefix("package:").partition("/")
     top, *rest = package.split(".")

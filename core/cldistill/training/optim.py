@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from cldistill.errors import CheckpointError
 from cldistill.records import AdamW
 from cldistill.training.run import LrPhase, SlotConfig
 
@@ -42,10 +47,15 @@ class Optimizer:
         self.ema = None if isinstance(config, AdamW) else config.ema
         self.parameters = dict(parameters)
         self.ema_device = None if isinstance(config, AdamW) else config.ema_device
-        self.adamw = torch.optim.AdamW(
-            list(self.parameters.values()), lr=self.phases[0].lr, betas=config.betas, weight_decay=config.weight_decay,
-            fused=all(value.is_cuda for value in self.parameters.values()) or None,  # else a copy of all moments
-        )  # fmt: skip
+        self.on_gpu = all(value.is_cuda for value in self.parameters.values())
+        self.eight_bit = isinstance(config, SlotConfig) and config.moments == "8bit"
+        adamw: Any = partial(torch.optim.AdamW, fused=self.on_gpu or None)  # else a copy of all moments
+        if self.eight_bit:
+            from torchao.optim import AdamW8bit
+
+            adamw = AdamW8bit
+        weights, decay = list(self.parameters.values()), config.weight_decay
+        self.adamw: torch.optim.Optimizer = adamw(weights, self.phases[0].lr, config.betas, weight_decay=decay)
         self.updates = 0
         self.average: dict[str, Tensor] | None = None
         self.reset_average()
@@ -70,38 +80,51 @@ class Optimizer:
     @torch.no_grad()
     def apply(self, lr: float) -> None:
         """Make one update and move the EMA."""
-        for group in self.adamw.param_groups:
-            group["lr"] = lr
-        self.adamw.step()
+        self._step(lr)
         self.updates += 1
         if self.average is not None and self.ema is not None:
             weight = 1.0 - ema_decay(self.ema, self.updates)
             values = [self.parameters[name].data.to(value.device) for name, value in self.average.items()]
             torch._foreach_lerp_(list(self.average.values()), values, weight)
 
+    def _step(self, lr: float) -> None:
+        for group in self.adamw.param_groups:
+            group["lr"] = torch.tensor(lr) if self.eight_bit else lr
+        # torchao compiles its update, which on a CPU, perhaps without a compiler, is not worth the wait
+        with torch.compiler.set_stance("force_eager") if self.eight_bit and not self.on_gpu else nullcontext():
+            self.adamw.step()
+
     def state(self) -> dict[str, Tensor]:
         """Return Adam's state as named tensors: ``<parameter>.<exp_avg | exp_avg_sq | step>`` and ``updates``.
 
-        They are the live ones, not copies: the next update changes them.  (A copy of all would take 8 bytes a parameter
-        of the device's memory.)
+        A moment in 8 bits is several: ``.codes``, ``.scale`` and ``.qmap``.  They are the live ones, not copies: the next
+        update changes them.  (A copy of all would take 8 bytes a parameter of the device's memory.)
         """
         tensors = {"updates": torch.tensor(self.updates)}
         for name, value in self.parameters.items():
             for key, part in self.adamw.state.get(value, {}).items():
-                tensors[f"{name}.{key}"] = torch.as_tensor(part).detach()
+                if is_traceable_wrapper_subclass(part):
+                    tensors |= {f"{name}.{key}.{own}": getattr(part, own) for own in part.__tensor_flatten__()[0]}
+                else:
+                    tensors[f"{name}.{key}"] = torch.as_tensor(part).detach()
         return tensors
 
+    @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
+        """Restore what `state` returned; CheckpointError where the moments were kept in other bits."""
         self.updates = int(tensors["updates"])
-        for name, value in self.parameters.items():
-            state = {}
-            for key in ("exp_avg", "exp_avg_sq", "step"):
-                if f"{name}.{key}" in tensors:
-                    device = "cpu" if key == "step" and not self.adamw.defaults["fused"] else value.device
-                    state[key] = tensors[f"{name}.{key}"].to(device).clone()
-            if state:
-                self.adamw.state[value] = state
+        if len(tensors) == 1:  # saved before the first update
+            return
+        self.gradients()
+        self._step(0.0)  # makes the state, and moves nothing
+        self.zero_grad()
+        own = self.state()
+        if own.keys() != tensors.keys():
+            raise CheckpointError(
+                "it has the optimiser's moments in other bits: set the slot's `moments` as it was there"
+            )
+        for name, part in own.items():
+            part.copy_(tensors[name])
 
     def warm_start(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over the moments and the average's age of an earlier run; what it exported is in the parameters already."""

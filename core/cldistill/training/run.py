@@ -45,6 +45,7 @@ class SlotConfig:
     lr: tuple[LrPhase, ...]
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
+    moments: Literal["8bit"] | None = None
     updates: int = 1
     from_step: int = 0
     init: str | Path | None = None

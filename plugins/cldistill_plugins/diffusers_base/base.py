@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from cldistill.component import Needs
-from cldistill.errors import DataError
+from cldistill.errors import DataError, OptionsError
 from cldistill.protocols import GuidanceMode
 from cldistill.records import Tensors
 from cldistill_plugins.diffusers_base.encoders import Encoders, quiet
@@ -26,11 +26,13 @@ from cldistill_plugins.diffusers_base.settings import DiffusersSettings, Size
 DECODE_PIXELS = 1024 * 1024
 """The VAE decodes as many pictures at once as have this many pixels together."""
 NOT_ENCODED = {
-    "model", "revision", "targets", "quantise", "guidance_scale", "guidance_mode", "target_guidance_scale",
-    "target_guidance_mode",
+    "model", "revision", "targets", "quantise", "attention", "compiled", "guidance_scale", "guidance_mode",
+    "target_guidance_scale", "target_guidance_mode",
 }  # fmt: skip
 """Options that change neither an encoding nor an unguided prediction: every other one is in the fingerprint, and
-``quantise`` where it is given."""
+``quantise`` and ``attention`` where they are given."""
+GRAPHS = 32
+"""Graphs of one block that torch may make; 8 is its own limit."""
 
 
 class DiffusersBase(ABC):
@@ -52,6 +54,8 @@ class DiffusersBase(ABC):
     """Subfolder -> class of VAE, tokenizers and text encoders."""
     block_lists: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
     """Lists of blocks in the transformer, in the order in which they run."""
+    compiler: ClassVar[str] = "inductor"
+    """Backend of ``torch.compile``, where the option ``compiled`` asks for it."""
     multiple: ClassVar[int] = 16
     """Pixels that a latent token covers."""
 
@@ -71,17 +75,20 @@ class DiffusersBase(ABC):
         self.resolution: int = settings.resolution
         self.prompt_sees_pictures: bool = description.prompt_sees_pictures
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
+        self.compiled: bool = settings.compiled
         self._device = device
         self._weights = weights
         if weights and settings.quantise is not None:
             require_torchao()
         self._folder = settings.folder.fetch() if weights else Path(settings.model)
-        hashed = [*self.hashed_options(), *([settings.quantise] if settings.quantise else [])]
+        hashed = [*self.hashed_options(), *filter(None, (settings.quantise, settings.attention))]
         self.fingerprint: str = fingerprint(self._folder, settings.parts, hashed)
         self._backbone: nn.Module | None = None
         self._grids = WeakIdKeyDictionary()
         self.encoders = self.make_encoders()
         self.encoders.to(device)
+        if settings.attention is not None:  # now, not when everything is encoded
+            self._require_attention(settings.attention)
 
     @abstractmethod
     def size(self, picture: Image) -> Size:
@@ -152,7 +159,27 @@ class DiffusersBase(ABC):
             **self.config_changes(),
         )  # fmt: skip
         frozen: nn.Module = model.requires_grad_(False).eval().to(self._device)
-        return frozen
+        return self._hastened(frozen)
+
+    def _hastened(self, model: Any) -> nn.Module:
+        """Let a transformer attend by the backend and compile its blocks as the options say."""
+        if self.settings.attention is not None:
+            model.set_attention_backend(self.settings.attention)
+        if self.compiled:
+            # Graphs of a block: one for each slot, with and without gradients, the teacher's and the bare base's.
+            torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
+            model.compile_repeated_blocks(backend=self.compiler)
+        found: nn.Module = model
+        return found
+
+    def _require_attention(self, backend: str) -> None:
+        """Raise OptionsError for a backend that diffusers does not know, or that lacks its package or device."""
+        model: Any = self._structure()
+        try:
+            model.set_attention_backend(backend)
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise OptionsError(f"base.options.attention: {error}") from error
+        model.reset_attention_backend()
 
     def _structure(self) -> nn.Module:
         """Build the transformer from its config alone, on the meta device: modules and shapes, no weights."""

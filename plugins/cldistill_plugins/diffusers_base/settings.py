@@ -14,6 +14,11 @@ QUANTISED_BYTES = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 1 / 64}
 """Of a weight in a block; nf4 keeps a scale of one byte for every 64 of them, int8 and fp8 one for every row."""
 Quantised = Literal["int8", "fp8", "nf4"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Attention = Literal[
+    "native", "_native_cudnn", "_native_efficient", "_native_flash", "_native_math", "flash", "_flash_3", "flex", "sage",
+    "xformers",
+]  # fmt: skip
+"""diffusers' names; all but ``native`` and those that begin with it need a package of their own."""
 Size = tuple[int, int]
 """(width, height) in pixels."""
 GuidanceMode = Literal["standard", "rescaled"]
@@ -47,6 +52,11 @@ class DiffusersSettings(Settings):
     quantise: Quantised | None = None
     """Keep the weights of the blocks in a byte (``int8``, ``fp8``) or half a byte (``nf4``) each, by torchao:
     ``pip install 'cldistill[quantise]'``.  They are decoded to ``dtype`` for each product, so what is saved is memory."""
+    attention: Attention | None = None
+    """Backend of diffusers' attention; by default torch's own choice.  Those that fetch their code from a hub are left out."""
+    compiled: bool = False
+    """Compile each block by ``torch.compile`` when it is first called: minutes, then fewer and larger kernels.  Teachers are
+    mounted at one rank then, over all modules."""
     guidance_scale: float = Field(default=4.0, ge=1.0)
     """Guidance of the teacher inside the DMD losses (``w`` of ``u + w (c - u)``)."""
     guidance_mode: GuidanceMode = "standard"

@@ -183,6 +183,8 @@ def _candidates(checked: CheckedManifest, ranks: int) -> Iterator[list[tuple[str
         yield [averaged]
     if "quantise" in options and options["quantise"] is None and ranks == 1:  # quantised weights are not sharded
         yield [("base.options.quantise=int8",), ("base.options.quantise=nf4",)]
+    if exact := tuple(f"slots.{name}.moments=8bit" for name, slot in slots.items() if slot.moments is None):
+        yield [exact]
     lower, step = [], max(slot.rank for slot in slots.values())
     while step > SMALLEST_RANK:
         step //= 2

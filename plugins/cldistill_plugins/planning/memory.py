@@ -13,6 +13,8 @@ from cldistill.records import STUDENT, BaseDescription
 
 TRAINED_BYTES = 12
 """Per parameter of a slot, all fp32: weight and Adam's two moments."""
+TRAINED_BYTES_8BIT = 4 + 2 * (1 + 4 / 256)
+"""The same where the moments are in 8 bits, with a scale in fp32 for 256 of them."""
 GRADIENT_BYTES = 4
 """Slots are updated one after another, so the gradients of one live at a time."""
 EMA_BYTES = 4
@@ -104,7 +106,12 @@ def memory(checked: CheckedManifest, ranks: int = 1) -> Bill:
     weights = (whole,) if ranks == 1 else shared_out(checked, whole.bytes, ranks)
     teacher = lora_parameters(description, description.targets, teacher_rank(checked))
     mounted = Amount("teacher slot", teacher * description.bytes_per_parameter)
-    trained = [Amount(f"{size.slot}: weights, Adam (fp32)", TRAINED_BYTES * size.parameters) for size in sizes]
+    trained = [
+        Amount(f"{size.slot}: weights (fp32), Adam (8 bits)", TRAINED_BYTES_8BIT * size.parameters)
+        if checked.slots[size.slot].moments == "8bit"
+        else Amount(f"{size.slot}: weights, Adam (fp32)", TRAINED_BYTES * size.parameters)
+        for size in sizes
+    ]
     owned = {loss.name: loss.loss.needs.parameters for loss in checked.losses if loss.loss.needs.parameters}
     modules = [Amount(f"{name}: module, Adam (fp32)", TRAINED_BYTES * count) for name, count in owned.items()]
     gradients = Amount("gradients of the largest slot (fp32)", GRADIENT_BYTES * max(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from cldistill.errors import CheckpointError
+from cldistill.training import checkpoint
 from cldistill.training.optim import Optimizer, ema_decay, learning_rate
 from cldistill.training.run import LrPhase, SlotConfig
 
@@ -32,13 +37,19 @@ def test_a_young_average_follows_and_an_old_one_holds() -> None:
     assert held < 1e-6
 
 
-def _optimizer(ema: float | None = 0.9, device: str | None = None, on: str = "cpu") -> Optimizer:
+def _optimizer(
+    ema: float | None = 0.9, device: str | None = None, on: str = "cpu", moments: Literal["8bit"] | None = None,
+    wide: int = 3,
+) -> Optimizer:  # fmt: skip
     torch.manual_seed(0)
     parameters = {
-        "a.lora_A.weight": nn.Parameter(torch.randn(2, 3).to(on)),
+        "a.lora_A.weight": nn.Parameter(torch.randn(2, wide).to(on)),
         "a.lora_B.weight": nn.Parameter(torch.zeros(3, 2).to(on)),
     }
-    return Optimizer(SlotConfig("student", 2, 2.0, (LrPhase(0, 0.1),), ema=ema, ema_device=device), parameters)
+    config = SlotConfig(
+        "student", 2, 2.0, (LrPhase(0, 0.1),), weight_decay=0.01, ema=ema, ema_device=device, moments=moments
+    )
+    return Optimizer(config, parameters)
 
 
 def _train(optimizer: Optimizer, steps: range) -> None:
@@ -48,16 +59,20 @@ def _train(optimizer: Optimizer, steps: range) -> None:
         optimizer.apply(0.1)
 
 
-def test_a_restored_optimiser_goes_on_bit_for_bit() -> None:
-    unbroken = _optimizer()
+@pytest.mark.parametrize("moments", [None, "8bit"])
+def test_a_restored_optimiser_goes_on_bit_for_bit(moments: Literal["8bit"] | None, tmp_path: Path) -> None:
+    if moments is not None:
+        pytest.importorskip("torchao")
+    unbroken, first, second = (_optimizer(moments=moments, wide=2048) for _ in range(3))
     _train(unbroken, range(6))
-    first = _optimizer()
     _train(first, range(3))
-    second = _optimizer()
     with torch.no_grad():
         for name, parameter in second.parameters.items():
             parameter.copy_(first.parameters[name])
-    second.load(first.state())
+    saved = checkpoint.save(tmp_path / "first", 3, {"optimizer-student": first.state()}, {}, 1)
+    second.load(checkpoint.read(saved).load("optimizer-student"))
+    again = checkpoint.save(tmp_path / "again", 3, {"optimizer-student": second.state()}, {}, 1)
+    assert all(file.read_bytes() == (again / file.name).read_bytes() for file in saved.iterdir())
     assert first.average is not None
     second.average = {name: value.clone() for name, value in first.average.items()}
     _train(second, range(3, 6))
@@ -67,6 +82,30 @@ def test_a_restored_optimiser_goes_on_bit_for_bit() -> None:
         assert torch.equal(unbroken.average[name], second.average[name])
     for name, value in unbroken.state().items():
         assert torch.equal(value, second.state()[name])
+
+
+def test_moments_in_8_bits_take_a_quarter_and_lead_nearly_where_exact_ones_do() -> None:
+    pytest.importorskip("torchao")
+    exact, coarse = _optimizer(wide=2048), _optimizer(moments="8bit", wide=2048)
+    for optimizer in (exact, coarse):
+        _train(optimizer, range(4))
+    size = {name: value.nbytes for name, value in coarse.state().items() if name.startswith("a.lora_A.weight.exp_avg.")}
+    assert size == {
+        "a.lora_A.weight.exp_avg.codes": 4096, "a.lora_A.weight.exp_avg.scale": 64, "a.lora_A.weight.exp_avg.qmap": 1024,
+    }  # fmt: skip
+    assert exact.state()["a.lora_A.weight.exp_avg"].nbytes == 4 * 4096
+    for name, value in exact.parameters.items():
+        moved = (value - _optimizer(wide=2048).parameters[name]).abs().mean()
+        assert moved > 0
+        assert (coarse.parameters[name] - value).abs().mean() < 0.02 * moved
+
+
+def test_moments_of_other_bits_are_refused() -> None:
+    pytest.importorskip("torchao")
+    exact, coarse = _optimizer(wide=2048), _optimizer(moments="8bit", wide=2048)
+    _train(exact, range(1))
+    with pytest.raises(CheckpointError, match="moments in other bits"):
+        coarse.load(exact.state())
 
 
 def test_without_ema_there_is_no_average() -> None:

@@ -36,12 +36,14 @@ def ranked(rank: int) -> tuple[str, ...]:
 
 
 INT8, NF4, EMA = "base.options.quantise=int8", "base.options.quantise=nf4", "train.ema_device=cpu"
+ADAM = tuple(f"slots.{slot}.moments=8bit" for slot in ("student", "critic"))
 COMPARED = {
     "bf16, rank 128": (),
     "bf16, rank 32": ranked(32),
     "int8, rank 128": (INT8,),
     "int8, rank 32": (INT8, *ranked(32)),
     "nf4, rank 32, EMA on the host": (NF4, *ranked(32), EMA),
+    "nf4, rank 32, EMA on the host, Adam in 8 bits": (NF4, *ranked(32), EMA, *ADAM),
     "bf16, rank 128, half of the blocks checkpointed": ("train.gradient_checkpointing=0.5",),
 }
 """Name in the page -> overrides of the recipe."""
