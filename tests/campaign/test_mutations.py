@@ -32,13 +32,13 @@ SEED = int(os.environ.get("CLDISTILL_MUTATION_SEED", "0"))
 VALUES: tuple[Any, ...] = (
     None, True, [], {}, [[]], [None], {"": None}, {"use": None}, {"use": []}, {"use": "x", "options": 5}, 0, -1, 2**64, 10**400,
     float("nan"), float("inf"), 1e308, 5e-324, "", " ", "\0", "a\0b", "\x1b[31mred", "[/red]", "\u202e", "\ud800",
-    "x" * 100_000,     "../" * 3000, "~", "~nobody/x", "/dev/zero", "/dev/stdin", "/proc/self/mem",
-    "package:", "package:os/x", "package:..",
-    "package:\0/x", "http://user:secret@example.org/", "C:\\x", "slot:x", "run:../../x", "${HOME}", "{0.__class__}", "(a+)+$",
+    "x" * 100_000, "../" * 3000, "~", "~nobody/x", "/dev/zero", "/dev/stdin", "/proc/self/mem", "package:", "package:os/x",
+    "package:..", "package:\0/x", "http://user:secret@example.org/", "C:\\x", "slot:x",
+    "run:../../x", "${HOME}", "{0.__class__}", "(a+)+$",
 )  # fmt: skip
 LINES = (
     "&a [*a]", "*nobody", "!!python/object/apply:os.system ['true']", "!!int x", '"\\ud800"', '"\\x1b]0;t\\x07"', "9" * 5000,
-    "[" * 300,     "{" * 300, "? [a]", "<<: *x", "%YAML 9.9", "\t- x", "'", '"\\', "extends: quickstart", "extends: m.yaml",
+    "[" * 300, "{" * 300, "? [a]", "<<: *x", "%YAML 9.9", "\t- x", "'", '"\\', "extends: quickstart", "extends: m.yaml",
     "effects: /dev/zero",
 )  # fmt: skip
 pytestmark = pytest.mark.slow
