@@ -13,7 +13,7 @@ from cldistill.component import AnyComponent, BuildContext
 from cldistill.data.encodings import Encoder
 from cldistill.prepare import Preparation
 from cldistill.progress.stages import SilentStages
-from cldistill.protocols import BaseModel, TeacherRequest, TeacherSource
+from cldistill.protocols import BaseModel, KnowsDigest, TeacherRequest, TeacherSource
 from cldistill.records import EffectInfo
 from cldistill.schedule import Schedule
 from cldistill.storage.tensors import TensorCache
@@ -68,6 +68,8 @@ def check_teacher_source(
             return
         again = source.adapter(request)
         checker.require(again is not None and again.digest == state.digest, "asked twice, it gives two digests")
+        if isinstance(source, KnowsDigest):
+            checker.require(source.digest() == state.digest, "digest() tells another digest than its adapter has")
         _fits(checker, request, state)
         ranks = {weights.rank for weights in state.modules.values()}
         checker.require(needs.rank in (None, max(ranks)), f"describes rank {needs.rank}, but made {sorted(ranks)}")

@@ -356,6 +356,19 @@ def test_a_teacher_that_differs_when_asked_again_is_named() -> None:
         testing.check_teacher_source(component, fresh=False)
 
 
+def test_a_teacher_whose_digest_is_told_wrongly_is_named() -> None:
+    class Mistaken:
+        def adapter(self, request: Any) -> Any:
+            return testing.random_adapter(request.base, "same")
+
+        def digest(self) -> str:
+            return "another"
+
+    component = teacher_source("faulty", "has a fault", Nothing, lambda s: Needs(), lambda s, c: Mistaken())
+    with pytest.raises(ConformanceError, match="another digest"):
+        testing.check_teacher_source(component, fresh=False)
+
+
 class Misnamed:
     """Has a hook that nobody calls."""
 
