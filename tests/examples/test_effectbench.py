@@ -126,7 +126,7 @@ def test_what_aop_does_is_also_told_of_colliding_prompts_and_of_effects_that_bas
     assert [interval.mean for interval in found.values()] == [4.0, 2.0]
 
 
-@pytest.mark.slow(200)
+@pytest.mark.slow(100)
 def test_the_whole_chain_runs_on_three_effects(
     tmp_path: Path, interpreter: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,7 +78,7 @@ class Killer:
         return run_step(run, optimizers, step)  # type: ignore[arg-type]
 
 
-@pytest.mark.slow(5)
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_ends_byte_for_byte_like_an_unbroken_one(
     tiny_manifest: Write, tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

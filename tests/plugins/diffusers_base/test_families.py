@@ -61,7 +61,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Family(kontext, save_seeded(tiny_kontext, place / "tiny"), FluxKontextPipeline, stock_kontext, 1)
 
 
-@pytest.mark.slow(20)
+@pytest.mark.slow
 def test_it_conforms_and_equals_its_stock_pipeline(family: Family) -> None:
     stock = partial(family.stock, family.folder, tokens=TOKENS)
     options = family.options
@@ -132,7 +132,7 @@ def test_files_of_its_own_trainers_mean_what_stock_diffusers_makes_of_them(
         ), name
 
 
-@pytest.mark.slow(20)
+@pytest.mark.slow
 def test_all_losses_train_it_and_stock_diffusers_loads_the_export(family: Family, tmp_path: Path) -> None:
     done = run_manifest(
         tmp_path, catalogue_with(family.plugin, collectionlora), steps=5,

@@ -140,7 +140,7 @@ def _run(plan: CheckedManifest, base: Any, slots: AdapterSlots, targets: Sequenc
     )  # fmt: skip
 
 
-@pytest.mark.slow(60)
+@pytest.mark.slow(9)
 @pytest.mark.parametrize("overrides", COMPARED.values(), ids=COMPARED)
 def test_the_bill_of_20_b_is_within_5_percent_of_a_whole_step(overrides: tuple[str, ...]) -> None:
     billed = sum(amount.bytes for amount in memory(checked(*overrides)).training) - PROGRAM_BYTES
