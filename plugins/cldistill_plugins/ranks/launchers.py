@@ -84,6 +84,11 @@ def refuse_sharding(settings: object, environment: Mapping[str, str] | None = No
             "accelerate is configured for FSDP and base.options.quantise is set: quantised weights are not sharded; "
             "choose one of the two"
         )
+    if getattr(settings, "compiled", False):
+        raise LaunchError(
+            "accelerate is configured for FSDP and base.options.compiled is set: that blocks are gathered within compiled "
+            "code was not tried; choose one of the two"
+        )
 
 
 def _is_set(environment: Mapping[str, str], name: str) -> bool:

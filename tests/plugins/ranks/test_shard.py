@@ -247,8 +247,9 @@ def test_other_kinds_of_fsdp_are_refused(variable: str, value: str, said: str) -
         refuse_sharding(None, {"ACCELERATE_USE_FSDP": "true"})
 
 
-def test_a_quantised_base_is_not_shared_out() -> None:
-    refuse_sharding(SimpleNamespace(quantise="int8"), {})
-    refuse_sharding(SimpleNamespace(quantise=None), FSDP)
-    with pytest.raises(LaunchError, match="choose one of the two"):
-        refuse_sharding(SimpleNamespace(quantise="int8"), FSDP)
+@pytest.mark.parametrize("option", [{"quantise": "int8"}, {"compiled": True}])
+def test_a_quantised_or_compiled_base_is_not_shared_out(option: dict[str, object]) -> None:
+    refuse_sharding(SimpleNamespace(**option), {})
+    refuse_sharding(SimpleNamespace(quantise=None, compiled=False), FSDP)
+    with pytest.raises(LaunchError, match=rf"options\.{next(iter(option))}.*choose one of the two"):
+        refuse_sharding(SimpleNamespace(**option), FSDP)
