@@ -21,9 +21,7 @@ def set_volume(quiet: bool, verbose: bool) -> None:
     elif quiet:
         os.environ[QUIET] = "1"
     for library in () if verbose else ("torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer"):
-        logging.getLogger(library).setLevel(
-            logging.ERROR
-        )  # each import of torchao draws their warnings, which ask nothing
+        logging.getLogger(library).setLevel(logging.ERROR)  # each import of torchao draws warnings that ask nothing
 
 
 def is_quiet() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,7 +108,7 @@ def test_a_fresh_run_starts_an_empty_log(tmp_path: Path) -> None:
 
 def test_a_damaged_log_ends_the_run_and_is_not_switched_off_like_a_tracker(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(line(result(4)), encoding="utf-8")
-    run = SimpleNamespace(**vars(run_in(tmp_path)), is_main=True, observers=[MetricsLog()])
+    run = SimpleNamespace(**vars(run_in(tmp_path)), is_main=True, observers=[MetricsLog()], alone=nullcontext)
     with pytest.raises(CheckpointError, match="lacks steps before the checkpoint of step 5"):
         Observers(run).tell("run_started", start_step=5)  # type: ignore[arg-type]
 
