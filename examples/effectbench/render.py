@@ -124,6 +124,9 @@ def page(results: Mapping[str, Any], figures: Sequence[Path], work: Path) -> str
     text = (HERE / "page.md").read_text(encoding="utf-8")
     parts = {
         "claims": claims_table(results["claims"]["claims"]),
+        "ten": _table(results, "ten", ("truth_distance", "truth_closeness", "bad_case", "vsa", "recognised", "hf_distance",
+                                       "retention")),
+        "compareten": _compared(results, "ten") or "None.",
         "table1": _table(results, "table1", ("truth_distance", "bad_case", "vsa", "recognised", "hf_distance", "retention")),
         "table1b": _table(results, "table1", ("truth_closeness", "truth_energy", "lpips_source", "soft_case",
                                               "bleeding_untriggered", "bleeding_wrong_trigger")),

@@ -157,7 +157,10 @@ def _options(
 
 
 def _variants(settings: Settings) -> Iterator[tuple[str, object]]:
+    """Yield other values of the options, but of those that say in ``json_schema_extra`` that they change the speed alone."""
     for name, field in type(settings).model_fields.items():
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("speed"):
+            continue
         value, kind = getattr(settings, name), field.annotation
         if isinstance(value, bool):
             yield name, not value

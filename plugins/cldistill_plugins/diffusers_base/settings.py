@@ -54,7 +54,7 @@ class DiffusersSettings(Settings):
     ``pip install 'cldistill[quantise]'``.  They are decoded to ``dtype`` for each product, so what is saved is memory."""
     attention: Attention | None = None
     """Backend of diffusers' attention; by default torch's own choice.  Those that fetch their code from a hub are left out."""
-    compiled: bool = False
+    compiled: bool = Field(default=False, json_schema_extra={"speed": True})
     """Compile each block by ``torch.compile`` when it is first called: minutes, then fewer and larger kernels.  Teachers are
     mounted at one rank then, over all modules."""
     guidance_scale: float = Field(default=4.0, ge=1.0)
