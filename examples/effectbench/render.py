@@ -113,10 +113,11 @@ def rounded(data: Any) -> Any:
 
 
 def copy_figures(work: Path, into: Path) -> list[Path]:
-    """Copy the plots beside the page."""
+    """Copy the plots beside the page; returns all that lie there."""
     (into / "figures").mkdir(exist_ok=True)
-    found = sorted((work / "eval" / "figures").glob("*.png"))
-    return [Path(shutil.copyfile(path, into / "figures" / path.name)) for path in found]
+    for path in (work / "eval" / "figures").glob("*.png"):
+        shutil.copyfile(path, into / "figures" / path.name)
+    return sorted((into / "figures").glob("*.png"))
 
 
 def page(results: Mapping[str, Any], figures: Sequence[Path], work: Path) -> str:
