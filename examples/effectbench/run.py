@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -119,7 +118,7 @@ def run_all(
 def _stop(processes: Sequence[subprocess.Popen[bytes]], left: Sequence[Step]) -> int:
     """Ask the steps to save, wait for them, and say what is left."""
     for process in processes:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # SIGTERM: what runs in the background may be told to ignore Ctrl-C
     for process in processes:
         process.wait()
     CONSOLE.print(f"the time is up; the same command goes on with {', '.join(step.name for step in left)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,11 @@ class TinyMetricRequest:
 def metric_request(folder: Path, size: tuple[int, int] = (64, 64)) -> TinyMetricRequest:
     """Return four pictures of one effect and four of the general pool, by three systems; sources lie under ``folder``."""
     effect = EffectInfo("invert", "invert the colours", write_pairs(folder / "pairs", size=size))
-    items = {
-        effect.name: pairs_of(effect),
-        GENERAL: general_items(folder / "general", write_general(folder / "general")),
-    }
+    pairs = pairs_of(effect)
+    general = general_items(folder / "general", write_general(folder / "general"))
+    # A metric may need the picture that a general instruction should give: here a pair's.
+    asked = [replace(item, target=pair.target) for item, pair in zip(general, pairs, strict=True)]
+    items = {effect.name: pairs, GENERAL: asked}
     outputs = {
         system: {
             pool: [picture(9000 + 100 * number + index, size) for index in range(len(rows))]

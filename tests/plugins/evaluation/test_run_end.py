@@ -138,7 +138,12 @@ def test_a_run_is_reported_as_an_evaluation_is(tmp_path: Path) -> None:
     done = run_manifest(tmp_path, catalogue_with(COUNT, *register_observers()), steps=1, evaluate=told)
     report = json.loads((done.folder / "report.json").read_text())
     manifest, other = tmp_path / "eval.yaml", tmp_path / "other"
-    student = {"name": "student@4", "adapter": str(done.folder / "collection"), "steps": 4}
+    student = {
+        "name": "student@4",
+        "title": "one LoRA in 4 steps",
+        "adapter": str(done.folder / "collection"),
+        "steps": 4,
+    }
     manifest.write_text(yaml.safe_dump(tiny_manifest(tmp_path, evaluate=told | {"systems": [student]})))
     checked = check_manifest(str(manifest), catalogue=catalogue_with(COUNT), measuring=True)
     evaluate_manifest(checked, enter(checked), other, Console(file=io.StringIO()), "cldistill eval", "again")
