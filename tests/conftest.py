@@ -45,9 +45,6 @@ from cldistill.records import GENERAL, BaseDescription, EffectInfo, Prompts
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # where a command asks for two threads, they share a core with other tests
 
 SHARING = (
     ("tests/browser/",),  # a Chromium

@@ -57,14 +57,14 @@ class Size:
     """Seconds of one core that each of them trains."""
     table1: str = "table1"
     """Name of Table 1's results."""
-    teacher_processes: int | None = None
-    """Processes that train teachers; None: one a core."""
+    samples: bool = True
+    """False: no pictures are drawn while students train."""
 
 
 FEW = "general.instructions=package:cldistill_plugins.miniature/general/general-held-out.jsonl"
 SMOKE = Size(
     "smoke", 3, 1, (), 2, 2, 2, 1, 1, 2, 0, 12, 1, 2,
-    ("samples=null", "train.batch_size=2", "targets.steps=2", "sampler.steps=3", FEW), 2, teacher_processes=1,
+    ("train.batch_size=2", "targets.steps=2", "sampler.steps=3", FEW), 2, samples=False,
 )  # fmt: skip
 LAPTOP = Size(
     "laptop", 50, 4, (10, 20), 400, 6000, 200, 100, 100, 4, 4, 200, 20, split=100, trained_groups=20, levers=10,
@@ -165,8 +165,7 @@ def preparation(size: Size) -> list[Step]:
         "effectbench-coarse",
         "--export",
         "teachers",
-        *(("--processes", str(size.teacher_processes)) if size.teacher_processes else ()),
-        *sets(f"effects={bank_file(total)}", _teacher(size)),
+        *sets(f"effects={bank_file(total)}", *_teacher(size)),
     )
     return [
         Step("bank", (*bank, *sizes), threads=2),
@@ -176,13 +175,13 @@ def preparation(size: Size) -> list[Step]:
     ]
 
 
-def _teacher(size: Size) -> str:
-    return f"teacher.options.steps={size.teacher_steps}"
+def _teacher(size: Size) -> list[str]:
+    return [f"teacher.options.steps={size.teacher_steps}", *([] if size.samples else ["samples=null"])]
 
 
 def train(size: Size, recipe: str, output: str, *values: str, effects: int | None = None) -> tuple[str, ...]:
     """Return the command of one training run of this size."""
-    common = [f"effects={bank_file(effects or size.effects)}", _teacher(size), *size.extra, *values]
+    common = [f"effects={bank_file(effects or size.effects)}", *_teacher(size), *size.extra, *values]
     return (*CLI, "run", recipe, "--output", f"runs/{output}", *sets(*common))
 
 
@@ -328,7 +327,7 @@ def added_names(size: Size) -> list[str]:
 def evaluate(size: Size, recipe: str, output: str, *values: str, effects: int | None = None) -> tuple[str, ...]:
     """Return the command of one evaluation."""
     few = [f"evaluate.general_pictures={size.general}"] if size.general else []
-    common = [f"effects={bank_file(effects or size.effects)}", _teacher(size), *few, *values]
+    common = [f"effects={bank_file(effects or size.effects)}", *_teacher(size), *few, *values]
     return (*CLI, "eval", recipe, "--output", f"eval/{output}", *sets(*common))
 
 
@@ -367,7 +366,7 @@ def grouping(size: Size) -> list[Step]:
 
 
 def _group(size: Size, effects: int, output: str, *words: str) -> tuple[str, ...]:
-    common = sets(f"effects={bank_file(effects)}", _teacher(size), "samples=null")
+    common = sets(f"effects={bank_file(effects)}", *_teacher(size), "samples=null")
     return (*CLI, "group", "effectbench-coarse", "--output", f"runs/{output}", *words, *common)
 
 
@@ -386,7 +385,7 @@ def looking(size: Size) -> list[Step]:
     )
     compose = (*PYTHON, "cldistill_plugins.effectbench.composition", "effectbench-eval", *ours)
     counts = ("--pairs-of-effects", str(size.compositions), "--pictures", str(min(4, size.art + size.photos)))
-    into = ("--output", "eval/composition.json", *sets(f"effects={bank}", _teacher(size)))
+    into = ("--output", "eval/composition.json", *sets(f"effects={bank}", *_teacher(size)))
     rows = [word for name in ("effectbench", *(f"effectbench-{n}" for n in ABLATIONS)) for word in _curve(name)]
     figures = (*PYTHON, "cldistill_plugins.effectbench.figures", "runs/effectbench", "--output", "eval/figures", *rows)
     return [
