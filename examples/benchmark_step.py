@@ -264,7 +264,7 @@ def work(name: str, settings: list[str], folder: Path, told: Connection) -> None
         if cuda:
             torch.cuda.synchronize()
         seconds, processor = time.perf_counter() - began, time.process_time() - processor
-        peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident("VmHWM") - before
+        peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else max(0.0, resident("VmHWM") - before)
         told.send({"forwards": forwards, "seconds": seconds, "processor_seconds": processor, "peak_mb": peak})
 
 
