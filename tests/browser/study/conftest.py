@@ -33,7 +33,10 @@ class Evaluator:
         self.page.wait(READY)
 
     def begin(self, name: str = "Ann") -> None:
-        """Give a name and press Enter."""
+        """Give a name and press Enter, as soon as the field is drawn."""
+        self.page.wait(
+            "document.querySelector('#name').getClientRects().length > 0 && document.readyState == 'complete'"
+        )
         self.page.find("#name").send_keys(name, Keys.ENTER)
 
     def press(self, *keys: str) -> None:
