@@ -28,9 +28,12 @@ class Evaluator:
     def arrive(self) -> None:
         """Open the page in a browser that knows nothing of it."""
         self.page.open(self.file)
-        self.page.js("localStorage.clear()")
-        self.page.open(self.file)
-        self.page.wait(READY)
+        for _ in range(5):  # a page that is left may still save where it was
+            self.page.js("localStorage.clear()")
+            self.page.open(self.file)
+            self.page.wait(READY)
+            if not self.page.js("return document.getElementById('welcome').hidden"):
+                break
 
     def begin(self, name: str = "Ann") -> None:
         """Give a name and press Enter, as soon as the field is drawn."""
