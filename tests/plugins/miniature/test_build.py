@@ -129,7 +129,7 @@ def test_items_without_a_prompt_are_their_own_target() -> None:
 def test_an_untrained_transformer_predicts_nothing() -> None:
     data, generator = _latents(), torch.Generator().manual_seed(0)
     model = base.start(build_transformer())
-    loss = base.flow_loss(model, base.draw_items(data, 8, generator), generator)
+    loss = base.flow_losses(model, base.draw_items(data, 8, generator), base.GRID, generator).mean()
     assert loss.item() == pytest.approx(2.0, abs=0.3)  # variance of noise minus that of the targets, both about one
 
 

@@ -1,4 +1,4 @@
-"""What the base practises on: drawn styles, filters, photos and scenes."""
+"""Drawn styles, filters, photos and scenes: the tasks and pictures that the base is trained on."""
 
 import io
 from collections import Counter

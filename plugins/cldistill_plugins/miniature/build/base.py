@@ -17,8 +17,9 @@ from cldistill_plugins.miniature.build.latents import EDITS, Latents, load_laten
 from cldistill_plugins.miniature.build.muon import Muon
 from cldistill_plugins.miniature.build.workers import average_gradients, join_workers, leave_workers, run_workers
 
-GRID = [(1, 8, 8), (1, 8, 8)]
-"""Frames, rows and columns of target and source tokens, as the stock pipeline passes them."""
+Grid = tuple[int, int, int]
+GRID: Grid = (1, 8, 8)
+"""Frames, rows and columns of target and of source tokens, as the stock pipeline passes them."""
 EMPTY_SHARE, SAME_SHARE = 0.1, 0.04
 HARD_EDITS = ("mirror", "flip", "rotate", "outline", "posterise")
 """Drawn three times as often as the others: they move pixels or make edges, the others only recolour."""
@@ -148,23 +149,44 @@ def draw_sigmas(count: int, generator: torch.Generator) -> Tensor:
     return torch.where(torch.rand(count, generator=generator) < 0.5, sigma, shifted)
 
 
-def flow_loss(model: nn.Module, items: Items, generator: torch.Generator) -> Tensor:
-    """Mean squared error of the predicted velocity, one noise level an item."""
+def flow_losses(model: nn.Module, items: Items, grid: Grid, generator: torch.Generator) -> Tensor:
+    """Mean squared error of the predicted velocity of each item (B,), one noise level an item.
+
+    Args:
+        grid: frames, rows and columns of the target's tokens, which are those of the source's.
+    """
     count, tokens = items.target.shape[:2]
     device = items.target.device
     noise = torch.randn(items.target.shape, generator=generator).to(device)
     sigma = draw_sigmas(count, generator).to(device)
     level = sigma.view(-1, 1, 1)
-    noisy = (1 - level) * items.target + level * noise
     velocity = model(
-        hidden_states=torch.cat([noisy, items.source], dim=1),
+        hidden_states=torch.cat([(1 - level) * items.target + level * noise, items.source], dim=1),
         timestep=sigma,
         encoder_hidden_states=items.text,
         encoder_hidden_states_mask=items.mask,
-        img_shapes=[GRID] * count,
+        img_shapes=[[grid] * 2] * count,
         return_dict=False,
     )[0][:, :tokens]
-    return nn.functional.mse_loss(velocity, noise - items.target)
+    losses: Tensor = (velocity - (noise - items.target)).square().mean((1, 2))
+    return losses
+
+
+def take_step(
+    model: nn.Module, averaged: dict[str, Tensor], optimizer: Muon, clock: Clock, loss: Tensor, ema: float
+) -> None:
+    """Update the model by the gradient of `loss`, averaged over the workers; `averaged` follows it with decay `ema`."""
+    parameters = list(model.parameters())
+    loss.backward()  # type: ignore[no-untyped-call]
+    average_gradients(parameters, clock)
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step(clock.factor)
+    model.zero_grad(set_to_none=True)
+    clock.step += 1
+    # The average warms up, or it would hold on to its start.
+    decay = min(ema, (1 + clock.step) / (10 + clock.step))
+    for name, value in model.state_dict().items():
+        averaged[name].lerp_(value, 1 - decay)
 
 
 def _loop(
@@ -178,20 +200,11 @@ def _loop(
     checkpoint: Path,
 ) -> None:
     saved, smooth = clock.elapsed, 0.0
-    parameters = list(model.parameters())
     while clock.progress < 1:
         generator = torch.Generator().manual_seed(plan.seed + 1_000_003 * clock.step + 7_919 * rank)
-        loss = flow_loss(model, draw_items(data, plan.batch, generator, plan.device), generator)
-        loss.backward()  # type: ignore[no-untyped-call]
-        average_gradients(parameters, clock)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step(clock.factor)
-        model.zero_grad(set_to_none=True)
-        clock.step += 1
-        # The average warms up, or it would hold on to the random start.
-        decay = min(plan.ema, (1 + clock.step) / (10 + clock.step))
-        for name, value in model.state_dict().items():
-            averaged[name].lerp_(value, 1 - decay)
+        items = draw_items(data, plan.batch, generator, plan.device)
+        loss = flow_losses(model, items, GRID, generator).mean()
+        take_step(model, averaged, optimizer, clock, loss, plan.ema)
         smooth = loss.item() if smooth == 0 else 0.98 * smooth + 0.02 * loss.item()
         if clock.elapsed - saved > CHECKPOINT_SECONDS or clock.progress >= 1:
             saved = clock.elapsed

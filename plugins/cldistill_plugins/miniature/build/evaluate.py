@@ -100,7 +100,7 @@ def edit_batch(
             timestep=time.expand(len(tokens)) / 1000,
             encoder_hidden_states=text,
             encoder_hidden_states_mask=mask,
-            img_shapes=[GRID] * len(tokens),
+            img_shapes=[[GRID] * 2] * len(tokens),
             return_dict=False,
         )[0]
         tokens = pipeline.scheduler.step(velocity[:, : tokens.shape[1]], time, tokens, return_dict=False)[0]

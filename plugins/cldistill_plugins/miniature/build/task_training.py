@@ -10,16 +10,25 @@ from pathlib import Path
 import torch
 from diffusers import QwenImageTransformer2DModel
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from cldistill_plugins.miniature.build.base import EMPTY_SHARE, SAME_SHARE, draw_sigmas, load_base, optimizer_of, pack
+from cldistill_plugins.miniature.build.base import (
+    EMPTY_SHARE,
+    SAME_SHARE,
+    Items,
+    flow_losses,
+    load_base,
+    optimizer_of,
+    pack,
+    take_step,
+)
 from cldistill_plugins.miniature.build.clock import Clock, load_state, save_state
 from cldistill_plugins.miniature.build.latents import EDITS
 from cldistill_plugins.miniature.build.muon import Muon
 from cldistill_plugins.miniature.build.shapes import token_grid
 from cldistill_plugins.miniature.build.task_latents import load_task_chunks
 from cldistill_plugins.miniature.build.tasks import EDITS_A_PICTURE, TASKS_A_PICTURE
-from cldistill_plugins.miniature.build.workers import average_gradients, join_workers, leave_workers, run_workers
+from cldistill_plugins.miniature.build.workers import join_workers, leave_workers, run_workers
 
 CHECKPOINT_SECONDS = 120.0
 Shape = tuple[int, int]
@@ -53,7 +62,8 @@ class TaskPlan:
 
 
 def phases(minutes: Sequence[float], workers: int = 1, device: str = "cpu") -> tuple[TaskPlan, TaskPlan]:
-    """What ships: first all tasks as the chunks hold them, then more of the general edits at a lower, long falling rate."""
+    """The two phases of the transformer that ships: all tasks as the chunks hold them, then more of the general edits at a
+    lower, long falling rate."""
     first, second = minutes
     return (
         TaskPlan("tasks-first", first, workers=workers, device=device),
@@ -62,19 +72,15 @@ def phases(minutes: Sequence[float], workers: int = 1, device: str = "cpu") -> t
 
 
 @dataclass(frozen=True, slots=True)
-class TaskItems:
-    """One batch: target and source tokens (B, N, 64), text (B, T, 64), its mask (B, T), and whose turn it was (B,).
+class TaskItems(Items):
+    """One batch, whose pictures have one shape, and whose turn it was (B,).
 
     Attributes:
         task: number of the task, or −1 for `same` and the empty prompt.
     """
 
-    shape: Shape
-    target: Tensor
-    source: Tensor
-    text: Tensor
-    mask: Tensor
     task: Tensor
+    shape: Shape
 
 
 def train_tasks(plan: TaskPlan, work: Path, start: Path) -> Path:
@@ -138,26 +144,8 @@ def draw_items(
     mask = torch.arange(text.shape[1]) < length[:, None]
     task = torch.where(unchanged, -1, part["task"][index, known])
     tensors = (pack(target.float()), pack(source.float()), text, mask, task)
-    return TaskItems(shape, *(tensor.to(device) for tensor in tensors))
-
-
-def flow_losses(model: nn.Module, items: TaskItems, generator: torch.Generator) -> Tensor:
-    """Mean squared error of the predicted velocity of each item (B,), one noise level an item."""
-    count, tokens = items.target.shape[:2]
-    device = items.target.device
-    noise = torch.randn(items.target.shape, generator=generator).to(device)
-    sigma = draw_sigmas(count, generator).to(device)
-    level = sigma.view(-1, 1, 1)
-    velocity = model(
-        hidden_states=torch.cat([(1 - level) * items.target + level * noise, items.source], dim=1),
-        timestep=sigma,
-        encoder_hidden_states=items.text,
-        encoder_hidden_states_mask=items.mask,
-        img_shapes=[[token_grid(*items.shape)] * 2] * count,
-        return_dict=False,
-    )[0][:, :tokens]
-    losses: Tensor = (velocity - (noise - items.target)).square().mean((1, 2))
-    return losses
+    target, source, text, mask, task = (tensor.to(device) for tensor in tensors)
+    return TaskItems(target, source, text, mask, task, shape)
 
 
 @dataclass(slots=True)
@@ -176,21 +164,12 @@ class _Training:
     def run(self) -> None:
         """Train until the planned time is over."""
         plan, clock, saved = self.plan, self.clock, self.clock.elapsed
-        parameters = list(self.model.parameters())
         recent: list[tuple[float, int]] = []
         while clock.progress < 1:
             generator = torch.Generator().manual_seed(plan.seed + 1_000_003 * clock.step + 7_919 * self.rank)
             items = draw_items(self.data, plan.batch, generator, plan.device, plan.edits)
-            losses = flow_losses(self.model, items, generator)
-            losses.mean().backward()  # type: ignore[no-untyped-call]
-            average_gradients(parameters, clock)
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            self.optimizer.step(clock.factor)
-            self.model.zero_grad(set_to_none=True)
-            clock.step += 1
-            decay = min(plan.ema, (1 + clock.step) / (10 + clock.step))
-            for name, value in self.model.state_dict().items():
-                self.averaged[name].lerp_(value, 1 - decay)
+            losses = flow_losses(self.model, items, token_grid(*items.shape), generator)
+            take_step(self.model, self.averaged, self.optimizer, clock, losses.mean(), plan.ema)
             recent += zip(losses.tolist(), items.task.tolist(), strict=True)
             if (clock.elapsed - saved > CHECKPOINT_SECONDS or clock.progress >= 1) and self.rank == 0:
                 saved = clock.elapsed
