@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from cldistill.progress.program import program
 
+ON_CPU = "ACCELERATE_USE_CPU"
+
 
 def command_words(environment: Mapping[str, str] | None = None) -> list[str]:
     """Return what to type before ``run ...`` to start as many of us again: program, or launcher and module."""
@@ -14,16 +16,17 @@ def command_words(environment: Mapping[str, str] | None = None) -> list[str]:
     processes = environment.get("WORLD_SIZE", "1")
     if processes == "1":
         return program()
-    if "ACCELERATE_MIXED_PRECISION" not in environment or on_cpu(environment):
-        return torchrun(processes, cpu=on_cpu(environment))
+    cpu = says_yes(environment, ON_CPU)
+    if "ACCELERATE_MIXED_PRECISION" not in environment or cpu:
+        return torchrun(processes, cpu=cpu)
     precision = environment["ACCELERATE_MIXED_PRECISION"]
     mixed = [] if precision == "no" else ["--mixed_precision", precision]
     return ["accelerate", "launch", "--multi_gpu", "--num_processes", processes, *mixed, "-m", "cldistill"]
 
 
-def on_cpu(environment: Mapping[str, str]) -> bool:
-    """Return whether the launcher was told to leave the GPUs alone."""
-    return environment.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes")
+def says_yes(environment: Mapping[str, str], name: str) -> bool:
+    """Return whether a variable by which accelerate's launcher tells its choices is set to yes."""
+    return environment.get(name, "").lower() in ("true", "1", "yes")
 
 
 def torchrun(processes: str, *, cpu: bool) -> list[str]:

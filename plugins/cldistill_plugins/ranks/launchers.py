@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 
-from cldistill.cli.launch import on_cpu, torchrun
+from cldistill.cli.launch import ON_CPU, says_yes, torchrun
 from cldistill.errors import LaunchError
 
 RANKED = ("RANK", "WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_PROCID")
@@ -28,7 +28,7 @@ FSDP = {
 }  # fmt: skip
 """Variable of accelerate's configuration -> the value that it must have, how that is written there, and why."""
 DEFAULTS = {"FSDP_VERSION": "1"}
-"""What accelerate takes for a variable that is not set, where that is not the value above."""
+"""accelerate's own values of variables that are not set, where they are not the values above."""
 
 
 def refuse_missing_processes(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
@@ -45,7 +45,7 @@ def refuse_missing_processes(arguments: Sequence[str], environment: Mapping[str,
     if not announced or any(name in environment for name in RANKED):
         return
     several = shlex.join([*torchrun("N", cpu=True), *arguments])
-    if on_cpu(environment):
+    if says_yes(environment, ON_CPU):
         raise LaunchError(
             f"accelerate launch started one process of several; on the CPU, start N of them with\n  {several}"
         )
@@ -58,7 +58,7 @@ def refuse_missing_processes(arguments: Sequence[str], environment: Mapping[str,
 
 def wants_fsdp(environment: Mapping[str, str] | None = None) -> bool:
     """Return whether the launcher is configured for FSDP."""
-    return _is_set(os.environ if environment is None else environment, "ACCELERATE_USE_FSDP")
+    return says_yes(os.environ if environment is None else environment, "ACCELERATE_USE_FSDP")
 
 
 def refuse_sharding(settings: object, environment: Mapping[str, str] | None = None) -> None:
@@ -69,7 +69,7 @@ def refuse_sharding(settings: object, environment: Mapping[str, str] | None = No
     """
     environment = os.environ if environment is None else environment
     for name in UNKNOWN:
-        if _is_set(environment, f"ACCELERATE_USE_{name}"):
+        if says_yes(environment, f"ACCELERATE_USE_{name}"):
             raise LaunchError(
                 f"accelerate is configured for {name}; a run knows plain data parallelism (`accelerate launch --multi_gpu "
                 "--num_processes N -m cldistill run ...`) and FSDP2, which shards the frozen base (docs/several-machines.md)"
@@ -89,7 +89,3 @@ def refuse_sharding(settings: object, environment: Mapping[str, str] | None = No
             "accelerate is configured for FSDP and base.options.compiled is set: that blocks are gathered within compiled "
             "code was not tried; choose one of the two"
         )
-
-
-def _is_set(environment: Mapping[str, str], name: str) -> bool:
-    return environment.get(name, "").lower() in ("true", "1", "yes")
