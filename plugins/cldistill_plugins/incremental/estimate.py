@@ -10,17 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.models import Evaluate
 from cldistill.records import GENERAL
-from cldistill.training.metrics_log import FILE, read_metrics
+from cldistill.training.metrics_log import FILE
 from cldistill_plugins.incremental.growing_manifest import Growth
-from cldistill_plugins.planning.api import backward_cost, cycles
+from cldistill_plugins.planning.api import backward_cost, cycles, guidance_calls, recent_steps
 
-LAST = 50
-"""Steps at the end of the log whose pace counts."""
 LOG = "run.log"
 STAGE = re.compile(r"✓ (.+?)  (?:([\d,]+)   )?([\d.]+ s|[\d:]+)$", re.MULTILINE)
 """A finished stage: its name, its parts where it has several, and its time."""
@@ -60,7 +57,7 @@ def read_pace(folder: Path, batch: int, backward: float) -> Pace | None:
 
     Each update of a slot has one graded call.
     """
-    records = [r for r in read_metrics(folder / FILE)[-LAST:] if r.get("seconds") and r.get("forwards")]
+    records = recent_steps(folder / FILE)
     if not records:
         return None
     call = median(r["seconds"] / (batch * (r["forwards"] + backward * len(r.get("updates", ())))) for r in records)
@@ -124,18 +121,17 @@ def target_calls(checked: CheckedManifest, growth: Growth) -> int:
     drawn = any(stream != "effect" for loss in needing for stream in (loss.streams or checked.streams))
     if drawn and growth.checkpoint is None:
         many += len(checked.items.get(GENERAL, ()))
-    return old.steps * few + targets.steps * _guidance(checked) * many
+    return old.steps * few + targets.steps * guidance_calls(checked) * many
 
 
 def evaluation_seconds(checked: CheckedManifest, growth: Growth, evaluate: Evaluate, pace: Pace) -> float:
     """Return the time of comparing collection, grown collection and new teachers, by what the collection's own report took."""
     few, old, new = growth.collection.index.steps, len(growth.collection.index.effects), len(growth.new)
-    own, general = evaluate.teacher_steps * _guidance(checked), _general_pictures(evaluate)
+    own, general = evaluate.teacher_steps * guidance_calls(checked), _general_pictures(evaluate)
     pictures = evaluate.pictures * (old + (old + new) + new) + 2 * general
     calls = few * (evaluate.pictures * (2 * old + new) + 2 * general) + own * evaluate.pictures * new
-    ways = list(
-        dict.fromkeys((own, few * _guidance(checked)))
-    )  # its run showed the teachers at their steps and the student's
+    # Its run showed the teachers at their own steps and at the student's, which may be as many.
+    ways = {own, few * guidance_calls(checked)}
     known = evaluate.pictures * old * (len(ways) + 1) + 2 * general
     known_calls = evaluate.pictures * old * (sum(ways) + few) + 2 * general * few
     edited = pace.stages.get("editing the held-out pictures")
@@ -154,8 +150,3 @@ def _general_pictures(evaluate: Evaluate) -> int:
         return 0
     lines = sum(bool(line.strip()) for line in evaluate.general.read_bytes().splitlines())
     return min(lines, evaluate.general_pictures or lines)
-
-
-def _guidance(checked: CheckedManifest) -> int:
-    settings: dict[str, Any] = checked.base.settings.model_dump()
-    return 1 if settings.get("target_guidance_scale", 1.0) == 1.0 else 2

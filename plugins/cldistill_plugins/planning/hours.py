@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.records import GENERAL
@@ -79,10 +80,14 @@ def hours(checked: CheckedManifest, device: Device | None) -> Hours:
 
 def measured_pace(log: Path) -> float | None:
     """Return the seconds of a backbone call in the last steps of a run's log, or None without one."""
-    if not log.is_file():
-        return None
-    records = [record for record in read_metrics(log)[-LAST:] if record.get("seconds") and record.get("forwards")]
+    records = recent_steps(log)
     return median(record["seconds"] / record["forwards"] for record in records) if records else None
+
+
+def recent_steps(log: Path) -> list[dict[str, Any]]:
+    """Return the last steps of a run's log that tell their ``seconds`` and ``forwards``; none without a log."""
+    found = read_metrics(log)[-LAST:] if log.is_file() else []
+    return [record for record in found if record.get("seconds") and record.get("forwards")]
 
 
 def operations(checked: CheckedManifest) -> float:
@@ -112,7 +117,7 @@ def stages(checked: CheckedManifest) -> Iterator[Part]:
     evaluate = checked.manifest.evaluate
     if evaluate is not None:  # its own LoRAs at many steps and at the student's, and the student
         few = 2 * checked.manifest.sampler.steps
-        each = _guidance(checked) * (evaluate.teacher_steps + few / 2) + few / 2
+        each = guidance_calls(checked) * (evaluate.teacher_steps + few / 2) + few / 2
         yield Part("evaluation", evaluate.pictures * len(checked.effects) * each)
 
 
@@ -129,11 +134,11 @@ def _sampled(checked: CheckedManifest) -> float:
     if targets is None:
         return 0.0
     pools = [pool for pool in checked.targeted_pools if targets.origin == "teacher" or pool == GENERAL]
-    return float(sum(len(checked.items.get(pool, ())) for pool in pools) * targets.steps * _guidance(checked))
+    return float(sum(len(checked.items.get(pool, ())) for pool in pools) * targets.steps * guidance_calls(checked))
 
 
-def _guidance(checked: CheckedManifest) -> int:
-    """Calls that one step of a teacher's sampling takes: two where it is guided."""
+def guidance_calls(checked: CheckedManifest) -> int:
+    """Return the calls that one step of a teacher's sampling takes: two where it is guided."""
     return 1 if checked.base.settings.model_dump().get("target_guidance_scale", 1.0) == 1.0 else 2
 
 

@@ -1,4 +1,4 @@
-"""What a growth takes, by what the collection's own run took."""
+"""The estimate of a growth's time, from the log of the collection's own run."""
 
 from __future__ import annotations
 
