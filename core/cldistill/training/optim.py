@@ -113,9 +113,8 @@ class Optimizer:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what `state` returned; CheckpointError where the moments were kept in other bits."""
         self.updates = int(tensors["updates"])
-        if len(tensors) == 1:  # saved before the first update
-            return
-        self.gradients()
+        for name, value in self.parameters.items():  # what no update has reached has no state
+            value.grad = torch.zeros_like(value) if f"{name}.step" in tensors else None
         self._step(0.0)  # makes the state, and moves nothing
         self.zero_grad()
         own = self.state()

@@ -58,7 +58,7 @@ def teachers(
         export.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=export).close()  # hours of training are not for a folder that cannot be written to
     order = TrainingOrder(
-        manifest, tuple(overrides or ()), default_cache(), max(1, cores // count), export, targets, devices
+        manifest, tuple(overrides or ()), default_cache(), _threads(cores // count), export, targets, devices
     )
     display = _Display(console, len(tasks))
     try:
@@ -70,6 +70,12 @@ def teachers(
     of, what = "" if share == WHOLE else f"share {share}: ", "what a run prepares" if targets else "teachers"
     made = len(tasks) if not targets else f"{len(tasks)} pieces of"
     console.print(f"[bold green]✓[/] {of}{made} {what} are in the cache: {default_cache()}", soft_wrap=True)
+
+
+def _threads(share: int) -> int:
+    """Threads of one worker: its share of the cores, or what OMP_NUM_THREADS says."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) > 0 else max(1, share)
 
 
 class _Display:
