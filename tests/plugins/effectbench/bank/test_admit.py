@@ -36,6 +36,33 @@ def test_another_report_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "has no 'teacher': it is not one of effectbench-admission" in capsys.readouterr().err
 
 
+def test_a_later_report_adds_to_the_file_and_one_of_other_pictures_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = list(catalogue())[:3]
+    out = str(tmp_path / "out.json")
+
+    def report(name: str, values: dict[str, list[float]], pictures: list[str]) -> str:
+        pools = {effect: {"bad_case": bad, "closeness": [0.5] * len(bad)} for effect, bad in values.items()}
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps({"pictures": pictures, "values": {"teacher": pools}}))
+        return str(file)
+
+    one = report("one", {third: [0.0, 0.0], second: [1.0, 1.0]}, ["a", "b"])
+    assert admit.main([one, "--output", out]) == 0
+    two = report("two", {second: [0.0, 1.0]}, ["a", "b"])
+    three = report("three", {first: [0.0, 0.0]}, ["a", "b"])
+    assert admit.main([two, three, "--output", out]) == 0
+    found = json.loads(Path(out).read_text())
+    assert found["admitted"] == list(found["effects"]) == [first, second, third]
+    kept = Path(out).read_bytes()
+    other = report("other", {first: [1.0, 1.0]}, ["c", "d"])
+    assert admit.main([other, "--output", out]) == 2
+    assert "different pictures" in capsys.readouterr().err and Path(out).read_bytes() == kept
+    assert admit.main([other, "--output", out, "--fresh"]) == 0
+    assert json.loads(Path(out).read_text())["admitted"] == []
+
+
 def test_a_bank_takes_the_admitted_first_then_the_untried_and_the_hard_ones_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
