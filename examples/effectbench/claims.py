@@ -84,6 +84,11 @@ def not_above(limit: float) -> Callable[[Interval], str]:
     return lambda i: HOLDS if i.high <= limit else FAILS if i.low > limit else OPEN
 
 
+def not_below(limit: float) -> Callable[[Interval], str]:
+    """Judge a figure that should be at least a limit, with its whole interval."""
+    return lambda i: HOLDS if i.low >= limit else FAILS if i.high < limit else OPEN
+
+
 def at_least(limit: float) -> Callable[[Interval], str]:
     """Judge a point figure that should reach a limit; an interval that does not clear it is said to be open."""
     return lambda i: (HOLDS if i.low >= limit else OPEN) if i.mean >= limit else FAILS
@@ -96,16 +101,24 @@ def of_table1(report: Report) -> list[Claim]:
     def pair(metric: str, a: str, b: str, effects: Sequence[str] | None = None) -> Callable[[], Interval]:
         return lambda: difference(values(report, a, metric, effects), values(report, b, metric, effects))
 
-    return [
+    found = [
         claim("Ours at 8 is no worse than Base on the distance to the truth", "truth distance, ours − Base",
               pair("truth_distance", "ours", "teacher"), not_above(0)),
         claim("Ours at 8 is no worse than Base on bad cases", "bad cases, ours − Base",
               pair("bad_case", "ours", "teacher"), not_above(0)),
-        claim("All-in-1 FM + Lightning has more bad cases than ours", "bad cases, FM + Lightning − ours",
-              pair("bad_case", "fm-lightning", "ours"), above(0)),
-        claim("All-in-1 FM + Lightning is further from the truth's detail on stochastic effects",
-              "high-frequency distance, FM + Lightning − ours", pair("hf_distance", "fm-lightning", "ours", few), above(0)),
+        claim("Ours at 8 is no worse than Base on subject consistency", "subject consistency, ours − Base",
+              pair("vsa", "ours", "teacher"), not_below(0)),
+        claim("Ours at 8 is no worse than Base on the effect's recognition", "recognised, ours − Base",
+              pair("recognised", "ours", "teacher"), not_below(0)),
     ]  # fmt: skip
+    for rival, title in (("teacher-lightning", "Base + Lightning"), ("fm-lightning", "All-in-1 FM + Lightning")):
+        found += [
+            claim(f"{title} has more bad cases than ours", f"bad cases, {title} − ours",
+                  pair("bad_case", rival, "ours"), above(0)),
+            claim(f"{title} is further from the truth's detail on stochastic effects", f"detail's distance, {title} − ours",
+                  pair("hf_distance", rival, "ours", few), above(0)),
+        ]  # fmt: skip
+    return found
 
 
 def colliding(report: Report) -> list[str]:

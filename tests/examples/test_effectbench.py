@@ -97,11 +97,14 @@ def report(**systems: dict[str, list[float]]) -> dict[str, object]:
 def test_claims_are_judged_by_their_whole_interval() -> None:
     claims = module("claims")
     noise = np.random.default_rng(0).normal(0, 0.01, 12)
-    teacher = {"truth_distance": [0.5] * 12, "bad_case": [0.0, 1.0] * 6, "hf_distance": [0.3] * 12}
-    ours = {"truth_distance": list(0.4 + noise), "bad_case": [1.0, 1.0] * 6, "hf_distance": [0.1] * 12}
+    teacher = {"truth_distance": [0.5] * 12, "bad_case": [0.0, 1.0] * 6, "hf_distance": [0.3] * 12, "vsa": [4.0] * 12}
+    ours = {"truth_distance": list(0.4 + noise), "bad_case": [1.0, 1.0] * 6, "hf_distance": [0.1] * 12, "vsa": [4.5] * 12}
     fm = {"truth_distance": [0.6] * 12, "bad_case": [1.0, 1.0] * 6, "hf_distance": [0.2] * 12}
     found = claims.of_table1(report(teacher=teacher, ours=ours, **{"fm-lightning": fm}))
-    assert [claim.verdict for claim in found] == ["holds", "does not hold", "open", "holds"]
+    no_worse, lightning, flow = found[:4], found[4:6], found[6:]
+    assert [claim.verdict for claim in no_worse] == ["holds", "does not hold", "holds", "not measured"]
+    assert [claim.verdict for claim in lightning] == ["not measured", "not measured"], "no such system in the report"
+    assert [claim.verdict for claim in flow] == ["open", "holds"]
     assert found[0].interval.mean == pytest.approx(-0.1 + noise.mean())
 
 
