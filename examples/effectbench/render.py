@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import claims
+from overview import draw_overview
 from tables import (
     claims_table,
     comparison_table,
@@ -112,9 +113,17 @@ def rounded(data: Any) -> Any:
     return [rounded(value) for value in data] if isinstance(data, (list, tuple)) else data
 
 
+OVERVIEWS = ("table1", "ten")
+"""Evaluations of which a picture of all effects is drawn."""
+
+
 def copy_figures(work: Path, into: Path) -> list[Path]:
-    """Copy the plots beside the page; returns all that lie there."""
+    """Copy the plots beside the page and draw the pictures of all effects; returns the plots that lie there."""
     (into / "figures").mkdir(exist_ok=True)
+    for name in OVERVIEWS:
+        report = work / "eval" / name / "report.json"
+        if report.is_file():
+            draw_overview(report.parent, json.loads(report.read_text()), into / "figures" / f"{name}.webp")
     for path in (work / "eval" / "figures").glob("*.png"):
         shutil.copyfile(path, into / "figures" / path.name)
     return sorted((into / "figures").glob("*.png"))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 HERE = Path(__file__).parents[2] / "examples" / "effectbench"
 
@@ -98,7 +99,12 @@ def test_claims_are_judged_by_their_whole_interval() -> None:
     claims = module("claims")
     noise = np.random.default_rng(0).normal(0, 0.01, 12)
     teacher = {"truth_distance": [0.5] * 12, "bad_case": [0.0, 1.0] * 6, "hf_distance": [0.3] * 12, "vsa": [4.0] * 12}
-    ours = {"truth_distance": list(0.4 + noise), "bad_case": [1.0, 1.0] * 6, "hf_distance": [0.1] * 12, "vsa": [4.5] * 12}
+    ours = {
+        "truth_distance": list(0.4 + noise),
+        "bad_case": [1.0, 1.0] * 6,
+        "hf_distance": [0.1] * 12,
+        "vsa": [4.5] * 12,
+    }
     fm = {"truth_distance": [0.6] * 12, "bad_case": [1.0, 1.0] * 6, "hf_distance": [0.2] * 12}
     found = claims.of_table1(report(teacher=teacher, ours=ours, **{"fm-lightning": fm}))
     no_worse, lightning, flow = found[:4], found[4:6], found[6:]
@@ -139,6 +145,34 @@ def test_what_aop_does_is_also_told_of_colliding_prompts_and_of_effects_that_bas
     assert [interval.mean for interval in found.values()] == [4.0, 2.0]
 
 
+def test_the_overview_deals_out_square_pictures_ten_effects_a_band(tmp_path: Path) -> None:
+    overview, names = module("overview"), [f"e{number}" for number in range(12)]
+    colours = {"source": (250, 250, 0), "teacher": (250, 0, 0), "ours": (0, 0, 250)}
+
+    def save(file: Path, colour: tuple[int, int, int], size: tuple[int, int] = (32, 32)) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, colour).save(file, lossless=True)
+
+    for picture, size in {"long": (48, 32), "one": (32, 32), "two": (32, 32)}.items():
+        save(tmp_path / "pictures" / "source" / f"{picture}.webp", colours["source"], size)
+    for number, name in enumerate(names):
+        for system in ("teacher", "ours"):
+            save(tmp_path / "pictures" / system / name / f"{('one', 'two')[number % 2]}.webp", colours[system])
+    report = {
+        "pictures": ["long", "one", "two"], "effects": [{"name": name} for name in names],
+        "systems": [{"name": "teacher", "evaluations": 40}, {"name": "ours", "evaluations": 8}],
+    }  # fmt: skip
+    assert overview.draw_overview(tmp_path, report, tmp_path / "sheet.webp") is not None
+    sheet = np.asarray(Image.open(tmp_path / "sheet.webp").convert("RGB")).astype(int)
+    red = (sheet[..., 0] > 200) & (sheet[..., 1] < 60)
+    blue = (sheet[..., 2] > 200) & (sheet[..., 1] < 60)
+    cell = overview.CELL**2
+    assert (red.sum() / cell, blue.sum() / cell) == (pytest.approx(12, abs=0.5), pytest.approx(12, abs=0.5))
+    half = len(sheet) // 2
+    assert red[:half].sum() > 4 * red[half:].sum(), "ten effects in the first band, two in the second"
+    assert overview.draw_overview(tmp_path / "elsewhere", report, tmp_path / "none.webp") is None
+
+
 @pytest.mark.slow(100)
 def test_the_whole_chain_runs_on_three_effects(
     tmp_path: Path, interpreter: Any, monkeypatch: pytest.MonkeyPatch
@@ -162,7 +196,8 @@ def test_the_whole_chain_runs_on_three_effects(
     assert "All-in-1 FM + Lightning" in text
     assert "<!--" not in text
     claims = json.loads((tmp_path / "page/results/claims.json").read_text())["claims"]
-    assert len(claims) == 12
+    assert len(claims) == 16
+    assert (tmp_path / "page/figures/table1.webp").stat().st_size > 0
     unmeasured = [claim["text"] for claim in claims if claim["verdict"] == "not measured"]
     # Of the first three admitted effects all prompts differ.
     assert unmeasured == ["— the same, effects whose prompt another one has, too"]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from cldistill_plugins.samples.grids import GridRow, save_grid
+from cldistill_plugins.samples.grids import GridRow, labelled_grid, save_grid
 
-__all__ = ["GridRow", "save_grid"]
+__all__ = ["GridRow", "labelled_grid", "save_grid"]
