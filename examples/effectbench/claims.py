@@ -121,6 +121,16 @@ def of_table1(report: Report) -> list[Claim]:
     return found
 
 
+def of_steps(report: Report) -> list[Claim]:
+    """Ours at four steps against the teachers at forty."""
+    return [
+        claim(f"Ours at 4 is no worse than Base at 40 on {title}", f"{title}, ours at 4 − Base",
+              lambda metric=metric: difference(values(report, "ours-4", metric), values(report, "teacher", metric)),
+              not_above(0))
+        for metric, title in (("truth_distance", "the distance to the truth"), ("bad_case", "bad cases"))
+    ]  # fmt: skip
+
+
 def colliding(report: Report) -> list[str]:
     """Return the effects whose teacher's prompt another effect has too."""
     prompts = [effect["prompt"] for effect in report["effects"]]

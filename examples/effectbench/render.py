@@ -82,6 +82,8 @@ def all_claims(reports: Mapping[str, Any]) -> list[claims.Claim]:
     found = []
     if "table1" in reports:
         found += claims.of_table1(reports["table1"])
+    if "steps" in reports:
+        found += claims.of_steps(reports["steps"])
     if "table3" in reports:
         found += claims.of_table3(reports["table3"], reports.get("table1"))
     if "table5" in reports:

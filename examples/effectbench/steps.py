@@ -343,7 +343,11 @@ def measurements(size: Size) -> list[Step]:
             ("train-ours", *rivals, "pictures"),
         ),
         Step("table3", evaluate(size, "effectbench-table3", "table3", *_few(size)), (*students, "pictures")),
-        Step("steps", evaluate(size, "effectbench-steps", "steps", *_few(size)), ("train-ours", "pictures")),
+        Step(
+            "steps",
+            evaluate(size, "effectbench-steps", "steps", *_few(size)),
+            ("train-ours", "train-lightning", "pictures"),
+        ),
         Step("table5", _table5(size), (last, "train-lightning", "pictures")),
     ]
 

@@ -114,6 +114,16 @@ def test_claims_are_judged_by_their_whole_interval() -> None:
     assert found[0].interval.mean == pytest.approx(-0.1 + noise.mean())
 
 
+def test_four_steps_are_held_against_base_at_forty() -> None:
+    claims = module("claims")
+    found = claims.of_steps(
+        report(**{"ours-4": {"truth_distance": [0.2] * 12}, "teacher": {"truth_distance": [0.3] * 12}})
+    )
+    assert [(claim.verdict, claim.interval and claim.interval.mean) for claim in found] == [
+        ("holds", pytest.approx(-0.1)), ("not measured", None),
+    ]  # fmt: skip
+
+
 def test_what_a_report_lacks_is_not_measured_and_the_loss_of_old_effects_is_a_share() -> None:
     claims = module("claims")
     assert {claim.verdict for claim in claims.of_table3(report(ours={"bad_case": [0.0]}))} == {"not measured"}
@@ -196,7 +206,7 @@ def test_the_whole_chain_runs_on_three_effects(
     assert "All-in-1 FM + Lightning" in text
     assert "<!--" not in text
     claims = json.loads((tmp_path / "page/results/claims.json").read_text())["claims"]
-    assert len(claims) == 16
+    assert len(claims) == 18
     assert (tmp_path / "page/figures/table1.webp").stat().st_size > 0
     unmeasured = [claim["text"] for claim in claims if claim["verdict"] == "not measured"]
     # Of the first three admitted effects all prompts differ.
