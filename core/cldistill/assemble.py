@@ -28,7 +28,6 @@ from cldistill.progress.stages import SilentStages, Stages
 from cldistill.protocols import BaseModel, OwnsModule, PromptIsolator
 from cldistill.random import KeyedRandom
 from cldistill.samples import later_rows
-from cldistill.schedule import Schedule
 from cldistill.storage.files import default_cache
 from cldistill.storage.tensors import TensorCache
 from cldistill.training.observers import check_observers
@@ -75,7 +74,7 @@ def assemble(
     return Run(
         name=manifest.name, output=output, total_steps=train.generator_steps, base=base, slots=preparation.slots,
         slot_configs=tuple(checked.slots.values()), terms=terms, router=router, dataset=dataset, teachers=bank,
-        schedule=Schedule(manifest.sampler.steps, float(manifest.sampler.shift), manifest.sampler.integer_timesteps),
+        schedule=checked.student_schedule,
         modules=modules, random=random.child("train"), accelerator=accelerator,
         effects=checked.effects, prompts=prompts,
         teacher_schedule=checked.teacher_schedule, batch_size=train.batch_size, grad_clip=train.grad_clip,

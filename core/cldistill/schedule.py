@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def expand(sigma: Tensor, like: Tensor) -> Tensor:
@@ -45,9 +47,9 @@ def unshift_sigma(sigma: Tensor, shift: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The student's sampler: ``steps`` sigmas, shifted once, and LCM-style re-noising between them.
+    """The student's sampler: ``steps`` sigmas, shifted once, and from one to the next by fresh noise or by Euler's method.
 
-    The same numbers as diffusers' ``FlowMatchEulerDiscreteScheduler(shift=shift, stochastic_sampling=True)`` given
+    The numbers of diffusers' ``FlowMatchEulerDiscreteScheduler(shift=shift, stochastic_sampling=stochastic)`` given
     ``sigmas=linspace(1, 1/steps, steps)``; ``set_timesteps(steps)`` alone would shift twice.
     """
 
@@ -57,9 +59,13 @@ class Schedule:
     """Round ``t`` down to an integer as the released code does (954, 833, 642)."""
     terminal: float | None = None
     """The last sigma to which all are stretched, as some stock pipelines do (diffusers' ``shift_terminal``)."""
+    stochastic: bool = True
+    """Fresh noise at every step (consistency sampling, LCM); else the noise that the step itself predicts: Euler's method."""
 
     def sigmas(self, device: torch.device | str = "cpu") -> Tensor:
         """Return the ``[steps]`` sigmas, descending from 1."""
+        import torch
+
         sigmas = shift_sigma(torch.linspace(1.0, 1.0 / self.steps, self.steps, dtype=torch.float64), self.shift)
         if self.terminal is not None and self.steps > 1:
             sigmas = 1.0 - (1.0 - sigmas) * (1.0 - self.terminal) / (1.0 - sigmas[-1])
@@ -67,9 +73,9 @@ class Schedule:
             sigmas = torch.floor(sigmas * 1000.0 + 1e-9) / 1000.0
         return sigmas.to(device=device, dtype=torch.float32)
 
-    def renoise(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-        """Take ``x0`` to the next sigma ``[B]`` with fresh noise (consistency sampling)."""
-        return add_noise(x0, noise, sigma)
+    def advance(self, x: Tensor, sigma: Tensor, x0: Tensor, following: Tensor, noise: Tensor) -> Tensor:
+        """Take ``x`` at ``sigma`` ``[B]``, of which ``x0`` was predicted, to the next sigma: by ``noise``, or by its own."""
+        return add_noise(x0, noise if self.stochastic else x0 + (x - x0) / expand(sigma, x), following)
 
     def draw(self, uniform: Tensor, low: float = 0.0, high: float = 1.0, *, bound_before_shift: bool = False) -> Tensor:
         """Map ``uniform`` ``[B]`` in [0, 1) to shifted sigmas within ``(low, high)``.
@@ -79,5 +85,5 @@ class Schedule:
         """
         if bound_before_shift:
             return shift_sigma(low + uniform * (high - low), self.shift)
-        bounds = unshift_sigma(torch.tensor([low, high], dtype=uniform.dtype, device=uniform.device), self.shift)
+        bounds = unshift_sigma(uniform.new_tensor([low, high]), self.shift)
         return shift_sigma(bounds[0] + uniform * (bounds[1] - bounds[0]), self.shift)

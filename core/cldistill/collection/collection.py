@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,7 +21,6 @@ from cldistill.data.dataset import on_device
 from cldistill.data.items import open_picture
 from cldistill.errors import CollectionError
 from cldistill.sampling.samplers import few_step, predictor
-from cldistill.schedule import Schedule
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -111,7 +111,7 @@ class Collection:
         encoded = self.base.encode_source(pictures)
         source = on_device(self.base.collate([encoded]), self.device)
         text = on_device(self.base.collate([self.base.encode_prompt(prompt, pictures)]), self.device)
-        schedule = Schedule(steps or self.index.steps, self.index.shift, self.index.integer_timesteps)
+        schedule = replace(self.index.schedule, steps=steps or self.index.schedule.steps)
         shape = (1, *self.base.latent_shape(encoded))
         generator = torch.Generator().manual_seed(seed)
         with self._slots.scope(TEACHER):

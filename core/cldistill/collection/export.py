@@ -62,7 +62,8 @@ def export_collection(
         "modelspec.title": title,
         "modelspec.trigger_phrase": ", ".join(effect.trigger for effect in entries if effect.trigger),
         "modelspec.usage_hint": (
-            f"{schedule.steps} steps, shift {schedule.shift:g}, stochastic sampling, no guidance; one trigger a prompt"
+            f"{schedule.steps} steps, shift {schedule.shift:g}, {'stochastic' if schedule.stochastic else 'Euler'} sampling, "
+            "no guidance; one trigger a prompt"
         ),
         "modelspec.merged_from": ", ".join(effect.name for effect in entries),
         "modelspec.resolution": f"{base.resolution}x{base.resolution}",
@@ -76,7 +77,7 @@ def export_collection(
         "cldistill.steps": str(schedule.steps),
         "cldistill.shift": repr(schedule.shift),
         "cldistill.integer_timesteps": str(schedule.integer_timesteps).lower(),
-        "cldistill.sampler": "consistency",
+        "cldistill.sampler": "consistency" if schedule.stochastic else "euler",
         "cldistill.rank": str(rank),
         **base.export_metadata(),
         "cldistill.weights": weights_kind,
@@ -137,7 +138,7 @@ def scheduler_config(schedule: Schedule) -> dict[str, Any]:
         "shift": schedule.shift,
         "use_dynamic_shifting": False,
         "shift_terminal": None,
-        "stochastic_sampling": True,
+        "stochastic_sampling": schedule.stochastic,
     }
 
 

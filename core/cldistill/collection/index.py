@@ -10,6 +10,7 @@ from typing import Any
 
 from cldistill.adapters.header import find_file, read_header
 from cldistill.errors import CollectionError, nearest, readable
+from cldistill.schedule import Schedule
 from cldistill.storage.untrusted import effect_name, file_stem, inside, is_text, leads_out, parse_json
 
 FORMAT = "1"
@@ -36,9 +37,8 @@ class CollectionIndex:
     file: Path
     title: str
     effects: tuple[CollectionEffect, ...]
-    steps: int
-    shift: float
-    integer_timesteps: bool
+    schedule: Schedule
+    """The sampler that was distilled into it."""
     base: str
     base_plugin: str
     base_options: Mapping[str, Any]
@@ -110,20 +110,22 @@ def _parse(file: Path, metadata: Mapping[str, str]) -> CollectionIndex:
             file=file,
             title=readable(metadata.get("modelspec.title", file.stem)),
             effects=_effects(metadata["cldistill.effects"]),
-            steps=int(metadata["cldistill.steps"]),
-            shift=float(metadata["cldistill.shift"]),
-            integer_timesteps=metadata.get("cldistill.integer_timesteps") == "true",
+            schedule=Schedule(
+                int(metadata["cldistill.steps"]),
+                float(metadata["cldistill.shift"]),
+                metadata.get("cldistill.integer_timesteps") == "true",
+                stochastic=metadata.get("cldistill.sampler") != "euler",
+            ),
             base=readable(metadata["cldistill.base"]),
             base_plugin=metadata["cldistill.base_plugin"],
             base_options=parse_json(metadata["cldistill.base_options"]),
             metadata=metadata,
             removed=_effects(metadata.get("cldistill.removed", "[]")),
         )
-        if not (
-            1 <= index.steps <= MOST_STEPS and 0.0 < index.shift < math.inf and isinstance(index.base_options, dict)
-        ):
+        own, options = index.schedule, index.base_options
+        if not (1 <= own.steps <= MOST_STEPS and 0.0 < own.shift < math.inf and isinstance(options, dict)):
             raise ValueError(
-                f"{index.steps} steps, shift {index.shift}, base options {metadata['cldistill.base_options']:.80}"
+                f"{own.steps} steps, shift {own.shift}, base options {metadata['cldistill.base_options']:.80}"
             )
         if any(map(leads_out, index.base_options.values())):
             raise ValueError(f"its base lies in a folder of another machine: {metadata['cldistill.base_options']:.200}")

@@ -11,42 +11,35 @@ from cldistill.errors import ManifestError
 Tokenize = Callable[[str], Sequence[int]]
 
 
-def unseen(triggers: Mapping[str, str], tokenize: Tokenize) -> str | None:
-    """Return an effect whose trigger the tokenizer drops, or None."""
-    return next((name for name, word in triggers.items() if not all(_forms(word, tokenize))), None)
-
-
-def confusable(triggers: Mapping[str, str], tokenize: Tokenize) -> tuple[str, str] | None:
-    """Return two effects of which the first one's trigger is the second's, or lies within it, as tokens; else None.
+def clash(triggers: Mapping[str, str], tokenize: Tokenize) -> tuple[str, str] | None:
+    """Return an effect whose trigger the tokenizer drops, or takes for another's or for a part of one, and a sentence on it.
 
     ``triggers`` maps effects to words.  A word counts at the start of a prompt and inside one, where it comes with a space
     before it, which most tokenizers make part of its first token.
     """
-    tokens = {name: _forms(word, tokenize) for name, word in triggers.items()}
+    tokens = {name: _forms(word, tokenize) for name, word in sorted(triggers.items())}
     holders: dict[tuple[int, tuple[int, ...]], set[str]] = defaultdict(set)
     for name, forms in tokens.items():
+        if not all(forms):
+            return name, f"effect {name!r}: the tokenizer sees nothing in its trigger {triggers[name]!r}"
         for place, form in enumerate(forms):
             for start, stop in combinations(range(len(form) + 1), 2):
                 holders[place, form[start:stop]].add(name)
-    for inner, forms in sorted(tokens.items()):
-        outer = set().union(*(holders[place, form] for place, form in enumerate(forms))) - {inner}
-        if outer:
-            return inner, min(outer)
+    for inner, forms in tokens.items():
+        others = set().union(*(holders[place, form] for place, form in enumerate(forms))) - {inner}
+        for outer in sorted(others)[:1]:
+            words = f"triggers {triggers[inner]!r} and {triggers[outer]!r}"
+            return (
+                inner,
+                f"effects {inner!r} and {outer!r}: the first of their {words} is the second or a part of it, as tokens",
+            )
     return None
 
 
 def check_triggers(triggers: Mapping[str, str], tokenize: Tokenize) -> None:
     """Raise `ManifestError` if a trigger vanishes in the tokenizer, or cannot be told from another."""
-    lost = unseen(triggers, tokenize)
-    if lost is not None:
-        raise ManifestError(f"effect {lost!r}: the tokenizer sees nothing in its trigger {triggers[lost]!r}")
-    pair = confusable(triggers, tokenize)
-    if pair is not None:
-        inner, outer = pair
-        raise ManifestError(
-            f"effects {inner!r} and {outer!r}: triggers {triggers[inner]!r} and {triggers[outer]!r} are the same, or one "
-            "lies within the other, after tokenisation; give one of them another trigger in prompts.options"
-        )
+    if (found := clash(triggers, tokenize)) is not None:
+        raise ManifestError(f"{found[1]}; give {found[0]!r} another trigger in prompts.options")
 
 
 def _forms(word: str, tokenize: Tokenize) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -14,11 +14,11 @@ from cldistill.manifest.load import ManifestFile
 from cldistill.manifest.models import Manifest
 from cldistill.manifest.yaml import Loc, dotted
 from cldistill.records import GENERAL, BaseDescription, EffectInfo, Item, Prompts
+from cldistill.schedule import Schedule
 from cldistill.training.run import PlacedLoss, SlotConfig
 
 if TYPE_CHECKING:
     from cldistill.adapters.files import FitReport, FittedAdapter
-    from cldistill.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,14 @@ class CheckedManifest:
         """Return what parts may know of the run."""
         return RunOutline(self.manifest.train.generator_steps, self.description)
 
+    @property
+    def student_schedule(self) -> Schedule:
+        """The student's sampler."""
+        own = self.manifest.sampler
+        return Schedule(own.steps, float(own.shift), own.integer_timesteps, stochastic=own.stochastic)
+
     def teacher_schedule(self, steps: int) -> Schedule:
         """Return the schedule of so many steps by which teachers are sampled: that of ``targets:``, else the student's."""
-        from cldistill.schedule import Schedule
-
         targets, base = self.manifest.targets, self.description
         own = None if targets is None else targets.shift
         if own == "auto" and base.shift is not None:  # else the check has refused it

@@ -170,6 +170,8 @@ class Sampler(ManifestPart):
     shift: Rate | Literal["auto"] = 3.0
     """Shift of the sigmas; ``auto``, for which the check puts a number: that of the base's stock pipeline for these steps."""
     integer_timesteps: bool = False
+    stochastic: bool = True
+    """Fresh noise between steps, as the paper samples; false: Euler's method, as most acceleration LoRAs are sampled."""
 
 
 class Targets(ManifestPart):
@@ -278,7 +280,7 @@ class EvaluatedSystem(ManifestPart):
     shift: Rate | None = None
     """By default the teachers' with ``euler``; with ``few-step`` what the collection was made for."""
     sampler: Literal["few-step", "euler"] | None = None
-    """``few-step``: the student's consistency sampling; ``euler``: a teacher's, guided as ``base:`` says.  By default
+    """``few-step``: the student's own sampler; ``euler``: a teacher's, guided as ``base:`` says.  By default
     ``euler`` where nothing distilled is mounted: for a teacher or the bare base, without ``with``."""
     prompts: Literal["student", "teacher"] | None = None
     """The prompts it hears.  ``student`` (the default for collections): the prompt that the collection's index has for

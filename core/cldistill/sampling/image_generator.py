@@ -37,7 +37,7 @@ class SamplingConfig:
 
     schedule: Schedule
     few_step: bool
-    """Consistency sampling without guidance, as the student; else Euler's method, guided as the base says."""
+    """The schedule's own sampling without guidance, as the student; else Euler's method, guided as the base says."""
     told: Literal["student", "teacher"] = "teacher"
     """The one of an item's prompts that the network hears."""
     adapters: tuple[AdapterState, ...] = ()
@@ -91,6 +91,7 @@ class ImageGenerator:
             schedule.shift, schedule.integer_timesteps, config.slot_digest, *(state.digest for state in config.adapters),
             "told", text, item.key, *(self.encoder.file_digest(path) for path in item.sources), self.seed, *guidance,
             *(() if schedule.terminal is None else (schedule.terminal,)), *precision_key(base),
+            *(() if schedule.stochastic else ("deterministic",)),
         )  # fmt: skip
 
     def pictures(

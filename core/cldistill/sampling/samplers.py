@@ -1,4 +1,4 @@
-"""Samplers: the student's few consistency steps, and plain Euler for teachers.
+"""Samplers: the student's few steps, and plain Euler for teachers.
 
 Pure functions of predictors: the caller has entered the adapter scope, and decides about gradients.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cldistill.schedule import Schedule, add_noise, to_x0
+from cldistill.schedule import Schedule, to_x0
 
 if TYPE_CHECKING:
     from cldistill.protocols import BaseModel, GuidanceMode
@@ -43,19 +43,16 @@ def guided(
 
 
 def few_step(predict: Predictor, schedule: Schedule, noise: Noise) -> Tensor:
-    """Sample ``x0`` as the student does: predict ``x0``, re-noise it to the next sigma (arXiv 2605.25378 section 2).
+    """Sample ``x0`` as the student does: predict ``x0``, take it to the next sigma (arXiv 2605.25378 section 2).
 
-    Equal to diffusers' ``FlowMatchEulerDiscreteScheduler(shift=..., stochastic_sampling=True)`` given
-    ``sigmas=linspace(1, 1/n, n)`` and the same noise (a test holds the difference to zero in fp32).
+    Equal to diffusers' scheduler (see `Schedule`) given the same noise (a test holds the difference to zero in fp32).
     """
     x = noise(0)
-    sigmas = schedule.sigmas(x.device)
-    x0 = x
-    for step, value in enumerate(sigmas):
-        sigma = value.expand(x.shape[0])
-        if step > 0:
-            x = add_noise(x0, noise(step), sigma)
-        x0 = to_x0(x, predict(x, sigma), sigma)
+    sigmas = schedule.sigmas(x.device).unsqueeze(1).expand(-1, x.shape[0])
+    x0 = to_x0(x, predict(x, sigmas[0]), sigmas[0])
+    for step in range(1, len(sigmas)):
+        x = schedule.advance(x, sigmas[step - 1], x0, sigmas[step], noise(step))
+        x0 = to_x0(x, predict(x, sigmas[step]), sigmas[step])
     return x0
 
 

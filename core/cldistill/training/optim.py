@@ -119,9 +119,7 @@ class Optimizer:
         self.zero_grad()
         own = self.state()
         if own.keys() != tensors.keys():
-            raise CheckpointError(
-                "it has the optimiser's moments in other bits: set the slot's `moments` as it was there"
-            )
+            raise CheckpointError("it has Adam's moments in other bits: set the slot's `moments` as it was there")
         for name, part in own.items():
             part.copy_(tensors[name])
 

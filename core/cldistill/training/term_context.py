@@ -149,8 +149,9 @@ class TermContext:
         if not path:
             path.append(Rollout(random.normal(shape, "rollout", "start"), sigmas[0], 0))
         for index in range(len(path), step + 1):
+            before, x0 = path[-1], self._sample_at(index - 1)
             noise = random.normal(shape, "rollout", index - 1)
-            x = self.schedule.renoise(self._sample_at(index - 1), noise, sigmas[index])
+            x = self.schedule.advance(before.x, before.sigma, x0, sigmas[index], noise)
             path.append(Rollout(x, sigmas[index], index))
         return path[step]
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
-from cldistill.data.triggers import confusable, unseen
+from cldistill.data.triggers import clash
 from cldistill.errors import OptionsError, nearest
 
 ONSETS, VOWELS, CODAS, ENDINGS = "bdfghjklmnprstvwz", "aeiou", "bdgklmnprstxz", "kvxz"
@@ -63,16 +63,8 @@ def check_distinct(triggers: Mapping[str, str], tokenize: Callable[[str], Sequen
     Inside a prompt a word comes with a space before it, which most tokenizers make part of its first token.
     Raises `OptionsError` with both effects and a word that could be used instead.
     """
-    lost = unseen(triggers, tokenize)
-    if lost is not None:
-        raise OptionsError(f"triggers.{lost}: the tokenizer sees nothing in {triggers[lost]!r}: {_advice(lost)}")
-    pair = confusable(triggers, tokenize)
-    if pair is not None:
-        inner, outer = pair
-        raise OptionsError(
-            f"effects {inner!r} and {outer!r}: their triggers {triggers[inner]!r} and {triggers[outer]!r} cannot be "
-            f"told apart: the first is the second, or a part of it; {_advice(inner)}"
-        )
+    if (found := clash(triggers, tokenize)) is not None:
+        raise OptionsError(f"{found[1]}: {_advice(found[0])}")
 
 
 def _advice(name: str) -> str:

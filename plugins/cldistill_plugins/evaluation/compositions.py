@@ -21,7 +21,6 @@ from cldistill.progress.signals import never
 from cldistill.progress.stages import SilentStages, Stages
 from cldistill.records import Item, Prompts
 from cldistill.sampling.image_generator import Row, SamplingConfig
-from cldistill.schedule import Schedule
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -107,7 +106,7 @@ def compose(order: CompositionOrder, stages: Stages | None = None, stop: Callabl
     index.must_be_of(setup.base.fingerprint)
     maker = _Maker(setup, index, sources, evaluate.teacher_steps, cache, shown)
     outputs = {TOGETHER: maker.together(pairs), IN_TURN: maker.in_turn(pairs)}
-    evaluations = {TOGETHER: index.steps, IN_TURN: 2 * index.steps}
+    evaluations = {TOGETHER: index.schedule.steps, IN_TURN: 2 * index.schedule.steps}
     if order.teachers:
         outputs[SUMMED] = maker.summed(pairs)
         evaluations[SUMMED] = maker.teacher_config(()).evaluations(setup.base)
@@ -160,7 +159,7 @@ class _Maker:
 
         index = self.index
         adapter = load_adapter(index.file, self.setup.checked.description.modules)
-        return SamplingConfig(Schedule(index.steps, index.shift, index.integer_timesteps), True, "student", (adapter,))
+        return SamplingConfig(index.schedule, True, "student", (adapter,))
 
     def _collection(self, pair: Pair) -> SamplingConfig:
         """The same file and steps, whatever is asked for."""

@@ -17,7 +17,6 @@ from cldistill.progress.stages import Stages
 from cldistill.protocols import BaseModel
 from cldistill.records import Prompts
 from cldistill.sampling.image_generator import ImageGenerator
-from cldistill.schedule import Schedule
 from cldistill.training.run import ExportedRun, Run
 from cldistill_plugins.evaluation.metrics import BuiltMetric, Reasons, build_metrics
 
@@ -42,12 +41,6 @@ class EvaluationSetup:
     def metrics(self) -> tuple[list[BuiltMetric], Reasons]:
         """The metrics of the manifest, built once, since some load weights; and the reasons of those that cannot be."""
         return build_metrics(self.checked.metrics, self.context)
-
-    @property
-    def student_schedule(self) -> Schedule:
-        """The sampler of the manifest's own student."""
-        sampler = self.checked.manifest.sampler
-        return Schedule(sampler.steps, float(sampler.shift), sampler.integer_timesteps)
 
 
 def load_setup(

@@ -62,9 +62,9 @@ class OpenedSystem:
             assert evaluate is not None
             own = setup.checked.teacher_schedule(spec.steps or evaluate.teacher_steps)
             return own if spec.shift is None else Schedule(own.steps, spec.shift)
-        index, own = self.index or self.beside, setup.student_schedule
+        index, own = self.index or self.beside, setup.checked.student_schedule
         if index is not None:
-            own = Schedule(index.steps, index.shift, index.integer_timesteps)
+            own = index.schedule
         return replace(own, steps=spec.steps or own.steps, shift=spec.shift or own.shift)
 
     @property

@@ -123,7 +123,7 @@ def lay_out(
 
     index = read_index(edits[0].collection)
     hub = [pinned(collection)] if SNAPSHOT.search(collection.as_posix()) else []
-    words = [index.title, *hub, f"{sampling.steps or index.steps} steps", f"seed {sampling.seed}"]
+    words = [index.title, *hub, f"{sampling.steps or index.schedule.steps} steps", f"seed {sampling.seed}"]
     files = {(cell.picture, cell.edit): cell.output for cell in made}
     for path in write_sheets(folder, pictures, edits, files, " · ".join(words)):
         typer.echo(f"contact sheet: {path}")

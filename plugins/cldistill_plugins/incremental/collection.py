@@ -69,10 +69,9 @@ def _load(file: Path, size: int, time: int, shapes: tuple[tuple[str, tuple[int, 
 
     from cldistill.adapters.files import load_adapter
     from cldistill.collection.index import read_index
-    from cldistill.schedule import Schedule
 
     index = read_index(file)
-    sampler = Schedule(index.steps, index.shift, index.integer_timesteps)
+    sampler = index.schedule
     state = load_adapter(file, dict(shapes))
     # Targets are cached under the digest: sampled so, they are others than by the Euler steps of the same file.
     return replace(state, digest=f"{state.digest}@{sampler!r}", few_step=sampler)

@@ -176,7 +176,7 @@ def _card(
     samples = {e.name: path for e in effects if (folder / (path := sample_path(e.name))).is_file()}
     index = collection.index
     gone = [effect.name for effect in removed]
-    return Card(index.title, tuple(effects), index.metadata, index.steps, None, samples, gone)
+    return Card(index.title, tuple(effects), index.metadata, index.schedule.steps, None, samples, gone)
 
 
 def _text(path: Path, text: str) -> None:

@@ -101,7 +101,7 @@ def parts_of(
         for cycle in cycles(checked)
     )
     grids = manifest.train.generator_steps // manifest.samples.every if manifest.samples is not None else 0
-    shown = grids * len(checked.effects) * growth.collection.index.steps
+    shown = grids * len(checked.effects) * growth.collection.index.schedule.steps
     yield "training", (training + shown) * call + pace.seconds("exporting the collection")
     if manifest.evaluate is not None:
         yield "evaluation", evaluation_seconds(checked, growth, manifest.evaluate, pace)
@@ -121,12 +121,12 @@ def target_calls(checked: CheckedManifest, growth: Growth) -> int:
     drawn = any(stream != "effect" for loss in needing for stream in (loss.streams or checked.streams))
     if drawn and growth.checkpoint is None:
         many += len(checked.items.get(GENERAL, ()))
-    return old.steps * few + targets.steps * guidance_calls(checked) * many
+    return old.schedule.steps * few + targets.steps * guidance_calls(checked) * many
 
 
 def evaluation_seconds(checked: CheckedManifest, growth: Growth, evaluate: Evaluate, pace: Pace) -> float:
     """Return the time of comparing collection, grown collection and new teachers, by what the collection's own report took."""
-    few, old, new = growth.collection.index.steps, len(growth.collection.index.effects), len(growth.new)
+    few, old, new = growth.collection.index.schedule.steps, len(growth.collection.index.effects), len(growth.new)
     own, general = evaluate.teacher_steps * guidance_calls(checked), _general_pictures(evaluate)
     pictures = evaluate.pictures * (old + (old + new) + new) + 2 * general
     calls = few * (evaluate.pictures * (2 * old + new) + 2 * general) + own * evaluate.pictures * new

@@ -43,7 +43,7 @@ def _effects(prepared: Prepared) -> Table:
     table = Table("", "effect", "the student hears", "taught by", "shown on", box=SIMPLE_HEAD, pad_edge=False)
     prompts, names = preview_prompts(prepared.checked), [effect.name for effect in prepared.growth.new]
     old = [effect for effect in prepared.checked.effects if effect.name not in names]
-    sampler = prepared.growth.collection.index.steps
+    sampler = prepared.growth.collection.index.schedule.steps
     for effect in old[:SHOWN]:
         told = prompts[effect.name].student
         table.add_row(

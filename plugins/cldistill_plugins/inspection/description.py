@@ -71,7 +71,9 @@ def inspect_file(path: Path, base: BaseDescription | None = None) -> Inspection:
         try:
             index = read_index(header.path)
             record["effects"] = [asdict(effect) for effect in index.effects]
-            record["sampler"] = {name: getattr(index, name) for name in ("steps", "shift", "integer_timesteps")}
+            record["sampler"] = {
+                n: v for n, v in asdict(index.schedule).items() if n != "terminal"
+            }  # teachers have one
         except CldistillError as error:
             record["problem"] = str(error)
     fit = None if base is None else match(header, base.modules, base.adapter_names)

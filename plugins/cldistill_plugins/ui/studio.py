@@ -100,5 +100,5 @@ def open_studio(collection: Path, base: str | None, device: str | None) -> Studi
     split = len(found) > 1
     title = collection.resolve().name if split else found[0].title
     return Studio(
-        collection, title, effects, samples, max(index.steps for index in found), Mounted(base, device), split
+        collection, title, effects, samples, max(index.schedule.steps for index in found), Mounted(base, device), split
     )
