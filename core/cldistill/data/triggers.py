@@ -28,11 +28,8 @@ def clash(triggers: Mapping[str, str], tokenize: Tokenize) -> tuple[str, str] | 
     for inner, forms in tokens.items():
         others = set().union(*(holders[place, form] for place, form in enumerate(forms))) - {inner}
         for outer in sorted(others)[:1]:
-            words = f"triggers {triggers[inner]!r} and {triggers[outer]!r}"
-            return (
-                inner,
-                f"effects {inner!r} and {outer!r}: the first of their {words} is the second or a part of it, as tokens",
-            )
+            both = f"effects {inner!r} and {outer!r}: triggers {triggers[inner]!r} and {triggers[outer]!r}"
+            return inner, f"{both} cannot be told apart: as tokens the first is the second, or a part of it"
     return None
 
 

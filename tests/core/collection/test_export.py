@@ -20,6 +20,7 @@ from safetensors import safe_open
 from cldistill.adapters.files import load_adapter
 from cldistill.adapters.inject import linear_shapes
 from cldistill.collection import export
+from cldistill.collection.index import read_index
 from cldistill.errors import CollectionError
 from cldistill.sampling import samplers as sample
 from cldistill.schedule import Schedule
@@ -89,15 +90,17 @@ def our_picture(made: Any, photo: Image.Image, prompt: str, schedule: Schedule) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("alpha", [4.0, 16.0])
+@pytest.mark.parametrize(("alpha", "stochastic"), [(4.0, True), (16.0, True), (4.0, False)])
 def test_the_stock_pipeline_gives_the_same_picture(
-    make: Callable[..., Any], pipeline: Path, tmp_path: Path, photo: Image.Image, alpha: float,
+    make: Callable[..., Any], pipeline: Path, tmp_path: Path, photo: Image.Image, alpha: float, stochastic: bool,
     unrounded: list[np.ndarray],
 ) -> None:  # fmt: skip
-    made = make(alpha=alpha)
-    folder = made.export(tmp_path / "collection")
+    made, schedule = make(alpha=alpha), Schedule(8, 3.0, stochastic=stochastic)
+    folder = made.export(tmp_path / "collection", schedule=schedule)
     prompt = "vexo manga drawing with screen tone"
-    ours = our_picture(made, photo, prompt, Schedule(8, 3.0))
+    assert read_index(folder).schedule == schedule
+    assert json.loads((folder / "scheduler_config.json").read_text())["stochastic_sampling"] is stochastic
+    ours = our_picture(made, photo, prompt, schedule)
     theirs = stock_picture(pipeline, folder, photo, prompt, ours.size)
     assert ours.size == theirs.size and furthest(unrounded) <= 1e-3
     assert difference(ours, our_picture(make(alpha=1e-9), photo, prompt, Schedule(8, 3.0))) > 0.05

@@ -42,6 +42,14 @@ def test_few_step_equals_diffusers_stochastic_sampling(steps: int) -> None:
     assert torch.equal(ours, diffusers_sample([first], steps, stochastic=True))
 
 
+@pytest.mark.parametrize("steps", [1, 4, 8])
+def test_few_step_without_fresh_noise_is_eulers_method(steps: int) -> None:
+    noise, drawn = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0)), torch.full((2, 6, 4), torch.nan)
+    schedule = Schedule(steps, 3.0, stochastic=False)
+    ours = sample.few_step(velocity, schedule, lambda step: drawn if step else noise)
+    assert torch.allclose(ours, diffusers_sample([noise], steps, stochastic=False), atol=2e-6)
+
+
 @pytest.mark.parametrize("steps", [1, 8, 40])
 def test_euler_equals_diffusers(steps: int) -> None:
     noise = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -24,6 +25,13 @@ STEPS = 4
 
 
 # --- the rollout
+
+
+def euler(velocity: Callable[[Tensor, Tensor], Tensor], sigmas: Tensor, x: Tensor, to: Tensor) -> Tensor:
+    """Follow ``dx = v d sigma`` from the first sigma down to ``to``."""
+    for sigma, following in zip(sigmas, [*sigmas[1:], to], strict=True):
+        x = x + (following - sigma) * velocity(x, sigma.expand(len(x)))
+    return x
 
 
 @pytest.mark.slow
@@ -61,6 +69,20 @@ def test_all_terms_of_an_update_share_one_rollout_and_one_sample() -> None:
     assert len(context.calls) == context.rollout().k + 1
     assert not torch.equal(first.random.normal((3,), "noise"), second.random.normal((3,), "noise"))
     assert torch.equal(first.random.normal((3,), "noise"), second.random_of("a").normal((3,), "noise"))
+
+
+def test_without_fresh_noise_the_rollout_is_eulers_path() -> None:
+    schedule = Schedule(STEPS, stochastic=False)
+    run = tiny_run(schedule=schedule)
+    seed = next(seed for seed in range(20) if update_context(run=run, seed=seed).rollout().k == STEPS - 1)
+    context = update_context(run=run, seed=seed)
+    end = context.rollout()
+    start = context.shared.normal(end.x.shape, "rollout", "start")
+    with torch.no_grad():
+        expected = euler(context.student, schedule.sigmas()[:-1], start, to=schedule.sigmas()[-1])
+    torch.testing.assert_close(end.x, expected)
+    fresh = update_context(run=tiny_run(schedule=Schedule(STEPS)), seed=seed)
+    assert fresh.rollout().k == end.k and not torch.allclose(fresh.rollout().x, end.x, atol=1e-2)
 
 
 def test_each_item_has_the_teacher_of_its_own_pool() -> None:

@@ -94,5 +94,5 @@ def test_tokens_in_the_middle_of_another_are_refused() -> None:
 
 
 def test_a_word_that_the_tokenizer_drops_is_refused() -> None:
-    with pytest.raises(OptionsError, match="sees nothing in 'zorvex'"):
+    with pytest.raises(OptionsError, match="sees nothing in its trigger 'zorvex'"):
         check_distinct({"a": "zorvex"}, lambda text: [])

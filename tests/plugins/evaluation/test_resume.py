@@ -194,6 +194,7 @@ def test_a_picture_is_known_by_all_that_it_depends_on(tmp_path: Path) -> None:
     config = SamplingConfig(Schedule(4), False)
     others = [
         replace(config, schedule=Schedule(5)), replace(config, schedule=Schedule(4, 2.0)), replace(config, few_step=True),
+        replace(config, schedule=Schedule(4, stochastic=False), few_step=True),
         replace(config, told="student"), replace(config, adapters=(state,)), replace(config, adapters=(state, state)),
         replace(config, slot="student", slot_digest=slot_digest(run.slots, "student")),
     ]  # fmt: skip

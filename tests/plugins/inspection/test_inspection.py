@@ -100,7 +100,7 @@ def test_a_collection_by_file_and_by_folder(write: Callable[..., Path]) -> None:
         record = json.loads(inspection.to_json())
         assert record["effects"][0]["name"] == "manga-tone"
         assert record["effects"][0]["trigger"] == "vexo"
-        assert record["sampler"] == {"steps": 8, "shift": 3.0, "integer_timesteps": False}
+        assert record["sampler"] == {"steps": 8, "shift": 3.0, "integer_timesteps": False, "stochastic": True}
         assert record["header"] == COLLECTION
     text = shown(inspection)
     for words in ("vexo manga [bold] drawing", "8 steps, shift 3", "modelspec.title", "two effects"):
