@@ -114,6 +114,14 @@ def test_claims_are_judged_by_their_whole_interval() -> None:
     assert found[0].interval.mean == pytest.approx(-0.1 + noise.mean())
 
 
+def test_two_seeds_of_a_system_are_averaged_and_others_are_not() -> None:
+    claims = module("claims")
+    found = report(ours={"vsa": [1.0, 2.0]}, **{"ours-seed-1": {"vsa": [3.0, 3.0]}, "ours-4": {"vsa": [9.0, 9.0]}})
+    assert claims.seeds(found, "ours", "vsa").tolist() == [[2.0], [2.5]]
+    with pytest.raises(KeyError):
+        claims.seeds(found, "teacher", "vsa")
+
+
 def test_four_steps_are_held_against_base_at_forty() -> None:
     claims = module("claims")
     found = claims.of_steps(
