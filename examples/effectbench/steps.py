@@ -94,18 +94,20 @@ class Lever:
     """Its ``--set``."""
 
 
-def _losses(*more: str) -> str:
+def _losses(*more: str, tau_min: int = 0) -> str:
     own = (
         "{use: ta-fm, streams: [effect], weight: 0.3}",
         "{use: bs-dmd, streams: [effect, general]}",
-        "{use: ts-dmd, streams: [effect], options: {tau_max: 750, tau_min: 500}}",
+        f"{{use: ts-dmd, streams: [effect], options: {{tau_max: 750, tau_min: {tau_min}}}}}",
         "{use: fake-score}",
     )
     return f"losses=[{', '.join([*own, *more])}]"
 
 
 LEVERS = {
-    "one": Lever("one effect a batch", 1.0),
+    "one": Lever("as it is: one effect a batch", 1.0),
+    "fresh": Lever("fresh noise at every step, the paper's sampler", 1.0, ("sampler.stochastic=true",)),
+    "bounded": Lever("TS-DMD's scores above 500 alone, as in the paper", 1.0, (_losses(tau_min=500),)),
     "mixed": Lever("an effect an item", 1.0, ("router.options.one_effect_a_batch=false",)),
     "trajectory": Lever("one trajectory a cycle", 1.0, ("slots.critic.reuse_sample=trajectory",)),
     "gan": Lever(
