@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cldistill.collection.index import WEIGHTS, CollectionEffect
+from cldistill.schedule import Schedule
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -18,8 +19,7 @@ class UsageRequest:
 
     prompt: str
     """The prompt of one effect, for the example."""
-    steps: int
-    shift: float
+    schedule: Schedule
     sigmas: tuple[float, ...] | None = None
     """Sigmas to hand to the pipeline, before its shift; None: its own ``linspace(1, 1/steps, steps)`` is right."""
 

@@ -57,14 +57,12 @@ def export_collection(
         CollectionEffect(e.name, prompts[e.name].trigger, prompts[e.name].student, e.prompt) for e in effects
     )
     rank, samples = slots.rank(slot), samples or {}
+    how = f"{'stochastic' if schedule.stochastic else 'Euler'} sampling, no guidance; one trigger a prompt"
     header = {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.title": title,
         "modelspec.trigger_phrase": ", ".join(effect.trigger for effect in entries if effect.trigger),
-        "modelspec.usage_hint": (
-            f"{schedule.steps} steps, shift {schedule.shift:g}, {'stochastic' if schedule.stochastic else 'Euler'} sampling, "
-            "no guidance; one trigger a prompt"
-        ),
+        "modelspec.usage_hint": f"{schedule.steps} steps, shift {schedule.shift:g}, {how}",
         "modelspec.merged_from": ", ".join(effect.name for effect in entries),
         "modelspec.resolution": f"{base.resolution}x{base.resolution}",
         "modelspec.prediction_type": "velocity",
@@ -93,9 +91,10 @@ def export_collection(
         _write_samples(partial, samples)
         listing = {
             "format": int(FORMAT), "title": title, "base": header["cldistill.base"], "weights_sha256": sha256_file(file),
-            "sampler": {"steps": schedule.steps, "shift": schedule.shift}, "effects": effects_json(entries),
+            "sampler": {"steps": schedule.steps, "shift": schedule.shift, "stochastic": schedule.stochastic},
+            "effects": effects_json(entries),
         }  # fmt: skip
-        asked = UsageRequest(entries[0].prompt, schedule.steps, schedule.shift, pipeline_sigmas(schedule))
+        asked = UsageRequest(entries[0].prompt, schedule, pipeline_sigmas(schedule))
         shown = {effect: sample_path(effect) for effect in samples}
         texts = {
             "README.md": Card(title, entries, header, schedule.steps, base.usage(asked), shown).text(),

@@ -95,8 +95,7 @@ class CheckedManifest:
     @property
     def student_schedule(self) -> Schedule:
         """The student's sampler."""
-        own = self.manifest.sampler
-        return Schedule(own.steps, float(own.shift), own.integer_timesteps, stochastic=own.stochastic)
+        return Schedule(**self.manifest.sampler.model_dump())
 
     def teacher_schedule(self, steps: int) -> Schedule:
         """Return the schedule of so many steps by which teachers are sampled: that of ``targets:``, else the student's."""

@@ -19,6 +19,7 @@ from cldistill.collection.card import UsageRequest
 from cldistill.component import AnyComponent, BuildContext
 from cldistill.protocols import BaseModel
 from cldistill.records import BaseDescription, Tensors
+from cldistill.schedule import Schedule
 from cldistill.testing.adapters import random_adapter, randomise_slot
 from cldistill.testing.conformance import Checker, Options, check_component, read_settings, scratch_context
 from cldistill.testing.elsewhere import SALTED, salted_hashes
@@ -119,7 +120,7 @@ def _attributes(s: _Subject, rebuild: Callable[[], BaseModel]) -> None:
     require(
         base.prompt_sees_pictures == said.prompt_sees_pictures, "prompt_sees_pictures differs from the described one"
     )
-    usage = base.usage(UsageRequest("a prompt", 8, 3.0))
+    usage = base.usage(UsageRequest("a prompt", Schedule()))
     require(usage is None or "a prompt" in usage.python, "usage must show the prompt that it is given, or be None")
     require(bool(base.fingerprint), "its fingerprint is empty: every cache key needs it")
     require(

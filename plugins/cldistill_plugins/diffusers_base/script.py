@@ -49,9 +49,9 @@ def pipeline_script(
     if request.sigmas is not None:
         arguments += f"\n    sigmas={list(request.sigmas)},"
     return SCRIPT.format(
-        imports=own + imports, base=base, before=before, arguments=arguments, dtype=settings.dtype, steps=request.steps,
-        prompt=request.prompt, revision="" if settings.revision is None else f"revision={settings.revision!r}, ",
-        pipeline=pipeline, guidance=guidance,
+        imports=own + imports, base=base, before=before, arguments=arguments, dtype=settings.dtype,
+        steps=request.schedule.steps, prompt=request.prompt, pipeline=pipeline, guidance=guidance,
+        revision="" if settings.revision is None else f"revision={settings.revision!r}, ",
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ Load the base with *Load Diffusion Model*, this file with *LoraLoaderModelOnly* 
 | node | settings |
 |---|---|
 | ModelSamplingAuraFlow | shift {shift:g} |
-| KSampler | steps {steps}, cfg 1.0, sampler `lcm`, scheduler `simple`, denoise 1.0 |
+| KSampler | steps {steps}, cfg 1.0, sampler `{sampler}`, scheduler `simple`, denoise 1.0 |
 | TextEncodeQwenImageEditPlus | the effect's prompt, and the picture |
 """
 
@@ -32,7 +32,8 @@ LICENCES = {
 
 def usage(settings: QwenImageEditSettings, request: UsageRequest) -> Usage:
     """Write the usage for one base and one example prompt."""
-    comfyui = COMFYUI.format(shift=request.shift, steps=request.steps)
+    own = request.schedule
+    comfyui = COMFYUI.format(shift=own.shift, steps=own.steps, sampler="lcm" if own.stochastic else "euler")
     licence = LICENCES.get(settings.model, "see the page or the folder that it comes from.")
     return Usage(python=script(settings, request), comfyui=comfyui, licence=licence)
 

@@ -100,6 +100,7 @@ def test_the_stock_pipeline_gives_the_same_picture(
     prompt = "vexo manga drawing with screen tone"
     assert read_index(folder).schedule == schedule
     assert json.loads((folder / "scheduler_config.json").read_text())["stochastic_sampling"] is stochastic
+    assert f"sampler `{'lcm' if stochastic else 'euler'}`, scheduler `simple`" in (folder / "README.md").read_text()
     ours = our_picture(made, photo, prompt, schedule)
     theirs = stock_picture(pipeline, folder, photo, prompt, ours.size)
     assert ours.size == theirs.size and furthest(unrounded) <= 1e-3
