@@ -35,10 +35,8 @@ def check_manifest(
     expected: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError)  # a name too long, links in a ring
     try:
         file = load_manifest(reference, overrides)
-        expected = (
-            OSError,
-            OverflowError,
-        )  # of huge numbers; from here on plugins run, and their bugs keep a traceback
+        # Overflows of huge numbers; from here on plugins run, and their bugs keep a traceback.
+        expected = (OSError, OverflowError)
         return validate(file, catalogue, files=files, measuring=measuring)
     except expected as error:
         if isinstance(error, CldistillError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from importlib.resources import files
 from pathlib import Path
 
@@ -136,21 +137,23 @@ def merge(base: Value, over: Value) -> Value:
         return over
     members = dict(base.data)
     for key, value in over.data.items():
-        if value.data is None and key in members and isinstance(members[key].data, dict):
-            del members[key]
-        else:
-            members[key] = merge(members[key], value) if key in members else value
+        _put(members, key, merge(members[key], value) if key in members else value)
     return replace(over, data=members)
+
+
+def _put(members: dict[str, Value], key: str, value: Value) -> None:
+    """Put a value, of ``extends`` as of ``--set``, in its place; ``null`` over a map takes the map out."""
+    if value.data is None and key in members and isinstance(members[key].data, dict):
+        del members[key]
+    else:
+        members[key] = value
 
 
 def _validated(tree: Value, source: str, root: Path, overrides: Sequence[str]) -> ManifestFile:
     # A file of effects is read once it is known which: an extending manifest or `--set effects=` may name another one.
     choosing = [override for override in overrides if override.partition("=")[0] == "effects"]
-    for override in choosing:
-        tree = _override(tree, override)
-    tree = _effects_from_file(tree)
-    for override in (override for override in overrides if override not in choosing):
-        tree = _override(tree, override)
+    tree = _effects_from_file(reduce(_override, choosing, tree))
+    tree = reduce(_override, (override for override in overrides if override not in choosing), tree)
     tree = _with_default_teacher(tree)
     try:
         manifest = Manifest.model_validate(tree.plain())
@@ -175,7 +178,7 @@ def _set_value(tree: Value, loc: Sequence[str], value: Value, shown: str) -> Val
     if isinstance(tree.data, dict) or tree.data is None:
         members = dict(tree.data or {})
         inner = members.get(head, Value(None, value.at, value.at))
-        members[head] = replace(_set_value(inner, rest, value, shown), key_at=value.at)
+        _put(members, head, replace(_set_value(inner, rest, value, shown), key_at=value.at))
         return replace(tree, data=members)
     if isinstance(tree.data, list):
         index = _index(tree.data, head, shown)
