@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.table import Table
 
-from cldistill_plugins.evaluation.report.figures import ARROWS, NOTHING, interval, number
+from cldistill_plugins.evaluation.report.figures import ARROWS, NOTHING, ends_of, number, text_of
 from cldistill_plugins.evaluation.report.record import Evaluation, IntervalEntry, MetricRow
 
 GAP = 2
@@ -29,10 +29,7 @@ def verdict(report: Evaluation) -> str:
         order = sorted(means, key=lambda label: means[label].mean or 0.0, reverse=metric.better == "higher")
         told = {label: number(means[label].mean, metric.percent) for label in order}
         equal = [list(group) for _, group in groupby(order, told.__getitem__)]
-        shown = [
-            " and ".join(f"{label} with {' '.join(_cells(means[label], metric)).strip()}" for label in group)
-            for group in equal
-        ]
+        shown = [" and ".join(f"{label} with {text_of(means[label], metric)}" for label in group) for group in equal]
         first = f"first come{'s' if len(equal[0]) == 1 else ''} {shown[0]}"
         rest = f"; then {shown[1]}" if len(shown) > 1 else ""
         more = f"; last {shown[-1]}" if len(shown) > 2 else ""
@@ -102,4 +99,4 @@ def _cells(found: IntervalEntry | None, metric: MetricRow) -> tuple[str, str]:
     """Return a mean, and its interval."""
     if found is None or found.mean is None:
         return NOTHING, ""
-    return number(found.mean, metric.percent), interval(found.low, found.high, metric.percent)
+    return number(found.mean, metric.percent), ends_of(found, metric.percent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cldistill_plugins.evaluation.bootstrap import ONE_PICTURE
 from cldistill_plugins.evaluation.report.figures import MINUS, NOTHING, interval, number
 from cldistill_plugins.evaluation.study.key import StudyKey
 from cldistill_plugins.evaluation.study.preferences import Preference, Share, StudyResult
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 def share_text(share: Share, between: str = " ") -> str:
     """Return ``49.9 % [45.1, 54.2]``."""
-    return f"{number(share.share, percent=True)}{between}{interval(share.low, share.high, percent=True)}"
+    ends = ONE_PICTURE if share.low is None else interval(share.low, share.high, percent=True)
+    return f"{number(share.share, percent=True)}{between}{ends}"
 
 
 def agreement_text(found: Preference, between: str = " ") -> str:

@@ -14,8 +14,8 @@ from cldistill.cli.main import app
 from cldistill_plugins.evaluation.study.agreement import fleiss_kappa, in_words
 from cldistill_plugins.evaluation.study.answers import read_answers
 from cldistill_plugins.evaluation.study.key import StudyKey
-from cldistill_plugins.evaluation.study.preferences import prefer, tally, votes_of
-from cldistill_plugins.evaluation.study.show import markdown
+from cldistill_plugins.evaluation.study.preferences import Share, prefer, tally, votes_of
+from cldistill_plugins.evaluation.study.show import markdown, share_text
 
 FLEISS_1971 = [
     [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
@@ -79,6 +79,15 @@ def test_people_who_differ_widen_the_interval() -> None:
         share.high - share.low for votes in (alike, apart) for share in [prefer(votes, ["a", "b"], 0, 500).shares["a"]]
     ]
     assert widths[1] > 1.5 * widths[0]
+
+
+def test_answers_about_one_set_have_no_interval() -> None:
+    votes = np.zeros((3, 4, 2))
+    votes[:2, 1, 0] = votes[2, 1, 1] = 1
+    found = prefer(votes, ["ours", "base"], seed=0, draws=100)
+    assert found.shares["ours"] == Share(2, pytest.approx(2 / 3), None, None)
+    assert found.kappa is not None and found.kappa_low is None
+    assert share_text(found.shares["ours"]) == "66.7 % one picture: no interval"
 
 
 def test_a_single_evaluator_has_shares_and_no_agreement(key: StudyKey, write_answers: Callable[..., Path]) -> None:
