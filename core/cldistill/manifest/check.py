@@ -129,9 +129,6 @@ def _read_options(file: ManifestFile, entries: dict[Loc, tuple[PartRef, Entry]])
         except ValidationError as error:
             problems.append((where, BadData(error, component.settings)))
             continue
-        except ModuleNotFoundError as error:
-            problems.append((where, f"{error}, which a `package:` path names"))
-            continue
         try:
             parts[loc] = Part(loc, entry, settings, component.needs(settings, outline))
         except Exception as error:  # a plugin's own code, on a user's values: say whose and where

@@ -12,10 +12,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cldistill.component import find_path
-from cldistill.errors import ManifestError, nearest
+from cldistill.errors import ManifestError, UnsafePathError, nearest
 from cldistill.manifest.messages import describe_errors
 from cldistill.manifest.models import Manifest
 from cldistill.manifest.yaml import DEEPEST, LARGEST, Place, Value, dotted, locate, parse
+from cldistill.progress import program
 from cldistill.storage.untrusted import RECIPES
 
 
@@ -94,7 +95,7 @@ def _open(reference: str, asked: Place | None, root: Path) -> tuple[str, str, Pa
     is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
     if full.is_file() or (is_path and not full.is_dir()):
         # Shown as the user would write it from where he stands; the root of an extended file may be another.
-        shown = str(path if asked is None else _relative(full))
+        shown = str(path) if asked is None else program.shown(full.resolve())
         return _text(full, f"{where}{reference}"), shown, full.resolve().parent, str(full.resolve())
     if reference not in recipes():
         folder = "; it is a folder: `cldistill init` writes a manifest for what lies in one"
@@ -114,11 +115,6 @@ def _text(file: Path, where: str) -> str:
         raise ManifestError(f"{where}: cannot be read: it is not UTF-8 text") from error
     except OSError as error:
         raise ManifestError(f"{where}: cannot be read: {error.strerror}") from error
-
-
-def _relative(path: Path) -> Path:
-    resolved, here = path.resolve(), Path.cwd().resolve()
-    return resolved.relative_to(here) if resolved.is_relative_to(here) else resolved
 
 
 # --- the tree, changed before it is validated
@@ -212,9 +208,9 @@ def _effects_from_file(tree: Value) -> Value:
     where = f"{written.at}: effects"
     try:
         path = find_path(written.data, written.at.root)
-    except ModuleNotFoundError as error:
+    except UnsafePathError as error:
         raise ManifestError(f"{where}: {error}") from error
-    found = parse(_text(path, f"{where}: {path}"), str(_relative(path)), path.resolve().parent)
+    found = parse(_text(path, f"{where}: {path}"), program.shown(path.resolve()), path.resolve().parent)
     if not isinstance(found.data, list):
         raise ManifestError(
             f"{found.at}: a file of effects is a list of `- name: …`, as under `effects:` in a manifest"

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
+from rich.markup import escape
 from rich.table import Table
 
 from cldistill_plugins.evaluation.report.figures import ARROWS, NOTHING, ends_of, number, text_of
@@ -50,12 +51,12 @@ def summary_tables(report: Evaluation, width: int) -> Iterator[Table]:
     table.add_column("mean", justify="right", no_wrap=True)
     table.add_column("95 % interval", no_wrap=True)
     for name, metric in report.metrics.items():
-        table.add_row(_title(metric))
+        table.add_row(escape(_title(metric)))
         for system in report.systems:
             found = report.summary.get(system.name, {}).get(name)
             if found is not None:
                 mean, ends = _cells(found, metric)
-                table.add_row(f"  {system.label}, {system.evaluations} evaluations", mean, ends)
+                table.add_row(f"  {escape(system.label)}, {system.evaluations} evaluations", mean, ends)
     yield table
     student = report.systems[-1]
     effects = report.per_effect.get(student.name, {})
@@ -81,14 +82,16 @@ def _by_effect(
     for block in blocks:
         table = _table(title, "effect")
         for head, wide in block:
-            table.add_column(head, justify="right", width=wide)
+            table.add_column(escape(head), justify="right", width=wide)
         for place, name in enumerate(names):
-            table.add_row(name, *("\n".join(columns[head][place]).rstrip() for head, _ in block))
+            table.add_row(escape(name), *("\n".join(columns[head][place]).rstrip() for head, _ in block))
         yield table
 
 
 def _table(title: str, first: str) -> Table:
-    return Table(first, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    return Table(
+        first, title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
 
 
 def _title(metric: MetricRow) -> str:

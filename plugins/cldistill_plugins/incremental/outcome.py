@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from cldistill.records import GENERAL
@@ -147,19 +148,21 @@ def table(growth: MeasuredGrowth) -> Table:
     metrics = list(growth.titles)
     effects = [name for name in metrics if name in growth.mean][:COLUMNS]
     general = [name for name in metrics if name in growth.general][:COLUMNS]
-    made = Table("", "", *(growth.titles[name] for name in effects), box=SIMPLE_HEAD, pad_edge=False)
+    made = Table("", "", *(escape(growth.titles[name]) for name in effects), box=SIMPLE_HEAD, pad_edge=False)
     listed = {name: own for name, own in growth.old.items() if len(growth.old) <= SHOWN or _clear(own, effects)}
     for name, own in listed.items():
-        made.add_row("old", name, *(_cell(own.get(metric)) for metric in effects))
+        made.add_row("old", escape(name), *(_cell(own.get(metric)) for metric in effects))
     if len(listed) < len(growth.old):
         made.add_row("", f"{len(growth.old) - len(listed)} others: no clear change", *([""] * len(effects)))
     made.add_row(
         "old", f"mean of {len(growth.old)}", *(_cell(growth.mean.get(metric)) for metric in effects), style="bold"
     )
     for name, own in growth.new.items():
-        made.add_row("new", f"{name}, from its teacher", *(_cell(own.get(metric)) for metric in effects))
+        made.add_row("new", f"{escape(name)}, from its teacher", *(_cell(own.get(metric)) for metric in effects))
     for metric in general:
-        made.add_row("general", growth.titles[metric], _cell(growth.general[metric]), *([""] * (len(effects) - 1)))
+        made.add_row(
+            "general", escape(growth.titles[metric]), _cell(growth.general[metric]), *([""] * (len(effects) - 1))
+        )
     return made
 
 

@@ -41,3 +41,18 @@ def test_one_picture_has_no_interval_in_the_terminal() -> None:
     for table in summary_tables(told.model_copy(update={"per_effect": effect}), 100):
         console.print(table)
     assert console.file.getvalue().count("one picture: no interval") == 2  # type: ignore[attr-defined]
+
+
+def test_names_are_no_markup_in_the_terminal() -> None:
+    told = report("lower", **{"a [/] b": 0.25})
+    told = told.model_copy(
+        update={
+            "metrics": {"m": told.metrics["m"].model_copy(update={"title": "distance [/px]"})},
+            "per_effect": {"a [/] b": {"x [bold] y": {"m": told.summary["a [/] b"]["m"]}}},
+        }
+    )
+    console = Console(file=StringIO(), width=100)
+    for table in summary_tables(told, 100):
+        console.print(table)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "a [/] b, 8 evaluations" in shown and "x [bold] y" in shown and "[/px]" in shown

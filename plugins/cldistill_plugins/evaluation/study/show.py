@@ -67,12 +67,14 @@ def markdown(key: StudyKey, found: StudyResult) -> str:
 
 def table(key: StudyKey, found: StudyResult) -> Table:
     """Return the table for the terminal."""
+    from rich.markup import escape
     from rich.table import Table
 
     head, *body = rows(key, found, "\n")
-    made = Table(title=f"{key.evaluation}: {found.evaluators} evaluators, {found.sets} sets", title_justify="left")
-    for index, title in enumerate(head):
-        made.add_column(title, justify="right" if 0 < index <= len(key.systems) else "left")
+    title = f"{escape(key.evaluation)}: {found.evaluators} evaluators, {found.sets} sets"
+    made = Table(title=title, title_justify="left")
+    for index, column in enumerate(head):
+        made.add_column(escape(column), justify="right" if 0 < index <= len(key.systems) else "left")
     for row in body:
-        made.add_row(*row)
+        made.add_row(*map(escape, row))
     return made

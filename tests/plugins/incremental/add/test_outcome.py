@@ -65,6 +65,16 @@ def test_one_picture_has_no_interval_and_says_neither_gain_nor_loss() -> None:
     assert "0.500 → 0.600 +0.100 (one picture: no interval)" in console.export_text()
 
 
+def test_names_are_no_markup() -> None:
+    values = {"before": {"a [/]": {"closeness": [0.5, 1]}}, "after": {"a [/]": {"closeness": [0.6, 1]}, "[red]": {}}}
+    told = report(effects=[{"name": "a [/]"}, {"name": "[red]"}], values=values, per_effect={})
+    told["metrics"]["closeness"]["title"] = "[closeness]"
+    console = Console(width=160, record=True)
+    console.print(table(outcome(told, ["[red]"])))
+    shown = console.export_text()
+    assert "a [/]" in shown and "[red], from its teacher" in shown and "[closeness]" in shown
+
+
 def test_figures_of_whole_pools_have_no_interval() -> None:
     found = outcome(report(), ["c"])
     assert found.old["a"]["vsa"].difference == pytest.approx(1.0)
