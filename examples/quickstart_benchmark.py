@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import subprocess
@@ -95,9 +96,10 @@ def means(report: dict[str, Any]) -> dict[str, Any]:
     return {s: {name: found["mean"] for name, found in own.items()} for s, own in report["summary"].items()}
 
 
-def vars_of(interval: Any) -> dict[str, float]:
-    """Return an interval as plain numbers."""
-    return {"mean": round(interval.mean, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}
+def vars_of(interval: Any) -> dict[str, float | None]:
+    """Return an interval as plain numbers; None where there is none."""
+    found = {"mean": interval.mean, "low": interval.low, "high": interval.high}
+    return {name: round(value, 4) if math.isfinite(value) else None for name, value in found.items()}
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from cldistill.collection.index import read_index
 from cldistill.collection.round_trip import fixed_probe
 from cldistill.component import BuildContext
 from cldistill.data.items import list_pictures
-from cldistill.errors import NonFiniteError, Stopped
+from cldistill.errors import NonFiniteError, Stopped, readable
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import resolved_text
 from cldistill.manifest.rules import unserved
@@ -89,7 +89,7 @@ def _execute(
     if run.is_main:
         atomic_write_text(output / "manifest.resolved.yaml", resolved_text(checked))
         for line in [*checked.data_lines(), *checked.teacher_lines(), *unserved(checked)]:
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
+            console.print(readable(line), soft_wrap=True, markup=False, highlight=False)
     for plugin in checked.catalogue.plugins.loaded:
         plugin.run_assembled(run=run)
     stop.promise = IN_LOOP

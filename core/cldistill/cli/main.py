@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -47,6 +48,9 @@ app.command()(run)
 
 def main() -> None:
     """Run the command line; a user error is one message on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what its encoding lacks is written out, and stops nothing
+            stream.reconfigure(errors="backslashreplace")
     if "TORCHELASTIC_RUN_ID" in os.environ:  # before torch, which is long to import
         leave_with_parent()  # a rank whose launcher is gone would wait for the others for ever
     try:

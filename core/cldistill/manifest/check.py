@@ -35,10 +35,8 @@ def check_manifest(
     expected: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError)  # a name too long, links in a ring
     try:
         file = load_manifest(reference, overrides)
-        expected = (
-            OSError,
-            OverflowError,
-        )  # of huge numbers; from here on plugins run, and their bugs keep a traceback
+        # Overflows of huge numbers; from here on plugins run, and their bugs keep a traceback.
+        expected = (OSError, OverflowError)
         return validate(file, catalogue, files=files, measuring=measuring)
     except expected as error:
         if isinstance(error, CldistillError):
@@ -130,9 +128,6 @@ def _read_options(file: ManifestFile, entries: dict[Loc, tuple[PartRef, Entry]])
             settings = component.settings.model_validate(ref.options, context={"root": file.root})
         except ValidationError as error:
             problems.append((where, BadData(error, component.settings)))
-            continue
-        except ModuleNotFoundError as error:
-            problems.append((where, f"{error}, which a `package:` path names"))
             continue
         try:
             parts[loc] = Part(loc, entry, settings, component.needs(settings, outline))

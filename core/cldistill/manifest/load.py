@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from importlib.resources import files
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from cldistill.component import find_path
-from cldistill.errors import ManifestError, nearest
+from cldistill.errors import ManifestError, UnsafePathError, nearest
 from cldistill.manifest.messages import describe_errors
 from cldistill.manifest.models import Manifest
 from cldistill.manifest.yaml import DEEPEST, LARGEST, Place, Value, dotted, locate, parse
+from cldistill.progress import program
 from cldistill.storage.untrusted import RECIPES
 
 
@@ -93,7 +95,7 @@ def _open(reference: str, asked: Place | None, root: Path) -> tuple[str, str, Pa
     is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
     if full.is_file() or (is_path and not full.is_dir()):
         # Shown as the user would write it from where he stands; the root of an extended file may be another.
-        shown = str(path if asked is None else _relative(full))
+        shown = str(path) if asked is None else program.shown(full.resolve())
         return _text(full, f"{where}{reference}"), shown, full.resolve().parent, str(full.resolve())
     if reference not in recipes():
         folder = "; it is a folder: `cldistill init` writes a manifest for what lies in one"
@@ -115,11 +117,6 @@ def _text(file: Path, where: str) -> str:
         raise ManifestError(f"{where}: cannot be read: {error.strerror}") from error
 
 
-def _relative(path: Path) -> Path:
-    resolved, here = path.resolve(), Path.cwd().resolve()
-    return resolved.relative_to(here) if resolved.is_relative_to(here) else resolved
-
-
 # --- the tree, changed before it is validated
 
 
@@ -136,21 +133,23 @@ def merge(base: Value, over: Value) -> Value:
         return over
     members = dict(base.data)
     for key, value in over.data.items():
-        if value.data is None and key in members and isinstance(members[key].data, dict):
-            del members[key]
-        else:
-            members[key] = merge(members[key], value) if key in members else value
+        _put(members, key, merge(members[key], value) if key in members else value)
     return replace(over, data=members)
+
+
+def _put(members: dict[str, Value], key: str, value: Value) -> None:
+    """Put a value, of ``extends`` as of ``--set``, in its place; ``null`` over a map takes the map out."""
+    if value.data is None and key in members and isinstance(members[key].data, dict):
+        del members[key]
+    else:
+        members[key] = value
 
 
 def _validated(tree: Value, source: str, root: Path, overrides: Sequence[str]) -> ManifestFile:
     # A file of effects is read once it is known which: an extending manifest or `--set effects=` may name another one.
     choosing = [override for override in overrides if override.partition("=")[0] == "effects"]
-    for override in choosing:
-        tree = _override(tree, override)
-    tree = _effects_from_file(tree)
-    for override in (override for override in overrides if override not in choosing):
-        tree = _override(tree, override)
+    tree = _effects_from_file(reduce(_override, choosing, tree))
+    tree = reduce(_override, (override for override in overrides if override not in choosing), tree)
     tree = _with_default_teacher(tree)
     try:
         manifest = Manifest.model_validate(tree.plain())
@@ -175,7 +174,7 @@ def _set_value(tree: Value, loc: Sequence[str], value: Value, shown: str) -> Val
     if isinstance(tree.data, dict) or tree.data is None:
         members = dict(tree.data or {})
         inner = members.get(head, Value(None, value.at, value.at))
-        members[head] = replace(_set_value(inner, rest, value, shown), key_at=value.at)
+        _put(members, head, replace(_set_value(inner, rest, value, shown), key_at=value.at))
         return replace(tree, data=members)
     if isinstance(tree.data, list):
         index = _index(tree.data, head, shown)
@@ -209,9 +208,9 @@ def _effects_from_file(tree: Value) -> Value:
     where = f"{written.at}: effects"
     try:
         path = find_path(written.data, written.at.root)
-    except ModuleNotFoundError as error:
+    except UnsafePathError as error:
         raise ManifestError(f"{where}: {error}") from error
-    found = parse(_text(path, f"{where}: {path}"), str(_relative(path)), path.resolve().parent)
+    found = parse(_text(path, f"{where}: {path}"), program.shown(path.resolve()), path.resolve().parent)
     if not isinstance(found.data, list):
         raise ManifestError(
             f"{found.at}: a file of effects is a list of `- name: …`, as under `effects:` in a manifest"

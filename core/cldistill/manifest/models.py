@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,20 +23,11 @@ Step = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 
 
-Resolver = Callable[[object, ValidationInfo], object]
 Pinned = PlainSerializer(pinned, when_used="json")
 """A path in the hub's cache is written down as its hub id, with the commit."""
 
 
-def _resolve(value: object, info: ValidationInfo, resolve: Resolver = resolve_path) -> object:
-    """Resolve a path against the folder of the file it was written in, or ``package:``."""
-    try:
-        return resolve(value, info)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{error}; install the package that this file lies in") from error
-
-
-ManifestPath = Annotated[Path, BeforeValidator(_resolve)]
+ManifestPath = Annotated[Path, BeforeValidator(resolve_path)]
 
 
 class ManifestPart(BaseModel):
@@ -55,7 +46,7 @@ class PartRef(ManifestPart):
 def _resolve_init(value: object, info: ValidationInfo) -> object:
     """Leave ``slot:<name>`` as it is; anything else is a path, or a hub id."""
     is_slot = isinstance(value, str) and value.startswith("slot:")
-    return str(value) if is_slot else _resolve(value, info, resolve_adapter)
+    return str(value) if is_slot else resolve_adapter(value, info)
 
 
 class Effect(ManifestPart):
@@ -245,7 +236,7 @@ def _resolve_file(value: object, info: ValidationInfo) -> object:
     """``run:NAME`` is where ``cldistill run NAME`` writes by default; anything else is a path, or a hub id."""
     if isinstance(value, str) and value.startswith(RUN):
         return Path("runs", value.removeprefix(RUN), "collection").absolute()
-    return _resolve(value, info, resolve_adapter)
+    return resolve_adapter(value, info)
 
 
 def _resolve_adapter(value: object, info: ValidationInfo) -> object:

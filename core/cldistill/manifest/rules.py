@@ -58,9 +58,7 @@ def _effects(checked: CheckedManifest) -> Found:
         if effect.pairs is None and teacher is not None and teacher.needs.pairs:
             text = f"is missing, and {teacher.name} trains the teacher on them ({show(effect.name)})"
             yield ("effects", index, "pairs"), text
-        elif effect.pairs is None and (
-            streams is None or streams - {GENERAL}
-        ):  # a router that does not say may use them
+        elif effect.pairs is None and (streams is None or streams - {GENERAL}):  # None: the router may use them
             text = f"is missing: the effect stream draws its pictures from them ({show(effect.name)})"
             yield ("effects", index, "pairs"), text
     for index, name in enumerate((manifest.samples.effects if manifest.samples else None) or ()):

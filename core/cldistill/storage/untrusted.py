@@ -101,13 +101,13 @@ def parse_json(text: str | bytes) -> Any:
 def package_path(reference: str) -> Path:
     """Return where ``package:NAME/PATH`` lies, by the package's spec: nothing of it is imported.
 
-    ModuleNotFoundError where it is not installed, or did not register plugins; UnsafePathError for a path outside of it.
+    UnsafePathError where it is not installed, or did not register plugins, and for a path outside of it.
     """
     package, _, inner = reference.removeprefix("package:").partition("/")
     top, *rest = package.split(".")
     spec = find_spec(top) if top in _registered(tuple(sys.path)) else None
     if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(f"No module named {package!r} that registered plugins of cldistill")
+        raise UnsafePathError(f"No module named {package!r} that registered plugins of cldistill; install it")
     folder = Path(next(iter(spec.submodule_search_locations)))
     return inside(folder, "/".join([*rest, inner]) or ".")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cldistill.errors import AdapterFormatError
+from cldistill.errors import AdapterFormatError, readable
 
 
 def convert(
@@ -33,4 +33,4 @@ def convert(
 
     weights = BaseWeights(find_path(base, Path.cwd())) if base is not None else None
     for line in convert_file(file, output, rank, weights).lines():
-        typer.echo(line)
+        typer.echo(readable(line))

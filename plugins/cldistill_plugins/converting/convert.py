@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cldistill.adapters.alphas import PEFT_PREFIX
+from cldistill.errors import AdapterFormatError
 from cldistill.storage.files import atomic_file, sha256_file
-from cldistill_plugins.converting.factors import nearest
-from cldistill_plugins.converting.read import AdapterReader, BaseWeights
+from cldistill_plugins.converting.factors import Nearest, nearest
+from cldistill_plugins.converting.read import AdapterReader, BaseWeights, Read
 
 EXACT = 1e-5
 """Relative error up to which a module counts as exact: fp32's rounding."""
@@ -58,6 +60,16 @@ class Converted:
         return lines
 
 
+def _nearest(module: Read, rank: int, path: Path) -> Nearest:
+    try:
+        found = nearest(module.factors, rank)
+        if math.isfinite(found.size) and math.isfinite(found.error):
+            return found
+    except RuntimeError:  # of numbers that are none any more
+        pass
+    raise AdapterFormatError(f"{path}: the numbers of {module.name!r} are so large that their product has none")
+
+
 def convert_file(path: Path, output: Path, rank: int, base: BaseWeights | None = None) -> Converted:
     """Write the nearest LoRA of ``rank`` at most, in fp32 at scale 1, under the file's own names of modules.
 
@@ -70,8 +82,10 @@ def convert_file(path: Path, output: Path, rank: int, base: BaseWeights | None =
     errors: dict[str, float] = {}
     lost = size = 0.0
     for module in reader.modules():
-        found = nearest(module.factors, rank)
+        found = _nearest(module, rank, path)
         name = module.name.rpartition(PEFT_PREFIX)[2]  # no file of peft's any more, whose config beside it would count
+        if f"{name}.alpha" in tensors:
+            raise AdapterFormatError(f"{path}: several modules of the file are {name!r}; save each once")
         tensors[f"{name}.lora_down.weight"] = found.down.clone().contiguous()
         tensors[f"{name}.lora_up.weight"] = found.up.clone().contiguous()
         tensors[f"{name}.alpha"] = torch.tensor(float(len(found.down)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ _OTHER = re.compile(
 """Keys that no plain LoRA or LoKr has; an adapter's own name (``default``) may stand behind the part."""
 MAGNITUDES = ("dora_scale", "magnitude", "magnitude_vector", "lora_magnitude", "lora_magnitude_vector")
 BIASES = ("diff_b", "bias", "lora_A.bias", "lora_B.bias")
+MOST_VALUES = 2**29
+"""Values of a module's difference that are computed; the largest of today's models has 340 million."""
 FUSED = {
     "to_qkv": ("to_q", "to_k", "to_v"), "to_added_qkv": ("add_q_proj", "add_k_proj", "add_v_proj"),
     "add_qkv_proj": ("add_q_proj", "add_k_proj", "add_v_proj"), "to_kv": ("to_k", "to_v"),
@@ -55,9 +58,13 @@ class BaseWeights:
         """
         inner = folder / "transformer"
         self._file_of: dict[str, Path] = {}
-        for path in sorted((inner if inner.is_dir() else folder).glob("*.safetensors")):
-            with path.open("rb") as stream:
-                self._file_of |= dict.fromkeys(read_tensors_header(stream).tensors, path)
+        found = (inner if inner.is_dir() else folder).glob("*.safetensors")
+        for path in sorted(path for path in found if path.is_file()):  # a pipe would be waited for
+            try:
+                with path.open("rb") as stream:
+                    self._file_of |= dict.fromkeys(read_tensors_header(stream).tensors, path)
+            except (OSError, ValueError) as error:
+                raise AdapterFormatError(f"--base {path}: is no safetensors file that can be read ({error})") from error
         if not self._file_of:
             raise AdapterFormatError(f"--base {folder}: holds no safetensors files; name a pipeline's folder")
         self._names = ModuleNames(key.removesuffix(".weight") for key in self._file_of if key.endswith(".weight"))
@@ -110,9 +117,28 @@ class AdapterReader:
         """Yield each module's difference, fused projections apart; raises AdapterFormatError for one that is not whole."""
         with safe_open(self.path, framework="pt") as file:
             for module, keys in self.groups.items():
-                tensors = {part: file.get_tensor(key).float() for part, key in keys.items()}
-                kind, factors = self._factors(module, tensors)
-                yield from _apart(module, kind, factors)
+                tensors = {part: file.get_tensor(key) for part, key in keys.items()}
+                yield from _apart(module, *self._fitting(module, tensors))
+
+    def _fitting(self, module: str, tensors: Mapping[str, Tensor]) -> tuple[str, Factors]:
+        """Return kind and factors of a module whose parts fit one another, and whose difference can be held."""
+        sizes = ", ".join(f"{part} {' x '.join(map(str, value.shape)) or '1'}" for part, value in tensors.items())
+        if not all(value.is_floating_point() for part, value in tensors.items() if part != "alpha"):
+            raise AdapterFormatError(f"{self.path}: module {module!r} holds integers, which are no weights")
+        if _values(tensors) > MOST_VALUES:
+            raise AdapterFormatError(
+                f"{self.path}: module {module!r} ({sizes}) would be larger than that of any model; take another file"
+            )
+        try:
+            kind, factors = self._factors(module, {part: value.float() for part, value in tensors.items()})
+            if factors.up.shape[1] == factors.down.shape[0] > 0:
+                return kind, factors
+        except AdapterFormatError:
+            raise
+        except (ArithmeticError, RuntimeError, ValueError):  # as torch says that two shapes do not go together
+            pass
+        against = ", or its weight in the base" if self.base is not None else ""
+        raise AdapterFormatError(f"{self.path}: the parts of {module!r} do not fit one another{against}: {sizes}")
 
     def _factors(self, module: str, tensors: Mapping[str, Tensor]) -> tuple[str, Factors]:
         parts = set(tensors) - {"alpha"}
@@ -151,6 +177,17 @@ class AdapterReader:
         except KeyError as error:
             raise AdapterFormatError(f"{self.path}: module {module!r} has no {error}; it is not whole") from error
         return of_matrix(self._alphas.lokr(shorten(module), right or left, scalar) * torch.kron(w1, w2))
+
+
+def _values(tensors: Mapping[str, Tensor]) -> int:
+    """Return how many values the larger factor of a LoHa, or the difference of a LoKr, would have."""
+
+    def side(name: str, place: int) -> int:
+        part = tensors.get(name, tensors.get(f"{name}_{'ab'[place]}"))
+        return int(part.shape[place]) if part is not None and part.dim() == 2 else 1
+
+    loha = max(side("hada_w1", 0), side("hada_w1", 1)) * side("hada_w1_b", 0) * side("hada_w2_b", 0)
+    return max(loha, math.prod(side(name, place) for name in ("lokr_w1", "lokr_w2") for place in (0, 1)))
 
 
 def _taken_apart(path: Path, key: str) -> tuple[str, str]:

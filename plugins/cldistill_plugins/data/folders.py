@@ -263,6 +263,8 @@ def _caption(stem: str, sources: Sequence[Path], target: Path, words: Iterable[P
     for place in places:
         for end in TEXTS:
             file = place.with_name(place.name + end)
+            if not file.is_file():
+                continue
             try:
                 text = file.read_text(encoding="utf-8-sig").strip()
             except OSError:

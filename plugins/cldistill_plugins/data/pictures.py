@@ -44,6 +44,8 @@ def open_file(path: Path | str, draft: int | None = None) -> Image:
     from PIL import Image as Pillow
     from PIL import UnidentifiedImageError
 
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):  # it would be read for ever
+        raise DataError(f"{path}: is a pipe or device with the name of a picture; remove it, or move it away")
     try:
         try:
             opened: Image = Pillow.open(path)

@@ -64,7 +64,7 @@ def _carry_out(order: GroupingOrder, train: bool, changed_plugins: bool) -> None
             stop.promise = OUTSIDE_LOOP
             found = group_bank(order, default_cache(), LiveStages(console), lambda: bool(stop))
     except Stopped as stopped:
-        console.print(str(stopped))
+        console.print(str(stopped), markup=False)
         raise typer.Exit(3) from None
     _print(console, found)
     if train and not train_groups(found, console, order.command, changed_plugins):
@@ -77,7 +77,7 @@ def _print(console: Any, groups: Groups) -> None:
 
     table = Table("group", "effects", "", "manifest", box=None)
     for part in groups.groups:
-        table.add_row(escape(part.name), str(len(part.effects)), escape(_short(part.effects)), part.manifest)
+        table.add_row(escape(part.name), str(len(part.effects)), escape(_short(part.effects)), escape(part.manifest))
     console.print(table)
     if groups.measured:
         figures = ", ".join(f"{name} {value:.3g}" for name, value in groups.figures.items())

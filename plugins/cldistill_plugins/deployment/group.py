@@ -157,11 +157,13 @@ def train_groups(groups: Groups, console: Any, command: str, changed_plugins: bo
 
     ``changed_plugins``: runs go on although plugins have changed since, and record it.
     """
+    from rich.markup import escape
+
     from cldistill.manifest.check import check_manifest
     from cldistill.runner import execute
 
     for group in groups.groups:
-        console.print(f"[bold]{group.name}[/]: {len(group.effects)} effects", highlight=False)
+        console.print(f"[bold]{escape(group.name)}[/]: {len(group.effects)} effects", highlight=False)
         checked = check_manifest(str(groups.folder / group.manifest))
         output = groups.folder / group.run
         if not execute(checked, output, console, command, changed_plugins=changed_plugins).finished:

@@ -96,13 +96,14 @@ def serve(layout: Layout, routed: Routed, queries: Sequence[Query], mounts: Moun
     }
 
 
-def described(right: Sequence[float], queries: Sequence[Query], seed: int) -> dict[str, float | int] | None:
+def described(right: Sequence[float], queries: Sequence[Query], seed: int) -> dict[str, float | int | None] | None:
     """Accuracy on the queries that describe what they mean, None where there are none."""
     kept = [value for value, query in zip(right, queries, strict=True) if query.described]
     return interval(kept, seed) if kept else None
 
 
-def interval(values: Sequence[float], seed: int = 0) -> dict[str, float | int]:
-    """Mean over queries (or loads) with its 95 % bootstrap interval, as plain data."""
+def interval(values: Sequence[float], seed: int = 0) -> dict[str, float | int | None]:
+    """Mean over queries (or loads) with its 95 % bootstrap interval, as plain data; of a single one there is no interval."""
     found = mean_interval(list(values), seed=seed)
-    return {"mean": found.mean, "low": found.low, "high": found.high, "n": found.n}
+    low, high = (found.low, found.high) if found.n > 1 else (None, None)
+    return {"mean": found.mean, "low": low, "high": high, "n": found.n}

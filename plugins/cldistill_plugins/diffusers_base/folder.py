@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from cldistill.errors import OptionsError
+from cldistill.errors import OptionsError, UnsafePathError
 from cldistill.storage.headers import header_length, read_tensors_header
 from cldistill.storage.untrusted import package_path, parse_json
 
@@ -146,7 +146,7 @@ class DiffusersFolder:
         package, _, inner = self.model.removeprefix("package:").partition("/")
         try:
             folder = package_path(self.model)
-        except ModuleNotFoundError as error:
+        except UnsafePathError as error:
             raise OptionsError(
                 f"base model: {self.model}: the package {package!r} is not installed, or registered no plugins of cldistill"
             ) from error
@@ -168,13 +168,21 @@ class DiffusersFolder:
         """Return whether a snapshot holds every part, and every file that an index of weights names."""
         for part in self.parts:
             indices = sorted((folder / part).glob("*.index.json"))
-            shards = {name for path in indices for name in json.loads(path.read_text())["weight_map"].values()}
+            shards = {name for path in indices for name in _shards(path)}
             if not all((folder / part / name).is_file() for name in shards):
                 return False
             wanted = "*.safetensors" if part in MODELS else "*"
             if not any((folder / part).glob(wanted)):
                 return False
         return True
+
+
+def _shards(index: Path) -> list[str]:
+    """Return the files that an index of weights names."""
+    try:
+        return [str(name) for name in parse_json(index.read_bytes())["weight_map"].values()]
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise OptionsError(f"base model: {index} is no index of weights ({error!r}); fetch it again") from error
 
 
 def read_header(path: Path) -> Mapping[str, dict[str, Any]]:

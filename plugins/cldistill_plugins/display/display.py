@@ -54,7 +54,8 @@ class Display:
             self._live.start()
         else:
             how = f"resumed at step {start_step}" if start_step else "started"
-            self.console.print(f"{escape(run.name)}: {how}, {run.total_steps} steps, output {_short(run.output)}")
+            text = f"{run.name}: {how}, {run.total_steps} steps, output {_short(run.output)}"
+            self.console.print(text, markup=False)
 
     @hookimpl
     def step_finished(self, run: Run, result: StepResult) -> None:

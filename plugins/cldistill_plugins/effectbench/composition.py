@@ -117,8 +117,12 @@ def _print(data: dict[str, Any], output: Path) -> None:
 
 
 def _share(interval: dict[str, Any]) -> str:
+    from cldistill_plugins.evaluation.api import ONE_PICTURE
+
     if interval["mean"] is None:
         return "–"
+    if interval["low"] is None:
+        return f"{interval['mean']:.0%} ({ONE_PICTURE})"
     return f"{interval['mean']:.0%} ({interval['low']:.0%}–{interval['high']:.0%})"
 
 

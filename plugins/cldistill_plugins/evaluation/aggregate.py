@@ -152,7 +152,7 @@ def _paired(
         # A resample without any bad case of b has no bound (inf), one without any of both counts as equal.
         equal = np.where(np.isnan(draws), 1.0, draws)
         low, high = np.quantile(equal, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
-        ratio = Interval(figure, float(low), float(high), one.n)
+        ratio = Interval(figure, *((float(low), float(high)) if one.n > 1 else (math.nan, math.nan)), one.n)
     return PairedDifference(a, b, metric, named, difference, ratio)
 
 

@@ -9,7 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cldistill_plugins.evaluation.bootstrap import Interval, Resampled, mean_interval, paired_difference, resample
+    from cldistill_plugins.evaluation.bootstrap import (
+        ONE_PICTURE,
+        Interval,
+        Resampled,
+        mean_interval,
+        paired_difference,
+        resample,
+    )
     from cldistill_plugins.evaluation.check import EvaluationPlan
     from cldistill_plugins.evaluation.compositions import (
         IN_TURN,
@@ -33,6 +40,7 @@ __all__ = [
     "END_OF_RUN",
     "IN_TURN",
     "LIBRARIES",
+    "ONE_PICTURE",
     "SUMMED",
     "TITLES",
     "TOGETHER",

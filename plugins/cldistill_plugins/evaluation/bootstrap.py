@@ -13,13 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 2000
 LEVEL = 0.95
+ONE_PICTURE = "one picture: no interval"
 
 Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and its bootstrap interval."""
+    """A mean and its bootstrap interval, whose ends are ``nan`` where there is none."""
 
     mean: float
     low: float
@@ -43,9 +44,12 @@ class Resampled:
     """Pictures that have a value."""
 
     def interval(self, level: float = LEVEL) -> Interval:
-        """Return the figure with its percentile interval; ``nan`` where nothing has a value."""
+        """Return the figure with its percentile interval; ``nan`` where nothing has a value, or one picture alone.
+
+        Every resample of one picture is that picture: an interval without width would pass for certainty.
+        """
         finite = self.draws[np.isfinite(self.draws)]
-        if not finite.size:
+        if not finite.size or self.n < 2:
             return Interval(self.figure, float("nan"), float("nan"), self.n)
         low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
         return Interval(self.figure, float(low), float(high), self.n)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cldistill_plugins.evaluation.bootstrap import ONE_PICTURE
 from cldistill_plugins.evaluation.report.figures import ARROWS
 
 
@@ -93,11 +94,13 @@ def _listed(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cell(interval: Mapping[str, Any] | None, percent: bool, *, sign: bool = False, short: bool = False) -> str:
-    """Write ``mean [low, high]``; a dash where nothing is known."""
+    """Write ``mean [low, high]``; a dash where nothing is known, and no interval of one picture."""
     if interval is None or interval["mean"] is None:
         return "–"
     mean, low, high = (_figure(interval[name], percent, sign) for name in ("mean", "low", "high"))
     unknown = interval["low"] is None and interval["high"] is None
+    if interval["n"] == 1 and not short:
+        return f"{mean} ({ONE_PICTURE})"
     return mean if short or unknown else f"{mean} [{low}, {high}]"
 
 

@@ -7,9 +7,10 @@ from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
+from rich.markup import escape
 from rich.table import Table
 
-from cldistill_plugins.evaluation.report.figures import ARROWS, NOTHING, interval, number
+from cldistill_plugins.evaluation.report.figures import ARROWS, NOTHING, ends_of, number, text_of
 from cldistill_plugins.evaluation.report.record import Evaluation, IntervalEntry, MetricRow
 
 GAP = 2
@@ -29,10 +30,7 @@ def verdict(report: Evaluation) -> str:
         order = sorted(means, key=lambda label: means[label].mean or 0.0, reverse=metric.better == "higher")
         told = {label: number(means[label].mean, metric.percent) for label in order}
         equal = [list(group) for _, group in groupby(order, told.__getitem__)]
-        shown = [
-            " and ".join(f"{label} with {' '.join(_cells(means[label], metric)).strip()}" for label in group)
-            for group in equal
-        ]
+        shown = [" and ".join(f"{label} with {text_of(means[label], metric)}" for label in group) for group in equal]
         first = f"first come{'s' if len(equal[0]) == 1 else ''} {shown[0]}"
         rest = f"; then {shown[1]}" if len(shown) > 1 else ""
         more = f"; last {shown[-1]}" if len(shown) > 2 else ""
@@ -53,12 +51,12 @@ def summary_tables(report: Evaluation, width: int) -> Iterator[Table]:
     table.add_column("mean", justify="right", no_wrap=True)
     table.add_column("95 % interval", no_wrap=True)
     for name, metric in report.metrics.items():
-        table.add_row(_title(metric))
+        table.add_row(escape(_title(metric)))
         for system in report.systems:
             found = report.summary.get(system.name, {}).get(name)
             if found is not None:
                 mean, ends = _cells(found, metric)
-                table.add_row(f"  {system.label}, {system.evaluations} evaluations", mean, ends)
+                table.add_row(f"  {escape(system.label)}, {system.evaluations} evaluations", mean, ends)
     yield table
     student = report.systems[-1]
     effects = report.per_effect.get(student.name, {})
@@ -84,14 +82,16 @@ def _by_effect(
     for block in blocks:
         table = _table(title, "effect")
         for head, wide in block:
-            table.add_column(head, justify="right", width=wide)
+            table.add_column(escape(head), justify="right", width=wide)
         for place, name in enumerate(names):
-            table.add_row(name, *("\n".join(columns[head][place]).rstrip() for head, _ in block))
+            table.add_row(escape(name), *("\n".join(columns[head][place]).rstrip() for head, _ in block))
         yield table
 
 
 def _table(title: str, first: str) -> Table:
-    return Table(first, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    return Table(
+        first, title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
 
 
 def _title(metric: MetricRow) -> str:
@@ -102,4 +102,4 @@ def _cells(found: IntervalEntry | None, metric: MetricRow) -> tuple[str, str]:
     """Return a mean, and its interval."""
     if found is None or found.mean is None:
         return NOTHING, ""
-    return number(found.mean, metric.percent), interval(found.low, found.high, metric.percent)
+    return number(found.mean, metric.percent), ends_of(found, metric.percent)

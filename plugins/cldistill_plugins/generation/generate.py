@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from cldistill.errors import readable
 from cldistill_plugins.generation.job import (
     Cell,
     Edit,
@@ -110,7 +111,7 @@ def make(wanted: Sequence[Cell], sampling: Sampling, *, skip: bool) -> None:
             save(made, cell.output)
             advance(1)
     for cell in left:  # after the bar, which a terminal shares with this
-        typer.echo(str(cell.output))
+        typer.echo(readable(str(cell.output)))
 
 
 def lay_out(
@@ -126,7 +127,7 @@ def lay_out(
     words = [index.title, *hub, f"{sampling.steps or index.schedule.steps} steps", f"seed {sampling.seed}"]
     files = {(cell.picture, cell.edit): cell.output for cell in made}
     for path in write_sheets(folder, pictures, edits, files, " · ".join(words)):
-        typer.echo(f"contact sheet: {path}")
+        typer.echo(readable(f"contact sheet: {path}"))
 
 
 def save(picture: object, path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from cldistill.errors import CollectionError
+from cldistill.manifest.yaml import parse
+from cldistill.storage.untrusted import parse_json
 from cldistill_plugins.hub.files import Upload
 
 FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
@@ -21,10 +25,24 @@ def read_card(text: str) -> tuple[dict[str, Any], str]:
     if found is None:
         return {}, text
     try:
-        data = yaml.safe_load(found[1])
-    except yaml.YAMLError as error:
-        raise CollectionError(f"README.md: its front matter is no YAML ({error}); mend or remove it") from error
+        data = parse_json(json.dumps(parse(found[1], "README.md", Path()).plain()))  # plain strings again
+    except ValueError as error:
+        raise CollectionError(f"README.md: its front matter cannot be read ({error}); mend or remove it") from error
     return (data if isinstance(data, dict) else {}), text[found.end() :]
+
+
+def licence_of(text: str) -> str | None:
+    """Return the licence that a card's front matter names.
+
+    Raises:
+        CollectionError: it names none that is a word.
+    """
+    found = read_card(text)[0].get("license")
+    if found is not None and not isinstance(found, str):
+        raise CollectionError(
+            f"README.md: its `license:` is one word, such as apache-2.0, and not {found!r:.80}; mend it"
+        )
+    return found
 
 
 def hub_card(upload: Upload, repository: str, licence: str | None, base_model: str | None) -> str:
@@ -49,8 +67,9 @@ def hub_card(upload: Upload, repository: str, licence: str | None, base_model: s
     data |= {"library_name": "diffusers", "pipeline_tag": "image-to-image", "license": licence}
     if base is not None:
         data |= {"base_model": base, "base_model_relation": "adapter"}
-    own = data.get("tags")
-    data["tags"] = list(dict.fromkeys([*(own if isinstance(own, list) else []), *TAGS]))
+    given = data.get("tags")
+    own = given if isinstance(given, list) else []
+    data["tags"] = [*own, *(tag for tag in TAGS if tag not in own)]
     if upload.samples:
         data["widget"] = [
             {"text": upload.prompts[name], "output": {"url": path}} for name, path in upload.samples.items()

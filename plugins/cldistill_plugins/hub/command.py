@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from cldistill.errors import readable
+
 
 def push(
     collection: Annotated[Path, typer.Argument(metavar="COLLECTION", help="Folder that a run wrote as collection/.")],
@@ -31,7 +33,7 @@ def push(
     found = read_upload(collection)
     if licence is None and found.licence is None and sys.stdin.isatty():
         typer.echo(
-            f"{found.base_licence}\nThe effects carry the licences of the pictures and adapters that taught them."
+            f"{readable(found.base_licence)}\nThe effects carry the licences of the pictures and adapters that taught them."
         )
         licence = typer.prompt("Licence of the collection (an SPDX name as the hub writes it, or other)", "apache-2.0")
     card = hub_card(found, repository, licence, base_model)
@@ -40,9 +42,9 @@ def push(
     for path in found.files:
         typer.echo(f"  {path.relative_to(collection).as_posix()}  {path.stat().st_size / 1e6:,.1f} MB")
     if found.left_out:
-        typer.echo(f"  left here: {', '.join(found.left_out)} (no part of a collection)")
+        typer.echo(readable(f"  left here: {', '.join(found.left_out)} (no part of a collection)"))
     if dry_run:
-        typer.echo(front_matter(card))
+        typer.echo(readable(front_matter(card)))
         return
     done = upload(found, card, repository, public=public, message=message)
     typer.echo(f"Uploaded: {done.url}")

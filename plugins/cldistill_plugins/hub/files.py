@@ -45,7 +45,7 @@ def read_upload(folder: Path) -> Upload:
     Raises:
         CollectionError: it is no collection, or a file is missing or belongs to another one.
     """
-    from cldistill_plugins.hub.card import read_card
+    from cldistill_plugins.hub.card import licence_of
 
     if not folder.is_dir():
         raise CollectionError(f"{folder}: no such folder; name the one that a run wrote as its collection/")
@@ -63,12 +63,15 @@ def read_upload(folder: Path) -> Upload:
     samples = {name: path for name, path in pictures.items() if path.is_file() and not path.is_symlink()}
     files = (*(folder / name for name in NAMED), *samples.values())
     there = {path for path in folder.rglob("*") if path.is_file()}
-    card = (folder / CARD).read_text(encoding="utf-8")
+    try:
+        card = (folder / CARD).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CollectionError(f"{folder / CARD}: is not UTF-8 ({error}); save it as UTF-8") from error
     said = BASE_LICENCE.search(card)
     base = index.metadata.get("cldistill.base", "")
     return Upload(
         folder, files, tuple(sorted(path.relative_to(folder).as_posix() for path in there - set(files))), card,
-        read_card(card)[0].get("license"), f"Base model: {said[1]}" if said else f"Base model: {base}.",
+        licence_of(card), f"Base model: {said[1]}" if said else f"Base model: {base}.",
         base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) else None, tuple(names),
         {effect.name: effect.prompt for effect in index.effects},
         {name: sample_path(name) for name in samples},

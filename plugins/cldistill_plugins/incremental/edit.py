@@ -92,7 +92,7 @@ def _write(
     index, target = collection.index, output or collection.path
     if output is not None and output.exists():
         raise CollectionError(f"{output}: is there already; choose another --output")
-    with write_aside(target.absolute()) as partial:
+    with write_aside(target.resolve()) as partial:  # of a link, what it leads to
         shutil.copytree(
             collection.path, partial, dirs_exist_ok=True, ignore=plain_only(collection.path, [index.file.name])
         )

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from cldistill.records import GENERAL
-from cldistill_plugins.evaluation.api import resample
+from cldistill_plugins.evaluation.api import ONE_PICTURE, resample
 from cldistill_plugins.incremental.growing_manifest import BEFORE, TAUGHT
 
 AFTER = "after"
@@ -33,9 +34,11 @@ class Change:
     difference: float
     low: float | None
     high: float | None
-    """Bootstrap interval of the difference, 95 %; None where there is one value for all pictures."""
+    """Bootstrap interval of the difference, 95 %; None of one picture, or of one value for all pictures."""
     gain: bool | None
     """True: the interval says that it got better; False: worse; None: neither, or unknown."""
+    n: int | None = None
+    """Pictures with a value by both; None where there is one value for all pictures."""
 
     @property
     def relative(self) -> float:
@@ -114,7 +117,8 @@ def _change(
         better = found.mean > 0 if entry["better"] == "higher" else found.mean < 0
         means = [float(np.nanmean(np.where(known, values, np.nan), axis=0).mean()) for values in (one, two)]
         gain = better if found.clear_of_zero else None
-        return Change(means[0], means[1], found.mean, found.low, found.high, gain)
+        low, high = (found.low, found.high) if found.n > 1 else (None, None)
+        return Change(means[0], means[1], found.mean, low, high, gain, found.n)
     whole = [_whole(report, system, metric, pools) for system in (first, AFTER)]
     if whole[0] is None or whole[1] is None:
         return None
@@ -144,19 +148,21 @@ def table(growth: MeasuredGrowth) -> Table:
     metrics = list(growth.titles)
     effects = [name for name in metrics if name in growth.mean][:COLUMNS]
     general = [name for name in metrics if name in growth.general][:COLUMNS]
-    made = Table("", "", *(growth.titles[name] for name in effects), box=SIMPLE_HEAD, pad_edge=False)
+    made = Table("", "", *(escape(growth.titles[name]) for name in effects), box=SIMPLE_HEAD, pad_edge=False)
     listed = {name: own for name, own in growth.old.items() if len(growth.old) <= SHOWN or _clear(own, effects)}
     for name, own in listed.items():
-        made.add_row("old", name, *(_cell(own.get(metric)) for metric in effects))
+        made.add_row("old", escape(name), *(_cell(own.get(metric)) for metric in effects))
     if len(listed) < len(growth.old):
         made.add_row("", f"{len(growth.old) - len(listed)} others: no clear change", *([""] * len(effects)))
     made.add_row(
         "old", f"mean of {len(growth.old)}", *(_cell(growth.mean.get(metric)) for metric in effects), style="bold"
     )
     for name, own in growth.new.items():
-        made.add_row("new", f"{name}, from its teacher", *(_cell(own.get(metric)) for metric in effects))
+        made.add_row("new", f"{escape(name)}, from its teacher", *(_cell(own.get(metric)) for metric in effects))
     for metric in general:
-        made.add_row("general", growth.titles[metric], _cell(growth.general[metric]), *([""] * (len(effects) - 1)))
+        made.add_row(
+            "general", escape(growth.titles[metric]), _cell(growth.general[metric]), *([""] * (len(effects) - 1))
+        )
     return made
 
 
@@ -168,6 +174,7 @@ def _cell(change: Change | None) -> str:
     if change is None:
         return "–"
     interval = f" [{change.low:+.3f}, {change.high:+.3f}]" if change.low is not None and change.high is not None else ""
+    interval = f" ({ONE_PICTURE})" if change.n == 1 else interval
     colour = {True: "green", False: "red", None: None}[change.gain]
     text = f"{change.first:.3f} → {change.after:.3f} {change.difference:+.3f}{interval}".replace("[", "\\[")
     return f"[{colour}]{text}[/]" if colour else text

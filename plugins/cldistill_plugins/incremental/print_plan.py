@@ -46,16 +46,14 @@ def _effects(prepared: Prepared) -> Table:
     sampler = prepared.growth.collection.index.schedule.steps
     for effect in old[:SHOWN]:
         told = prompts[effect.name].student
-        table.add_row(
-            "old", effect.name, escape(told), f"the collection, {sampler} steps", _pictures(prepared, effect.name)
-        )
+        shown = escape(effect.name), escape(told)
+        table.add_row("old", *shown, f"the collection, {sampler} steps", _pictures(prepared, effect.name))
     if len(old) > SHOWN:
         table.add_row("old", f"… and {len(old) - SHOWN} more", "", f"the collection, {sampler} steps", "")
     for effect in (effect for effect in prepared.checked.effects if effect.name in names):
         told = prompts[effect.name].student
-        table.add_row(
-            "new", effect.name, escape(told), _teacher(prepared, effect.name), _pictures(prepared, effect.name)
-        )
+        taught = escape(_teacher(prepared, effect.name))
+        table.add_row("new", escape(effect.name), escape(told), taught, _pictures(prepared, effect.name))
     return table
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cldistill.errors import ManifestError, OptionsError
+from cldistill.errors import ManifestError, OptionsError, readable
 
 if TYPE_CHECKING:
     from cldistill_plugins.init.found import FoundEffect
@@ -68,7 +68,7 @@ def init(
         )
     found, known = (find_effects(paths), dict[str, str]()) if paths else sample_effects()
     for effect in found if paths else ():
-        typer.echo(f"  {effect.name}: {effect.told}")
+        typer.echo(readable(f"  {effect.name}: {effect.told}"))
     known |= told_prompts(prompts or (), found)
     default = output.stem if output is not None else _name(found)
     named = name or (_ask("Name of the run", default, asks) if asks else default)

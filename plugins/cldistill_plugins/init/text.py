@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cldistill.errors import CONTROL, readable
 from cldistill_plugins.init.found import FoundEffect
 
 MINIATURE = "package:cldistill_plugins.miniature"
@@ -47,7 +48,13 @@ def plain(value: str | Path, folder: Path) -> str:
         text = str(full.relative_to(folder)) if full.is_relative_to(folder) else str(full)
     simple = re.fullmatch(r"[A-Za-z/.][A-Za-z0-9 _./:-]*", text) and not re.search(r":( |$)| $|^\.$", text)
     reserved = text.lower() in ("null", "true", "false", "yes", "no", "on", "off")
-    return text if simple and not reserved else json.dumps(text, ensure_ascii=False)
+    return text if simple and not reserved else _in_quotes(text)
+
+
+def _in_quotes(text: str) -> str:
+    """Return a text in double quotes, on one line whatever is in it."""
+    written = json.dumps(text, ensure_ascii=False)
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
 
 
 def manifest_text(wanted: Wanted) -> str:
@@ -175,7 +182,7 @@ def _effects(wanted: Wanted, taught: str) -> Iterator[str]:
             yield f"    teacher: {{use: lora-file, options: {{path: {SAMPLE}/teachers/{effect.name}.safetensors}}}}"
             continue
         if effect.pairs is not None:
-            yield f"    pairs: {plain(effect.pairs, folder)}   # {effect.listed}"
+            yield f"    pairs: {plain(effect.pairs, folder)}   # {readable(' '.join(effect.listed.split()))}"
         elif wanted.pictures is not None:
             yield f"    pairs: {plain(wanted.pictures, folder)}   # pictures that its LoRA edits: no after-pictures needed"
         if effect.teacher is not None:
@@ -186,7 +193,7 @@ def _effects(wanted: Wanted, taught: str) -> Iterator[str]:
 def _quoted(path: Path, folder: Path) -> str:
     """Return a path inside ``{...}``, where a comma or a bracket would end it."""
     text = plain(path, folder)
-    return text if text.startswith('"') or not re.search(r"[,{}\[\]]", text) else json.dumps(text, ensure_ascii=False)
+    return text if text.startswith('"') or not re.search(r"[,{}\[\]]", text) else _in_quotes(text)
 
 
 def _general(wanted: Wanted, options: str) -> Iterator[str]:

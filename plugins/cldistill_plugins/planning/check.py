@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from cldistill.cli.options import FilesOption, ManifestArgument, SetOption
+from cldistill.errors import readable
 
 
 def check(manifest: ManifestArgument, overrides: SetOption = None, files: FilesOption = True) -> None:
@@ -23,4 +24,4 @@ def check(manifest: ManifestArgument, overrides: SetOption = None, files: FilesO
         f"slots {', '.join(checked.manifest.slots)}; streams {streams}; {seen}."
     )
     for line in [*checked.data_lines(), *checked.teacher_lines(), *unserved(checked)]:
-        typer.echo(f"  {line}")
+        typer.echo(f"  {readable(line)}")

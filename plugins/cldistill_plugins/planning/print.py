@@ -145,7 +145,7 @@ def _cycles(plan: Plan) -> Table:
         updates = ", ".join(f"{slot} x{number}" for slot, number in cycle.updates.items())
         steps = f"{cycle.from_step}-{cycle.until_step}"
         costly = f"{cycle.with_checkpointing:g}" + ("" if plan.gradient_checkpointing else " (off)")
-        table.add_row(steps, cycle.stream, updates, f"{cycle.forwards:g}", costly)
+        table.add_row(steps, escape(cycle.stream), updates, f"{cycle.forwards:g}", costly)
     return table
 
 
@@ -153,7 +153,7 @@ def _adapters(plan: Plan) -> Table:
     table = _table("Adapters", "slot", "rank", "modules", "parameters", "fp32", "bf16")
     for slot in plan.adapters:
         numbers = (count(slot.parameters), size(slot.fp32_bytes), size(slot.bf16_bytes))
-        table.add_row(slot.slot, str(slot.rank), str(slot.modules), *numbers)
+        table.add_row(escape(slot.slot), str(slot.rank), str(slot.modules), *numbers)
     return table
 
 
@@ -164,5 +164,5 @@ def _bill(title: str, amounts: Sequence[Amount]) -> Table:
     table.columns[1].footer = size(sum(amount.bytes for amount in amounts))
     table.columns[1].justify = "right"
     for amount in amounts:
-        table.add_row(amount.name, ("~ " if amount.estimate else "") + size(amount.bytes))
+        table.add_row(escape(amount.name), ("~ " if amount.estimate else "") + size(amount.bytes))
     return table

@@ -33,6 +33,7 @@ def teachers(
 ) -> None:
     """Train the teachers that come from pairs, several at once; Ctrl-C saves, and the same command goes on."""
     from rich.console import Console
+    from rich.markup import escape
 
     from cldistill.errors import Stopped
     from cldistill.manifest.check import check_manifest
@@ -65,11 +66,13 @@ def teachers(
         with display.progress:
             train_teachers(order, tasks, count, display.tell)
     except Stopped as stopped:
-        console.print(str(stopped))
+        console.print(str(stopped), markup=False)
         raise typer.Exit(3) from None
     of, what = "" if share == WHOLE else f"share {share}: ", "what a run prepares" if targets else "teachers"
     made = len(tasks) if not targets else f"{len(tasks)} pieces of"
-    console.print(f"[bold green]✓[/] {of}{made} {what} are in the cache: {default_cache()}", soft_wrap=True)
+    console.print(
+        f"[bold green]✓[/] {of}{made} {what} are in the cache: {escape(str(default_cache()))}", soft_wrap=True
+    )
 
 
 def _threads(share: int) -> int:

@@ -19,7 +19,7 @@ def ui(
     base: BaseOption = None,
     device: DeviceOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; by default this machine's own.")] = LOOPBACK[0],
-    port: Annotated[int | None, typer.Option(help="Port; by default the first free one from 7860 on.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; by default the first free from 7860 on.")] = None,
     browser: Annotated[bool, typer.Option("--open/--no-open", help="Whether to open the page in the browser.")] = True,
 ) -> None:  # fmt: skip
     """Open a collection in the browser: drop a picture, choose effects, compare before and after, save."""

@@ -102,6 +102,10 @@ def edit(
             yield render_result(before, made, [each.name for each in edits], seed, steps)
     except CldistillError as error:
         yield render_words(str(error).replace(file, Path(file).name), wrong=True)
+    except OSError as error:
+        yield render_words(
+            f"The picture cannot be kept: {error.strerror or error}. Make room in {studio.folder}.", wrong=True
+        )
 
 
 def theme() -> Any:

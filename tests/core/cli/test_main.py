@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -79,6 +80,21 @@ def test_help_lists_the_commands() -> None:
     text = CliRunner().invoke(cli.app, ["--help"]).output
     for command in ("run", "check", "plan", "plugins", "inspect", "generate", "schema"):
         assert f" {command} " in text
+
+
+def test_what_a_terminal_cannot_write_is_written_out(tmp_path: Path) -> None:
+    path = tmp_path / "水\udcff"
+    (path / "source").mkdir(parents=True)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    words = [sys.executable, "-m", "cldistill", "init", str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2 and r"\u6c34\udcff" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_package_that_is_no_plugin_is_told() -> None:
+    found = said("inspect", "package:os/x")
+    assert found["code"] == 2
+    assert "No module named 'os' that registered plugins of cldistill" in found["stderr"]
 
 
 def test_a_user_error_is_one_message_and_exit_code_2() -> None:

@@ -142,6 +142,7 @@ def test_options_merged_from_another_folder_keep_its_root(world: Any) -> None:
         ("slots.critic={rank: 4, init: 'slot:student'}", "slots.critic.init: to be copied, 'student' must have"),
         ("slots.spare.rank=4", "slots.spare: no loss trains this slot; give one `slot: spare` or remove it"),
         ("slots.critic.targets=[to_qq]", "slots.critic.targets.0: the base has no such module ('to_qq'); did"),
+        ("slots.critic=null", "losses.0: bs calls the slot 'critic', which the manifest does not have"),
         ("slots.critic.from_step=20", "losses.0: bs calls the slot 'critic' from step 0, but it starts at 20"),
         ("slots.student.reuse_sample=true", "slots.student.reuse_sample: only a slot listed after 'student'"),
         ("slots.student.lr=[{from_step: 5, lr: 1}]", "slots.student.lr: phases must rise and begin by"),

@@ -204,6 +204,33 @@ def test_set_reads_yaml_and_makes_maps_that_were_not_there(world: Any) -> None:
     assert manifest.targets is None
 
 
+@pytest.mark.parametrize("key", ["slots.critic", "general", "targets", "router.options", "losses.fm.options"])
+def test_set_takes_out_what_extends_may(world: Any, key: str) -> None:
+    world.data["losses"][2]["options"] = {}
+    world.write()
+    assert _at(load_manifest("manifest.yaml").tree, key) is not None
+    first, *inner = key.split(".")
+    nested: Any = None
+    for name in reversed(inner):
+        nested = {name: nested}
+    by_set = [load_manifest("manifest.yaml", (f"{key}{value}",)) for value in ("=null", "=~", "=")]
+    assert all(_at(file.tree, key) is None for file in by_set)
+    if first != "losses":  # a list is replaced as a whole by what extends it
+        Path("over.yaml").write_text(yaml.safe_dump({"extends": "manifest.yaml", first: nested}))
+        assert all(file.manifest == load_manifest("over.yaml").manifest for file in by_set)
+
+
+def _at(tree: Value, key: str) -> Value | None:
+    found: Value | None = tree
+    for part in key.split("."):
+        data = found.data if found is not None else None
+        if isinstance(data, list):
+            found = next(entry for entry in data if entry.plain()["use"] == part)
+        else:
+            found = data.get(part) if isinstance(data, dict) else None
+    return found
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,6 +160,51 @@ def test_the_nearest_of_many_ranks() -> None:
 def test_what_cannot_be_converted(tensors: dict[str, Tensor], words: str, convert: Convert) -> None:
     with pytest.raises(AdapterFormatError, match=words):
         convert(tensors, 4)
+
+
+LORA = {"block.to_q.lora_A.weight": torch.ones(4, IN), "block.to_q.lora_B.weight": torch.ones(OUT, 4)}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        (LORA | {"block.to_q.lora_B.weight": torch.ones(OUT, 3)}, "'block.to_q' do not fit one another: .*up 12 x 3"),
+        (LORA | {"block.to_q.alpha": torch.ones(2)}, "do not fit one another: alpha 2"),
+        ({"block.to_q.lora_A.weight": torch.ones(0, IN), "block.to_q.lora_B.weight": torch.ones(OUT, 0)}, "down 0 x 8"),
+        ({"block.to_q.diff": torch.ones(0, 0)}, "do not fit one another"),
+        ({f"block.to_q.{k}": v for k, v in loha().items()} | {"block.to_q.hada_w2_a": torch.ones(5, 2)}, "w2_a 5 x 2"),
+        ({f"block.to_q.{k}": v[:0] for k, v in loha().items()}, "do not fit one another"),
+        ({f"block.to_q.lokr_w1_{s}": torch.ones(4, 2) for s in "ab"} | {"block.to_q.lokr_w2": torch.ones(2, 2)}, "lokr"),
+        (
+            {"block.to_q.lokr_w1_a": torch.ones(50_000, 1), "block.to_q.lokr_w1_b": torch.ones(1, 50_000),
+             "block.to_q.lokr_w2": torch.ones(2, 2)},
+            "larger than that of any model",
+        ),
+        (
+            {"block.to_q.lokr_w1": torch.ones(500, 100), "block.to_q.lokr_w2": torch.ones(500, 500)},
+            "larger than that of any model",
+        ),
+        ({key: torch.full_like(value, 3e38) for key, value in LORA.items()}, "so large that their product has none"),
+        ({key: value.int() for key, value in LORA.items()}, "holds integers"),
+        (LORA | {f"base_model.model.{key}": value + 1 for key, value in LORA.items()}, "save each once"),
+        (
+            LORA | {"block.to_qkv.lora_A.weight": torch.ones(4, IN), "block.to_qkv.lora_B.weight": torch.ones(3 * OUT, 4)},
+            "several modules of the file are 'block.to_q'",
+        ),
+    ],
+)  # fmt: skip
+def test_parts_that_make_no_difference_are_refused(tensors: dict[str, Tensor], words: str, convert: Convert) -> None:
+    with pytest.raises(AdapterFormatError, match=words):
+        convert(tensors, 2)
+
+
+def test_a_base_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(AdapterFormatError, match="holds no safetensors files"):
+        BaseWeights(tmp_path)
+    (tmp_path / "x.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(AdapterFormatError, match=r"x\.safetensors: is no safetensors file that can be read"):
+        BaseWeights(tmp_path)
 
 
 def test_the_command_says_how_near_it_is_and_overwrites_nothing(

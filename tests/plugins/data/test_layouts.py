@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cldistill.data.items import Listing, list_pairs, listing_of, pairs_of
+from cldistill.data.items import Listing, list_pairs, listing_of, open_picture, pairs_of
 from cldistill.errors import DataError
 from cldistill.records import EffectInfo
 
@@ -147,6 +148,18 @@ def test_each_wrong_pair_is_named_with_what_to_do_and_skipped_if_asked(tmp_path:
     assert len(found.problems) == 5
     assert [item.key for item in pairs_of(EffectInfo("x", "y", folder, skip=True))] == ["x/1"]
     assert found.told.startswith("1 pairs by source/ and target/, 5 left out, the first: ")
+
+
+def test_pipes_are_no_pictures_and_no_texts(tmp_path: Path) -> None:
+    folder = lay(tmp_path, {f"{side}/{n}.png": RED for side in ("source", "target") for n in ("1", "2")})
+    os.mkfifo(folder / "target/1.txt")  # would be waited for
+    (folder / "target/2.png").unlink()
+    os.mkfifo(folder / "target/2.png")
+    found = listing_of(EffectInfo("x", "y", folder), opened=True)
+    assert [(item.key, item.prompt) for item in found.items] == [("x/1", "y")]
+    assert len(found.problems) == 1 and "2.png: is a pipe or device with the name of a picture" in found.problems[0]
+    with pytest.raises(DataError, match="is a pipe or device"):
+        open_picture(Path("/dev/zero"))
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def result(step: int, pools: tuple[str, ...] = ("manga",), loss: float = 0.5, sk
 
 
 def run(total: int = 20) -> Any:
-    return SimpleNamespace(name="demo [x]", total_steps=total, output=Path("runs/demo"))
+    return SimpleNamespace(name="demo [x]", total_steps=total, output=Path("runs/demo [/x]"))
 
 
 def console(terminal: bool, width: int = 100) -> Console:

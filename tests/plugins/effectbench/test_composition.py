@@ -87,7 +87,8 @@ def test_known_outputs_are_judged_as_they_are(composed: Composed, tmp_path: Path
         assert values[TOGETHER][pair.name]["distance"][0] == pytest.approx(0.0, abs=1e-4)
         assert values["forgetful"][pair.name]["both_effects"] == [0.0]
     found = summarise(values)
-    assert found[TOGETHER]["success"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 1}
+    success = found[TOGETHER]["success"]
+    assert (success["mean"], success["n"]) == (1.0, 1) and math.isnan(success["low"]) and math.isnan(success["high"])
     assert found["forgetful"]["success"]["mean"] == 0.0
 
 
@@ -104,4 +105,7 @@ def test_the_command_writes_strict_json(
     told = json.loads(output.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert told["pairs"] == ["mosaic > halftone", "halftone > mosaic"] and told["pictures"] == ["cat"]
     assert [system["evaluations"] for system in told["systems"]] == [8, 8, None]
-    assert told["not_run"][0]["why"] == "not asked for (--teachers)" and TOGETHER in capsys.readouterr().out
+    assert told["not_run"][0]["why"] == "not asked for (--teachers)"
+    assert told["summary"][TOGETHER]["success"] == {"mean": 1.0, "low": None, "high": None, "n": 1}
+    shown = capsys.readouterr().out
+    assert TOGETHER in shown and "no interval" in " ".join(shown.split()) and "nan" not in shown

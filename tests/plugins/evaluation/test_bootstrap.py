@@ -37,6 +37,16 @@ def test_a_constant_has_no_width() -> None:
     assert found.low == found.mean == found.high == 0.1
 
 
+def test_one_picture_has_no_interval() -> None:
+    gaps = np.full((4, 3), math.nan)
+    gaps[2] = 0.5, 0.25, 0.75
+    for values in (np.array([0.5]), VALUES[:1], gaps):
+        found = resample(values).interval()
+        assert found.mean == pytest.approx(np.nanmean(values)) and found.n == 1
+        assert math.isnan(found.low) and math.isnan(found.high) and not found.clear_of_zero
+    assert not math.isnan(resample(VALUES[:2]).interval().low)
+
+
 def test_a_ratio_of_means() -> None:
     top, bottom = RANDOM.uniform(1, 2, 20), RANDOM.uniform(3, 4, 20)
     found = resample(top, bottom).interval()

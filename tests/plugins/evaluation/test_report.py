@@ -67,7 +67,7 @@ def test_the_whole_report(desk: Any) -> None:
     }  # fmt: skip
     assert report["metrics"]["bcr"] == {"title": "bad cases", "better": "lower", "component": "judge", "percent": True}
     assert report["values"]["bare"]["invert"]["bcr"] == [None, 1.0]
-    assert report["summary"]["bare"]["bcr"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 1}
+    assert report["summary"]["bare"]["bcr"] == {"mean": 1.0, "low": None, "high": None, "n": 1}
     assert report["summary"]["base"]["bcr"] == {"mean": 0.5, "low": 0.0, "high": 1.0, "n": 2}
     assert report["per_effect"]["base"]["soften"]["bcr"]["n"] == 2
     assert report["floors"]["bcr"]["mean"] == 0.25
@@ -111,7 +111,9 @@ def test_comparisons_are_paired(desk: Any) -> None:
     assert all_effects["ratio"]["mean"] == pytest.approx(ratio, rel=0.05)
     # Of the first picture the judge had no word on `bare`: it counts for neither.
     assert found["bcr", "all"]["mean"] == 0.0
-    assert found["bcr", "all"]["n"] == 1
+    one = found["bcr", "all"]
+    assert (one["n"], one["low"], one["high"], one["clear"]) == (1, None, None, False)
+    assert (one["ratio"]["mean"], one["ratio"]["low"], one["ratio"]["high"]) == (1.0, None, None)
 
 
 def test_the_markdown_table(desk: Any) -> None:
@@ -122,6 +124,8 @@ def test_the_markdown_table(desk: Any) -> None:
     text = (desk.root / "out/report.md").read_text()
     assert "| system | evaluations | bad cases ↓ | kept ↑ |" in text
     assert "| base | 2 | 50.0% [0.0%, 100.0%] | 1 [0.5, 1.5] |" in text
+    assert "| Bare base | 2 | 100.0% (one picture: no interval) | 1 |" in text
+    assert "| +0.0% (one picture: no interval) | 1 (one picture: no interval) |" in text
     assert "| *fresh truth* |  | 25.0%" in text
     assert "| soften (stochastic) | 100.0% | 50.0% |" in text
     assert "| a\\|b | no time |  |" in text

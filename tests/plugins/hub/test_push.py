@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
-from cldistill.errors import CollectionError
+from cldistill.cli.main import app
+from cldistill.errors import CONTROL, CollectionError
 from cldistill_plugins.hub.card import hub_card, read_card
 from cldistill_plugins.hub.files import read_upload
 from cldistill_plugins.hub.upload import must_be_name
@@ -109,6 +112,39 @@ def test_what_the_owner_wrote_in_the_card_stays(collection: Path) -> None:
     assert found["tags"][:2] == ["mine", "lora"] and found["tags"].count("lora") == 1
     assert after.endswith("My own words.\n")
     assert read_card(hub_card(read_upload(collection), "me/x", "apache-2.0", "c/d"))[0]["base_model"] == "c/d"
+
+
+BOMB = "a: &a [x]\n" + "".join(f"b{i}: &b{i} [{', '.join([f'*b{i - 1}' if i else '*a'] * 10)}]\n" for i in range(9))
+
+
+@pytest.mark.parametrize(
+    "front",
+    ["[" * 100_000, "a: " + "{a: " * 3000 + "}" * 3000, BOMB, "a: &a [*a]", "a: !!int x", "? [a]\n: b", "a: [", "a: \x07",
+     "a: " + "9" * 5000, "license: [mit]", "license: 5"],
+)  # fmt: skip
+def test_front_matter_that_is_none_is_refused_in_words(front: str, collection: Path) -> None:
+    (collection / "README.md").write_text(f"---\n{front}\n---\nBody.\n")
+    with pytest.raises(CollectionError, match=r"README\.md: its"):
+        read_upload(collection)
+
+
+def test_what_a_card_may_hold_is_kept(collection: Path) -> None:
+    front = 'tags: [{a: b}, mine]\ndate: 2001-99-99\nsaid: "\\u202e"'
+    (collection / "README.md").write_text(f"---\n{front}\n---\nBody.\n")
+    data = read_card(hub_card(read_upload(collection), "me/x", "mit", None))[0]
+    assert data["tags"][:3] == [{"a": "b"}, "mine", "lora"] and data["date"] == "2001-99-99"
+    (collection / "README.md").write_bytes("ä".encode("latin-1"))
+    with pytest.raises(CollectionError, match="is not UTF-8"):
+        read_upload(collection)
+
+
+def test_names_from_a_folder_do_not_steer_the_terminal(collection: Path) -> None:
+    for name in (b"\x1b[31mred", b"a\xff", "\u202e".encode()):
+        Path(os.fsdecode(os.fsencode(collection) + b"/" + name)).write_text("x")
+    done = CliRunner().invoke(app, ["push", str(collection), "me/x", "--dry-run", "--license", "mit"], color=True)
+    assert done.exit_code == 0, done.exception
+    assert r"\x1b[31mred" in done.output and r"a\udcff" in done.output and r"\u202e" in done.output
+    assert not CONTROL.search(done.output)
 
 
 def test_a_base_that_is_on_the_hub_is_named(collection: Path) -> None:

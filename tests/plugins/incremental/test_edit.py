@@ -76,6 +76,13 @@ def test_a_renamed_effect_keeps_trigger_and_prompt(folder: Path) -> None:
     assert text.startswith("# Resolved by cldistill; plugins:\n#   cldistill 0.1.0\n# renamed: manga-tone to comic,")
 
 
+def test_what_a_link_leads_to_is_changed_and_the_link_stays(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to(folder)
+    remove_effect(tmp_path / "latest", "manga-tone")
+    assert (tmp_path / "latest").is_symlink()
+    assert [effect.name for effect in read_folder(folder).index.effects] == ["gold-frame"]
+
+
 def test_a_name_of_any_script_is_shown_as_given(folder: Path) -> None:
     sample = (folder / "samples/manga-tone.png").read_bytes()
     rename_effect(folder, "manga-tone", "漫画 | a")

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import cldistill_plugins.effectbench as effectbench
 from cldistill.cli.main import app
-from cldistill.errors import DataError, ManifestError, OptionsError
+from cldistill.errors import CONTROL, DataError, ManifestError, OptionsError
 from cldistill.manifest.check import check_manifest
 from cldistill.manifest.load import RECIPES, recipes
 from cldistill.testing.pictures import picture, write_pairs
@@ -160,11 +160,30 @@ def test_prompts_that_lie_beside_the_pairs_are_taken(folder: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "value", ["yes", "a: b", "#x", "- x", "", "a #b", 'say "hi"', "null", "Ünicode", "12", "x,y", "a'b"]
-)
+VALUES = ("yes", "a: b", "#x", "- x", "", "a #b", 'say "hi"', "null", "Ünicode", "12", "x,y", "a'b", "a\nb: c")
+
+
+@pytest.mark.parametrize("value", [*VALUES, "a\x85b\u2028c\u202ed"])
 def test_scalars_are_read_back_as_they_were(value: str) -> None:
     assert yaml.safe_load(f"key: {plain(value, Path('/'))}") == {"key": value}
+
+
+def test_names_on_the_disk_are_shown_and_written_as_names(folder: Path) -> None:
+    odd = folder / "odd \u2028\x1b[31m"
+    odd.mkdir()
+    for path in sorted((folder / "pairs/sepia/source").iterdir()):
+        for side in ("source", "target"):
+            shutil.copy(folder / "pairs/sepia" / side / path.name, odd / f"{side}-{path.name}")
+    rows = [{"source": path.name, "target": path.name.replace("source-", "target-"), "prompt": "x"}
+            for path in odd.glob("source-*")]  # fmt: skip
+    (odd / "x\nrequires: [nothing]  #.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = CliRunner().invoke(app, ["init", str(odd), "-o", "mine.yaml"], color=True)
+    assert not CONTROL.search(shown.output) and r"\u2028" in shown.output
+    assert isinstance(shown.exception, ManifestError) and "U+001B" in str(shown.exception)  # no path of a manifest
+    odd.rename(folder / "odd \u2028")
+    init("odd \u2028", "-o", "mine.yaml")
+    checked = check_manifest("mine.yaml")
+    assert checked.manifest.requires == () and checked.effects[0].pairs == folder / "odd \u2028"
 
 
 @pytest.mark.slow

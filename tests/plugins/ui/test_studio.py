@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from cldistill.cli.main import app
 from cldistill.collection.index import CollectionEffect
 from cldistill.errors import CollectionError, PluginLoadError
+from cldistill.testing.runs import run_manifest
 from cldistill_plugins.generation.api import Edit
 from cldistill_plugins.ui import command
 from cldistill_plugins.ui.result import render_result, render_words
@@ -63,3 +66,22 @@ def test_what_is_under_way_is_said(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_collection_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(CollectionError, match="no such collection"):
         open_studio(tmp_path / "nowhere", None, None)
+
+
+def test_a_port_that_is_none_is_refused_before_a_model_is_loaded() -> None:
+    done = CliRunner().invoke(app, ["ui", "nowhere", "--port", "99999"])
+    assert done.exit_code == 2 and "65535" in done.output
+
+
+@pytest.mark.slow
+def test_a_picture_that_cannot_be_kept_is_a_sentence_on_the_page(tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    from cldistill_plugins.ui.page import edit
+
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.png")
+    collection = run_manifest(tmp_path, steps=2).collection
+    assert collection is not None
+    found = open_studio(collection, None, None)
+    found.close()  # its folder is gone
+    (said,) = edit(found, str(tmp_path / "a.png"), [found.effects[0].name], False, 4, 0)
+    assert "The picture cannot be kept: No such file or directory." in said and 'role="alert"' in said

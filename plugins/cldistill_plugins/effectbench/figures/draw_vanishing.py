@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -56,9 +57,9 @@ def draw_vanishing(data: Mapping[str, Any]) -> Figure:
 
 
 def _line(
-    axes: Axes, t: list[float], values: list[dict[str, float]], colour: str, name: str, dashes: str, marker: str
+    axes: Axes, t: list[float], values: list[dict[str, float | None]], colour: str, name: str, dashes: str, marker: str
 ) -> None:
-    mean, low, high = ([value[key] for value in values] for key in ("mean", "low", "high"))
+    mean, low, high = (np.array([value[key] for value in values], dtype=float) for key in ("mean", "low", "high"))
     axes.plot(t, mean, color=colour, linestyle=dashes, marker=marker, markersize=5, label=name)
     axes.fill_between(t, low, high, color=colour, alpha=0.15, linewidth=0)
 

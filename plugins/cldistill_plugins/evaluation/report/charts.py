@@ -31,8 +31,8 @@ def metric_charts(evaluation: Evaluation) -> list[dict[str, Any]]:
 def _metric_rows(evaluation: Evaluation, name: str) -> list[dict[str, Any]]:
     metric = evaluation.metrics[name]
     return [
-        {"system": system.label, "mean": found.mean, "low": found.low, "high": found.high, "n": found.n,
-         "text": text_of(found, metric)}
+        {"system": system.label, "mean": found.mean, "n": found.n, "text": text_of(found, metric),
+         "low": found.low if found.n != 1 else None, "high": found.high if found.n != 1 else None}
         for system in evaluation.systems
         if (found := evaluation.summary.get(system.name, {}).get(name)) is not None and found.mean is not None
     ]  # fmt: skip

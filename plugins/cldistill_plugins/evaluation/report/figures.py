@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cldistill_plugins.evaluation.bootstrap import ONE_PICTURE
 from cldistill_plugins.evaluation.report.record import IntervalEntry, MetricRow
 
 NOTHING = "–"
@@ -32,8 +33,14 @@ def interval(low: float | None, high: float | None, percent: bool = False) -> st
     return f"[{', '.join(end.removesuffix(' %') for end in ends)}]"
 
 
+def ends_of(found: IntervalEntry, percent: bool = False) -> str:
+    """Return ``[low, high]`` of a mean; of one picture there is none, though older reports give its value as both ends."""
+    return ONE_PICTURE if found.n == 1 else interval(found.low, found.high, percent)
+
+
 def text_of(found: IntervalEntry | None, metric: MetricRow) -> str:
     """Return ``mean [low, high]`` of a metric."""
     if found is None or found.mean is None:
         return NOTHING
-    return f"{number(found.mean, metric.percent)} {interval(found.low, found.high, metric.percent)}".strip()
+    ends = ends_of(found, metric.percent)
+    return f"{number(found.mean, metric.percent)} {f'({ends})' if ends == ONE_PICTURE else ends}".strip()

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cldistill.errors import DataError
 from cldistill.records import GENERAL
-from cldistill.storage.untrusted import file_stem
+from cldistill.storage.untrusted import file_stem, inside
 
 FORMAT = 1
 SOURCE, TRUTH = "source", "truth"
@@ -208,6 +208,10 @@ def pool_folder(pool: str) -> Path:
 
 
 def picture_path(folder: Path, column: str, effect: str, key: str) -> Path:
-    """Return where a picture lies; ``column`` is `SOURCE`, `TRUTH` or a system."""
-    inside = (SOURCE,) if column == SOURCE and effect != GENERAL else (column, pool_folder(effect))
-    return folder.joinpath("pictures", *inside, f"{key}.webp")
+    """Return where a picture lies; ``column`` is `SOURCE`, `TRUTH` or a system.
+
+    Raises:
+        UnsafePathError: the names lead out of the folder, which they can in somebody else's report.
+    """
+    place = (SOURCE,) if column == SOURCE and effect != GENERAL else (column, pool_folder(effect))
+    return inside(folder, str(Path("pictures", *place, f"{key}.webp")))

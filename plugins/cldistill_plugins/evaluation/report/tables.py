@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from cldistill_plugins.evaluation.report.figures import interval, number
+from cldistill_plugins.evaluation.report.figures import ends_of, number
 from cldistill_plugins.evaluation.report.record import (
     ComparisonEntry,
     EffectRow,
@@ -32,7 +32,7 @@ def cell(found: IntervalEntry | None, metric: MetricRow, best: bool = False) -> 
     """Return the cell of an interval, empty where nothing was measured."""
     if found is None or found.mean is None:
         return Cell(None, number(None))
-    return Cell(found.mean, number(found.mean, metric.percent), interval(found.low, found.high, metric.percent), best)
+    return Cell(found.mean, number(found.mean, metric.percent), ends_of(found, metric.percent), best)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def comparison_rows(evaluation: Evaluation) -> list[ComparisonRow]:
             ComparisonRow(
                 titles.get(found.a, found.a), titles.get(found.b, found.b), metric, _effects(found), difference,
                 None if found.ratio is None else cell(found.ratio, RATIO), found.n,
-                found.clear and found.mean is not None, verdict(found, metric),
+                _is_clear(found), verdict(found, metric),
             )
         )  # fmt: skip
     return rows
@@ -149,9 +149,14 @@ def _effects(found: ComparisonEntry) -> str:
     return str(len(found.effects)) if len(found.effects) > 3 else ", ".join(found.effects)
 
 
+def _is_clear(found: ComparisonEntry) -> bool:
+    """Return whether the interval leaves out zero; one picture has none, though older reports call it clear."""
+    return found.clear and found.mean is not None and found.n != 1
+
+
 def verdict(found: ComparisonEntry, metric: MetricRow) -> str:
     """Say in a word which side is better, where the difference is clear."""
-    if not found.clear or found.mean is None:
+    if not _is_clear(found) or found.mean is None:
         return "no clear difference"
     if metric.better is None:
         return "higher" if found.mean > 0 else "lower"

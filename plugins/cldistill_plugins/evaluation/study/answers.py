@@ -72,6 +72,8 @@ def read_answers(key: StudyKey, paths: Sequence[Path], partial: bool = False) ->
 
 
 def _read(path: Path) -> Answers:
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is no file; name the files that the evaluators saved")
     try:
         return Answers.model_validate_json(path.read_bytes())
     except OSError as error:

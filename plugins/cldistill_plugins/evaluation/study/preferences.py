@@ -20,12 +20,12 @@ Votes = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Share:
-    """The share of all votes that chose one system, with its interval."""
+    """The share of all votes that chose one system, with its interval, whose ends are None where there is none."""
 
     votes: int
     share: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ def prefer(votes: Votes, systems: Sequence[str], seed: int, draws: int = DRAWS) 
 
     Both evaluators and sets are drawn again, independently (the pigeonhole bootstrap; Owen 2007, "The pigeonhole
     bootstrap"): other people would have answered, and about other pictures.  Kappa is drawn over sets alone, for an evaluator
-    drawn twice would agree with themselves.
+    drawn twice would agree with themselves.  Answers about one set alone say nothing about others: they get no interval.
     """
-    total = int(votes.sum())
+    total, asked = int(votes.sum()), int(votes.any(axis=(0, 2)).sum())
     counts = votes.sum(axis=(0, 1))
     generator = np.random.default_rng(seed)
     people, sets, _ = votes.shape
@@ -119,10 +119,12 @@ def prefer(votes: Votes, systems: Sequence[str], seed: int, draws: int = DRAWS) 
     low, high = _bounds(shares) if len(shares) else (np.zeros(len(systems)), np.ones(len(systems)))
     per_set = votes.sum(axis=0)
     kappas = [k for row in drawn_sets[: draws // 4] if (k := fleiss_kappa(np.repeat(per_set, row, axis=0))) is not None]
-    kappa_low, kappa_high = map(float, _bounds(np.array(kappas))) if kappas else (None, None)
+    several = asked != 1
+    kappa_low, kappa_high = map(float, _bounds(np.array(kappas))) if kappas and several else (None, None)
+    ends = [(float(low[i]), float(high[i])) if several else (None, None) for i in range(len(systems))]
     return Preference(
         {
-            name: Share(int(counts[i]), float(counts[i] / total) if total else 0.0, float(low[i]), float(high[i]))
+            name: Share(int(counts[i]), float(counts[i] / total) if total else 0.0, *ends[i])
             for i, name in enumerate(systems)
         },
         total, fleiss_kappa(per_set), kappa_low, kappa_high,

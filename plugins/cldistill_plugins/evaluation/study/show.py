@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cldistill_plugins.evaluation.bootstrap import ONE_PICTURE
 from cldistill_plugins.evaluation.report.figures import MINUS, NOTHING, interval, number
 from cldistill_plugins.evaluation.study.key import StudyKey
 from cldistill_plugins.evaluation.study.preferences import Preference, Share, StudyResult
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 def share_text(share: Share, between: str = " ") -> str:
     """Return ``49.9 % [45.1, 54.2]``."""
-    return f"{number(share.share, percent=True)}{between}{interval(share.low, share.high, percent=True)}"
+    ends = ONE_PICTURE if share.low is None else interval(share.low, share.high, percent=True)
+    return f"{number(share.share, percent=True)}{between}{ends}"
 
 
 def agreement_text(found: Preference, between: str = " ") -> str:
@@ -65,12 +67,14 @@ def markdown(key: StudyKey, found: StudyResult) -> str:
 
 def table(key: StudyKey, found: StudyResult) -> Table:
     """Return the table for the terminal."""
+    from rich.markup import escape
     from rich.table import Table
 
     head, *body = rows(key, found, "\n")
-    made = Table(title=f"{key.evaluation}: {found.evaluators} evaluators, {found.sets} sets", title_justify="left")
-    for index, title in enumerate(head):
-        made.add_column(title, justify="right" if 0 < index <= len(key.systems) else "left")
+    title = f"{escape(key.evaluation)}: {found.evaluators} evaluators, {found.sets} sets"
+    made = Table(title=title, title_justify="left")
+    for index, column in enumerate(head):
+        made.add_column(escape(column), justify="right" if 0 < index <= len(key.systems) else "left")
     for row in body:
-        made.add_row(*row)
+        made.add_row(*map(escape, row))
     return made

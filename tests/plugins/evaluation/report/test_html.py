@@ -127,6 +127,16 @@ def test_the_verdict_and_the_pictures_come_before_the_tables_and_what_says_nothi
     assert text.count("no clear difference") == 2 and text.count(">better<") == 1
 
 
+def test_one_picture_has_no_interval_on_the_page(tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path, ("ink",), pictures=1, size=16, comparisons=[])
+    charts = str([chart["spec"] for chart in metric_charts(read_evaluation(folder))])
+    assert "one picture: no interval" in charts and "'low': None" in charts and "'low': 0" not in charts
+    figures = re.findall(r'<span class="interval">\[?([^<]*)</span>', write_report(folder).read_text(encoding="utf-8"))
+    assert figures.count("one picture: no interval") > 6 and [f for f in figures if "," in f] == [
+        "0.0, 2.0]"
+    ]  # the floor
+
+
 def test_nothing_is_called_the_truth_where_none_is_known(tmp_path: Path) -> None:
     folder = write_evaluation(tmp_path, ("ink",), pictures=1, size=16)
     assert '<option value="truth"' in write_report(folder).read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cldistill.errors import DataError
+from cldistill.errors import DataError, UnsafePathError
 from cldistill.testing.evaluation import write_evaluation
 from cldistill_plugins.evaluation.report.record import picture_path, read_evaluation
 
@@ -51,6 +51,17 @@ def test_another_format_is_refused(folder: Path) -> None:
     change(folder, format=2)
     with pytest.raises(DataError, match="format: Input should be 1"):
         read_evaluation(folder)
+
+
+@pytest.mark.parametrize("column", ["../x", "/etc", "a\0b"])
+def test_names_of_somebody_elses_report_lead_nowhere_else(column: str, folder: Path) -> None:
+    with pytest.raises(UnsafePathError):
+        picture_path(folder, column, "ink", "p")
+    with pytest.raises(UnsafePathError):
+        picture_path(folder, "source", "ink", f"../../{column}")
+    (folder / "pictures/elsewhere").symlink_to("/")
+    with pytest.raises(UnsafePathError, match="a link that leads out"):
+        picture_path(folder, "elsewhere", "ink", "p")
 
 
 def test_a_value_a_picture(folder: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cldistill_plugins.evaluation.report.figures import interval, number, text_of
+from cldistill_plugins.evaluation.report.figures import ends_of, interval, number, text_of
 from cldistill_plugins.evaluation.report.record import ComparisonEntry, Evaluation, IntervalEntry, MetricRow
 from cldistill_plugins.evaluation.report.tables import (
+    cell,
     comparison_rows,
     count_families,
     score_rows,
@@ -54,6 +55,18 @@ def test_intervals() -> None:
     assert interval(1.5, None) == "[1.500, ∞]"
     assert text_of(IntervalEntry(mean=0.5, low=0.25, high=0.75), SHARE) == "50.0 % [25.0, 75.0]"
     assert text_of(None, SHARE) == "–"
+
+
+def test_one_picture_has_no_interval_in_any_table() -> None:
+    made, older = IntervalEntry(mean=0.5, n=1), IntervalEntry(mean=0.5, low=0.5, high=0.5, n=1)
+    for found in (made, older):
+        assert ends_of(found) == cell(found, LOWER).interval == "one picture: no interval"
+        assert text_of(found, SHARE) == "50.0 % (one picture: no interval)"
+    assert ends_of(IntervalEntry(mean=0.5, low=0.5, high=0.5, n=2)) == "[0.500, 0.500]"
+    assert ends_of(IntervalEntry(mean=0.5)) == ""  # of a whole set
+    told = {**REPORT["comparisons"][0], "low": 0.2, "high": 0.2, "n": 1}  # type: ignore[index]
+    row = comparison_rows(Evaluation.model_validate({**REPORT, "comparisons": [told]}))[0]
+    assert (row.difference.interval, row.clear, row.verdict) == (ends_of(made), False, "no clear difference")
 
 
 def test_the_best_of_a_column_depends_on_its_direction() -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cldistill.cli.main import app
+from cldistill.errors import DataError
 from cldistill_plugins.evaluation.study.agreement import fleiss_kappa, in_words
 from cldistill_plugins.evaluation.study.answers import read_answers
 from cldistill_plugins.evaluation.study.key import StudyKey
-from cldistill_plugins.evaluation.study.preferences import prefer, tally, votes_of
-from cldistill_plugins.evaluation.study.show import markdown
+from cldistill_plugins.evaluation.study.preferences import Share, prefer, tally, votes_of
+from cldistill_plugins.evaluation.study.show import markdown, share_text, table
 
 FLEISS_1971 = [
     [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
@@ -81,9 +85,33 @@ def test_people_who_differ_widen_the_interval() -> None:
     assert widths[1] > 1.5 * widths[0]
 
 
+def test_answers_about_one_set_have_no_interval() -> None:
+    votes = np.zeros((3, 4, 2))
+    votes[:2, 1, 0] = votes[2, 1, 1] = 1
+    found = prefer(votes, ["ours", "base"], seed=0, draws=100)
+    assert found.shares["ours"] == Share(2, pytest.approx(2 / 3), None, None)
+    assert found.kappa is not None and found.kappa_low is None
+    assert share_text(found.shares["ours"]) == "66.7 % one picture: no interval"
+
+
 def test_a_single_evaluator_has_shares_and_no_agreement(key: StudyKey, write_answers: Callable[..., Path]) -> None:
     found = tally(key, read_answers(key, [write_answers("Ann", ["ours"] * 6)]), draws=50).questions["quality"]
     assert (found.shares["ours"].share, found.kappa, found.kappa_low) == (1.0, None, None)
+
+
+def test_titles_are_no_markup_in_the_terminal(key: StudyKey, write_answers: Callable[..., Path]) -> None:
+    odd = key.model_copy(update={"evaluation": "a [/] b", "systems": (key.systems[0].model_copy(update={"title": "[red]"}),
+                                                                      *key.systems[1:])})  # fmt: skip
+    console = Console(file=StringIO(), width=120)
+    console.print(table(odd, tally(key, read_answers(key, [write_answers("Ann", ["ours"] * 6)]), draws=50)))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "a [/] b" in shown and "[red]" in shown
+
+
+def test_a_pipe_is_no_answer(key: StudyKey, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "answers.json")
+    with pytest.raises(DataError, match=r"answers\.json: is no file"):
+        read_answers(key, [tmp_path / "answers.json"])
 
 
 def test_the_table_in_markdown(key: StudyKey, write_answers: Callable[..., Path]) -> None:

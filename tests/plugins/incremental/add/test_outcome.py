@@ -20,10 +20,10 @@ pytestmark = pytest.mark.slow
 def report(**values: Any) -> dict[str, Any]:
     """Return a report of two old effects and a new one on three pictures."""
     ours = {
-        "before": {"a": {"closeness": [0.5, 0.6, 0.7]}, "b": {"closeness": [0.4, 0.4, 0.4]}, "general": {"error": [2.0]}},
+        "before": {"a": {"closeness": [0.5, 0.6, 0.7]}, "b": {"closeness": [0.4, 0.4, 0.4]}, "general": {"error": [2.0, 1.0]}},
         "after": {
             "a": {"closeness": [0.6, 0.7, 0.8]}, "b": {"closeness": [0.3, 0.5, 0.4]}, "c": {"closeness": [0.2, None, 0.4]},
-            "general": {"error": [3.0]},
+            "general": {"error": [3.0, 2.0]},
         },
         "taught": {"c": {"closeness": [0.5, 0.5, 0.6]}},
     }  # fmt: skip
@@ -53,6 +53,26 @@ def test_changes_are_paired_picture_by_picture() -> None:
     assert (c.first, c.after) == pytest.approx((0.55, 0.3)) and c.gain is False
     assert found.general["error"].gain is False  # more error is worse
     assert "signed" not in found.titles
+
+
+def test_one_picture_has_no_interval_and_says_neither_gain_nor_loss() -> None:
+    values = {"before": {"a": {"closeness": [0.5]}}, "after": {"a": {"closeness": [0.6]}}, "taught": {}}
+    found = outcome(report(effects=[{"name": "a"}], values=values, per_effect={}), [])
+    a = found.old["a"]["closeness"]
+    assert (a.low, a.high, a.gain, a.n) == (None, None, None, 1) and a.difference == pytest.approx(0.1)
+    console = Console(width=160, record=True)
+    console.print(table(found))
+    assert "0.500 → 0.600 +0.100 (one picture: no interval)" in console.export_text()
+
+
+def test_names_are_no_markup() -> None:
+    values = {"before": {"a [/]": {"closeness": [0.5, 1]}}, "after": {"a [/]": {"closeness": [0.6, 1]}, "[red]": {}}}
+    told = report(effects=[{"name": "a [/]"}, {"name": "[red]"}], values=values, per_effect={})
+    told["metrics"]["closeness"]["title"] = "[closeness]"
+    console = Console(width=160, record=True)
+    console.print(table(outcome(told, ["[red]"])))
+    shown = console.export_text()
+    assert "a [/]" in shown and "[red], from its teacher" in shown and "[closeness]" in shown
 
 
 def test_figures_of_whole_pools_have_no_interval() -> None:
