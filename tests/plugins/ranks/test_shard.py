@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -280,11 +279,3 @@ def test_other_kinds_of_fsdp_are_refused(variable: str, value: str, said: str) -
         refuse_sharding(None, FSDP | {variable: value})
     with pytest.raises(LaunchError, match="fsdp_version: 2"):
         refuse_sharding(None, {"ACCELERATE_USE_FSDP": "true"})
-
-
-@pytest.mark.parametrize("option", [{"quantise": "int8"}, {"compiled": True}])
-def test_a_quantised_or_compiled_base_is_not_shared_out(option: dict[str, object]) -> None:
-    refuse_sharding(SimpleNamespace(**option), {})
-    refuse_sharding(SimpleNamespace(quantise=None, compiled=False), FSDP)
-    with pytest.raises(LaunchError, match=rf"options\.{next(iter(option))}.*choose one of the two"):
-        refuse_sharding(SimpleNamespace(**option), FSDP)
