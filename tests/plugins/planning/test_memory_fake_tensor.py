@@ -54,7 +54,7 @@ COMPARED = {
 RANKS = 8
 SHARED = {
     "bf16, rank 128, on each of 8 that share the base": (),
-    "nf4, rank 32, on each of 8 that share the base": (NF4, *ranked(32)),
+    "bf16, rank 32, on each of 8 that share the base": ranked(32),
 }
 """The same for a base that is shared out by FSDP2."""
 

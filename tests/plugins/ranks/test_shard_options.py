@@ -1,4 +1,4 @@
-"""Two gloo ranks share out a base that is compiled, or kept in nf4, and compute what the whole one computes; int8 is refused."""
+"""Two gloo ranks share out a base that is compiled or in nf4, and compute what the whole one computes; int8 is refused."""
 
 from __future__ import annotations
 
