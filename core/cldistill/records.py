@@ -30,6 +30,8 @@ Tensors = Mapping[str, "Tensor"]
 MIDDLE = "middle"
 """Stands for the block in the middle of a base, whatever its name (`find_block`)."""
 
+Change = Literal["plugins", "ranks"]
+"""What may be another where a run goes on from a checkpoint, if it is told so."""
 STUDENT = "student"
 """The slot that a run is about: what is sampled from, measured and exported."""
 GENERAL = "general"

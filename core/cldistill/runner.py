@@ -29,7 +29,7 @@ from cldistill.progress.live import LiveStages
 from cldistill.progress.program import program, shown
 from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
-from cldistill.records import STUDENT
+from cldistill.records import STUDENT, Change
 from cldistill.samples import RunSampler, grid_picture, held_out_rows, teacher_and_student
 from cldistill.storage.files import atomic_write_text, only_writer
 from cldistill.training.metrics_log import FILE, MetricsLog, read_metrics
@@ -54,17 +54,17 @@ class Outcome:
 
 def execute(
     checked: CheckedManifest, output: Path, console: Console, command: str, *, leave_out: Collection[str] = (),
-    changed_plugins: bool = False,
+    may_change: Collection[Change] = (),
 ) -> Outcome:  # fmt: skip
     """Run a checked manifest in ``output``; ``command`` is what resumes it.
 
     ``leave_out``: automatic observers that the caller does not want, because it measures the collection itself, say.
-    ``changed_plugins``: go on from a checkpoint although plugins have changed since, and record it.
+    ``may_change``: go on from a checkpoint although plugins, or the number of ranks, are others, and record it.
     """
     alone = only_writer(output) if is_main() else nullcontext()  # of several processes, the first one writes
     with alone, graceful_stop() as stop:
         try:
-            return _execute(checked, output, console, command, stop, leave_out, changed_plugins)
+            return _execute(checked, output, console, command, stop, leave_out, may_change)
         except (Stopped, RuntimeError) as error:
             # Where one process has left, the others lose the connection at their next meeting.
             if not isinstance(error, Stopped) and not (stop and int(os.environ.get("WORLD_SIZE", "1")) > 1):
@@ -78,14 +78,14 @@ def execute(
 
 def _execute(
     checked: CheckedManifest, output: Path, console: Console, command: str, stop: StopRequest, leave_out: Collection[str],
-    changed_plugins: bool,
+    may_change: Collection[Change],
 ) -> Outcome:  # fmt: skip
     started, stages = time.monotonic(), LiveStages(console)
     output.mkdir(parents=True, exist_ok=True)
     stop.promise = OUTSIDE_LOOP
     watch = lambda context: observers_of(checked, replace(context, console=console), leave_out)  # noqa: E731
     run = assemble(checked, output, stages=stages, observers=watch, stop=lambda: bool(stop))
-    run.changed_plugins = changed_plugins
+    run.may_change = may_change
     if run.is_main:
         atomic_write_text(output / "manifest.resolved.yaml", resolved_text(checked))
         for line in [*checked.data_lines(), *checked.teacher_lines(), *unserved(checked)]:

@@ -15,6 +15,7 @@ from cldistill.cli.options import ManifestArgument, QuietOption, SetOption, Verb
 from cldistill.errors import CheckpointError
 from cldistill.manifest.checked import RunRequest
 from cldistill.progress.volume import is_quiet, set_volume
+from cldistill.records import Change
 from cldistill.storage.files import only_writer
 
 
@@ -33,6 +34,9 @@ def run(
     ] = None,
     changed_plugins: Annotated[
         bool, typer.Option("--changed-plugins", help="Go on although plugins have changed; the run records it.")
+    ] = False,
+    changed_ranks: Annotated[
+        bool, typer.Option("--changed-ranks", help="Go on with another number of processes; the run records it.")
     ] = False,
     ignore_memory: Annotated[
         bool,
@@ -55,25 +59,25 @@ def run(
 
     folder = output or Path("runs") / checked.manifest.name
     kept, told = None if resume is False else folder, tuple(overrides or ())
-    request = RunRequest(checked, manifest, told, ignore_memory, kept, bool(resume), changed_plugins)
+    named: dict[Change, bool] = {"plugins": changed_plugins, "ranks": changed_ranks}
+    may_change = [change for change, given in named.items() if given]
+    request = RunRequest(checked, manifest, told, ignore_memory, kept, bool(resume), may_change)
     for plugin in checked.catalogue.plugins.loaded:
         plugin.run_asked(request=request)
-    command = resume_command(manifest, folder, overrides or (), changed_plugins, ignore_memory)
+    flags = [*(f"--changed-{change}" for change in may_change), *(["--ignore-memory"] if ignore_memory else [])]
+    command = resume_command(manifest, folder, overrides or (), flags)
     if resume is False:
         set_aside(folder)
-    outcome = execute(checked, folder, Console(quiet=is_quiet()), command, changed_plugins=changed_plugins)
+    outcome = execute(checked, folder, Console(quiet=is_quiet()), command, may_change=may_change)
     if not outcome.finished:
         raise typer.Exit(3)
     if is_quiet() and outcome.collection is not None:
         typer.echo(str(outcome.collection))
 
 
-def resume_command(
-    manifest: str, folder: Path, overrides: Sequence[str], changed_plugins: bool = False, ignore_memory: bool = False
-) -> str:
+def resume_command(manifest: str, folder: Path, overrides: Sequence[str], flags: Sequence[str] = ()) -> str:
     """Return the command that goes on with a run."""
     settings = [word for override in overrides for word in ("--set", override)]
-    flags = [*(["--changed-plugins"] if changed_plugins else []), *(["--ignore-memory"] if ignore_memory else [])]
     return shlex.join([*command_words(), "run", manifest, "--output", str(folder), *settings, *flags])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from cldistill.data.items import Listing
 from cldistill.manifest.load import ManifestFile
 from cldistill.manifest.models import Manifest
 from cldistill.manifest.yaml import Loc, dotted
-from cldistill.records import GENERAL, BaseDescription, EffectInfo, Item, Prompts
+from cldistill.records import GENERAL, BaseDescription, Change, EffectInfo, Item, Prompts
 from cldistill.schedule import Schedule
 from cldistill.training.run import PlacedLoss, SlotConfig
 
@@ -184,5 +184,5 @@ class RunRequest:
     """Folder of the run; None where what is there is set aside."""
     wants_checkpoint: bool = False
     """True where it is to go on, and not to start where there is nothing."""
-    changed_plugins: bool = False
-    """True where it goes on although plugins have changed."""
+    may_change: Collection[Change] = ()
+    """What may be another than it was where it goes on."""

@@ -10,6 +10,7 @@ import math
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
@@ -27,6 +28,13 @@ READ = torch.ops.aten._local_scalar_dense.default
 DEVICE = torch.ops.prim.device.default
 
 
+@dataclass
+class _Held:
+    """The bytes that one storage takes."""
+
+    bytes: int = 0
+
+
 class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of every storage on the pretended GPU while it lives."""
 
@@ -35,7 +43,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.bytes = 0
         self.peak = 0
         self._elsewhere = False
-        self._seen: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._seen: weakref.WeakKeyDictionary[Any, _Held] = weakref.WeakKeyDictionary()
 
     def start_over(self) -> None:
         """Forget the peak: from now on it is that of what follows."""
@@ -63,16 +71,21 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _count(self, storage: Any) -> None:
-        if storage in self._seen:
-            return
-        size = 0 if self._elsewhere else math.ceil(storage.nbytes() / GRAIN) * GRAIN
-        self._seen[storage] = size
-        self.bytes += size
-        self.peak = max(self.peak, self.bytes)
-        weakref.finalize(storage, self._free, size)
+        if storage not in self._seen:
+            self._seen[storage] = held = _Held()
+            weakref.finalize(storage, self._hold, held, 0)
+            self._hold(held, 0 if self._elsewhere else storage.nbytes())
 
-    def _free(self, size: int) -> None:
-        self.bytes -= size
+    def _hold(self, held: _Held, size: int) -> None:
+        rounded = math.ceil(size / GRAIN) * GRAIN
+        self.bytes += rounded - held.bytes
+        held.bytes = rounded
+        self.peak = max(self.peak, self.bytes)
+
+    def resized(self, storage: Any) -> None:
+        """Count a storage anew that was resized, as FSDP does with the weights that it gathers and lets go of."""
+        if storage in self._seen:
+            self._hold(self._seen[storage], storage.nbytes())
 
 
 @contextmanager
@@ -90,6 +103,13 @@ def fake_gpu() -> Iterator[Meter]:
         weight, bias = (None if tensor is None else tensor.float() for tensor in (weight, bias))
         return layer_norm(x.float(), shape, weight, bias, eps)
 
-    meter = Meter()
-    with patch.object(F, "layer_norm", in_fp32), FakeTensorMode(allow_non_fake_inputs=True), meter:
+    meter, resize = Meter(), torch.UntypedStorage.resize_
+
+    def counted(storage: Any, size: int) -> Any:
+        result = resize(storage, size)
+        meter.resized(storage)
+        return result
+
+    patches = patch.object(F, "layer_norm", in_fp32), patch.object(torch.UntypedStorage, "resize_", counted)
+    with patches[0], patches[1], FakeTensorMode(allow_non_fake_inputs=True), meter:
         yield meter

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cldistill.errors import CheckpointError
+from cldistill.records import Change
 from cldistill.storage.files import PARTIAL, remove, sha256_bytes, sha256_file, write_aside
 
 if TYPE_CHECKING:
@@ -57,46 +58,49 @@ class Checkpoint:
         return cast("dict[str, Tensor]", load_file(self.path / f"{group}{SUFFIX}"))
 
     def must_belong_to(
-        self, manifest: str, processes: int, precision: str | None = None, plugins: Mapping[str, str] | None = None
-    ) -> None:
+        self, manifest: str, ranks: int, precision: str | None = None, plugins: Mapping[str, str] | None = None,
+        may_change: Collection[Change] = (),
+    ) -> None:  # fmt: skip
         """Compare with the run that wants to go on from here; what is not given is not compared.
 
         Raises:
-            CheckpointError: another manifest, another number of processes or mixed precision, or other ``plugins`` (see
-                `changed_plugins`): the batches, noises or roundings to come would not be those of the unbroken run.
+            CheckpointError: another manifest or mixed precision, or, unless they ``may_change``, other plugins or ranks (see
+                `changes`): the batches, noises or roundings to come would not be those of the unbroken run.
         """
         if self.meta.get("manifest") != manifest:
             raise CheckpointError(
                 f"{self.path} belongs to another manifest, or to other teachers or pictures: choose another --output, there "
                 "with `--set slots.student.checkpoint=` and this path to start from its weights, or --fresh to start over"
             )
-        then = self.meta.get("processes", processes)
-        if then not in (processes, None):  # None: each item is keyed by its place, so that any number draws the same
+        if "ranks" not in may_change and self.changes(ranks):
+            then = self.meta["processes"]
             raise CheckpointError(
-                f"{self.path} was trained by {then} process{'es' if then != 1 else ''}, and this is a run of {processes}: "
+                f"{self.path} was trained by {then} process{'es' if then != 1 else ''}, and this is a run of {ranks}: "
                 f"go on with `accelerate launch --num_processes {then}` (on the CPU `torchrun --nproc_per_node {then}`), "
-                "choose another --output, or --fresh to start over"
+                "choose another --output, --fresh to start over, or go on all the same by --changed-ranks, which the run will "
+                "record: every rank draws train.batch_size items for itself, so updates will have others, and another number "
+                "of them (a manifest with train.global_batch has the same items on any number of ranks)"
             )
         if precision is not None and self.meta.get("mixed_precision", precision) != precision:
             raise CheckpointError(
                 f"{self.path} was trained in mixed precision {self.meta['mixed_precision']!r}, and this run is in "
                 f"{precision!r}: give the same --mixed_precision to accelerate launch, or set train.mixed_precision"
             )
-
-        changed = self.changed_plugins(plugins or {})
-        if changed:
+        if "plugins" not in may_change and (changed := self.changes(None, plugins)):
             listing = "\n  ".join(changed)
             raise CheckpointError(
                 f"{self.path} was trained by other plugins:\n  {listing}\nput the old ones back, choose another --output, "
                 "--fresh to start over, or go on all the same by --changed-plugins, which the run will record"
             )
 
-    def changed_plugins(self, plugins: Mapping[str, str]) -> list[str]:
-        """Return one line for every plugin (name -> version and hash of its source) that is not what it was here."""
+    def changes(self, ranks: int | None, plugins: Mapping[str, str] | None = None) -> list[str]:
+        """Return one line for each that is not what it was here: the number of ranks, plugins (name -> version and hash)."""
+        before = self.meta.get("processes")  # None: each item is keyed by its place, so that any number draws the same
+        counts = [] if None in (ranks, before) or ranks == before else [f"ranks were {before}, and are {ranks}"]
         then: Mapping[str, str] = self.meta.get("plugins", plugins)  # older checkpoints do not say
-        return [
+        return counts + [
             f"plugin {name!r} was {then.get(name, 'no part of it')}, and is {found}"
-            for name, found in plugins.items()
+            for name, found in (plugins or {}).items()
             if then.get(name) != found
         ]
 

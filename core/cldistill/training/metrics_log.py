@@ -26,12 +26,12 @@ class MetricsLog:
 
     @hookimpl
     def run_started(self, run: Run, start_step: int) -> None:
-        """Drop the lines of steps that the resumed run will do again, and note in the manifest which plugins have changed."""
+        """Drop the lines of steps that the resumed run will do again, and note in the manifest what has changed."""
         truncate(run.output / FILE, start_step)
         resolved = run.output / "manifest.resolved.yaml"
         if run.plugin_changes and resolved.exists():
             notes = "".join(f"#   {line}\n" for line in run.plugin_changes)
-            atomic_write_bytes(resolved, b"# Plugins that changed:\n" + notes.encode() + resolved.read_bytes())
+            atomic_write_bytes(resolved, b"# Changed since the run began:\n" + notes.encode() + resolved.read_bytes())
 
     @hookimpl
     def step_finished(self, run: Run, result: StepResult) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from cldistill.protocols import BaseModel, LossTerm, StreamRouter
-from cldistill.records import AdamW, EffectInfo, Prompts
+from cldistill.records import AdamW, Change, EffectInfo, Prompts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -135,10 +135,10 @@ class Run:
     manifest_digest: str = ""
     plugins: Mapping[str, str] = field(default_factory=dict)
     """Plugin -> version and hash of its source, for those that decide what is trained."""
-    changed_plugins: bool = False
-    """True where a run goes on from a checkpoint that other versions of the plugins made."""
+    may_change: Collection[Change] = ()
+    """What may be another than it was where a run goes on from a checkpoint."""
     plugin_changes: tuple[str, ...] = ()
-    """One line for each change of a plugin since the run began, and the step after which it happened."""
+    """One line for each change of a plugin or of the number of ranks since the run began, and the step after which it was."""
     observers: Sequence[object] = ()
     forwards: int = 0
     """Calls of the backbone so far in this process."""

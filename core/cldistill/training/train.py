@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from cldistill.adapters.slots import overwrite
@@ -53,7 +54,7 @@ def _loop(run: Run, optimizers: Optimizers, observers: Observers, step: int, sto
         bad_steps = bad_steps + 1 if any(update.skipped for update in result.updates) else 0
         if bad_steps >= run.max_bad_steps:
             raise NonFiniteError(_bad_text(run, bad_steps, saved))
-        stopping = _any_rank(run, bool(stop))
+        stopping = any(gather_object([bool(stop)]))  # told to one rank: all must leave after the same step
         # A skipped update leaves weights and optimiser as they were: a stop and the end, which is exported, save after one.
         due = step % run.checkpoint_every == 0 and bad_steps == 0
         if stopping or due or step == run.total_steps:
@@ -73,16 +74,6 @@ def _bad_text(run: Run, bad_steps: int, saved: int) -> str:
         f"{bad_steps} steps in a row had non-finite losses or gradients (train.max_bad_steps); {kept}. "
         "Lower the learning rate, or look at the losses in metrics.jsonl to see which term went first."
     )
-
-
-def _any_rank(run: Run, requested: bool) -> bool:
-    """Return whether any rank was told to stop: all must leave after the same step."""
-    if run.accelerator.num_processes == 1:
-        return requested
-    import torch
-
-    flag = torch.tensor(float(requested), device=run.accelerator.device)
-    return bool(run.accelerator.reduce(flag, "sum").item() > 0)
 
 
 def save(run: Run, optimizers: Optimizers, observers: Observers, step: int) -> int:
@@ -115,9 +106,9 @@ def resume(run: Run, optimizers: Optimizers) -> int:
     found = checkpoint.latest(run.output / "checkpoints", warn=partial(warn, run))
     if found is None:
         return 0
-    same = None if run.changed_plugins else run.plugins
-    found.must_belong_to(run.manifest_digest, run.accelerator.num_processes, run.accelerator.mixed_precision, same)
-    changes = [f"after step {found.step} {line}" for line in found.changed_plugins(run.plugins)]
+    ranks, precision = run.accelerator.num_processes, run.accelerator.mixed_precision
+    found.must_belong_to(run.manifest_digest, ranks, precision, run.plugins, run.may_change)
+    changes = [f"after step {found.step} {line}" for line in found.changes(ranks, run.plugins)]
     run.plugin_changes = (*found.meta.get("plugin_changes", ()), *changes)
     for line in changes:
         warn(run, line)

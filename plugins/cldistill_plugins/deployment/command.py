@@ -67,7 +67,7 @@ def _carry_out(order: GroupingOrder, train: bool, changed_plugins: bool) -> None
         console.print(str(stopped), markup=False)
         raise typer.Exit(3) from None
     _print(console, found)
-    if train and not train_groups(found, console, order.command, changed_plugins):
+    if train and not train_groups(found, console, order.command, ["plugins"] if changed_plugins else []):
         raise typer.Exit(3)
 
 

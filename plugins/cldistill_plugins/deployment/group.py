@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import manifest_digest
 from cldistill.progress.program import program
 from cldistill.progress.stages import Stages
+from cldistill.records import Change
 from cldistill.storage.files import atomic_write_text, only_writer, sha256_bytes
 from cldistill_plugins.deployment.group_manifests import write_manifests
 from cldistill_plugins.deployment.settings import LeastInterferenceSettings
@@ -152,10 +153,10 @@ def interference_json(order: GroupingOrder, grouping: Grouping) -> dict[str, Any
     }
 
 
-def train_groups(groups: Groups, console: Any, command: str, changed_plugins: bool = False) -> bool:
+def train_groups(groups: Groups, console: Any, command: str, may_change: Collection[Change] = ()) -> bool:
     """Run every group's manifest, one after the other; each resumes by itself.  False: a signal stopped one.
 
-    ``changed_plugins``: runs go on although plugins have changed since, and record it.
+    ``may_change``: what may be another where runs go on from a checkpoint, which they record.
     """
     from rich.markup import escape
 
@@ -166,7 +167,7 @@ def train_groups(groups: Groups, console: Any, command: str, changed_plugins: bo
         console.print(f"[bold]{escape(group.name)}[/]: {len(group.effects)} effects", highlight=False)
         checked = check_manifest(str(groups.folder / group.manifest))
         output = groups.folder / group.run
-        if not execute(checked, output, console, command, changed_plugins=changed_plugins).finished:
+        if not execute(checked, output, console, command, may_change=may_change).finished:
             return False
     return True
 

@@ -115,6 +115,20 @@ class DiffusersBase(ABC):
     def inputs(self, source: Tensors, prompt: Tensors, device: torch.device) -> Mapping[str, Any]:
         """Return the transformer's arguments beside tokens, timestep and ``encoder_hidden_states``."""
 
+    def encoded(self, pixels: Tensor) -> Tensor:
+        """Return the VAE's latents of preprocessed pixels, normalised as the stock pipeline does."""
+        found: Tensor = self.encoders.stock._encode_vae_image(
+            pixels.to(self._device, self.encoders.part("vae").dtype), generator=None
+        )
+        return found
+
+    def shown(self, latents: Tensor) -> list[Image]:
+        """Return the pictures of the VAE's latents, of each the only frame where it is a VAE of films."""
+        pixels = self.encoders.part("vae").decode(latents, return_dict=False)[0]
+        flat = pixels[:, :, 0] if pixels.dim() == 5 else pixels
+        found: list[Image] = self.encoders.stock.image_processor.postprocess(flat, output_type="pil")
+        return found
+
     def make_encoders(self) -> Encoders:
         """Make the holder of VAE and text encoders."""
         return Encoders(self._folder, self.dtype, self.pipeline, self.classes)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from cldistill.component import Needs
+from cldistill.component import BuildContext, Component, Needs, base_model
+from cldistill.protocols import BaseModel
 from cldistill_plugins.diffusers_base.describe import describe_folder
 from cldistill_plugins.diffusers_base.settings import DiffusersSettings
 
@@ -19,15 +22,35 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "ad
 class FluxSettings(DiffusersSettings):
     """Options of the FLUX families: `DiffusersSettings`, and the length of prompts."""
 
+    implementation: ClassVar[str]
+    """``module:class`` of the family's `DiffusersBase`."""
+    names: ClassVar[Table]
+    """The modules' names in files of the family's own trainers, see `flux_names`."""
+    shift: ClassVar[Callable[[int, int], float]]
+    """(tokens, steps) -> the shift of the stock pipeline's schedule, ``exp(mu)``."""
     prompt_tokens: int = Field(default=512, ge=1)
     """Length to which every prompt is padded or cut (stock: 512)."""
 
 
-def describe_flux(settings: FluxSettings, names: Table, shift: Callable[[int, int], float]) -> Needs:
+def flux_base(name: str, summary: str, settings: type[FluxSettings]) -> Component[Any, BaseModel]:
+    """Return a FLUX family as a component, from its settings."""
+    return base_model(name, summary, settings, describe_flux, build_flux)
+
+
+def describe_flux(settings: FluxSettings) -> Needs:
     """Describe a FLUX base from its config and the headers of its weights; its prompts see no pictures."""
     length = settings.prompt_tokens
+    shift = type(settings).shift  # of the class, where it is a plain function
     own = {"shift": shift, "prompt_sees_pictures": False, "prompt_tokens": length, "encoded_tokens": length}
-    return Needs(base=describe_folder(settings, blocks=BLOCKS, names=names, **own))
+    return Needs(base=describe_folder(settings, blocks=BLOCKS, names=settings.names, **own))
+
+
+def build_flux(settings: FluxSettings, context: BuildContext) -> BaseModel:
+    """Build a FLUX base; its class, and torch, are imported now, and weights read when they are first used."""
+    module, _, name = settings.implementation.partition(":")
+    kind = getattr(import_module(module), name)
+    base: BaseModel = kind(settings, describe_flux(settings), context.device, context.weights)
+    return base
 
 
 def flux_names(layers: tuple[str, str], time: str, others: Table) -> dict[str, str | Sequence[str]]:

@@ -9,6 +9,8 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from cldistill.component import Settings, resolve_model
 from cldistill_plugins.diffusers_base.folder import DiffusersFolder
 
+STOCK_SIDE = 1024
+"""``resolution`` of the families' stock pipelines."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTISED_BYTES = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 1 / 64}
 """Of a weight in a block; nf4 keeps a scale of one byte for every 64 of them, int8 and fp8 one for every row."""
@@ -45,7 +47,7 @@ class DiffusersSettings(Settings):
     """Hub id, folder in the diffusers layout, or ``package:<package>/<path>``."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
-    resolution: int = Field(default=1024, ge=32)
+    resolution: int = Field(default=STOCK_SIDE, ge=32)
     """References and outputs have at most this value squared as their area in pixels (stock: 1024)."""
     dtype: Dtype = "bfloat16"
     """Precision of the frozen weights; below float32 the network runs under autocast."""

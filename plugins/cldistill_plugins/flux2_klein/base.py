@@ -13,9 +13,7 @@ from transformers import Qwen2TokenizerFast, Qwen3ForCausalLM
 
 from cldistill.collection.card import Usage, UsageRequest
 from cldistill.records import Tensors
-from cldistill_plugins.diffusers_base.api import DiffusersBase, Size, script_usage
-
-STOCK_SIDE = 1024
+from cldistill_plugins.diffusers_base.api import STOCK_SIDE, DiffusersBase, Size, script_usage
 
 
 class Flux2Klein(DiffusersBase):
@@ -38,13 +36,11 @@ class Flux2Klein(DiffusersBase):
 
     def latents(self, picture: Image, size: Size) -> Tensor:
         """Encode a picture: cropped where that gives the size, else (an after-picture of another size) resized to it."""
-        vae, processor = self.encoders.part("vae"), self.encoders.stock.image_processor
-        shown = self._shrunk(picture)
+        stock, shown = self.encoders.stock, self._shrunk(picture)
         if self.size(picture) != size or min(shown.size) < self.multiple:
             shown = picture.resize(size, Resampling.LANCZOS)
-        pixels = processor.preprocess(shown, height=size[1], width=size[0], resize_mode="crop")
-        encoded = self.encoders.stock._encode_vae_image(pixels.to(self._device, vae.dtype), generator=None)
-        packed: Tensor = self.encoders.stock._pack_latents(encoded)
+        pixels = stock.image_processor.preprocess(shown, height=size[1], width=size[0], resize_mode="crop")
+        packed: Tensor = stock._pack_latents(self.encoded(pixels))
         return packed[0].cpu()
 
     def prompt(self, prompt: str, pictures: Sequence[Image]) -> Tensors:
@@ -63,9 +59,7 @@ class Flux2Klein(DiffusersBase):
         std = torch.sqrt(vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps).to(
             latents.device, latents.dtype
         )
-        pixels = vae.decode(stock._unpatchify_latents(latents * std + mean), return_dict=False)[0]
-        shown: list[Image] = stock.image_processor.postprocess(pixels, output_type="pil")
-        return shown
+        return self.shown(stock._unpatchify_latents(latents * std + mean))
 
     def inputs(self, source: Tensors, prompt: Tensors, device: torch.device) -> Mapping[str, Any]:
         """Return the places of text and picture tokens: references lie at times 10, 20, ..."""

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from math import exp
 from typing import Any
 
-from cldistill.component import BuildContext, Component, Needs, base_model
+from cldistill.component import Component
 from cldistill.markers import hookimpl
 from cldistill.protocols import BaseModel
-from cldistill_plugins.diffusers_base.api import ATTENTION, FluxSettings, ModelName, describe_flux, flux_names
+from cldistill_plugins.diffusers_base.api import ATTENTION, FluxSettings, ModelName, flux_base, flux_names
 
 FEED_FORWARD = ("linear_in", "linear_out")
 TARGETS = (
@@ -27,14 +27,6 @@ NAMES = flux_names(
 )  # fmt: skip
 
 
-class Flux2KleinSettings(FluxSettings):
-    """Options of ``base: {use: flux2-klein}``."""
-
-    transformer = "Flux2Transformer2DModel"
-    model: ModelName = "black-forest-labs/FLUX.2-klein-base-4B"
-    targets: tuple[str, ...] = TARGETS
-
-
 def stock_shift(tokens: int, steps: int) -> float:
     """Return ``exp(mu)`` of the stock pipeline's schedule: 9.66 at 8 steps and 8.02 at 40 for 1024 x 1024."""
     many = 0.00016927 * tokens + 0.45666666
@@ -45,20 +37,19 @@ def stock_shift(tokens: int, steps: int) -> float:
     return exp(slope * steps + many - 200.0 * slope)
 
 
-def describe(settings: Flux2KleinSettings) -> Needs:
-    """Describe the base from its config and the headers of its weights."""
-    return describe_flux(settings, NAMES, stock_shift)
+class Flux2KleinSettings(FluxSettings):
+    """Options of ``base: {use: flux2-klein}``."""
 
-
-def build(settings: Flux2KleinSettings, context: BuildContext) -> BaseModel:
-    """Build the base; weights are read when they are first used."""
-    from cldistill_plugins.flux2_klein.base import Flux2Klein
-
-    return Flux2Klein(settings, describe(settings), context.device, context.weights)
+    transformer = "Flux2Transformer2DModel"
+    implementation = "cldistill_plugins.flux2_klein.base:Flux2Klein"
+    names = NAMES
+    shift = stock_shift
+    model: ModelName = "black-forest-labs/FLUX.2-klein-base-4B"
+    targets: tuple[str, ...] = TARGETS
 
 
 @hookimpl
 def register_base_models() -> Sequence[Component[Any, BaseModel]]:
     """Offer FLUX.2-klein-base-4B and 9B, and anything in the same diffusers layout."""
     summary = "FLUX.2-klein-base-4B/9B or a folder of the same classes, through diffusers' Flux2KleinPipeline"
-    return [base_model("flux2-klein", summary, Flux2KleinSettings, describe, build)]
+    return [flux_base("flux2-klein", summary, Flux2KleinSettings)]

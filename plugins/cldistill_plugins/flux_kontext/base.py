@@ -14,9 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokeniz
 
 from cldistill.collection.card import Usage, UsageRequest
 from cldistill.records import Tensors
-from cldistill_plugins.diffusers_base.api import DiffusersBase, Size, script_usage
-
-STOCK_SIDE = 1024
+from cldistill_plugins.diffusers_base.api import STOCK_SIDE, DiffusersBase, Size, script_usage
 
 
 class FluxKontext(DiffusersBase):
@@ -43,10 +41,9 @@ class FluxKontext(DiffusersBase):
 
     def latents(self, picture: Image, size: Size) -> Tensor:
         """Encode a picture, resized: ``[L, C]``."""
-        vae, stock = self.encoders.part("vae"), self.encoders.stock
+        stock = self.encoders.stock
         resized = stock.image_processor.resize(picture, size[1], size[0])
-        pixels = stock.image_processor.preprocess(resized, size[1], size[0]).to(self._device, vae.dtype)
-        encoded = stock._encode_vae_image(pixels, generator=None)
+        encoded = self.encoded(stock.image_processor.preprocess(resized, size[1], size[0]))
         packed: Tensor = stock._pack_latents(encoded, *encoded.shape)
         return packed[0].cpu()
 
@@ -61,9 +58,7 @@ class FluxKontext(DiffusersBase):
         """Decode latents ``[B, L, C]`` of one size."""
         vae, stock = self.encoders.part("vae"), self.encoders.stock
         latents = stock._unpack_latents(x0, size[1], size[0], stock.vae_scale_factor)
-        pixels = vae.decode(latents / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
-        shown: list[Image] = stock.image_processor.postprocess(pixels, output_type="pil")
-        return shown
+        return self.shown(latents / vae.config.scaling_factor + vae.config.shift_factor)
 
     def inputs(self, source: Tensors, prompt: Tensors, device: torch.device) -> Mapping[str, Any]:
         """Return the pooled prompt, the embedded guidance, and the places of text and picture tokens."""

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import Field
 
-from cldistill.component import BuildContext, Component, Needs, base_model
+from cldistill.component import Component
 from cldistill.markers import hookimpl
 from cldistill.protocols import BaseModel
-from cldistill_plugins.diffusers_base.api import ATTENTION, FluxSettings, ModelName, describe_flux, flux_names
+from cldistill_plugins.diffusers_base.api import ATTENTION, FluxSettings, ModelName, flux_base, flux_names
 
 FEED_FORWARD = ("net.0.proj", "net.2")
 TARGETS = (
@@ -34,10 +34,18 @@ NAMES = flux_names(
 )  # fmt: skip
 
 
+def stock_shift(tokens: int, steps: int) -> float:
+    """Return ``exp(mu)`` of the stock pipeline's schedule: 3.16 at 1024 x 1024, whatever the steps."""
+    return exp(0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256))
+
+
 class FluxKontextSettings(FluxSettings):
     """Options of ``base: {use: flux-kontext}``."""
 
     transformer = "FluxTransformer2DModel"
+    implementation = "cldistill_plugins.flux_kontext.base:FluxKontext"
+    names = NAMES
+    shift = stock_shift
     parts = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
     model: ModelName = "black-forest-labs/FLUX.1-Kontext-dev"
     embedded_guidance: float = Field(default=2.5, ge=0.0)
@@ -49,25 +57,8 @@ class FluxKontextSettings(FluxSettings):
     targets: tuple[str, ...] = TARGETS
 
 
-def stock_shift(tokens: int, steps: int) -> float:
-    """Return ``exp(mu)`` of the stock pipeline's schedule: 3.16 at 1024 x 1024, whatever the steps."""
-    return exp(0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256))
-
-
-def describe(settings: FluxKontextSettings) -> Needs:
-    """Describe the base from its config and the headers of its weights."""
-    return describe_flux(settings, NAMES, stock_shift)
-
-
-def build(settings: FluxKontextSettings, context: BuildContext) -> BaseModel:
-    """Build the base; weights are read when they are first used."""
-    from cldistill_plugins.flux_kontext.base import FluxKontext
-
-    return FluxKontext(settings, describe(settings), context.device, context.weights)
-
-
 @hookimpl
 def register_base_models() -> Sequence[Component[Any, BaseModel]]:
     """Offer FLUX.1-Kontext-dev, and anything in the same diffusers layout."""
     summary = "FLUX.1-Kontext-dev or a folder of the same classes, through diffusers' FluxKontextPipeline"
-    return [base_model("flux-kontext", summary, FluxKontextSettings, describe, build)]
+    return [flux_base("flux-kontext", summary, FluxKontextSettings)]

@@ -14,6 +14,7 @@ import typer
 from cldistill.cli.launch import command_words
 from cldistill.cli.options import SetOption
 from cldistill.cli.run import set_aside
+from cldistill.records import Change
 from cldistill_plugins.incremental.growing_manifest import STEPS, grown_name
 
 
@@ -79,9 +80,10 @@ def add(
     ask = (lambda name: str(typer.prompt(f"Prompt that {name} is asked for with"))) if sys.stdin.isatty() else None
     request = AddRequest(collection, given, steps, rehearse, base, pictures, checkpoint, not anew, overrides or (), ask)
     prepared = prepare_growth(request)
+    may_change: list[Change] = ["plugins"] if changed_plugins else []
     console, folder = Console(), output or default_output(collection, len(given))
     if not fresh:
-        refuse_another(prepared.checked, folder, changed_plugins=changed_plugins)
+        refuse_another(prepared.checked, folder, may_change=may_change)
     if not plan:
         refuse_missing_processes(sys.argv[1:])
     if int(os.environ.get("RANK", "0")) == 0:
@@ -95,7 +97,7 @@ def add(
 
     from cldistill_plugins.incremental.run import grow
 
-    if not grow(prepared, folder, console, again(sys.argv[1:]), measure=measure, changed_plugins=changed_plugins):
+    if not grow(prepared, folder, console, again(sys.argv[1:]), measure=measure, may_change=may_change):
         raise typer.Exit(3)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from rich.console import Console
 
 from cldistill.manifest.models import Evaluate, EvaluatedSystem
+from cldistill.records import Change
 from cldistill.runner import execute, is_main
 from cldistill.storage.files import atomic_write_text
 from cldistill_plugins.evaluation.api import END_OF_RUN, EvaluationPlan, evaluate_manifest, lacking
@@ -27,13 +29,13 @@ def grow(
     command: str,
     *,
     measure: bool = True,
-    changed_plugins: bool = False,
+    may_change: Collection[Change] = (),
 ) -> bool:
     """Run, and say what every effect gained or lost; ``command`` is what goes on with it.
 
     Returns whether it is finished: False after a stop.
     """
-    done = execute(prepared.checked, output, console, command, leave_out=[END_OF_RUN], changed_plugins=changed_plugins)
+    done = execute(prepared.checked, output, console, command, leave_out=[END_OF_RUN], may_change=may_change)
     if not done.finished or not is_main() or done.collection is None:
         return done.finished
     keep_removed(done.collection, prepared.growth.collection.index.removed)

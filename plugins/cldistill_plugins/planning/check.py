@@ -6,6 +6,7 @@ import typer
 
 from cldistill.cli.options import FilesOption, ManifestArgument, SetOption
 from cldistill.errors import readable
+from cldistill_plugins.ranks.api import refuse_uncut, wants_fsdp
 
 
 def check(manifest: ManifestArgument, overrides: SetOption = None, files: FilesOption = True) -> None:
@@ -15,6 +16,8 @@ def check(manifest: ManifestArgument, overrides: SetOption = None, files: FilesO
     from cldistill.manifest.rules import unserved
 
     checked = check_manifest(manifest, overrides or (), files=files)
+    if wants_fsdp():
+        refuse_uncut(checked.base.settings)
     preview_prompts(checked)
     items = sum(len(rows) for rows in checked.items.values())
     seen, many = f"{items} items" if files else "files not looked at", "s" if len(checked.effects) > 1 else ""

@@ -56,8 +56,10 @@ def plan(
     from cldistill_plugins.planning.hours import hours
     from cldistill_plugins.planning.plan import make_plan
     from cldistill_plugins.planning.print import Verdict, print_plan, print_verdict
+    from cldistill_plugins.ranks.api import refuse_uncut
 
-    ranks = fsdp or ranks_here()
+    if (ranks := fsdp or ranks_here()) > 1:
+        refuse_uncut(checked.base.settings)
     planned, there = make_plan(checked, ranks), planned_device(checked, device, memory)
     remedy = None
     if there is not None and planned.peak_bytes > there.bytes:

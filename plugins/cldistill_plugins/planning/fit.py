@@ -181,8 +181,9 @@ def _candidates(checked: CheckedManifest, ranks: int) -> Iterator[list[tuple[str
         if train.ema_device is None:
             yield [("train.ema_device=cpu",)]
         yield [averaged]
-    if "quantise" in options and options["quantise"] is None and ranks == 1:  # quantised weights are not sharded
-        yield [("base.options.quantise=int8",), ("base.options.quantise=nf4",)]
+    if "quantise" in options and options["quantise"] is None:
+        kinds = ("int8", "nf4") if ranks == 1 else ("nf4",)  # FSDP does not cut int8
+        yield [(f"base.options.quantise={kind}",) for kind in kinds]
     if exact := tuple(f"slots.{name}.moments=8bit" for name, slot in slots.items() if slot.moments is None):
         yield [exact]
     lower, step = [], max(slot.rank for slot in slots.values())

@@ -86,10 +86,8 @@ class QwenImageEdit(DiffusersBase):
 
     def latents(self, picture: Image, size: Size) -> Tensor:
         """Encode a picture at a size: ``[L, C]``."""
-        vae, stock = self.encoders.part("vae"), self.encoders.stock
-        width, height = size
-        pixels = stock.image_processor.preprocess(picture, height, width).unsqueeze(2)
-        encoded = stock._encode_vae_image(pixels.to(self._device, vae.dtype), generator=None)
+        stock, (width, height) = self.encoders.stock, size
+        encoded = self.encoded(stock.image_processor.preprocess(picture, height, width).unsqueeze(2))
         rows, columns = encoded.shape[-2:]
         packed: Tensor = stock._pack_latents(encoded, 1, encoded.shape[1], rows, columns)
         return packed[0].cpu()
@@ -110,9 +108,7 @@ class QwenImageEdit(DiffusersBase):
         latents = stock._unpack_latents(x0, height, width, stock.vae_scale_factor)
         mean, std = (_channels(values, latents) for values in (vae.config.latents_mean, vae.config.latents_std))
         # the stock pipeline multiplies by 1 / (1 / std), which differs from std in the last bit
-        pixels = vae.decode(latents / (1.0 / std) + mean, return_dict=False)[0][:, :, 0]
-        shown: list[Image] = stock.image_processor.postprocess(pixels, output_type="pil")
-        return shown
+        return self.shown(latents / (1.0 / std) + mean)
 
     def inputs(self, source: Tensors, prompt: Tensors, device: torch.device) -> Mapping[str, Any]:
         """Return the token grids and the mask of padded prompts."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from cldistill.collection.card import Usage, UsageRequest
-from cldistill_plugins.diffusers_base.api import pipeline_script
+from cldistill_plugins.diffusers_base.api import STOCK_SIDE, pipeline_script
 from cldistill_plugins.qwen_image_edit.settings import QwenImageEditSettings
 
-STOCK_RESOLUTION, STOCK_VL_RESOLUTION = 1024, 384
+STOCK_VL_RESOLUTION = 384
 
 SIZES = """\
 # This base is not of the stock size: the pipeline's two area constants, and the output's size, follow it.
@@ -40,7 +40,7 @@ def usage(settings: QwenImageEditSettings, request: UsageRequest) -> Usage:
 
 def script(settings: QwenImageEditSettings, request: UsageRequest) -> str:
     """Return a script that runs in the collection's folder beside a picture ``photo.png``."""
-    stock = (settings.resolution, settings.vl_resolution) == (STOCK_RESOLUTION, STOCK_VL_RESOLUTION)
+    stock = (settings.resolution, settings.vl_resolution) == (STOCK_SIDE, STOCK_VL_RESOLUTION)
     sizes = "" if stock else SIZES.format(resolution=settings.resolution, vl_resolution=settings.vl_resolution)
     imports = "" if stock else "import diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus as stock\n"
     arguments = "" if stock else "\n    width=width,\n    height=height,"

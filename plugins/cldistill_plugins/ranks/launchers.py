@@ -29,6 +29,8 @@ FSDP = {
 """Variable of accelerate's configuration -> the value that it must have, how that is written there, and why."""
 DEFAULTS = {"FSDP_VERSION": "1"}
 """accelerate's own values of variables that are not set, where they are not the values above."""
+UNCUT = ("int8", "fp8")
+"""Kinds of `base.options.quantise` whose weights lack ``aten.split``."""
 
 
 def refuse_missing_processes(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
@@ -79,13 +81,18 @@ def refuse_sharding(settings: object, environment: Mapping[str, str] | None = No
     for variable, (value, written, why) in FSDP.items():
         if environment.get(variable, DEFAULTS.get(variable, value)).lower() != value:
             raise LaunchError(f"accelerate is configured for FSDP, where a run needs `{written}`: {why}")
-    if getattr(settings, "quantise", None) is not None:
+    refuse_uncut(settings)
+
+
+def refuse_uncut(settings: object) -> None:
+    """Refuse to share out a base whose weights torchao does not cut into parts.
+
+    Raises:
+        LaunchError: naming the one that it does cut.
+    """
+    kind = getattr(settings, "quantise", None)
+    if kind in UNCUT:
         raise LaunchError(
-            "accelerate is configured for FSDP and base.options.quantise is set: quantised weights are not sharded; "
-            "choose one of the two"
-        )
-    if getattr(settings, "compiled", False):
-        raise LaunchError(
-            "accelerate is configured for FSDP and base.options.compiled is set: that blocks are gathered within compiled "
-            "code was not tried; choose one of the two"
+            f"base.options.quantise: {kind} and FSDP do not go together: torchao does not cut such weights into the ranks' "
+            "parts. Write `nf4`, or leave one of the two out"
         )

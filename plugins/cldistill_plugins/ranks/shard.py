@@ -30,7 +30,7 @@ def shard(run: Run) -> None:
     """Share the base of a prepared run out over its ranks; from here on all must make the same calls, or be `run.alone`.
 
     Raises:
-        LaunchError: the base names no blocks.
+        LaunchError: the base names no blocks, or quantised weights that do not divide by the ranks.
     """
     backbone, accelerator = run.base.backbone, run.accelerator
     if not run.base.blocks:
@@ -40,8 +40,12 @@ def shard(run: Run) -> None:
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     trained = {parameter for parameter in backbone.parameters() if parameter.requires_grad}
     blocks = [backbone.get_submodule(name) for name in run.base.blocks]
-    for block in blocks:
-        fully_shard(block, mesh=mesh, ignored_params=trained)
+    try:
+        for block in blocks:
+            fully_shard(block, mesh=mesh, ignored_params=trained)
+    except AssertionError as error:  # of nf4, whose scales come in lots of 16,384 weights
+        text = f"the base's weights cannot be cut into {accelerator.num_processes} parts ({error})"
+        raise LaunchError(f"{text}: launch on another number of processes, or without FSDP") from error
     # The root has nothing of its own to gather; it lets the blocks' transfers know of one another.
     root = fully_shard(backbone, mesh=mesh, ignored_params=set(backbone.parameters()))
     warnings.filterwarnings("ignore", message=rf"FSDP2-wrapped module \({type(root).__name__}\) returned a view")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,18 @@ import yaml
 from cldistill.errors import CheckpointError
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import decisive, manifest_digest, plugin_digests, resolve, resolved_text
+from cldistill.records import Change
 from cldistill.training.checkpoint import Checkpoint, read
 
 
 def refuse_another(
-    checked: CheckedManifest, folder: Path, *, wanted: bool = False, changed_plugins: bool = False
+    checked: CheckedManifest, folder: Path, *, wanted: bool = False, may_change: Collection[Change] = ()
 ) -> None:
     """Refuse, before anything is loaded, to go on with another run than this manifest's, or with none if one is ``wanted``.
 
     Raises:
         CheckpointError: each key with its old and its new value, and the way to start from the old weights instead; or the
-            plugins or number of processes that were others (those of plugins may with ``changed_plugins``).
+            plugins or number of processes that were others, unless they ``may_change``.
     """
     if not (folder / "checkpoints").is_dir():
         if wanted:
@@ -44,8 +45,8 @@ def refuse_another(
             "these weights, or --fresh to start over in this one; checkpoints, samples, observers and evaluation may change, "
             "and train.generator_steps where no learning rate falls to an end_lr by them"
         )
-    plugins = {} if changed_plugins else plugin_digests(checked)
-    found.must_belong_to(digest, int(os.environ.get("WORLD_SIZE", "1")), plugins=plugins)
+    ranks, plugins = int(os.environ.get("WORLD_SIZE", "1")), plugin_digests(checked)
+    found.must_belong_to(digest, ranks, plugins=plugins, may_change=may_change)
     if found.step > steps:
         raise CheckpointError(f"{found.path} is beyond train.generator_steps: {steps}; set it to {found.step} or more")
 

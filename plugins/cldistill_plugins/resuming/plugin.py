@@ -16,5 +16,5 @@ def run_asked(request: RunRequest) -> None:
     if request.folder is not None:
         from cldistill_plugins.resuming.another import refuse_another
 
-        wanted, changed = request.wants_checkpoint, request.changed_plugins
-        refuse_another(request.checked, request.folder, wanted=wanted, changed_plugins=changed)
+        wanted = request.wants_checkpoint
+        refuse_another(request.checked, request.folder, wanted=wanted, may_change=request.may_change)

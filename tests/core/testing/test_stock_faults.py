@@ -19,7 +19,7 @@ from cldistill.testing.conformance import Checker, read_settings, scratch_contex
 from cldistill.testing.stock_check import compare_with_stock
 from cldistill.testing.tiny_flux import save_seeded, stock_klein, tiny_klein
 from cldistill_plugins.flux2_klein.base import Flux2Klein
-from cldistill_plugins.flux2_klein.plugin import Flux2KleinSettings, describe
+from cldistill_plugins.flux2_klein.plugin import Flux2KleinSettings, register_base_models
 
 torch.set_num_threads(1)
 TOKENS = 16
@@ -124,10 +124,12 @@ PICTURE = "differs from the stock pipeline's"
     ids=lambda value: getattr(value, "__name__", ""),
 )  # fmt: skip
 def test_each_fault_is_named(kind: type[Flux2Klein], said: str, folder: Path) -> None:
-    def build(settings: Flux2KleinSettings, context: BuildContext) -> Flux2Klein:
-        return kind(settings, describe(settings))
+    (sound,) = register_base_models()
 
-    component = base_model("faulty", "a base with a fault", Flux2KleinSettings, describe, build)
+    def build(settings: Flux2KleinSettings, context: BuildContext) -> Flux2Klein:
+        return kind(settings, sound.describe(settings))
+
+    component = base_model("faulty", "a base with a fault", Flux2KleinSettings, sound.describe, build)
     settings = read_settings(
         component, {"model": str(folder), "resolution": 192, "dtype": "float32", "prompt_tokens": TOKENS}
     )

@@ -107,7 +107,7 @@ def test_a_changed_plugin_is_refused_by_name_and_recorded_where_it_goes_on(half:
     refusal = r"plugin 'weighted' was a-plugin-under-test 0.0, source [\s\S]*--changed-plugins"
     with pytest.raises(CheckpointError, match=refusal) as no:
         go(folder, site, monkeypatch)
-    go(folder, site, monkeypatch, changed_plugins=True)
+    go(folder, site, monkeypatch, may_change=["plugins"])
     assert weights(folder) == whole, "only a comment has changed"
     meta = json.loads((folder / "run/checkpoints/step-000002/checkpoint.json").read_text())["meta"]
     new = meta["plugins"]["weighted"]

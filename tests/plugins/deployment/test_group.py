@@ -251,8 +251,8 @@ def test_the_command_lets_its_runs_go_on_after_a_plugin_has_changed(
     monkeypatch.setattr("cldistill.manifest.check.load_catalogue", lambda: catalogue)
     seen: list[tuple[str, bool]] = []
 
-    def execute(checked: CheckedManifest, output: Path, *rest: Any, changed_plugins: bool) -> Outcome:
-        seen.append((output.name, changed_plugins))
+    def execute(checked: CheckedManifest, output: Path, *rest: Any, may_change: list[str]) -> Outcome:
+        seen.append((output.name, may_change == ["plugins"]))
         return Outcome(4, finished=True)
 
     monkeypatch.setattr("cldistill.runner.execute", execute)

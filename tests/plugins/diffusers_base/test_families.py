@@ -27,6 +27,7 @@ from cldistill_plugins.flux_kontext import plugin as kontext
 
 torch.set_num_threads(1)
 TOKENS = 32
+LINES = 150
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if request.param == "klein":
         return Family(klein, save_seeded(tiny_klein, place / "tiny"), Flux2KleinPipeline, stock_klein, 2)
     return Family(kontext, save_seeded(tiny_kontext, place / "tiny"), FluxKontextPipeline, stock_kontext, 1)
+
+
+@pytest.mark.parametrize("plugin", [klein, kontext])
+def test_a_family_holds_nothing_but_its_own(plugin: Any) -> None:
+    files = list(Path(plugin.__file__).parent.rglob("*.py"))
+    assert len(files) >= 3 and sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files) <= LINES
 
 
 @pytest.mark.slow

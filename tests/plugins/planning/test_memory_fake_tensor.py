@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +10,9 @@ from typing import Any, cast
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.manifest.check import check_manifest
@@ -26,6 +28,8 @@ from cldistill.weights import AdapterState, LoraWeights
 from cldistill_plugins.planning.devices import known_card
 from cldistill_plugins.planning.fit import peak
 from cldistill_plugins.planning.memory import PROGRAM_BYTES, memory
+from cldistill_plugins.ranks import shard as sharding
+from cldistill_plugins.ranks.shard import shard
 
 RECIPE = "collectionlora-50"
 EFFECT = "an-effect"
@@ -47,24 +51,30 @@ COMPARED = {
     "bf16, rank 128, half of the blocks checkpointed": ("train.gradient_checkpointing=0.5",),
 }
 """Name in the page -> overrides of the recipe."""
+RANKS = 8
+SHARED = {
+    "bf16, rank 128, on each of 8 that share the base": (),
+    "bf16, rank 32, on each of 8 that share the base": ranked(32),
+}
+"""The same for a base that is shared out by FSDP2."""
 
 
 def checked(*overrides: str) -> CheckedManifest:
     return check_manifest(RECIPE, overrides, files=False)
 
 
-def peak_of(*overrides: str) -> float:
+def peak_of(*overrides: str, ranks: int = 1) -> float:
     """Return the peak of one step at 60 blocks: calls and backwards, since AdamW is fused on a GPU.
 
     From two blocks on each further one adds the same to the byte, and where half are checkpointed, each further two.
     """
     plan = checked("router.options.p_switch=1.0", "slots.critic.updates=1", "sampler.steps=3", *overrides)
     few, more = (2, 3) if plan.manifest.train.gradient_checkpointing is True else (2, 4)
-    shallow, deep = measure(plan, few), measure(plan, more)
+    shallow, deep = measure(plan, few, ranks), measure(plan, more, ranks)
     return shallow + (deep - shallow) / (more - few) * (plan.description.layers - few)
 
 
-def measure(plan: CheckedManifest, layers: int) -> int:
+def measure(plan: CheckedManifest, layers: int, ranks: int = 1) -> int:
     """Return the peak bytes of a student's and a critic's update of a base cut down to so many blocks."""
     context, description = plan.context(Path("unused"), Path("unused"), weights=False), plan.description
     base: Any = plan.base.build(context)
@@ -80,6 +90,10 @@ def measure(plan: CheckedManifest, layers: int) -> int:
             slots.add(config.name, targets, config.rank, config.alpha, torch.Generator())
         base.enable_gradient_checkpointing(some(float(plan.manifest.train.gradient_checkpointing), slots.run_pinned))
         run = _run(plan, base, slots, targets, meter)
+        if ranks > 1:
+            base.blocks = {name: width for name, width in base.blocks.items() if int(name.split(".")[1]) < layers}
+            run.accelerator = cast(Any, Others(ranks))
+            shard(run)
         optimizers = make_optimizers(run)
         for optimizer in optimizers.values():  # Adam's moments are there from the second step on
             optimizer.gradients()
@@ -88,6 +102,29 @@ def measure(plan: CheckedManifest, layers: int) -> int:
         meter.start_over()
         run_step(run, optimizers, 0)
         return meter.peak
+
+
+class Others:
+    """The accelerator of the first of several ranks, of whom the others are pretended: sums come back as they were sent."""
+
+    device = torch.device("cpu")
+    is_main_process = True
+
+    def __init__(self, ranks: int) -> None:
+        self.num_processes = ranks
+
+    def reduce(self, tensor: torch.Tensor, how: str) -> torch.Tensor:
+        return tensor.clone()
+
+
+@pytest.fixture
+def pretended_ranks(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Torch's process group whose collectives send nothing, and a mesh of real numbers over it."""
+    distributed.init_process_group("fake", rank=0, world_size=RANKS, store=FakeStore())
+    mesh = init_device_mesh("cpu", (RANKS,))
+    monkeypatch.setattr(sharding, "init_device_mesh", lambda *_: mesh)
+    yield RANKS
+    distributed.destroy_process_group()
 
 
 def _place(base: Any, quantise: str | None) -> None:
@@ -149,6 +186,17 @@ def test_the_bill_of_20_b_is_within_5_percent_of_a_whole_step(overrides: tuple[s
     assert billed == pytest.approx(measured, rel=0.05)
 
 
+@pytest.mark.slow(20)
+@pytest.mark.parametrize("overrides", SHARED.values(), ids=SHARED)
+def test_the_bill_of_a_rank_that_shares_the_base_is_within_5_percent_of_its_step(
+    overrides: tuple[str, ...], pretended_ranks: int
+) -> None:
+    billed = sum(amount.bytes for amount in memory(checked(*overrides), pretended_ranks).training) - PROGRAM_BYTES
+    measured = peak_of(*overrides, ranks=pretended_ranks)
+    print(f"{' '.join(overrides)}: billed {billed / 1e9:.2f}, measured {measured / 1e9:.2f} GB")
+    assert billed == pytest.approx(measured, rel=0.05)
+
+
 PAGE = (Path(__file__).parents[3] / "docs" / "memory.md").read_text(encoding="utf-8")
 BASES = {"Qwen-Image-Edit-2509": (), "FLUX.2-klein-base-4B": ("base={use: flux2-klein}",)}
 
@@ -173,10 +221,8 @@ def test_the_pages_table_is_what_plan_says() -> None:
 
 @pytest.mark.slow
 def test_the_page_says_what_the_bill_was_compared_with() -> None:
-    for (name, billed, measured), (wanted, overrides) in zip(rows(3), COMPARED.items(), strict=True):
+    for (name, billed, measured), (wanted, overrides) in zip(rows(3), (COMPARED | SHARED).items(), strict=True):
         assert name == wanted
-        assert (
-            billed
-            == f"{(sum(amount.bytes for amount in memory(checked(*overrides)).training) - PROGRAM_BYTES) / 1e9:.1f}"
-        )
+        bill = memory(checked(*overrides), RANKS if name in SHARED else 1).training
+        assert billed == f"{(sum(amount.bytes for amount in bill) - PROGRAM_BYTES) / 1e9:.1f}"
         assert float(measured) == pytest.approx(float(billed), rel=0.05)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,13 +15,17 @@ from safetensors.torch import load_file
 from torch import distributed
 
 from cldistill.adapters.inject import linear_shapes
-from cldistill.errors import LaunchError
+from cldistill.errors import CheckpointError, LaunchError
+from cldistill.manifest.check import check_manifest
+from cldistill.records import Change
 from cldistill.testing.adapters import random_adapter
 from cldistill.testing.contexts import tiny_run, update_context
 from cldistill.testing.tiny_base import TinyBase
+from cldistill.training import checkpoint
 from cldistill.training.run import Run
 from cldistill_plugins.ranks.launchers import refuse_sharding
 from cldistill_plugins.ranks.shard import shard
+from cldistill_plugins.resuming.another import refuse_another
 
 torch.set_num_threads(1)
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
@@ -53,7 +56,7 @@ def watched(run, optimizers, step):
 
 loop.run_step = watched
 console = Console(file=(output.with_suffix(".txt")).open("a"), width=120)
-runner.execute(check_manifest(manifest), output, console, "again")
+runner.execute(check_manifest(manifest), output, console, "again", may_change=sys.argv[4:])
 """
 
 
@@ -63,7 +66,9 @@ def launch(tmp_path: Path, interpreter: Any) -> Callable[..., Path]:
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
 
-    def start(manifest: Path, name: str, ranks: int, variables: Mapping[str, str], dies: int = -1) -> Path:
+    def start(
+        manifest: Path, name: str, ranks: int, variables: Mapping[str, str], dies: int = -1, may_change: Sequence[Change] = ()
+    ) -> Path:  # fmt: skip
         output = tmp_path / name
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -71,7 +76,7 @@ def launch(tmp_path: Path, interpreter: Any) -> Callable[..., Path]:
         group = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
                  "MASTER_PORT": str(port)}  # fmt: skip
         started = [
-            interpreter.start(script, manifest, output, str(dies), environment={
+            interpreter.start(script, manifest, output, str(dies), *may_change, environment={
                 **os.environ, "ACCELERATE_USE_CPU": "true", **variables,
                 **(group | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}),
             })
@@ -144,6 +149,35 @@ def test_two_ranks_with_a_shared_base_are_one_rank_with_a_whole_one(
         assert all(torch.equal(value, weights(killed)[file][name]) for name, value in tensors.items()), file
     launch(manifest, "moved", 2, FSDP, dies=3)
     assert_same_training(launch(manifest, "moved", 1, {}), whole)  # the same files, on another number of ranks
+
+
+@pytest.mark.slow(30)
+def test_a_run_goes_on_on_another_number_of_ranks_where_it_is_told_so(
+    tiny_manifest: Callable[..., Path], launch: Callable[..., Path]
+) -> None:
+    train = {"generator_steps": 6, "batch_size": 1, "checkpoint_every": 2, "seed": 1, "device": "cpu"}
+    manifest = tiny_manifest(train=train)
+    unbroken = launch(manifest, "unbroken", 2, {})
+    moved = launch(manifest, "moved", 2, {}, dies=3)
+    held = checkpoint.read(moved / "checkpoints/step-000002")
+    with pytest.raises(
+        CheckpointError, match=r"trained by 2 processes, .* run of 1: [\s\S]*--changed-ranks.*global_batch"
+    ):
+        refuse_another(check_manifest(str(manifest)), moved)
+    refuse_another(check_manifest(str(manifest)), moved, may_change=["ranks"])
+    launch(manifest, "moved", 1, {}, dies=5, may_change=["ranks"])
+    alone = checkpoint.read(moved / "checkpoints/step-000004")
+    launch(manifest, "moved", 2, FSDP, may_change=["ranks"])
+    last, wanted = (checkpoint.read(output / "checkpoints/step-000006") for output in (moved, unbroken))
+    for found in (held, alone, last):
+        assert found.files.keys() == wanted.files.keys()
+    assert [found.meta["processes"] for found in (held, alone, last)] == [2, 1, 2]
+    told = ["after step 2 ranks were 2, and are 1", "after step 4 ranks were 1, and are 2"]
+    assert last.meta["plugin_changes"] == told and "plugin_changes" in wanted.meta
+    assert all(line in (moved / "manifest.resolved.yaml").read_text() for line in told)
+    mine, theirs = ((output / "metrics.jsonl").read_text().splitlines() for output in (moved, unbroken))
+    same = [json.loads(one)["updates"] == json.loads(other)["updates"] for one, other in zip(mine, theirs, strict=True)]
+    assert same == [True, True, False, False, False, False]  # other items: why it is asked for
 
 
 # --- in one process: all of the machinery but for the parts of others
@@ -245,11 +279,3 @@ def test_other_kinds_of_fsdp_are_refused(variable: str, value: str, said: str) -
         refuse_sharding(None, FSDP | {variable: value})
     with pytest.raises(LaunchError, match="fsdp_version: 2"):
         refuse_sharding(None, {"ACCELERATE_USE_FSDP": "true"})
-
-
-@pytest.mark.parametrize("option", [{"quantise": "int8"}, {"compiled": True}])
-def test_a_quantised_or_compiled_base_is_not_shared_out(option: dict[str, object]) -> None:
-    refuse_sharding(SimpleNamespace(**option), {})
-    refuse_sharding(SimpleNamespace(quantise=None, compiled=False), FSDP)
-    with pytest.raises(LaunchError, match=rf"options\.{next(iter(option))}.*choose one of the two"):
-        refuse_sharding(SimpleNamespace(**option), FSDP)
