@@ -73,6 +73,8 @@ def collect(work: Path) -> dict[str, Any]:
             results[name] = json.loads(path.read_text())
     if judged := all_claims(reports):
         results["claims"] = {"claims": [claim.plain() for claim in judged]}
+    if "ten" in reports:
+        results["claims-ten"] = {"claims": [claim.plain() for claim in claims.of_table1(reports["ten"])]}
     results["costs"] = {path.stem: json.loads(path.read_text()) for path in sorted((work / "done").glob("*.json"))}
     return results
 
@@ -135,10 +137,13 @@ def page(results: Mapping[str, Any], figures: Sequence[Path], work: Path) -> str
     """Return the page."""
     text = (HERE / "page.md").read_text(encoding="utf-8")
     parts = {
-        "claims": claims_table(results["claims"]["claims"]),
+        "claims": claims_table(results.get("claims", {}).get("claims", ())),
+        "claimsten": claims_table(results.get("claims-ten", {}).get("claims", ())),
         "ten": _table(results, "ten", ("truth_distance", "truth_closeness", "bad_case", "vsa", "recognised", "hf_distance",
                                        "retention")),
         "compareten": _compared(results, "ten") or "None.",
+        "sampler": _table(results, "sampler", ("truth_distance", "bad_case", "hf_distance")),
+        "comparesampler": _compared(results, "sampler", ("bad_case", "hf_distance")) or "None.",
         "table1": _table(results, "table1", ("truth_distance", "bad_case", "vsa", "recognised", "hf_distance", "retention")),
         "table1b": _table(results, "table1", ("truth_closeness", "truth_energy", "lpips_source", "soft_case",
                                               "bleeding_untriggered", "bleeding_wrong_trigger")),
@@ -171,8 +176,8 @@ def _table(results: Mapping[str, Any], name: str, metrics: Sequence[str]) -> str
     return system_table(results[name], metrics) if name in results else "Not run."
 
 
-def _compared(results: Mapping[str, Any], name: str) -> str:
-    return comparison_table(results[name], HEADLINES) if name in results else ""
+def _compared(results: Mapping[str, Any], name: str, metrics: Sequence[str] = HEADLINES) -> str:
+    return comparison_table(results[name], metrics) if name in results else ""
 
 
 def _longest(results: Mapping[str, Any]) -> str:
