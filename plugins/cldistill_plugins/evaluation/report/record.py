@@ -16,9 +16,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cldistill.errors import DataError
+from cldistill.errors import DataError, UnsafePathError
 from cldistill.records import GENERAL
-from cldistill.storage.untrusted import file_stem, inside
+from cldistill.storage.untrusted import file_stem, leads_out, plain
 
 FORMAT = 1
 SOURCE, TRUTH = "source", "truth"
@@ -214,4 +214,7 @@ def picture_path(folder: Path, column: str, effect: str, key: str) -> Path:
         UnsafePathError: the names lead out of the folder, which they can in somebody else's report.
     """
     place = (SOURCE,) if column == SOURCE and effect != GENERAL else (column, pool_folder(effect))
-    return inside(folder, str(Path("pictures", *place, f"{key}.webp")))
+    written = str(Path("pictures", *place, f"{key}.webp"))
+    if leads_out(written) or "\0" in written:  # a picture of one's own may have any other name
+        raise UnsafePathError(f"{folder}: its report names {written!r:.200}, which is no path inside this folder")
+    return plain(folder / written, folder)

@@ -59,6 +59,7 @@ def test_names_of_somebody_elses_report_lead_nowhere_else(column: str, folder: P
         picture_path(folder, column, "ink", "p")
     with pytest.raises(UnsafePathError):
         picture_path(folder, "source", "ink", f"../../{column}")
+    assert picture_path(folder, "ours", "ink", "\u202e\n.x").name == "\u202e\n.x.webp"
     (folder / "pictures/elsewhere").symlink_to("/")
     with pytest.raises(UnsafePathError, match="a link that leads out"):
         picture_path(folder, "elsewhere", "ink", "p")
