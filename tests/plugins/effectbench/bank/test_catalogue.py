@@ -25,10 +25,13 @@ def picture() -> np.ndarray:
     return rows.astype(np.uint8)
 
 
-@pytest.mark.parametrize("fifty", [list(catalogue().values())[:50], bank_of(50)], ids=["catalogue", "bank"])
-def test_fifty_effects_are_of_many_kinds(fifty: list[EffectRecord]) -> None:
+@pytest.mark.parametrize(
+    ("fifty", "neural"), [(list(catalogue().values())[:50], 15), (bank_of(50), 8)], ids=["catalogue", "bank"]
+)
+def test_fifty_effects_are_of_many_kinds(fifty: list[EffectRecord], neural: int) -> None:
+    """Of the neural styles that were tried a quarter was admitted, so the bank has fewer of them."""
     kinds = Counter(type(effect.recipe).__name__ for effect in fifty)
-    assert kinds["NeuralStyle"] >= 15 and kinds["GmicCommand"] >= 15 and kinds["ColourFilter"] >= 4
+    assert kinds["NeuralStyle"] >= neural and kinds["GmicCommand"] >= 15 and kinds["ColourFilter"] >= 4
     assert sum(effect.stochastic for effect in fifty) >= 15
     prompts = Counter(effect.prompt for effect in fifty)
     assert sum(count for count in prompts.values() if count > 1) >= 20  # colliding, as people's prompts are

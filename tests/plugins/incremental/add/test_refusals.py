@@ -61,7 +61,7 @@ def nothing(world: World) -> None:
     ("spoil", "arguments", "message"),
     [
         (nothing, ("--name", "soften"), "'soften': the collection has an effect of that name"),
-        (renamed, ("--name", "soften"), "are the same, or one lies within the other"),
+        (renamed, ("--name", "soften"), "cannot be told apart: as tokens the first is the second"),
         (removed, ("--name", "soften"), "under which the weights still know 'soften', which was removed"),
         (nothing, ("--set", "base.options.resolution=32"), r"was made on another base \(tiny-base"),
         (nothing, ("--set", "base.options.width=64"), "have another shape than the base's"),
