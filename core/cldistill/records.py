@@ -31,7 +31,7 @@ MIDDLE = "middle"
 """Stands for the block in the middle of a base, whatever its name (`find_block`)."""
 
 Change = Literal["plugins", "ranks"]
-"""What may be another where a run goes on from a checkpoint, if it is told so."""
+"""A difference from its checkpoint with which a run may go on, if the person allows it; the run records it."""
 STUDENT = "student"
 """The slot that a run is about: what is sampled from, measured and exported."""
 GENERAL = "general"

@@ -27,7 +27,8 @@ def clash(triggers: Mapping[str, str], tokenize: Tokenize) -> tuple[str, str] | 
                 holders[place, form[start:stop]].add(name)
     for inner, forms in tokens.items():
         others = set().union(*(holders[place, form] for place, form in enumerate(forms))) - {inner}
-        for outer in sorted(others)[:1]:
+        if others:
+            outer = min(others)
             both = f"effects {inner!r} and {outer!r}: triggers {triggers[inner]!r} and {triggers[outer]!r}"
             return inner, f"{both} cannot be told apart: as tokens the first is the second, or a part of it"
     return None

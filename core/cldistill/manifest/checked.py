@@ -185,4 +185,4 @@ class RunRequest:
     wants_checkpoint: bool = False
     """True where it is to go on, and not to start where there is nothing."""
     may_change: Collection[Change] = ()
-    """What may be another than it was where it goes on."""
+    """Changes that the person allows by flags, such as ``--changed-ranks``, where the run goes on."""

@@ -136,7 +136,7 @@ class Run:
     plugins: Mapping[str, str] = field(default_factory=dict)
     """Plugin -> version and hash of its source, for those that decide what is trained."""
     may_change: Collection[Change] = ()
-    """What may be another than it was where a run goes on from a checkpoint."""
+    """Changes since its checkpoint that the run may go on with; named by flags of the command that started it."""
     plugin_changes: tuple[str, ...] = ()
     """One line for each change of a plugin or of the number of ranks since the run began, and the step after which it was."""
     observers: Sequence[object] = ()

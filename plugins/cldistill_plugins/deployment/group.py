@@ -156,7 +156,7 @@ def interference_json(order: GroupingOrder, grouping: Grouping) -> dict[str, Any
 def train_groups(groups: Groups, console: Any, command: str, may_change: Collection[Change] = ()) -> bool:
     """Run every group's manifest, one after the other; each resumes by itself.  False: a signal stopped one.
 
-    ``may_change``: what may be another where runs go on from a checkpoint, which they record.
+    ``may_change``: changes since their checkpoints with which runs may go on; they record them.
     """
     from rich.markup import escape
 
