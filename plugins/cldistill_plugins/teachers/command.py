@@ -76,9 +76,9 @@ def teachers(
 
 
 def _threads(share: int) -> int:
-    """Threads of one worker: its share of the cores, or what OMP_NUM_THREADS says."""
+    """Threads of one worker: its share of the cores, or fewer where OMP_NUM_THREADS says so."""
     said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdecimal() and int(said) > 0 else max(1, share)
+    return max(1, min(share, int(said)) if said.isdecimal() else share)
 
 
 class _Display:

@@ -21,6 +21,7 @@ from cldistill.testing.environment import plugin_environment
 from cldistill.testing.pictures import write_pairs
 from cldistill.testing.runs import tiny_manifest
 from cldistill_plugins.teachers import workers
+from cldistill_plugins.teachers.command import _threads
 
 NAMES = ("invert", "soften")
 
@@ -119,6 +120,16 @@ def test_one_teacher_that_fails_stops_no_other_and_a_full_disk_does(
     assert seen == ["first", "second", "third"][:begun]
     told = {item.effect: item.error or item.finished for item in progress.queue}
     assert told == dict([("first", True), ("second", str(error)), ("third", True)][:begun])
+
+
+@pytest.mark.parametrize(
+    ("said", "share", "threads"), [("1", 4, 1), ("8", 2, 2), ("", 3, 3), ("many", 3, 3), ("0", 3, 1), ("2", 0, 1)]
+)
+def test_a_worker_takes_its_share_of_the_cores_and_no_more_than_is_allowed(
+    said: str, share: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert _threads(share) == threads
 
 
 def test_failures_are_told_with_what_was_not_begun() -> None:
