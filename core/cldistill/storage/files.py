@@ -18,6 +18,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from glob import escape
 from pathlib import Path
 
 CACHE_VARIABLE = "CLDISTILL_CACHE"
@@ -135,7 +136,9 @@ def only_writer(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        who = note.read_text(encoding="utf-8") if note.is_file() else "another process"
+        who = "another process"
+        with suppress(OSError):  # it may just be leaving
+            who = note.read_text(encoding="utf-8")
         raise BlockingIOError(errno.EAGAIN, f"{who} is writing there", str(folder)) from None
     try:
         atomic_write_text(note, f"process {os.getpid()} on {socket.gethostname()}")
@@ -180,10 +183,14 @@ def write_aside(folder: Path) -> Iterator[Path]:
     """Fill a folder in one step: yields a hidden sibling, which takes the name ``folder`` when the block ends.
 
     Every file and folder inside is flushed to the disk first.  If the block raises, nothing of it stays and an older
-    ``folder`` is untouched.  An existing ``folder`` is replaced.
+    ``folder`` is untouched.  An existing ``folder`` is replaced.  What killed writers left of it is deleted first: the
+    caller is the `only_writer` of the folder around it, or of one further out.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(folder)
+    name = partial.name.rsplit(".", 4 + socket.gethostname().count("."))[0]  # without host, process, token and suffix
+    for left in [*folder.parent.glob(f"{escape(name)}.*.????????{PARTIAL}")]:
+        remove(left)
     partial.mkdir()
     try:
         with naming(folder):

@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 
 from cldistill.collection.card import Card
-from cldistill.collection.index import CollectionEffect, effects_json, sample_path
+from cldistill.collection.index import CollectionEffect, effects_json, read_index, sample_path
 from cldistill.errors import CollectionError, UnsafePathError
-from cldistill.storage.files import sha256_file, write_aside
+from cldistill.storage.files import only_writer, sha256_file, write_aside
 from cldistill.storage.headers import read_tensors_header
 from cldistill.storage.untrusted import effect_name, inside, parse_json, plain
 from cldistill_plugins.incremental.folder import EFFECTS, MANIFEST, CollectionFolder, read_folder
@@ -87,12 +87,13 @@ def _write(
 ) -> bool:  # fmt: skip
     """Write the folder anew with other effects; ``change`` is (name, its new name or None for a removal).
 
-    Returns whether the card could be changed as well.
+    Returns whether the card could be changed as well.  The folder around is held meanwhile, as `cldistill run` holds that of
+    a run, which writes there, too.
     """
-    index, target = collection.index, output or collection.path
-    if output is not None and output.exists():
-        raise CollectionError(f"{output}: is there already; choose another --output")
-    with write_aside(target.resolve()) as partial:  # of a link, what it leads to
+    index, target = collection.index, (output or collection.path).resolve()  # of a link, what it leads to
+    _must_be_free(output)
+    with only_writer(target.parent), write_aside(target) as partial:
+        _must_be_free(output)  # two may have been given the same
         shutil.copytree(
             collection.path, partial, dirs_exist_ok=True, ignore=plain_only(collection.path, [index.file.name])
         )
@@ -114,7 +115,15 @@ def _write(
         if change is not None:
             manifest = (collection.path / MANIFEST).read_text(encoding="utf-8")
             _text(partial / MANIFEST, edited_manifest(manifest, collection.manifest, *change))
-        return _edit_card(partial, collection, effects, removed, change)
+        complete = _edit_card(partial, collection, effects, removed, change)
+        if read_index(collection.path) != index:  # else what another process has just written would be undone
+            raise CollectionError(f"{collection.path}: was changed meanwhile; give the same command again")
+        return complete
+
+
+def _must_be_free(output: Path | None) -> None:
+    if output is not None and output.exists():
+        raise CollectionError(f"{output}: is there already; choose another --output")
 
 
 def plain_only(folder: Path, leave_out: Iterable[str] = ()) -> Callable[[str, list[str]], set[str]]:

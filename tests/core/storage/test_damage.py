@@ -106,6 +106,7 @@ def test_a_folder_that_is_replaced_never_lacks_its_name(tmp_path: Path) -> None:
         assert {path.read_text() for path in (folder / "x", folder / "sub/y")} in ({"old"}, {"new"})
     assert point > 10
     assert (folder / "x").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["collection"]  # the last one found what the killed ones left
 
 
 def test_the_second_writer_is_refused_and_the_first_named(tmp_path: Path) -> None:

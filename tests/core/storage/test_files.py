@@ -60,6 +60,21 @@ def test_write_aside_replaces_an_old_folder_completely(tmp_path: Path) -> None:
     assert names(tmp_path) == ["thing"]
 
 
+def test_write_aside_clears_what_a_killed_writer_left_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "a[b]"
+    kept = [
+        ".a[b]c.host.7.01234567.partial",
+        ".a[b].host.7.01234567.part",
+        ".ab.host.7.01234567.partial",
+        ".a[b].partial",
+    ]
+    for path in (files.partial_path(folder), files.partial_path(folder), *(tmp_path / name for name in kept)):
+        (path / "sub").mkdir(parents=True)
+    with files.write_aside(folder) as aside:
+        (aside / "x").write_text("x")
+    assert {path.name for path in tmp_path.iterdir()} == {"a[b]", *kept}
+
+
 def test_write_aside_undoes_itself_on_an_error(tmp_path: Path) -> None:
     folder = tmp_path / "thing"
     folder.mkdir()

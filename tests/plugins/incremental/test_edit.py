@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +21,7 @@ from cldistill.cli import main as cli
 from cldistill.collection.index import WEIGHTS, read_index, sample_path
 from cldistill.errors import CollectionError
 from cldistill.records import EffectInfo, Prompts
+from cldistill.storage.files import only_writer
 from cldistill_plugins.incremental.edit import keep_removed, remove_effect, rename_effect
 from cldistill_plugins.incremental.folder import read_folder
 
@@ -148,6 +154,45 @@ def test_refusals_write_nothing(folder: Path, act: Callable[[Path], object], mes
     with pytest.raises(CollectionError, match=message):
         act(folder)
     assert contents(folder.parent) == before
+
+
+def test_what_a_killed_edit_left_is_cleared_by_the_next(folder: Path) -> None:
+    before, pid = contents(folder), os.fork()
+    if pid == 0:
+        shutil.copytree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+        rename_effect(folder, "manga-tone", "comic")
+    assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]) and len(list(folder.parent.glob(".collection.*.partial"))) == 1
+    assert contents(folder) == before
+    rename_effect(folder, "manga-tone", "comic")
+    assert not list(folder.parent.glob(".collection.*"))
+    assert [effect.name for effect in read_folder(folder).index.effects] == ["comic", "gold-frame"]
+
+
+def test_while_another_writes_there_nothing_is_changed(folder: Path, tmp_path: Path) -> None:
+    before = contents(folder)
+    with only_writer(folder.parent):  # as `cldistill run` holds it
+        for output in (None, tmp_path / "copy"):
+            with pytest.raises(BlockingIOError, match=f"process {os.getpid()} .* is writing there"):
+                remove_effect(folder, "manga-tone", output)
+    assert contents(folder) == before and not (tmp_path / "copy").exists()
+
+
+def test_of_many_edits_at_once_none_is_undone(folder: Path) -> None:
+    def act(number: int) -> str | Exception:
+        name = ("manga-tone", "gold-frame")[number % 2]
+        try:
+            return rename_effect(folder, name, f"{name}-{number}").effect.name
+        except (BlockingIOError, CollectionError) as error:
+            return error
+
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(act, range(8)))
+    renamed = {found for found in done if isinstance(found, str)}
+    effects = {effect.name for effect in read_folder(folder).index.effects}  # which compares its files
+    assert renamed and effects - {"manga-tone", "gold-frame"} == renamed
+    told = "is writing there|was changed meanwhile|has no effect"
+    assert all(re.search(told, str(error)) for error in done if isinstance(error, Exception))
+    assert not list(folder.parent.glob(".collection.*"))
 
 
 def test_the_last_effect_stays(folder: Path) -> None:
