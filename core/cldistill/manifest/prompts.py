@@ -62,5 +62,8 @@ def _tokenizer(path: Path | None) -> Tokenize:
         return lambda text: tuple(map(ord, text))
     from tokenizers import Tokenizer
 
-    model = Tokenizer.from_file(str(path))
+    try:
+        model = Tokenizer.from_file(str(path))
+    except Exception as error:  # it raises nothing else
+        raise ManifestError(f"base model: {path} is no tokenizer ({error}); fetch it again") from error
     return lambda text: tuple(model.encode(text, add_special_tokens=False).ids)

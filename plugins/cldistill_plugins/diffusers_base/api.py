@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cldistill_plugins.diffusers_base.describe import describe_folder, family_names, resolve_targets, weight_bytes
 from cldistill_plugins.diffusers_base.flux import ATTENTION, FluxSettings, flux_base, flux_names
-from cldistill_plugins.diffusers_base.folder import DiffusersFolder, fingerprint
+from cldistill_plugins.diffusers_base.folder import DiffusersFolder, fingerprint, read_config
 from cldistill_plugins.diffusers_base.script import SCRIPT, base_expression, pipeline_script, script_usage
 from cldistill_plugins.diffusers_base.settings import (
     DTYPE_BYTES,
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ATTENTION", "DTYPE_BYTES", "SCRIPT", "STOCK_SIDE", "DiffusersBase", "DiffusersFolder", "DiffusersSettings", "Dtype",
     "Encoders", "FluxSettings", "GuidanceMode", "ModelName", "Size", "base_expression", "describe_folder", "family_names",
-    "fingerprint", "flux_base", "flux_names", "pipeline_script", "quiet", "resolve_targets", "script_usage", "weight_bytes",
+    "fingerprint", "flux_base", "flux_names", "pipeline_script", "quiet", "read_config", "resolve_targets", "script_usage",
+    "weight_bytes",
 ]  # fmt: skip
 
 

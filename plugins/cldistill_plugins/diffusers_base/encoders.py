@@ -14,6 +14,12 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
+from cldistill.errors import CldistillError, OptionsError
+from cldistill_plugins.diffusers_base.folder import read_config
+
+NO_WORDS = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"}
+"""Files of a tokenizer beside its vocabulary."""
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -29,6 +35,27 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
         if hub_silent:  # the line above speaks for huggingface_hub, too
             disable_progress_bars()
+
+
+@contextmanager
+def reading(folder: Path, name: str) -> Iterator[None]:
+    """Turn what a library says of a damaged part of a base into an `OptionsError` that names the part."""
+    # Without these transformers would make a tokenizer without words, or a model of its own default size, of billions.
+    if name.startswith("tokenizer"):
+        if not {path.name for path in (folder / name).glob("*.*")} - NO_WORDS:
+            raise OptionsError(f"base model: {folder / name} holds no vocabulary; fetch it again")
+    elif not read_config(folder, f"{name}/config.json").keys() & {"model_type", "_class_name"}:
+        raise OptionsError(f"base model: {folder / name}/config.json names no kind of model; fetch it again")
+    try:
+        yield
+    except (CldistillError, ImportError, MemoryError, torch.OutOfMemoryError):
+        raise  # it is not the file's fault
+    except Exception as error:  # the libraries raise a dozen unrelated types, tokenizers a bare Exception
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise OptionsError(
+            f"base model: {folder / name} cannot be read ({type(error).__name__}: {error}); fetch it again"
+        ) from error
 
 
 class Encoders:
@@ -72,10 +99,11 @@ class Encoders:
     @quiet()
     def load(self, name: str) -> Any:
         """Read a part: a tokenizer, or a model, frozen and in eval mode, in the base's dtype and on its device."""
-        if name.startswith("tokenizer"):
-            return self.classes[name].from_pretrained(self.folder, subfolder=name, local_files_only=True)
-        model = self.classes[name].from_pretrained(self.folder, subfolder=name, dtype=self.dtype, local_files_only=True)
-        return model.requires_grad_(False).eval().to(self.device)
+        plain = name.startswith("tokenizer")
+        options = {} if plain else {"dtype": self.dtype}
+        with reading(self.folder, name):
+            part = self.classes[name].from_pretrained(self.folder, subfolder=name, local_files_only=True, **options)
+        return part if plain else part.requires_grad_(False).eval().to(self.device)
 
     def load_text(self) -> None:
         """Bring tokenizers and text encoders to memory."""

@@ -79,16 +79,10 @@ class DiffusersFolder:
         folder = self.find()
         if folder is None:
             return dict(self.shipped()["transformer"])
-        path = folder / CONFIG
-        if not path.is_file():
-            raise OptionsError(f"base model: {folder} has no {CONFIG}; it must be a pipeline in the diffusers layout")
-        try:
-            config: dict[str, Any] = parse_json(path.read_bytes())
-        except ValueError as error:
-            raise OptionsError(f"base model: {path} is not JSON ({error})") from error
+        config = read_config(folder, CONFIG)
         kind = config.get("_class_name")
         if kind != self.transformer:
-            raise OptionsError(f"base model: {path} describes a {kind}, not a {self.transformer}")
+            raise OptionsError(f"base model: {folder / CONFIG} describes a {kind}, not a {self.transformer}")
         return config
 
     def tensors(self, *parts: str) -> dict[str, tuple[int, ...]]:
@@ -175,6 +169,23 @@ class DiffusersFolder:
             if not any((folder / part).glob(wanted)):
                 return False
         return True
+
+
+def read_config(folder: Path, *names: str) -> dict[str, Any]:
+    """Return the JSON object in the first of some files that a base's folder has.
+
+    Raises `OptionsError` where it has none of them, or the file holds no object.
+    """
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None:
+        raise OptionsError(f"base model: {folder} has no {names[0]}; it must be a pipeline in the diffusers layout")
+    try:
+        found = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise OptionsError(f"base model: {path} is not JSON ({error}); fetch it again") from error
+    if not isinstance(found, dict):
+        raise OptionsError(f"base model: {path} holds no JSON object; fetch it again")
+    return found
 
 
 def _shards(index: Path) -> list[str]:

@@ -6,21 +6,22 @@ one.  This processor gives the same ids and the same patches, bit for bit, with 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL.Image import Image
+from pydantic import PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 from torch import Tensor
 from torch.nn import functional
 from transformers import BatchFeature, Qwen2Tokenizer
 
 from cldistill.errors import OptionsError
+from cldistill_plugins.diffusers_base.api import read_config
 
 IMAGE_TOKEN = "<|image_pad|>"
 CONFIGS = ("processor/processor_config.json", "processor/preprocessor_config.json")
@@ -31,37 +32,32 @@ CONFIGS = ("processor/processor_config.json", "processor/preprocessor_config.jso
 class PictureConfig:
     """Settings by which pictures are cut into patches, read from the model's folder; the defaults are transformers' own."""
 
-    image_mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
-    image_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
-    rescale_factor: float = 1 / 255
-    patch_size: int = 14
-    temporal_patch_size: int = 2
-    merge_size: int = 2
-    min_pixels: int = 56 * 56
-    max_pixels: int = 28 * 28 * 1280
+    image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    image_std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.26862954, 0.26130258, 0.27577711)
+    rescale_factor: PositiveFloat = 1 / 255
+    patch_size: PositiveInt = 14
+    temporal_patch_size: PositiveInt = 2
+    merge_size: PositiveInt = 2
+    min_pixels: PositiveInt = 56 * 56
+    max_pixels: PositiveInt = 28 * 28 * 1280
 
 
 def read_picture_config(folder: Path) -> PictureConfig:
     """Read the config of a pipeline folder.
 
-    Raises `OptionsError` where it has none.
+    Raises `OptionsError` where it has none, or one that is damaged.
     """
-    path = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
-    if path is None:
-        raise OptionsError(f"base model: {folder} has no {CONFIGS[0]}; it must be a pipeline in the diffusers layout")
-    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    told = told.get("image_processor", told)
-    size = told.get("size") or {}
-    given: dict[str, Any] = {
-        "min_pixels": told.get("min_pixels") or size.get("shortest_edge"),
-        "max_pixels": told.get("max_pixels") or size.get("longest_edge"),
-        **{name: tuple(told[name]) for name in ("image_mean", "image_std") if told.get(name)},
-        **{
-            name: told.get(name)
-            for name in ("rescale_factor", "patch_size", "temporal_patch_size", "merge_size")
-        },
-    }  # fmt: skip
-    return PictureConfig(**{name: value for name, value in given.items() if value is not None})
+    told = read_config(folder, *CONFIGS)
+    try:
+        told = told.get("image_processor", told)
+        size = told.get("size") or {}
+        edges = {"min_pixels": size.get("shortest_edge"), "max_pixels": size.get("longest_edge")}
+        given = {field.name: told.get(field.name) or edges.get(field.name) for field in fields(PictureConfig)}
+        return TypeAdapter(PictureConfig).validate_python({name: value for name, value in given.items() if value})
+    except (AttributeError, ValidationError) as error:
+        raise OptionsError(
+            f"base model: {folder}: the settings of pictures in its processor/ cannot be used ({error}); fetch it again"
+        ) from error
 
 
 class PromptProcessor:

@@ -420,6 +420,13 @@ def test_shift_auto_needs_a_base_with_a_rule(world: Any) -> None:
     assert "targets.shift: the base tiny has no rule" in message(world, "targets={from: teacher, shift: auto}")
 
 
+@pytest.mark.parametrize("text", [b"", b"\xff", b"[" * 200_000, b"[]"])
+def test_a_damaged_tokenizer_is_named(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(text)
+    with pytest.raises(ManifestError, match=r"base model: .*/tokenizer\.json is no tokenizer .*fetch it again"):
+        prompts._tokenizer(tmp_path / "tokenizer.json")
+
+
 def test_a_prompt_longer_than_the_encoder_takes_is_told(
     world: Any, catalogue_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 from PIL import Image
 from transformers.utils import logging as transformers_logging
 
-from cldistill.errors import DataError
+from cldistill.errors import DataError, OptionsError
 from cldistill.protocols import BaseModel
 from cldistill.sampling import samplers as sample
 from cldistill.schedule import Schedule
@@ -379,6 +379,27 @@ def test_with_zero_cond_t_predict_equals_the_stock_pipelines_call(
             given["hidden_states"][:, :length], sigma[None], base.collate([source]), base.collate([prompt])
         )
         assert torch.allclose(v, output[:, :length], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tokenizer/tokenizer.json", "text_encoder/config.json", "text_encoder/model.safetensors", "vae/config.json",
+     "vae/diffusion_pytorch_model.safetensors", "transformer/config.json",
+     "transformer/diffusion_pytorch_model.safetensors"],
+)  # fmt: skip
+@pytest.mark.parametrize("text", [None, b"", b"\xff" * 300, b"[" * 200_000, b"[]", b"{}"])
+def test_a_damaged_part_is_named(
+    settings: QwenImageEditSettings, tmp_path: Path, name: str, text: bytes | None
+) -> None:
+    shutil.copytree(settings.model, tmp_path / "base")
+    (tmp_path / "base" / name).unlink()
+    if text is not None:
+        (tmp_path / "base" / name).write_bytes(text)
+    part = name.partition("/")[0]
+    made = type(settings).model_validate(settings.model_dump() | {"model": str(tmp_path / "base")})
+    with pytest.raises(OptionsError, match=f"base model: .*{part}"):
+        base = QwenImageEdit(made)
+        _ = base.backbone if part == "transformer" else base.encoders.part(part)
 
 
 def test_guidance_modes(base: QwenImageEdit) -> None:

@@ -85,6 +85,10 @@ def test_wrong_models_are_clear_errors(tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="is not installed"):
         describe_base(QwenImageEditSettings(model="package:no_such_package/pipeline"))
     (tmp_path / "transformer").mkdir()
+    for text, told in (("{", "is not JSON"), ("[" * 200_000, "is not JSON"), ("[]", "holds no JSON object")):
+        (tmp_path / "transformer" / "config.json").write_text(text)
+        with pytest.raises(OptionsError, match=rf"transformer/config\.json {told}.*fetch it again"):
+            describe_base(QwenImageEditSettings(model=str(tmp_path)))
     (tmp_path / "transformer" / "config.json").write_text(json.dumps({"_class_name": "FluxTransformer2DModel"}))
     with pytest.raises(OptionsError, match="describes a FluxTransformer2DModel"):
         describe_base(QwenImageEditSettings(model=str(tmp_path)))

@@ -79,6 +79,28 @@ def test_the_config_is_read_as_either_transformers_writes_it(folder: Path, tmp_p
         read_picture_config(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"", r"processor_config\.json is not JSON .*fetch it again"),
+        (b"\xff{}", r"processor_config\.json is not JSON .*fetch it again"),
+        (b"[" * 200_000, r"processor_config\.json is not JSON .*nested too deeply.*fetch it again"),
+        (b"[]", r"processor_config\.json holds no JSON object; fetch it again"),
+        (b'{"image_processor": 5}', r"its processor/ cannot be used .*fetch it again"),
+        (b'{"size": "large"}', r"its processor/ cannot be used .*fetch it again"),
+        (b'{"patch_size": "x"}', r"(?s)its processor/ cannot be used .*patch_size.*fetch it again"),
+        (b'{"merge_size": -2}', r"(?s)its processor/ cannot be used .*merge_size.*fetch it again"),
+        (b'{"image_mean": [0.5]}', r"(?s)its processor/ cannot be used .*image_mean.*fetch it again"),
+    ],
+)
+def test_a_damaged_config_is_refused(tmp_path: Path, text: bytes, told: str) -> None:
+    (tmp_path / "processor").mkdir()
+    (tmp_path / "processor/processor_config.json").write_bytes(text)
+    with pytest.raises(OptionsError, match=told) as error:
+        read_picture_config(tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
 def test_a_picture_that_is_a_line_is_refused(folder: Path) -> None:
     with pytest.raises(OptionsError, match="a picture of 2000 x 5 is too long"):
         processor(folder)([TEXT], [photo(2000, 5)], padding=True, return_tensors="pt")
