@@ -18,6 +18,7 @@ from cldistill.data.items import drawn_by_name, open_picture, pairs_of
 from cldistill.errors import EndpointError
 from cldistill.records import EffectInfo, Item
 from cldistill.storage.files import atomic_write_text, partial_path, sha256_file
+from cldistill.storage.untrusted import parse_json
 from cldistill_plugins.endpoint.api import SIDE, ChatQuestion, Endpoint, MalformedAnswerError, without_thoughts
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _pictures(pair: Item) -> list[Path]:
 def _read(path: Path) -> str | None:
     """Return a cached caption; None where there is none, or the file is damaged."""
     try:
-        caption = json.loads(path.read_text(encoding="utf-8"))["caption"]
+        caption = parse_json(path.read_bytes())["caption"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return caption if isinstance(caption, str) and caption else None

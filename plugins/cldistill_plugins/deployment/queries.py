@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from cldistill.errors import DataError
 
@@ -69,7 +69,7 @@ def read_bank(path: Path) -> list[BankEffect]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         found = TypeAdapter(list[BankEffect]).validate_python(data["effects"] if isinstance(data, dict) else data)
-    except (OSError, KeyError, yaml.YAMLError, ValidationError) as error:
+    except (OSError, KeyError, RecursionError, ValueError, yaml.YAMLError) as error:
         raise DataError(
             f"{path}: is no catalogue of effects, a list of `- name: …` with `prompt: …` ({error})"
         ) from error
@@ -89,7 +89,7 @@ def read_phrases(path: Path | None = None) -> Mapping[str, Sequence[str]]:
     source = files(__package__).joinpath("phrases.yaml") if path is None else path
     try:
         found = TypeAdapter(dict[str, list[str]]).validate_python(yaml.safe_load(source.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+    except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:
         raise DataError(f"{source}: is no map of effects to phrases ({error})") from error
     return found
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+
+from cldistill.storage.untrusted import parse_json
 
 M = TypeVar("M", bound=BaseModel)
 FILTERS = ("content_filter", "content_policy_violation", "moderation_blocked")
@@ -31,7 +32,7 @@ def text_of(body: bytes) -> str:
         MalformedAnswerError: the body is no chat completion, or holds no text.
     """
     try:
-        choice = json.loads(body)["choices"][0]
+        choice = parse_json(body)["choices"][0]
         message = choice["message"]
         content = message.get("content")
         refusal = message.get("refusal")
@@ -50,7 +51,7 @@ def text_of(body: bytes) -> str:
 def is_refusal(body: bytes) -> bool:
     """Return whether the body of an error says, by its code, that a filter refused the question."""
     try:
-        error = json.loads(body)["error"]
+        error = parse_json(body)["error"]
         return any(error.get(member) in FILTERS for member in ("code", "type"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -19,6 +19,7 @@ from cldistill.errors import DataError, EndpointError
 from cldistill.progress.signals import never, raise_if_stopped
 from cldistill.progress.stages import Stages
 from cldistill.storage.files import atomic_write_text, sha256_file
+from cldistill.storage.untrusted import parse_json
 from cldistill_plugins.endpoint.api import in_parallel
 from cldistill_plugins.instructions.request import CATEGORIES, InstructionMaker, InstructionRequest
 
@@ -165,7 +166,7 @@ def _raw(file: Path) -> Sequence[dict[str, Any]]:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

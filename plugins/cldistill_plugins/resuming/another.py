@@ -37,7 +37,11 @@ def refuse_another(
         return
     digest, steps = manifest_digest(checked), checked.manifest.train.generator_steps
     other = found.meta.get("manifest") != digest and resolved.is_file()
-    if told := changes(checked, resolved.read_text(encoding="utf-8")) if other else []:
+    try:
+        told = changes(checked, resolved.read_text(encoding="utf-8")) if other else []
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError):
+        told = []  # its text is damaged, or of another version: the hashes below tell as much as that there is a difference
+    if told:
         listing = "".join(f"\n  {line}" for line in told)
         raise CheckpointError(
             f"{found.path} belongs to another manifest, or to other teachers or pictures:{listing}\nput the old values back, "

@@ -128,6 +128,7 @@ def test_back_off_doubles_and_then_gives_up(server: ChatServer, effect: EffectIn
         completion("   "),
         completion("word " * 400),
         b"\xff\xfe",
+        b"[" * 200_000,
     ],
 )
 def test_malformed_answers_are_asked_again_and_never_cached(
@@ -206,11 +207,12 @@ def test_any_changed_input_asks_again(server: ChatServer, effect: EffectInfo, tm
     assert len(server.requests) == 5
 
 
-def test_a_damaged_cache_file_is_replaced(server: ChatServer, effect: EffectInfo, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ['{"caption": ', "[" * 200_000])
+def test_a_damaged_cache_file_is_replaced(server: ChatServer, effect: EffectInfo, tmp_path: Path, text: str) -> None:
     asked = captioner(server, tmp_path)
     asked.caption(effect)
     (file,) = (tmp_path / "cache" / "captions").iterdir()
-    file.write_text('{"caption": ')
+    file.write_text(text)
     asked.caption(effect)
     assert json.loads(file.read_text())["caption"].startswith("Redraw")
     assert [path.name for path in file.parent.iterdir()] == [file.name]

@@ -46,11 +46,14 @@ def test_an_effect_without_phrases_is_asked_for_by_name_and_prompt() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["[]", "3", "{name: x}", "- {prompt: x}", "[{name: a}, {name: a}]", "- {"])
+@pytest.mark.parametrize(
+    "text", ["[]", "3", "{name: x}", "- {prompt: x}", "[{name: a}, {name: a}]", "- {", "[" * 9999, "\xe4", "\0"]
+)
 def test_what_is_no_catalogue_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "bank.yaml").write_text(text)
+    (tmp_path / "bank.yaml").write_text(text, encoding="latin-1")
     with pytest.raises(DataError, match=r"bank\.yaml"):
         read_bank(tmp_path / "bank.yaml")
-    (tmp_path / "phrases.yaml").write_text("a: just one")
-    with pytest.raises(DataError, match="no map of effects to phrases"):
-        read_phrases(tmp_path / "phrases.yaml")
+    for phrases in ("a: just one", text):
+        (tmp_path / "phrases.yaml").write_text(phrases, encoding="latin-1")
+        with pytest.raises(DataError, match="no map of effects to phrases"):
+            read_phrases(tmp_path / "phrases.yaml")

@@ -70,7 +70,9 @@ def test_an_answer_that_stays_unreadable_is_no_failure_of_the_server(server: Cha
     assert not error.value.refused
 
 
-@pytest.mark.parametrize("answer", [(500, b"boom"), (404, b"no such model"), (400, b'{"error": "bad"}'), (400, b"[]")])
+@pytest.mark.parametrize(
+    "answer", [(500, b"boom"), (404, b"no such model"), (400, b'{"error": "bad"}'), (400, b"[]"), (400, b"[" * 200_000)]
+)
 def test_a_failing_server_is_another_error(server: ChatServer, answer: tuple[int, bytes]) -> None:
     server.answers = [answer]
     with pytest.raises(EndpointError) as error:

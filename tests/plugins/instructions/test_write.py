@@ -129,7 +129,7 @@ def test_nothing_is_asked_twice(plan: InstructionPlan) -> None:
     assert write(plan, maker).kept == 18 and not maker.asked
 
 
-@pytest.mark.parametrize("text", ['{"image": "000.png", "instruction": "by hand"}\n', "not json\n"])
+@pytest.mark.parametrize("text", ['{"image": "000.png", "instruction": "by hand"}\n', "not json\n", "[" * 200_000])
 def test_foreign_lines_are_not_written_over(plan: InstructionPlan, text: str) -> None:
     plan.output.parent.mkdir()
     plan.output.write_text(text)

@@ -45,6 +45,15 @@ def test_a_run_of_another_manifest_is_refused_before_anything_is_loaded(world: A
     refuse_another(checked, folder, wanted=True)
 
 
+@pytest.mark.parametrize("text", [b"\xff", b"[", b"[" * 9999, b"[]", b"a: 1", b""])
+def test_a_damaged_record_of_the_run_hides_the_keys_and_no_more(world: Any, tmp_path: Path, text: bytes) -> None:
+    folder = tmp_path / "out"
+    checkpoint.save(folder / "checkpoints", 10, {}, {"manifest": "something else"}, keep=1)
+    (folder / "manifest.resolved.yaml").write_bytes(text)
+    with pytest.raises(CheckpointError, match=r"step-000010 belongs to another manifest.*choose another"):
+        refuse_another(world.check(), folder)
+
+
 def test_the_steps_decide_a_rate_that_falls_by_the_last_of_them(world: Any) -> None:
     falling = "slots.student.lr=[{from_step: 0, lr: 1.0e-3, end_lr: 1.0e-5}]"
     held = "slots.student.lr=[{from_step: 0, lr: 1.0e-3, end_lr: 1.0e-5}, {from_step: 5, lr: 1.0e-5}]"

@@ -5,7 +5,6 @@ Charts have the shape of ``curves`` in an evaluation's ``report.json``: title, a
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cldistill.errors import DataError
+from cldistill.storage.untrusted import parse_json
 from cldistill.training.metrics_log import FILE, read_metrics
 
 WINDOWS = 30
@@ -108,12 +108,12 @@ def _order(title: str) -> tuple[int, str]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = parse_json(file.read_bytes())
         texts = [found[key] for key in ("name", "metric")]
         points = [[float(step), float(value)] for step, value in found["points"]]
     except OSError as error:
         raise DataError(f"--evaluation {file}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, OverflowError, TypeError) as error:
         raise DataError(_shape(file)) from error
     if not all(isinstance(text, str) for text in texts) or not points:
         raise DataError(_shape(file))

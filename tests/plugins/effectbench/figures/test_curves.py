@@ -87,7 +87,8 @@ def test_evaluations_of_one_metric_share_a_chart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text", ["{", '{"name": "a"}', '{"name": "a", "metric": 1, "points": [[1, 2]]}',
-             '{"name": "a", "metric": "m", "points": []}', '{"name": "a", "metric": "m", "points": [[1]]}'],
+             '{"name": "a", "metric": "m", "points": []}', '{"name": "a", "metric": "m", "points": [[1]]}',
+             '{"name": "a", "metric": "m", "points": [[1, 1' + "0" * 400 + "]]}", "[" * 200_000],
 )  # fmt: skip
 def test_an_evaluation_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
