@@ -160,7 +160,10 @@ def test_what_a_killed_edit_left_is_cleared_by_the_next(folder: Path) -> None:
     before, pid = contents(folder), os.fork()
     if pid == 0:
         shutil.copytree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-        rename_effect(folder, "manga-tone", "comic")
+        try:
+            rename_effect(folder, "manga-tone", "comic")
+        finally:
+            os._exit(0)
     assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]) and len(list(folder.parent.glob(".collection.*.partial"))) == 1
     assert contents(folder) == before
     rename_effect(folder, "manga-tone", "comic")
