@@ -6,7 +6,9 @@ and the resolved manifest.  The tensors are copied byte for byte.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -92,11 +94,15 @@ def _write(
     """
     index, target = collection.index, (output or collection.path).resolve()  # of a link, what it leads to
     _must_be_free(output)
+    if output is None and not os.access(target, os.W_OK):  # to exchange it needs no right to it, but to delete it would
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
     with only_writer(target.parent), write_aside(target) as partial:
         _must_be_free(output)  # two may have been given the same
         shutil.copytree(
             collection.path, partial, dirs_exist_ok=True, ignore=plain_only(collection.path, [index.file.name])
         )
+        for path in (partial, *partial.rglob("*")):  # of one that may only be read, the copy is one's own
+            path.chmod(path.stat().st_mode | (0o700 if path.is_dir() else 0o600))
         metadata = dict(index.metadata) | {
             "cldistill.effects": json.dumps(effects_json(effects), ensure_ascii=False),
             "cldistill.removed": json.dumps(effects_json(removed), ensure_ascii=False),

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -154,6 +156,34 @@ def test_refusals_write_nothing(folder: Path, act: Callable[[Path], object], mes
     with pytest.raises(CollectionError, match=message):
         act(folder)
     assert contents(folder.parent) == before
+
+
+def test_of_what_may_only_be_read_a_copy_is_made_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    before = contents(folder)
+    for path in (*folder.rglob("*"), folder):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    code = """
+import sys, pathlib
+from cldistill_plugins.incremental.edit import rename_effect
+folder, output = map(pathlib.Path, sys.argv[1:])
+rename_effect(folder, "manga-tone", "comic", output)
+try:
+    rename_effect(folder, "manga-tone", "comic")
+except PermissionError as error:
+    assert error.filename == str(folder), error
+else:
+    sys.exit("it was changed")
+"""
+    bare = [] if os.geteuid() else ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]  # root may write anywhere
+    copy = tmp_path / "copy"
+    done = subprocess.run(
+        [*bare, sys.executable, "-c", code, folder, copy], capture_output=True, text=True, check=False
+    )
+    folder.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    assert contents(folder) == before and not list(tmp_path.glob("*.partial"))
+    assert [effect.name for effect in read_folder(copy).index.effects] == ["comic", "gold-frame"]
+    assert all(path.stat().st_mode & 0o200 for path in (copy, *copy.rglob("*")))
 
 
 def test_what_a_killed_edit_left_is_cleared_by_the_next(folder: Path) -> None:
