@@ -220,8 +220,10 @@ def edited_manifest(text: str, data: Mapping[str, Any], name: str, new: str | No
     return "\n".join([*comments, f"# {what}, after the run; the weights are those of the run", body])
 
 
-def _members(settings: Mapping[str, Any], name: str, new: str | None) -> dict[str, Any]:
+def _members(settings: Any, name: str, new: str | None) -> Any:
     """Edit the values of settings; their own keys are words of the part, whatever an effect is called."""
+    if not isinstance(settings, Mapping):  # damaged: for whoever runs it to refuse
+        return settings
     return {key: _edited(value, name, new) for key, value in settings.items()}
 
 

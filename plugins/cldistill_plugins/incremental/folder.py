@@ -106,7 +106,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a resolved manifest as plain data, with the scalars of manifests (``1e-4`` is a number).
 
     Raises:
-        CollectionError: it is missing, or no map.
+        CollectionError: it is missing, or no map with a list of effects.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -114,7 +114,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
         told = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
         raise CollectionError(f"{path}: {told}; a collection is the whole folder that a run exported") from error
     found = plain(parse(text, str(path), path.parent).plain())
-    if not isinstance(found, dict) or "effects" not in found:
+    effects = found.get("effects") if isinstance(found, dict) else None
+    if (
+        not isinstance(found, dict)
+        or not isinstance(effects, list)
+        or not all(
+            isinstance(effect, dict) and isinstance(effect.get(key), str)
+            for effect in effects
+            for key in ("name", "prompt")
+        )
+    ):
         raise CollectionError(f"{path}: is no manifest of a collection; copy the whole folder again")
     return found
 

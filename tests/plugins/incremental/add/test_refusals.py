@@ -6,11 +6,16 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from cldistill.errors import CldistillError
 from cldistill.training.checkpoint import read, save
 from cldistill_plugins.incremental.edit import remove_effect, rename_effect
+from cldistill_plugins.incremental.effects import spread
+from cldistill_plugins.incremental.prepare import AddRequest, prepare_growth
 
 from .conftest import World, contents, invoke
 
@@ -86,6 +91,39 @@ def test_it_says_why_and_writes_nothing(
     text = world.add(world.root / NEW, *arguments, code=1)
     assert re.search(message, text), text
     assert contents(tmp_path) == before
+
+
+DAMAGED: list[tuple[str, Any]] = [
+    *((part, value) for part in ("effects", "losses", "slots", "train") for value in (None, 5, [5], {}, "gone")),
+    ("slots", {"student": 5}), ("train", {"batch_size": "x"}), ("effects", [{"prompt": "x"}]), ("name", "gone"),
+    ("targets", 5), ("evaluate", 5), ("samples", {"images": "x"}), ("prompts", [5]), ("base", 5),
+]  # fmt: skip
+
+
+def test_a_damaged_manifest_of_a_collection_is_named(world: World) -> None:
+    path = world.collection / "manifest.resolved.yaml"
+    whole = yaml.safe_load(path.read_text(encoding="utf-8"))
+    request = AddRequest(world.collection, spread([world.root / NEW], [], [], []))
+    assert prepare_growth(request).growth.known["name"] == whole["name"]
+    for part, value in DAMAGED:
+        rest = {key: old for key, old in whole.items() if key != part}
+        path.write_text(yaml.safe_dump(rest if value == "gone" else {**rest, part: value}))
+        with pytest.raises(CldistillError) as error:
+            prepare_growth(request)
+        named = re.search(
+            r"manifest\.resolved\.yaml: is .*copy the whole folder again|\(made by add\)", str(error.value)
+        )
+        assert named, (part, value, error.value)
+
+
+@pytest.mark.parametrize("part", ["prompts", "router", "samples", "evaluate"])
+def test_a_catalogue_is_edited_beside_damaged_settings(world: World, part: str) -> None:
+    path = world.collection / "manifest.resolved.yaml"
+    whole = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({**whole, part: {"use": "x", "options": [5]}}))
+    assert rename_effect(world.collection, "soften", "blur").effect.name == "blur"
+    edited = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert edited[part]["options"] == [5] and [effect["name"] for effect in edited["effects"]] == ["invert", "blur"]
 
 
 def test_paths_that_are_no_effect_and_no_collection(world: World, tmp_path: Path) -> None:
