@@ -96,7 +96,7 @@ class Lever:
 
 def _losses(*more: str, tau_min: int = 0) -> str:
     own = (
-        "{use: ta-fm, streams: [effect], weight: 0.3}",
+        "{use: ta-fm, streams: [effect], weight: 0.5}",
         "{use: bs-dmd, streams: [effect, general]}",
         f"{{use: ts-dmd, streams: [effect], options: {{tau_max: 750, tau_min: {tau_min}}}}}",
         "{use: fake-score}",
@@ -108,6 +108,7 @@ LEVERS = {
     "one": Lever("as it is: one effect a batch", 1.0),
     "fresh": Lever("fresh noise at every step, the paper's sampler", 1.0, ("sampler.stochastic=true",)),
     "bounded": Lever("TS-DMD's scores above 500 alone, as in the paper", 1.0, (_losses(tau_min=500),)),
+    "taught": Lever("targets by the teachers, the paper's default", 1.0, ("targets.from=teacher",)),
     "mixed": Lever("an effect an item", 1.0, ("router.options.one_effect_a_batch=false",)),
     "trajectory": Lever("one trajectory a cycle", 1.0, ("slots.critic.reuse_sample=trajectory",)),
     "gan": Lever(
