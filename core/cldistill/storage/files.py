@@ -188,7 +188,7 @@ def write_aside(folder: Path) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(folder)
-    name = partial.name.rsplit(".", 4 + socket.gethostname().count("."))[0]  # without host, process, token and suffix
+    name = partial.name.rpartition(f".{socket.gethostname()}.")[0]
     for left in [*folder.parent.glob(f"{escape(name)}.*.????????{PARTIAL}")]:
         remove(left)
     partial.mkdir()
