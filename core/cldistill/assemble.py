@@ -61,16 +61,15 @@ def assemble(
     if choose is not None:
         rows = choose(rows)
         targeted, trained = list(rows), [name for name in trained if name in rows]
-    origin = manifest.targets.origin if manifest.targets else None
     if accelerator.is_main_process:  # the exported file will be compared on it
         fixed_probe(base, prompts[checked.effects[0].name].student, preparation.encoder.cache)
-    encode(preparation, rows, later_rows(manifest, checked.effects, prompts), pair_targets=origin == "pair")
+    encode(preparation, rows, later_rows(manifest, checked.effects, prompts), checked.paired)
     add_slots(preparation, checked, random)
     for name in trained[accelerator.process_index :: accelerator.num_processes]:
         bank.state(name)
     accelerator.wait_for_everyone()
     base.drop_encoders()  # a teacher that was trained may have had more to encode
-    dataset = prepare(preparation, rows, bank, origin, targeted)
+    dataset = prepare(preparation, rows, bank, checked.paired, targeted)
     return Run(
         name=manifest.name, output=output, total_steps=train.generator_steps, base=base, slots=preparation.slots,
         slot_configs=tuple(checked.slots.values()), terms=terms, router=router, dataset=dataset, teachers=bank,

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from cldistill import protocols
     from cldistill.manifest.models import Manifest
 
-Kind = Literal[
-    "base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer",
-]  # fmt: skip
+Kind = Literal["base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -109,15 +109,14 @@ def pool_rows(checked: CheckedManifest, isolator: PromptIsolator, prompts: Mappi
 
 
 def prepare(
-    preparation: Preparation, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], bank: TeacherBank,
-    targets: str | None, target_pools: Sequence[str],
-) -> Dataset:  # fmt: skip
-    """Return all pools, which are encoded, with the targets (``teacher``, ``pair`` or None) that the losses need."""
+    preparation: Preparation, pools: Rows, bank: TeacherBank, paired: Collection[str], target_pools: Sequence[str]
+) -> Dataset:
+    """Return all pools, which are encoded, with the targets that the losses need: after-pictures in the ``paired`` pools."""
     examples = {
         name: [preparation.encoder.example(item, prompts) for item, prompts in rows] for name, rows in pools.items()
     }
     for name in target_pools:
-        if targets == "pair" and name != GENERAL:
+        if name in paired:
             target = preparation.encoder.pair_target
             examples[name] = [replace(e, target=partial(target, e.item)) for e in examples[name]]
         else:
@@ -126,23 +125,22 @@ def prepare(
 
 
 def encode(
-    preparation: Preparation, pools: Mapping[str, Sequence[tuple[Item, Prompts]]], later: Sequence[tuple[Item, Prompts]] = (),
-    *, pair_targets: bool,
-) -> None:  # fmt: skip
+    preparation: Preparation, pools: Rows, later: Sequence[tuple[Item, Prompts]], paired: Collection[str]
+) -> None:
     """Compute what the cache lacks, each rank its share, and drop the encoders.
 
     ``later`` is what grids, report and export will show: it is encoded with the rest, so that no encoder comes back to a
     device that training has filled.
     """
-    trained = [row for name in sorted(pools) for row in pools[name]]
-    rows = [*trained, *later]
+    rows = [(item, prompts, name in paired) for name in sorted(pools) for item, prompts in pools[name]]
+    rows += [(item, prompts, False) for item, prompts in later]
     encoder, accelerator = preparation.encoder, preparation.accelerator
     with preparation.stages.stage("encoding pictures and prompts", len(rows)) as advance:
-        for index, (item, prompts) in enumerate(rows):
+        for index, (item, prompts, with_target) in enumerate(rows):
             raise_if_stopped(preparation.stop, "encoding pictures and prompts")
             if index % accelerator.num_processes == accelerator.process_index:
                 encoder.encode(item, prompts)
-                if pair_targets and item.target is not None and index < len(trained):
+                if with_target:
                     encoder.pair_target(item)
             advance(1)
     preparation.base.drop_encoders()

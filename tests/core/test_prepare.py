@@ -16,7 +16,7 @@ from cldistill import runner
 from cldistill.assemble import assemble
 from cldistill.data.dataset import Dataset
 from cldistill.data.items import item_prompts
-from cldistill.errors import DataError, Stopped
+from cldistill.errors import DataError, ManifestError, Stopped
 from cldistill.manifest.check import check_manifest
 from cldistill.prepare import Preparation
 from cldistill.random import KeyedRandom
@@ -177,6 +177,36 @@ def test_a_pair_tells_its_own_prompt_to_the_teacher_alone(tmp_path: Path) -> Non
         assert torch.equal(
             example.student()["embeds"], encoder.prompt(example.item, run.prompts["invert"].student)["embeds"]
         )
+
+
+def test_an_effect_may_have_another_aim_than_the_others(tmp_path: Path) -> None:
+    """With ``from: pair`` one effect is taught by its teacher: it has no after-pictures, and needs none."""
+    pairs = mixed_pairs(tmp_path / "mixed")
+    lone = write_pictures(tmp_path / "lone", 2)
+    effects = [
+        {"name": "invert", "prompt": "invert it", "teacher": {"use": "tiny-teacher"}, "pairs": str(pairs)},
+        {"name": "soften", "prompt": "soften it", "teacher": {"use": "tiny-teacher"}, "pairs": str(lone)},
+    ]  # fmt: skip
+    parts: dict[str, Any] = {"effects": effects, "targets": {"from": "pair", "steps": 3}}
+    with pytest.raises(ManifestError, match=r"effects\[1\].pairs.*after-pictures, which targets: \{from: pair\} needs"):
+        build(tmp_path, **parts)
+    effects[1]["targets"] = "teacher"
+    run = build(tmp_path, **parts)
+    encoder = run.preparation.encoder
+    for example in run.dataset.pools["invert"]:
+        assert example.target is not None
+        assert torch.equal(example.target(), encoder.pair_target(example.item))
+    sampler, digest = run.preparation.sampler, run.teachers.digest("soften")
+    assert digest is not None
+    for example in run.dataset.pools["soften"]:
+        key = sampler.key(example, run.prompts["soften"], digest)
+        assert example.target is not None
+        assert torch.equal(example.target(), sampler.with_target(example, key).target())  # type: ignore[misc]
+
+    effects[0]["targets"], parts["targets"] = "pair", {"from": "teacher", "steps": 3}  # the other way about
+    again = build(tmp_path, **parts)
+    for before, after in zip(run.dataset.pools["invert"], again.dataset.pools["invert"], strict=True):
+        assert torch.equal(before.target(), after.target())  # type: ignore[misc]
 
 
 def test_the_key_of_a_target_has_all_that_it_depends_on(tmp_path: Path) -> None:

@@ -116,6 +116,12 @@ class CheckedManifest:
         """Return the effects whose teacher source trains an adapter, in the manifest's order."""
         return [name for name, part in self.teachers.items() if part is not None and part.needs.rank is not None]
 
+    @property
+    def paired(self) -> set[str]:
+        """Return the effects whose targets are the after-pictures of their pairs, not what their teacher makes."""
+        usual = self.manifest.targets.origin if self.manifest.targets else "teacher"
+        return {effect.name for effect in self.manifest.effects if (effect.targets or usual) == "pair"}
+
     def context(self, output: Path, cache: Path, *, device: str = "cpu", weights: bool = True) -> BuildContext:
         """Return what every builder may know of the run."""
         return BuildContext(

@@ -113,9 +113,9 @@ def _pictures(
 
 def _wants_after(checked: CheckedManifest, effect: str) -> list[str]:
     """Return who looks at after-pictures; pictures alone are enough where a teacher shows what becomes of them."""
-    teacher, targets = checked.teachers[effect], checked.manifest.targets
+    teacher = checked.teachers[effect]
     wanting = [teacher.name] if teacher is not None and teacher.needs.pairs else []
-    wanting += ["targets: {from: pair}"] if targets is not None and targets.origin == "pair" else []
+    wanting += ["targets: {from: pair}"] if effect in checked.paired else []
     if checked.prompts.needs.pairs and effect not in checked.settled_prompts:
         wanting.append(checked.prompts.name)
     return wanting

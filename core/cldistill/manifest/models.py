@@ -59,6 +59,8 @@ class Effect(ManifestPart):
     pairs: ManifestPath | None = None
     take: Count | None = None
     """Use only so many of the pairs, spread evenly over them; by default all."""
+    targets: Literal["teacher", "pair"] | None = None
+    """This effect's own aim, where it is another than that of ``targets: {from: ...}``."""
 
 
 class General(ManifestPart):

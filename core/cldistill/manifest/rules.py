@@ -45,11 +45,10 @@ def _effects(checked: CheckedManifest) -> Found:
         first.setdefault(effect.name, index)
         if effect.name == GENERAL:
             yield loc, f"{GENERAL!r} is the name of the general pool; choose another"
-    sampled = manifest.targets is not None and manifest.targets.origin == "teacher"
     reaching = [term for term in checked.losses if term.streams != frozenset({GENERAL})]
-    asking = [term for term in reaching if term.teacher]
-    asking += [term for term in reaching if term.targets and sampled]
     for index, effect in enumerate(manifest.effects):
+        sampled = effect.name not in checked.paired
+        asking = [term for term in reaching if term.teacher or (term.targets and sampled)]
         teacher = checked.teachers[effect.name]
         if teacher is None and asking:
             names = ", ".join(dict.fromkeys(term.loss.name for term in asking))

@@ -12,6 +12,7 @@ from cldistill.adapters.hub import local_path
 from cldistill.collection.index import CollectionIndex
 from cldistill.data.items import list_pairs
 from cldistill.errors import CollectionError
+from cldistill.records import Item
 from cldistill_plugins.data.api import TEACHER, described, name_of
 
 
@@ -25,6 +26,8 @@ class NewEffect:
     """Its adapter file; None: to be trained from the pairs."""
     pairs: Path | None
     """None: it has no pictures of its own."""
+    after: bool = False
+    """Whether each of its pictures has an after-picture, from which the student can learn."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +78,17 @@ def read_effect(given: Given, ask: Callable[[str], str] | None = None) -> NewEff
     teacher = path if is_teacher else path / TEACHER if (path / TEACHER).is_file() else None
     if teacher is not None:
         read_header(teacher).require_finite()
-    if pairs is not None:
-        read_all(pairs, name, prompt)
-    return NewEffect(name, prompt, teacher, pairs)
+    items = read_all(pairs, name, prompt) if pairs is not None else ()
+    return NewEffect(name, prompt, teacher, pairs, bool(items) and all(item.target is not None for item in items))
 
 
-def read_all(pairs: Path, name: str, prompt: str) -> None:
-    """Open every picture of an effect: better now than after an hour of training.
+def read_all(pairs: Path, name: str, prompt: str) -> Sequence[Item]:
+    """Open every picture of an effect and return its items: better now than after an hour of training.
 
     Raises:
         DataError: naming the first that is missing or cannot be read.
     """
-    list_pairs(pairs, name, prompt, opened=True).sound()
+    return list_pairs(pairs, name, prompt, opened=True).sound().items
 
 
 def _shared_prompt(pairs: Path) -> str | None:

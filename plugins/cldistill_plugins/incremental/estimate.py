@@ -108,7 +108,7 @@ def parts_of(
 
 
 def target_calls(checked: CheckedManifest, growth: Growth) -> int:
-    """Count the calls that sample targets: old effects by few steps, new ones and the general pool by many.
+    """Count the calls that sample targets: old effects by few steps, the general pool and new ones that want some by many.
 
     Guidance is counted twice; the general pool not at all after the collection's run, which left its targets in the cache.
     """
@@ -117,7 +117,7 @@ def target_calls(checked: CheckedManifest, growth: Growth) -> int:
         return 0
     old = growth.collection.index
     few = sum(len(checked.items[effect.name]) for effect in old.effects)
-    many = sum(len(checked.items[effect.name]) for effect in growth.new)
+    many = sum(len(checked.items[effect.name]) for effect in growth.new if effect.name not in checked.paired)
     drawn = any(stream != "effect" for loss in needing for stream in (loss.streams or checked.streams))
     if drawn and growth.checkpoint is None:
         many += len(checked.items.get(GENERAL, ()))

@@ -75,10 +75,6 @@ def growing_manifest(growth: Growth) -> dict[str, Any]:
         "slots": {name: _slot(growth, name, slot, mixed) for name, slot in known["slots"].items()},
         "train": _train(known["train"], growth.steps),
     }
-    if (
-        known.get("targets") is not None
-    ):  # after-pictures of old effects may be gone: every teacher shows its own output
-        data["targets"] = {**known["targets"], "from": "teacher"}
     if known.get("evaluate") is not None:  # the collection's own report compared other systems
         data["evaluate"] = {**known["evaluate"], "systems": systems(growth), "compare": [], "not_run": []}
     if known.get("samples") is not None:
@@ -108,6 +104,7 @@ def _old_effects(growth: Growth) -> list[dict[str, Any]]:
             "name": effect.name, "prompt": effect.teacher_prompt or effect.prompt,
             "teacher": {"use": COLLECTION, "options": {"path": path, "effect": effect.name}},
             "pairs": str(growth.old_pictures[effect.name]), "take": growth.rehearsed or rehearsed_pictures(growth),
+            "targets": "teacher",  # their after-pictures may be gone, and they shall stay as the collection has them
         }
         for effect in growth.collection.index.effects
     ]  # fmt: skip
@@ -118,6 +115,7 @@ def _new_effects(growth: Growth) -> list[dict[str, Any]]:
         {
             "name": effect.name, "prompt": effect.prompt, "teacher": _teacher(growth, effect),
             "pairs": str(growth.new_pictures[effect.name]),
+            "targets": None if effect.after else "teacher",
         }
         for effect in growth.new
     ]  # fmt: skip

@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 from cldistill.manifest.checked import CheckedManifest
-from cldistill.records import GENERAL
 from cldistill.training.metrics_log import FILE, read_metrics
 from cldistill_plugins.planning.calls import Cycle, backward_cost, cycles
 from cldistill_plugins.planning.fit import Device
@@ -124,7 +123,8 @@ def stages(checked: CheckedManifest) -> Iterator[Part]:
 def unknown_stages(checked: CheckedManifest) -> Iterator[str]:
     """Yield the stages whose size the missing pairs decide."""
     targets = checked.manifest.targets
-    if targets is not None and targets.origin == "teacher" and len(checked.items) < len(checked.effects):
+    sampled = {effect.name for effect in checked.effects} - checked.paired
+    if targets is not None and not sampled <= set(checked.items):
         yield "the targets of effects without pairs" if checked.items else "the targets"
 
 
@@ -133,7 +133,7 @@ def _sampled(checked: CheckedManifest) -> float:
     targets = checked.manifest.targets
     if targets is None:
         return 0.0
-    pools = [pool for pool in checked.targeted_pools if targets.origin == "teacher" or pool == GENERAL]
+    pools = [pool for pool in checked.targeted_pools if pool not in checked.paired]
     return float(sum(len(checked.items.get(pool, ())) for pool in pools) * targets.steps * guidance_calls(checked))
 
 

@@ -213,7 +213,7 @@ def worker(
     stages = _Telling(tell)
     preparation = load_base(checked, *start(checked, order.cache, order.cache), stages, stop)
     bank, trained = teacher_bank(checked, preparation), set(checked.trained_teachers)
-    rows, targeted, origin = {}, [], checked.manifest.targets.origin if checked.manifest.targets else None
+    rows, targeted = {}, []
     if order.targets:
         isolator = checked.prompts.build(preparation.context)
         rows = pool_rows(checked, isolator, isolate(checked, isolator, preparation.base.tokenize))
@@ -227,7 +227,7 @@ def worker(
                 export(preparation.base, state, order.export / f"{file_stem(task.pool)}.safetensors")
         if task.pool in rows:
             own = {task.pool: task.share.block(rows[task.pool])}
-            prepare(preparation, own, bank, origin, [pool for pool in own if pool in targeted])
+            prepare(preparation, own, bank, checked.paired, [pool for pool in own if pool in targeted])
 
     return do
 

@@ -106,6 +106,8 @@ def test_from_a_teachers_file_with_the_collection_alone(world: World) -> None:
     assert "begin anew (without a checkpoint of its run)" in text
     assert "general.images (general) is not here, so the general stream is left out" in text
     assert [(e["name"], e["teacher_prompt"]) for e in world.effects("grown")][2] == ("Old-Film", "an old film")
+    grown = yaml.safe_load((world.root / "grown/manifest.resolved.yaml").read_text())
+    assert grown["effects"][2]["targets"] == "teacher"  # it has pictures to be shown on, and no after-pictures
     assert world.effects("grown")[:2] == json.loads((alone / "effects.json").read_text())["effects"]
 
 
@@ -135,6 +137,14 @@ def test_old_effects_are_rehearsed_on_a_few_pictures(world: World, quick: Quick)
     )  # 2 old x 2 x 4 steps; 3 new x 3 steps; the collection's run left the general ones
     grown = yaml.safe_load((world.root / "run-plus-1/manifest.resolved.yaml").read_text())
     assert [effect.get("take") for effect in grown["effects"]] == [2, 2, None]
+
+
+def test_new_effects_learn_from_what_the_collections_own_learned_from(world: World, quick: Quick) -> None:
+    """Old effects stay as the collection has them; new ones have its kind of target, if they have the pictures for it."""
+    world.add(world.root / "new/gilded frame", "--steps", "2", "--set", "targets.from=pair", *quick("gilded"))
+    grown = yaml.safe_load((world.root / "run-plus-1/manifest.resolved.yaml").read_text())
+    assert grown["targets"]["from"] == "pair"
+    assert [effect.get("targets") for effect in grown["effects"]] == ["teacher", "teacher", None]
 
 
 def test_rehearsal_can_be_left_out_by_its_share(world: World, quick: Quick) -> None:
