@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from cldistill.collection.index import CollectionIndex, effects_json, read_index
-from cldistill.errors import CheckpointError, CollectionError
+from cldistill.errors import CheckpointError, CollectionError, ManifestError
 from cldistill.manifest.yaml import parse
 from cldistill.storage.files import sha256_file
 from cldistill.storage.untrusted import inside, leads_out, parse_json
 from cldistill.training.checkpoint import Checkpoint, read
+from cldistill_plugins.resuming.api import plain, read_stored
 
 EFFECTS = "effects.json"
 MANIFEST = "manifest.resolved.yaml"
@@ -36,8 +37,14 @@ class CollectionFolder:
 
     @property
     def generator_steps(self) -> int:
-        """Generator steps that made the weights."""
-        return int(self.index.metadata.get("cldistill.generator_steps", 0))
+        """Generator steps that made the weights; raises CollectionError where the header has no number."""
+        written = self.index.metadata.get("cldistill.generator_steps", "0")
+        try:
+            return int(written)
+        except ValueError as error:
+            raise CollectionError(
+                f"{self.index.file}: its header is damaged ({written!r:.80} generator steps); export the collection again"
+            ) from error
 
 
 def read_folder(path: Path) -> CollectionFolder:
@@ -128,13 +135,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return found
 
 
-def plain(value: Any) -> Any:
-    """Return ordinary strings in place of those that remember where they were written."""
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [plain(inner) for inner in value]
-    return str(value) if isinstance(value, str) else value
+def sound_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a collection or of its run through its model, so that every key is there and of its type.
+
+    Raises:
+        CollectionError: each mistake in it, with its line.
+    """
+    path = inside(folder, MANIFEST)
+    try:
+        return read_stored(path.read_text(encoding="utf-8"), path)
+    except ManifestError as error:
+        raise CollectionError(
+            f"{path}: is damaged, or of another version of cldistill; copy the whole folder again\n{error}"
+        ) from error
 
 
 @dataclass(frozen=True)

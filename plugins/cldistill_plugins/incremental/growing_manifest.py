@@ -187,8 +187,8 @@ def _slot(growth: Growth, name: str, slot: Mapping[str, Any], mixed: int) -> dic
         return {**moved, "init": None, "checkpoint": str(checkpoint.path)}
     if name == STUDENT:
         return {**moved, "init": str(growth.collection.path.resolve())}
-    student = growth.known["slots"][STUDENT]
-    same = (slot["rank"], slot.get("targets")) == (student["rank"], student.get("targets"))
+    student = growth.known["slots"].get(STUDENT, {})  # one without is refused by the check
+    same = (slot["rank"], slot.get("targets")) == (student.get("rank"), student.get("targets"))
     return {**moved, "init": f"slot:{STUDENT}" if same else None}
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from cldistill.catalogue import load_catalogue
 from cldistill.data.items import list_pairs, list_pictures
-from cldistill.errors import CheckpointError, CldistillError, CollectionError
+from cldistill.errors import CheckpointError, CollectionError
 from cldistill.manifest.check import validate
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.load import parse_manifest
@@ -20,7 +20,7 @@ from cldistill.manifest.prompts import preview_prompts
 from cldistill.records import Prompts
 from cldistill.training.checkpoint import Checkpoint, read
 from cldistill_plugins.incremental.effects import Given, NewEffect, read_effect, refuse_known
-from cldistill_plugins.incremental.folder import MANIFEST, CollectionFolder, RunBeside, read_folder, run_beside
+from cldistill_plugins.incremental.folder import CollectionFolder, RunBeside, read_folder, run_beside, sound_manifest
 from cldistill_plugins.incremental.growing_manifest import (
     STEPS,
     Growth,
@@ -77,15 +77,8 @@ def prepare_growth(request: AddRequest) -> Prepared:
     beside = run_beside(collection)
     if beside is None:
         refuse_address(collection, request.overrides)
-    try:
-        growth, notes = _growth(request, collection, beside, new)
-        text = yaml.safe_dump(growing_manifest(growth), sort_keys=False, allow_unicode=True, width=120)
-    except CldistillError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a part of it lacks, or is of another shape
-        raise CollectionError(
-            f"{collection.path / MANIFEST}: is damaged, or that of the run around it ({error!r}); copy the whole folder again"
-        ) from error
+    growth, notes = _growth(request, collection, beside, new)
+    text = yaml.safe_dump(growing_manifest(growth), sort_keys=False, allow_unicode=True, width=120)
     shown = f"{grown_name(str(growth.known['name']), len(new))} (made by add)"
     checked = validate(parse_manifest(text, shown, collection.path.resolve(), request.overrides), catalogue)
     refuse_removed_triggers(preview_prompts(checked), growth)
@@ -96,7 +89,8 @@ def _growth(
     request: AddRequest, collection: CollectionFolder, beside: RunBeside | None, new: Sequence[NewEffect]
 ) -> tuple[Growth, list[str]]:
     """Return the parts of the growing run, with sentences about what is left out."""
-    known, notes = without_lost(recovered(collection.manifest, beside.manifest if beside else None), collection.path)
+    own, around = sound_manifest(collection.path), sound_manifest(beside.folder) if beside else None
+    known, notes = without_lost(recovered(own, around), collection.path)
     if beside is None and known.pop("observers", None):
         notes.append("its maker's observers are left out")
     if request.base is not None:

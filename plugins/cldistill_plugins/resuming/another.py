@@ -10,13 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cldistill.errors import CheckpointError
+from cldistill.errors import CheckpointError, ManifestError
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import decisive, manifest_digest, plugin_digests, resolve, resolved_text
 from cldistill.records import Change
 from cldistill.training.checkpoint import Checkpoint, read
+from cldistill_plugins.resuming.stored import read_stored
 
 
 def refuse_another(
@@ -38,8 +37,8 @@ def refuse_another(
     digest, steps = manifest_digest(checked), checked.manifest.train.generator_steps
     other = found.meta.get("manifest") != digest and resolved.is_file()
     try:
-        told = changes(checked, resolved.read_text(encoding="utf-8")) if other else []
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError):
+        told = changes(checked, resolved.read_text(encoding="utf-8"), resolved) if other else []
+    except (ManifestError, UnicodeDecodeError):
         told = []  # its text is damaged, or of another version: the hashes below tell as much as that there is a difference
     if told:
         listing = "".join(f"\n  {line}" for line in told)
@@ -62,9 +61,13 @@ def _newest(root: Path) -> Checkpoint | None:
     return None
 
 
-def changes(checked: CheckedManifest, then: str) -> list[str]:
-    """Return what decides a run and is not as in ``then``, its resolved text: ``slots.student.rank: 4 then, 8 now``."""
-    old, new = (dict(_flat(decisive(data))) for data in (yaml.safe_load(then), resolve(checked)))
+def changes(checked: CheckedManifest, then: str, file: Path) -> list[str]:
+    """Return what decides a run and is not as in ``then``, the text of ``file``: ``slots.student.rank: 4 then, 8 now``.
+
+    Raises:
+        ManifestError: that text is damaged, or of another version.
+    """
+    old, new = (dict(_flat(decisive(data))) for data in (read_stored(then, file), resolve(checked)))
     keys = [key for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key)]
     found = [f"{key}: {json.dumps(old.get(key))} then, {json.dumps(new.get(key))} now" for key in keys]
     inputs = [

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from cldistill_plugins.resuming.another import refuse_another
+from cldistill_plugins.resuming.stored import plain, read_stored
 
-__all__ = ["refuse_another"]
+__all__ = ["plain", "read_stored", "refuse_another"]

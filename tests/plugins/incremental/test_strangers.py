@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +26,7 @@ from cldistill_plugins.generation.job import names_of
 from cldistill_plugins.generation.splits import routed
 from cldistill_plugins.hub.files import read_upload
 from cldistill_plugins.incremental.edit import remove_effect, rename_effect
-from cldistill_plugins.incremental.folder import read_folder
+from cldistill_plugins.incremental.folder import read_folder, run_beside
 from cldistill_plugins.incremental.prepare import refuse_address
 
 Change = Callable[..., None]
@@ -92,6 +93,14 @@ def test_a_header_of_odd_values_is_refused(key: str, value: str, folder: Path, r
     save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, metadata)
     with pytest.raises(CollectionError, match="header is damaged"):
         read_index(folder)
+
+
+@pytest.mark.parametrize("steps", ["many", "", "1e3", "9" * 5000])
+def test_generator_steps_that_are_no_number_are_refused(steps: str, folder: Path, rewrite: Change) -> None:
+    rewrite(cldistill__generator_steps=steps)
+    shutil.copy(folder / "manifest.resolved.yaml", folder.parent)
+    with pytest.raises(CollectionError, match=r"header is damaged .* generator steps"):
+        run_beside(read_folder(folder))
 
 
 @pytest.mark.parametrize("name", ["samples/more.png", "effects.json", "manifest.resolved.yaml", WEIGHTS])

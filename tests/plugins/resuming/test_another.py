@@ -6,20 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from cldistill.errors import CheckpointError
 from cldistill.manifest.resolved import manifest_digest, resolved_text
 from cldistill.training import checkpoint
+from cldistill_plugins.resuming import another
 from cldistill_plugins.resuming.another import changes, refuse_another
+
+THEN = Path("manifest.resolved.yaml")
 
 
 def test_what_has_changed_is_told_key_by_key_with_both_values(world: Any) -> None:
     then = resolved_text(world.check())
-    assert changes(world.check("train.generator_steps=9", "evaluate=null"), then) == []
-    assert changes(world.check("train.seed=7"), then) == ["train.seed: 0 then, 7 now"]
+    assert changes(world.check("train.generator_steps=9", "evaluate=null"), then, THEN) == []
+    assert changes(world.check("train.seed=7"), then, THEN) == ["train.seed: 0 then, 7 now"]
     Image.effect_noise((8, 8), 100).convert("RGB").save(world.root / "data/manga/source/a.png")
-    assert changes(world.check(), then) == ["manga: its files are not those of then"]
+    assert changes(world.check(), then, THEN) == ["manga: its files are not those of then"]
 
 
 def test_a_longer_run_goes_on_and_another_one_is_refused(world: Any, tmp_path: Path) -> None:
@@ -45,7 +49,9 @@ def test_a_run_of_another_manifest_is_refused_before_anything_is_loaded(world: A
     refuse_another(checked, folder, wanted=True)
 
 
-@pytest.mark.parametrize("text", [b"\xff", b"[", b"[" * 9999, b"[]", b"a: 1", b""])
+@pytest.mark.parametrize(
+    "text", [b"\xff", b"[", b"[" * 9999, b"[]", b"a: 1", b"", b"cldistill: 1\nslots: 5", b"a: \x07"]
+)
 def test_a_damaged_record_of_the_run_hides_the_keys_and_no_more(world: Any, tmp_path: Path, text: bytes) -> None:
     folder = tmp_path / "out"
     checkpoint.save(folder / "checkpoints", 10, {}, {"manifest": "something else"}, keep=1)
@@ -54,13 +60,38 @@ def test_a_damaged_record_of_the_run_hides_the_keys_and_no_more(world: Any, tmp_
         refuse_another(world.check(), folder)
 
 
+@pytest.mark.parametrize("error", [KeyError("x"), TypeError("x"), AttributeError("x"), ValueError("x")])
+def test_an_error_of_the_comparison_is_not_taken_for_a_damaged_record(
+    world: Any, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    folder = tmp_path / "out"
+    checkpoint.save(folder / "checkpoints", 10, {}, {"manifest": "something else"}, keep=1)
+    (folder / "manifest.resolved.yaml").write_text(resolved_text(world.check()), encoding="utf-8")
+    monkeypatch.setattr(another, "decisive", fail)
+    with pytest.raises(type(error), match="x"):
+        refuse_another(world.check(), folder)
+
+
+def test_what_the_run_of_then_started_from_and_measured_is_not_looked_for(world: Any) -> None:
+    """It may be gone, or on the hub, about which nobody is asked."""
+    then = world.check()
+    text = yaml.safe_load(resolved_text(then))
+    text["slots"]["student"] |= {"init": "somebody/collection@" + 40 * "a", "moments": "8bit"}
+    text["evaluate"] = {"images": "held", "systems": [{"name": "a", "adapter": "somebody/else@" + 40 * "b"}]}
+    told = changes(then, yaml.safe_dump(text), THEN)
+    assert {"slots.student.init", "slots.student.moments"} <= {line.partition(":")[0] for line in told}
+
+
 def test_the_steps_decide_a_rate_that_falls_by_the_last_of_them(world: Any) -> None:
     falling = "slots.student.lr=[{from_step: 0, lr: 1.0e-3, end_lr: 1.0e-5}]"
     held = "slots.student.lr=[{from_step: 0, lr: 1.0e-3, end_lr: 1.0e-5}, {from_step: 5, lr: 1.0e-5}]"
     then, longer = world.check(falling), world.check(falling, "train.generator_steps=999")
-    assert changes(longer, resolved_text(then))[0].startswith("train.generator_steps: ")
+    assert changes(longer, resolved_text(then), THEN)[0].startswith("train.generator_steps: ")
     assert manifest_digest(longer) != manifest_digest(then)
-    assert changes(world.check(held, "train.generator_steps=999"), resolved_text(world.check(held))) == []
+    assert changes(world.check(held, "train.generator_steps=999"), resolved_text(world.check(held)), THEN) == []
 
 
 def test_resume_wants_something_to_resume(world: Any, tmp_path: Path) -> None:

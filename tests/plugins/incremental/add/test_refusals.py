@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cldistill.errors import CldistillError
+from cldistill.errors import CldistillError, CollectionError
 from cldistill.training.checkpoint import read, save
+from cldistill_plugins.incremental import prepare
 from cldistill_plugins.incremental.edit import remove_effect, rename_effect
 from cldistill_plugins.incremental.effects import spread
 from cldistill_plugins.incremental.prepare import AddRequest, prepare_growth
@@ -96,7 +97,8 @@ def test_it_says_why_and_writes_nothing(
 DAMAGED: list[tuple[str, Any]] = [
     *((part, value) for part in ("effects", "losses", "slots", "train") for value in (None, 5, [5], {}, "gone")),
     ("slots", {"student": 5}), ("train", {"batch_size": "x"}), ("effects", [{"prompt": "x"}]), ("name", "gone"),
-    ("targets", 5), ("evaluate", 5), ("samples", {"images": "x"}), ("prompts", [5]), ("base", 5),
+    ("targets", 5), ("evaluate", 5), ("samples", {"images": "x"}), ("prompts", [5]), ("base", 5), ("general", {"images": "x"}),
+    ("slots", {"critic": {"rank": 2}}),
 ]  # fmt: skip
 
 
@@ -114,6 +116,43 @@ def test_a_damaged_manifest_of_a_collection_is_named(world: World) -> None:
             r"manifest\.resolved\.yaml: is .*copy the whole folder again|\(made by add\)", str(error.value)
         )
         assert named, (part, value, error.value)
+
+
+def test_each_mistake_of_a_damaged_manifest_has_its_line_and_its_file(world: World) -> None:
+    request = AddRequest(world.collection, spread([world.root / NEW], [], [], []))
+    for folder in (world.collection, world.collection.parent):
+        path = folder / "manifest.resolved.yaml"
+        whole = path.read_text(encoding="utf-8")
+        path.write_text(whole.replace("batch_size: 2", "batch_size: many").replace("use: pdsr", "uses: pdsr"))
+        with pytest.raises(CollectionError, match="copy the whole folder again") as error:
+            prepare_growth(request)
+        assert re.search(rf"{re.escape(str(path))}:\d+: train\.batch_size: ", str(error.value))
+        assert "router.uses: unknown key" in str(error.value)
+        path.write_text(whole)
+    prepare_growth(request)
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), TypeError("x"), AttributeError("x"), ValueError("x")])
+def test_an_error_of_the_growth_itself_is_not_taken_for_damage(
+    world: World, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(prepare, "growing_manifest", fail)
+    with pytest.raises(type(error), match="x"):
+        prepare_growth(AddRequest(world.collection, spread([world.root / NEW], [], [], [])))
+
+
+def test_a_manifest_without_the_keys_that_came_later_is_whole(world: World) -> None:
+    path = world.collection / "manifest.resolved.yaml"
+    whole = yaml.safe_load(path.read_text(encoding="utf-8"))
+    request = AddRequest(world.collection, spread([world.root / NEW], [], [], []))
+    expected = prepare_growth(request).text
+    for section, key in (("train", "max_bad_steps"), ("train", "global_batch"), ("samples", "effects")):
+        whole[section].pop(key)
+    path.write_text(yaml.safe_dump(whole, sort_keys=False))
+    assert prepare_growth(request).text == expected
 
 
 @pytest.mark.parametrize("part", ["prompts", "router", "samples", "evaluate"])
