@@ -188,7 +188,7 @@ def test_an_effect_may_have_another_aim_than_the_others(tmp_path: Path) -> None:
         {"name": "soften", "prompt": "soften it", "teacher": {"use": "tiny-teacher"}, "pairs": str(lone)},
     ]  # fmt: skip
     parts: dict[str, Any] = {"effects": effects, "targets": {"from": "pair", "steps": 3}}
-    with pytest.raises(ManifestError, match=r"effects\[1\].pairs.*after-pictures, which targets: \{from: pair\} needs"):
+    with pytest.raises(ManifestError, match=r"effects.1.pairs.*after-pictures, which targets: \{from: pair\} needs"):
         build(tmp_path, **parts)
     effects[1]["targets"] = "teacher"
     run = build(tmp_path, **parts)
