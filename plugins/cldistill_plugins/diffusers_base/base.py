@@ -18,7 +18,7 @@ from cldistill.component import Needs
 from cldistill.errors import DataError, OptionsError
 from cldistill.protocols import GuidanceMode
 from cldistill.records import Tensors
-from cldistill_plugins.diffusers_base.encoders import Encoders, quiet, reading
+from cldistill_plugins.diffusers_base.encoders import Encoders, quiet, read_model
 from cldistill_plugins.diffusers_base.folder import fingerprint
 from cldistill_plugins.diffusers_base.quantised import loading_config, require_torchao
 from cldistill_plugins.diffusers_base.settings import DiffusersSettings, Size
@@ -168,13 +168,10 @@ class DiffusersBase(ABC):
         quantised: dict[str, Any] = {}
         if self.settings.quantise is not None:
             quantised["quantization_config"] = loading_config(self.settings.quantise, self.block_lists)
-        with reading(self._folder, "transformer"):
-            model = self.transformer.from_pretrained(
-                self._folder, subfolder="transformer", dtype=self.dtype, local_files_only=True, **quantised,
-                **self.config_changes(),
-            )  # fmt: skip
-        frozen: nn.Module = model.requires_grad_(False).eval().to(self._device)
-        return self._hastened(frozen)
+        model = read_model(
+            self.transformer, self._folder, "transformer", dtype=self.dtype, **quantised, **self.config_changes()
+        )
+        return self._hastened(model.to(self._device))
 
     def _hastened(self, model: Any) -> nn.Module:
         """Let a transformer attend by the backend and compile its blocks as the options say."""

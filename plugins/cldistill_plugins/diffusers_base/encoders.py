@@ -58,6 +58,24 @@ def reading(folder: Path, name: str) -> Iterator[None]:
         ) from error
 
 
+def read_model(kind: Any, folder: Path, name: str, **options: Any) -> Any:
+    """Read a model of a base from a subfolder, frozen and in eval mode; ``kind`` is its class.
+
+    Raises:
+        OptionsError: it cannot be read, or its files lack a tensor, which diffusers and transformers draw at random.
+    """
+    with reading(folder, name):
+        model, report = kind.from_pretrained(
+            folder, subfolder=name, local_files_only=True, output_loading_info=True, **options
+        )
+    if missing := sorted(report["missing_keys"]):
+        raise OptionsError(
+            f"base model: the weights in {folder / name} lack {len(missing)} of their tensors, such as {missing[0]}; "
+            "fetch it again"
+        )
+    return model.requires_grad_(False).eval()
+
+
 class Encoders:
     """A stock pipeline without transformer: its own helpers encode and decode.
 
@@ -99,11 +117,10 @@ class Encoders:
     @quiet()
     def load(self, name: str) -> Any:
         """Read a part: a tokenizer, or a model, frozen and in eval mode, in the base's dtype and on its device."""
-        plain = name.startswith("tokenizer")
-        options = {} if plain else {"dtype": self.dtype}
+        if not name.startswith("tokenizer"):
+            return read_model(self.classes[name], self.folder, name, dtype=self.dtype).to(self.device)
         with reading(self.folder, name):
-            part = self.classes[name].from_pretrained(self.folder, subfolder=name, local_files_only=True, **options)
-        return part if plain else part.requires_grad_(False).eval().to(self.device)
+            return self.classes[name].from_pretrained(self.folder, subfolder=name, local_files_only=True)
 
     def load_text(self) -> None:
         """Bring tokenizers and text encoders to memory."""

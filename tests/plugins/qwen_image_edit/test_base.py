@@ -17,6 +17,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageEditPlusPipeline
 from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_dimensions
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
 from cldistill.errors import DataError, OptionsError
@@ -399,6 +400,22 @@ def test_a_damaged_part_is_named(
     made = type(settings).model_validate(settings.model_dump() | {"model": str(tmp_path / "base")})
     with pytest.raises(OptionsError, match=f"base model: .*{part}"):
         base = QwenImageEdit(made)
+        _ = base.backbone if part == "transformer" else base.encoders.part(part)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "vae", "transformer"])
+def test_a_part_that_lacks_a_tensor_is_named(settings: QwenImageEditSettings, tmp_path: Path, part: str) -> None:
+    """The libraries draw what is missing at random, and only warn."""
+    shutil.copytree(settings.model, tmp_path / "base")
+    (file,) = (tmp_path / "base" / part).glob("*.safetensors")
+    tensors = load_file(file)
+    del tensors[next(name for name in sorted(tensors) if name.endswith("weight"))]
+    save_file(tensors, file, {"format": "pt"})
+    made = type(settings).model_validate(settings.model_dump() | {"model": str(tmp_path / "base")})
+    base = QwenImageEdit(made)
+    with pytest.raises(
+        OptionsError, match=rf"the weights in .*/{part} lack 1 of their tensors, such as \S+weight; fetch it"
+    ):
         _ = base.backbone if part == "transformer" else base.encoders.part(part)
 
 
