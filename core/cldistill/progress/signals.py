@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -87,8 +88,8 @@ def graceful_stop(say: Callable[[str], None] = say_to_stderr) -> Iterator[StopRe
             raise KeyboardInterrupt
         if not stop:
             stop.request(signal.Signals(number).name)
-            again = " (Ctrl-C again leaves at once)" if number == signal.SIGINT else ""
-            say(f"{stop.reason}: {stop.promise}{again}")
+            say(f"{stop.reason}: {stop.promise}{' (Ctrl-C again leaves at once)' if number == signal.SIGINT else ''}")
+            atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # nor do repeats change the exit code
 
     ignored = [n for n in SIGNALS if n != signal.SIGINT and signal.getsignal(n) is signal.SIG_IGN]  # nohup
     before = {number: signal.signal(number, handle) for number in SIGNALS if number not in ignored}
@@ -96,5 +97,4 @@ def graceful_stop(say: Callable[[str], None] = say_to_stderr) -> Iterator[StopRe
         yield stop
     finally:
         for number, handler in before.items():
-            # None: the handler was not set from Python and cannot be put back; the default is the nearest.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # one that was not set from Python cannot be put back

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -45,6 +47,25 @@ def test_repeated_sigterm_does_not_spoil_the_save() -> None:
         send(signal.SIGTERM)
         assert stop.reason == "SIGTERM"
     assert len(said) == 1
+
+
+LEAVING = """
+import atexit, os, signal, sys
+from cldistill.progress.signals import graceful_stop
+
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)  # of what was registered, the first comes last
+with graceful_stop():
+    if sys.argv[1] == "asked":
+        os.kill(os.getpid(), signal.SIGTERM)
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(("word", "code"), [("asked", 3), ("unasked", -signal.SIGTERM)])
+def test_sigterm_while_the_process_ends_changes_its_exit_code_only_where_none_came_before(word: str, code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", LEAVING, word], stderr=subprocess.PIPE, check=False)
+    assert done.returncode == code, done.stderr.decode()
 
 
 def test_handlers_are_restored_even_after_an_error() -> None:
