@@ -15,6 +15,7 @@ from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import decisive, manifest_digest, plugin_digests, resolve, resolved_text
 from cldistill.records import Change
 from cldistill.training.checkpoint import Checkpoint, read
+from cldistill.training.metrics_log import FILE
 from cldistill_plugins.resuming.stored import read_stored
 
 
@@ -25,8 +26,10 @@ def refuse_another(
 
     Raises:
         CheckpointError: each key with its old and its new value, and the way to start from the old weights instead; or the
-            plugins or number of processes that were others, unless they ``may_change``.
+            plugins or number of processes that were others, unless they ``may_change``; or what
+            lies where a run could not write.
     """
+    _must_be_of_a_run(folder)
     if not (folder / "checkpoints").is_dir():
         if wanted:
             raise CheckpointError(f"{folder} holds no checkpoint to resume; leave out --resume to start there")
@@ -52,6 +55,14 @@ def refuse_another(
     found.must_belong_to(digest, ranks, plugins=plugins, may_change=may_change)
     if found.step > steps:
         raise CheckpointError(f"{found.path} is beyond train.generator_steps: {steps}; set it to {found.step} or more")
+
+
+def _must_be_of_a_run(folder: Path) -> None:
+    """Refuse a file where a run has a folder, and the reverse: it would stop at its first checkpoint, or at its very end."""
+    for name, file in (("checkpoints", False), (FILE, True), ("manifest.resolved.yaml", True)):
+        path, kinds = folder / name, ("a file", "a folder") if file else ("a folder", "a file")
+        if path.exists() and path.is_dir() == file:
+            raise CheckpointError(f"{path}: is {kinds[1]}, where a run has {kinds[0]}; move it away")
 
 
 def _newest(root: Path) -> Checkpoint | None:

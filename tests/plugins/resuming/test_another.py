@@ -60,6 +60,21 @@ def test_a_damaged_record_of_the_run_hides_the_keys_and_no_more(world: Any, tmp_
         refuse_another(world.check(), folder)
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl", "manifest.resolved.yaml"])
+def test_a_file_for_a_folder_or_the_reverse_is_told_at_once_and_not_after_training(
+    world: Any, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    refuse_another(world.check(), folder)
+    if "." in name:
+        (folder / name).mkdir()
+    else:
+        (folder / name).write_text("x")
+    with pytest.raises(CheckpointError, match=rf"{name}: is a .*, where a run has a .*; move it away"):
+        refuse_another(world.check(), folder)
+
+
 @pytest.mark.parametrize("error", [KeyError("x"), TypeError("x"), AttributeError("x"), ValueError("x")])
 def test_an_error_of_the_comparison_is_not_taken_for_a_damaged_record(
     world: Any, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
