@@ -22,6 +22,7 @@ KEEP_FROM_DIGEST = ("samples", "observers", "evaluate", "name", "requires", "dat
 BOOKKEEPING = ("generator_steps", "checkpoint_every", "keep", "max_bad_steps", "device", "ema_device", "lora_copies",
                "deterministic")  # fmt: skip
 """The same of ``train:``; a rate that falls to its ``end_lr`` by the last step makes the steps decisive."""
+UNSET = (("global_batch", None), ("targets", None))  # later keys: a run that was begun before there were such goes on
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 """Whose versions may change the numbers of a run."""
 
@@ -61,10 +62,9 @@ def decisive(data: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in data.items() if key not in KEEP_FROM_DIGEST}
     last = [slot["lr"][-1] for slot in data["slots"].values() if isinstance(slot["lr"], list)]
     left_out = BOOKKEEPING[1:] if any(phase.get("end_lr") is not None for phase in last) else BOOKKEEPING
-    train = {key: value for key, value in kept["train"].items() if key not in left_out}
-    if train.get("global_batch") is None:  # as it was before there was such a key
-        train.pop("global_batch", None)
-    return kept | {"train": train}
+    train = {key: value for key, value in kept["train"].items() if key not in left_out and (key, value) not in UNSET}
+    effects = [{key: value for key, value in effect.items() if (key, value) not in UNSET} for effect in kept["effects"]]
+    return kept | {"train": train, "effects": effects}
 
 
 def plugin_digests(checked: CheckedManifest) -> dict[str, str]:

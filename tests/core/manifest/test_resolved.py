@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from cldistill.manifest.resolved import adapter_digest, manifest_digest, resolved_text
+from cldistill.manifest.resolved import adapter_digest, decisive, manifest_digest, resolve, resolved_text
 from cldistill.storage import files
 from cldistill.testing.runs import run_manifest
 
@@ -27,6 +27,23 @@ def test_bookkeeping_may_change_between_a_run_and_its_resumption(world: Any, cha
 @pytest.mark.parametrize("change", ["seed=7", "batch_size=2", "grad_clip=1.0", "mixed_precision=bf16"])
 def test_what_is_trained_may_not(world: Any, change: str) -> None:
     assert manifest_digest(world.check(f"train.{change}")) != manifest_digest(world.check())
+
+
+def test_a_key_that_is_new_and_not_set_leaves_a_run_what_it_was(world: Any) -> None:
+    # one that is missing in these sets belongs in UNSET: without it no run that was begun before could go on
+    data = decisive(resolve(world.check()))
+    assert set(data["effects"][0]) == {"name", "pairs", "prompt", "take", "teacher"}
+    assert set(data["general"]) == {"images", "instructions"}
+    assert set(data["losses"][0]) == {"from_step", "options", "slot", "streams", "until_step", "use", "weight"}
+    assert set(data["sampler"]) == {"integer_timesteps", "shift", "steps", "stochastic"}
+    assert set(data["slots"]["student"]) == {
+        "alpha", "betas", "checkpoint", "ema", "from_step", "init", "lr", "moments", "rank", "reuse_sample", "targets",
+        "updates", "warmup", "weight_decay",
+    }  # fmt: skip
+    assert set(data["train"]) == {"batch_size", "grad_clip", "gradient_checkpointing", "mixed_precision", "seed"}
+    before = manifest_digest(world.check())
+    world.data["effects"][0]["targets"] = "pair"
+    assert manifest_digest(world.check()) != before
 
 
 def test_an_exchanged_picture_or_adapter_makes_another_run(world: Any) -> None:
