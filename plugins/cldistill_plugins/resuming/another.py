@@ -58,8 +58,9 @@ def refuse_another(
 
 
 def _must_be_of_a_run(folder: Path) -> None:
-    """Refuse a file where a run has a folder, and the reverse: it would stop at its first checkpoint, or at its very end."""
-    for name, file in (("checkpoints", False), (FILE, True), ("manifest.resolved.yaml", True)):
+    """Refuse a file where a run has a folder, and the reverse: it would stop at a checkpoint, a grid of samples, or its end."""
+    folders = [(name, False) for name in ("checkpoints", "samples", "pictures")]
+    for name, file in (*folders, (FILE, True), ("manifest.resolved.yaml", True)):
         path, kinds = folder / name, ("a file", "a folder") if file else ("a folder", "a file")
         if path.exists() and path.is_dir() == file:
             raise CheckpointError(f"{path}: is {kinds[1]}, where a run has {kinds[0]}; move it away")

@@ -60,7 +60,7 @@ def test_a_damaged_record_of_the_run_hides_the_keys_and_no_more(world: Any, tmp_
         refuse_another(world.check(), folder)
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl", "manifest.resolved.yaml"])
+@pytest.mark.parametrize("name", ["checkpoints", "samples", "pictures", "metrics.jsonl", "manifest.resolved.yaml"])
 def test_a_file_for_a_folder_or_the_reverse_is_told_at_once_and_not_after_training(
     world: Any, tmp_path: Path, name: str
 ) -> None:
