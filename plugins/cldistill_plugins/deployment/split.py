@@ -114,7 +114,7 @@ def read_groups(path: Path) -> Groups:
         return _parse(parse_json(inside(file.parent, file.name).read_bytes()), file.parent)
     except UnsafePathError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CollectionError(f"{file}: is no groups.json of format {FORMAT} ({error!r})") from error
 
 

@@ -229,6 +229,9 @@ def test_groups_are_read_back_or_refused(tmp_path: Path, catalogue: Catalogue) -
     Path(file).write_text('{"format": 9}')
     with pytest.raises(CollectionError, match="format 9"):
         read_groups(Path(file))
+    Path(file).write_text('{"format": 1, "groups": [], "figures": {"within": 1' + "0" * 400 + "}}")
+    with pytest.raises(CollectionError, match=r"is no groups.json.*too large"):
+        read_groups(Path(file))
 
 
 @pytest.mark.slow
