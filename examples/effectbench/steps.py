@@ -67,15 +67,15 @@ SMOKE = Size(
     ("train.batch_size=2", "targets.steps=2", "sampler.steps=3", FEW), 2, samples=False,
 )  # fmt: skip
 LAPTOP = Size(
-    "laptop", 50, 4, (10, 20), 400, 6000, 600, 100, 100, 12, 12, 200, 20, split=100, trained_groups=20, levers=10,
+    "laptop", 50, 4, (10, 20), 400, 25000, 600, 100, 100, 12, 12, 200, 20, split=100, trained_groups=20, levers=10,
     lever_seconds=240,
 )  # fmt: skip
 TEN = replace(
-    LAPTOP, name="ten", effects=10, added=2, scaling=(), coarse_steps=2000, split=0, trained_groups=0, levers=0, table1="ten",
+    LAPTOP, name="ten", effects=10, added=2, scaling=(), coarse_steps=5000, split=0, trained_groups=0, levers=0, table1="ten",
 )  # fmt: skip
-"""Ten effects, for which an hour of two cores is enough."""
+"""Ten effects, for which an hour and a half of two cores is enough."""
 FULL = replace(
-    LAPTOP, name="full", scaling=(10, 20, 100, 180), teacher_steps=2000, coarse_steps=12000, lightning_steps=300,
+    LAPTOP, name="full", scaling=(10, 20, 100, 180), teacher_steps=2000, lightning_steps=300,
     compositions=50, trained_groups=100, lever_seconds=1200,
 )  # fmt: skip
 GPU = replace(FULL, name="gpu", extra=("train.batch_size=32",))
