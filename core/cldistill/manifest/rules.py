@@ -47,7 +47,7 @@ def _effects(checked: CheckedManifest) -> Found:
             yield loc, f"{GENERAL!r} is the name of the general pool; choose another"
     reaching = [term for term in checked.losses if term.streams != frozenset({GENERAL})]
     for index, effect in enumerate(manifest.effects):
-        sampled = effect.name not in checked.paired
+        sampled = manifest.targets is not None and effect.name not in checked.paired
         asking = [term for term in reaching if term.teacher or (term.targets and sampled)]
         teacher = checked.teachers[effect.name]
         if teacher is None and asking:
