@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,7 @@ class CheckedManifest:
         """Return the effects whose teacher source trains an adapter, in the manifest's order."""
         return [name for name, part in self.teachers.items() if part is not None and part.needs.rank is not None]
 
-    @property
+    @cached_property
     def paired(self) -> set[str]:
         """Return the effects whose targets are the after-pictures of their pairs, not what their teacher makes."""
         usual = self.manifest.targets.origin if self.manifest.targets else "teacher"

@@ -155,8 +155,6 @@ class RunBeside:
     """The run that made a collection, where the collection still lies in its folder."""
 
     folder: Path
-    manifest: Mapping[str, Any]
-    """Its resolved manifest, with the paths of this machine."""
     checkpoint: Checkpoint | None
     """Its last checkpoint, if it is that of the collection's weights."""
 
@@ -168,7 +166,7 @@ def run_beside(collection: CollectionFolder) -> RunBeside | None:
         return None
     manifest, checkpoint = read_yaml(folder / MANIFEST), matching_checkpoint(collection, folder / "checkpoints")
     same_run = checkpoint is not None or manifest.get("name") == collection.manifest.get("name")
-    return RunBeside(folder, manifest, checkpoint) if same_run else None
+    return RunBeside(folder, checkpoint) if same_run else None
 
 
 def matching_checkpoint(collection: CollectionFolder, root: Path) -> Checkpoint | None:

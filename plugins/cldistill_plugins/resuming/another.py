@@ -15,8 +15,12 @@ from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.resolved import decisive, manifest_digest, plugin_digests, resolve, resolved_text
 from cldistill.records import Change
 from cldistill.training.checkpoint import Checkpoint, read
-from cldistill.training.metrics_log import FILE
+from cldistill.training.metrics_log import FILE as METRICS
 from cldistill_plugins.resuming.stored import read_stored
+
+MANIFEST = "manifest.resolved.yaml"
+FOLDERS = ("checkpoints", "samples", "pictures")
+"""Folders that a run makes in its own."""
 
 
 def refuse_another(
@@ -26,15 +30,15 @@ def refuse_another(
 
     Raises:
         CheckpointError: each key with its old and its new value, and the way to start from the old weights instead; or the
-            plugins or number of processes that were others, unless they ``may_change``; or what
-            lies where a run could not write.
+            plugins or number of processes that were others, unless they ``may_change``; or a
+            file where a run has a folder.
     """
     _must_be_of_a_run(folder)
     if not (folder / "checkpoints").is_dir():
         if wanted:
             raise CheckpointError(f"{folder} holds no checkpoint to resume; leave out --resume to start there")
         return
-    found, resolved = _newest(folder / "checkpoints"), folder / "manifest.resolved.yaml"
+    found, resolved = _newest(folder / "checkpoints"), folder / MANIFEST
     if found is None:
         return
     digest, steps = manifest_digest(checked), checked.manifest.train.generator_steps
@@ -59,11 +63,12 @@ def refuse_another(
 
 def _must_be_of_a_run(folder: Path) -> None:
     """Refuse a file where a run has a folder, and the reverse: it would stop at a checkpoint, a grid of samples, or its end."""
-    folders = [(name, False) for name in ("checkpoints", "samples", "pictures")]
-    for name, file in (*folders, (FILE, True), ("manifest.resolved.yaml", True)):
-        path, kinds = folder / name, ("a file", "a folder") if file else ("a folder", "a file")
-        if path.exists() and path.is_dir() == file:
-            raise CheckpointError(f"{path}: is {kinds[1]}, where a run has {kinds[0]}; move it away")
+    for path in (folder / name for name in FOLDERS):
+        if path.exists() and not path.is_dir():
+            raise CheckpointError(f"{path}: is a file, where a run has a folder; move it away")
+    for path in (folder / METRICS, folder / MANIFEST):
+        if path.is_dir():
+            raise CheckpointError(f"{path}: is a folder, where a run has a file; move it away")
 
 
 def _newest(root: Path) -> Checkpoint | None:

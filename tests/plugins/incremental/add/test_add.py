@@ -141,7 +141,9 @@ def test_old_effects_are_rehearsed_on_a_few_pictures(world: World, quick: Quick)
 
 def test_new_effects_learn_from_what_the_collections_own_learned_from(world: World, quick: Quick) -> None:
     """Old effects stay as the collection has them; new ones have its kind of target, if they have the pictures for it."""
-    world.add(world.root / "new/gilded frame", "--steps", "2", "--set", "targets.from=pair", *quick("gilded"))
+    pair = ("--set", "targets.from=pair")
+    text = world.add(world.root / "new/gilded frame", "--steps", "2", "--rehearse", "2", *pair, *quick("gilded"))
+    assert f" {2 * 2 * 4} single ones for targets" in text  # 2 old x 2 x 4 steps; nothing of the new one is sampled
     grown = yaml.safe_load((world.root / "run-plus-1/manifest.resolved.yaml").read_text())
     assert grown["targets"]["from"] == "pair"
     assert [effect.get("targets") for effect in grown["effects"]] == ["teacher", "teacher", None]
