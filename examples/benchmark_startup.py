@@ -1,4 +1,4 @@
-"""The start of a run with fifty teachers of 2.2 GB: the first one, which reads every byte, and later ones, which do not.
+"""How long cldistill takes to start: the commands that need no model, and a run with fifty teachers of 2.2 GB.
 
     python examples/benchmark_startup.py                                   50 files for Qwen-Image-Edit-2509 at rank 128
     python examples/benchmark_startup.py --teachers 4 --rank 16 --out startup.json
@@ -6,7 +6,7 @@
 The files have the header of a real one and no data: they are sparse, and take no room on a disk that knows holes.  A start is
 a process of its own, which does what `cldistill run` does with teachers before it loads anything: it checks the manifest with
 its files, hashes the manifest, and asks each teacher for the digest under which its targets are cached.  That they are is
-supposed: then no teacher's weights are read.  Answers are kept by a file's place, size and time, in a cache of the benchmark's
+supposed: then no teacher's weights are read, while the first start reads every byte.  Answers are kept by a file's place, size and time, in a cache of the benchmark's
 own.  Wall seconds and seconds of processor are the operating system's, imports included.
 """
 
@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,6 +33,12 @@ from cldistill.protocols import KnowsDigest
 
 BASE = {"use": "qwen-image-edit", "options": {"model": "Qwen/Qwen-Image-Edit-2509"}}
 PAIRS, GENERAL = "package:cldistill_plugins.effectbench/effects/halftone", "package:cldistill_plugins.miniature/general"
+
+COMMANDS = (
+    "--help", "check one-effect --no-files", "check collectionlora-50 --no-files", "plan collectionlora-50 --no-files", "plugins",
+    "schema",
+)  # fmt: skip
+"""Commands that load no model, and no torch."""
 
 
 def write_manifest(folder: Path, teachers: int, rank: int) -> Path:
@@ -85,9 +92,13 @@ def start(manifest: Path) -> int:
 
 def timed_start(manifest: Path) -> dict[str, float]:
     """Start in a process of its own; return its seconds."""
-    environment = {**os.environ, "CLDISTILL_CACHE": str(manifest.parent / "cache")}
+    return timed([__file__, "--start", str(manifest)], CLDISTILL_CACHE=str(manifest.parent / "cache"))
+
+
+def timed(words: Sequence[str], **variables: str) -> dict[str, float]:
+    """Run a Python process to its end; return its seconds."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, __file__, "--start", str(manifest)], env=environment, check=True)
+    subprocess.run([sys.executable, *words], env={**os.environ, **variables}, check=True, stdout=subprocess.DEVNULL)
     after, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - began
     processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"seconds": round(seconds, 2), "processor_seconds": round(processor, 2)}
@@ -110,9 +121,9 @@ def main() -> None:
         manifest = write_manifest(Path(folder), given.teachers, given.rank)
         size = (manifest.parent / "0.safetensors").stat().st_size
         first, *later = (timed_start(manifest) for _ in range(1 + given.later))
-    text = json.dumps(
-        {"teachers": given.teachers, "bytes_each": size, "first_start": first, "later_starts": later}, indent=2
-    )
+    commands = {words: timed(["-m", "cldistill", *words.split()]) for words in COMMANDS}
+    starts = {"teachers": given.teachers, "bytes_each": size, "first_start": first, "later_starts": later}
+    text = json.dumps({**starts, "commands": commands}, indent=2)
     print(text)
     if given.out is not None:
         given.out.write_text(text + "\n", encoding="utf-8")

@@ -30,7 +30,7 @@ from cldistill_plugins.schema import installed
 from cldistill_plugins.schema.json_schema import manifest_schema
 
 MEASURED = """
-import json, sys, time
+import json, sys
 from cldistill.cli.main import main
 sys.argv = ["cldistill", *sys.argv[1:]]
 code = 0
@@ -38,18 +38,20 @@ try:
     main()
 except SystemExit as error:
     code = error.code or 0
-print(json.dumps({"code": code, "torch": "torch" in sys.modules, "seconds": time.process_time()}), file=sys.stderr)
+print(json.dumps({"code": code, "packages": sorted({name.partition(".")[0] for name in sys.modules})}), file=sys.stderr)
 """
+SLOW_PACKAGES = {"torch", "numpy", "PIL", "safetensors", "diffusers", "transformers", "accelerate", "peft", "open_clip"}
+"""Whose import costs a quick command its second; `examples/benchmark_startup.py` measures the seconds."""
 VOLUME = ("CLDISTILL_QUIET", "CLDISTILL_VERBOSE", "DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY")
-CPU_SECONDS = 2.0
-"""About one on a quiet machine; counted as CPU time, so that a busy one does not fail the test."""
 
 
 def measured(*arguments: str) -> dict[str, Any]:
-    """Run the command line in a fresh interpreter; return its exit code, text, CPU time and whether torch is loaded."""
+    """Run the command line in a fresh interpreter; return its exit code, text, and which slow packages it loaded."""
     done = subprocess.run([sys.executable, "-c", MEASURED, *arguments], capture_output=True, text=True, check=False)
     *errors, last = done.stderr.splitlines()
-    return {**json.loads(last), "stdout": done.stdout, "stderr": "\n".join(errors)}
+    end = json.loads(last)
+    loaded = SLOW_PACKAGES.intersection(end["packages"])
+    return {"code": end["code"], "loaded": loaded, "stdout": done.stdout, "stderr": "\n".join(errors)}
 
 
 def said(*arguments: str) -> dict[str, Any]:
@@ -70,10 +72,9 @@ def said(*arguments: str) -> dict[str, Any]:
         "plan collectionlora-50 --no-files", "plugins", "schema",
     ),
 )  # fmt: skip
-def test_quick_commands_load_no_torch(words: str) -> None:
+def test_quick_commands_load_no_slow_package(words: str) -> None:
     found = measured(*words.split())
-    assert (found["code"], found["torch"]) == (0, False), found["stderr"]
-    assert found["seconds"] < CPU_SECONDS
+    assert (found["code"], found["loaded"]) == (0, set()), found["stderr"]
 
 
 def test_help_lists_the_commands() -> None:
@@ -129,7 +130,7 @@ def test_a_full_check_of_a_users_folder(tmp_path: Path, monkeypatch: pytest.Monk
     assert (found["code"], "samples.images" in found["stderr"]) == (2, True)
     write_pictures(world.root / "data" / "held-out")
     found = measured("check", "mine.yaml")
-    assert (found["code"], found["torch"]) == (0, False), found["stderr"]
+    assert (found["code"], "torch" in found["loaded"]) == (0, False), found["stderr"]
     assert found["stdout"].startswith("mine: fits together. 1 effect, 4 losses")
     assert "3 items" in found["stdout"]
     found = said("check", "mine.yaml", "--set", "losses.ts-dmd.options.tau_maks=3")
@@ -139,7 +140,7 @@ def test_a_full_check_of_a_users_folder(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_the_version_is_that_of_the_distribution() -> None:
     found = measured("--version")
-    assert (found["code"], found["torch"]) == (0, False)
+    assert (found["code"], found["loaded"]) == (0, set())
     assert found["stdout"].startswith(f"cldistill {version('cldistill')} (Python 3")
 
 
@@ -258,7 +259,7 @@ def test_inspect_refuses_what_is_no_adapter(tmp_path: Path) -> None:
     found = measured("inspect", str(tmp_path / "none.safetensors"))
     assert found["code"] == 2
     assert found["stderr"].startswith("cldistill: ")
-    assert found["torch"] is False
+    assert found["loaded"] == set()
 
 
 # --- run
