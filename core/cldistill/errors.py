@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-LONGEST = 10_000
-"""Characters of one message; what is quoted of a file may have any length."""
+LONGEST = 10_000  # characters of one message; what is quoted of a file may have any length
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _SECRETS = re.compile(
     r"(?<=://)[^\s/?#'\"]+(?=@)"  # name and password of an address
@@ -22,7 +21,8 @@ _SECRETS = re.compile(
 
 def readable(text: str) -> str:
     """Return a text as it can be shown: control characters written out, secrets masked, its middle cut where it is long."""
-    text = _SECRETS.sub("***", text)  # before a cut could halve one
+    text = text if len(text) < 10 * LONGEST else text[: 5 * LONGEST] + text[-5 * LONGEST :]  # a repr may be of a whole file
+    text = _SECRETS.sub("***", text)  # before the cut that is shown could halve one
     text = "\n".join(f"{line[:1400]} [...] {line[-500:]}" if len(line) > 2000 else line for line in text.split("\n"))
     if len(text) > LONGEST:
         text = f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"

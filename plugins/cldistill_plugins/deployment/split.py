@@ -14,16 +14,18 @@ Paths are relative to the file.  A group's files are there once it was trained.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from cldistill.collection.index import WEIGHTS
-from cldistill.errors import CollectionError, UnsafePathError, nearest
+from cldistill.errors import CollectionError, nearest
 from cldistill.storage.files import atomic_write_text
-from cldistill.storage.untrusted import inside, parse_json
-from cldistill_plugins.generation.api import judge_groups
+from cldistill.storage.untrusted import inside, is_text
+from cldistill_plugins.generation.api import PathInside, StoredGroup, StoredPart, read_split
 
 FORMAT = 1
 FILE = "groups.json"
@@ -106,25 +108,37 @@ def read_groups(path: Path) -> Groups:
 
     Raises:
         CollectionError: it is missing, or was not written by `cldistill group`.
+        UnsafePathError: a path leads out of its folder.
     """
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise CollectionError(f"{file}: no such file; `cldistill group MANIFEST --output FOLDER` writes it")
-    try:
-        return _parse(parse_json(inside(file.parent, file.name).read_bytes()), file.parent)
-    except UnsafePathError:
-        raise
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CollectionError(f"{file}: is no groups.json of format {FORMAT} ({error!r})") from error
-
-
-def _parse(data: Mapping[str, Any], folder: Path) -> Groups:
-    if data["format"] != FORMAT:
-        raise ValueError(f"format {data['format']}")
-    rows: Sequence[Mapping[str, Any]] = data["groups"]
-    judge_groups(rows, folder)
+    stored = read_split(file, _StoredGroups)
     groups = tuple(
-        Group(str(g["name"]), tuple(map(str, g["effects"])), str(g["manifest"]), str(g["run"])) for g in rows
+        Group(g.name, tuple(g.effects), *(path.relative_to(file.parent).as_posix() for path in (g.manifest, g.run)))
+        for g in stored.groups
     )
-    figures = {str(name): float(value) for name, value in data["figures"].items()}
-    return Groups(str(data["name"]), groups, str(data["key"]), str(data["measured"]), figures, folder)
+    return Groups(stored.name, groups, stored.key, stored.measured, stored.figures, file.parent)
+
+
+def _line(text: str) -> str:
+    if not is_text(text) or "\n" in text:
+        raise ValueError(f"{text!r:.80} is no line of text")
+    return text
+
+
+_Line = Annotated[str, AfterValidator(_line)]
+
+
+class _StoredGroup(StoredGroup):
+    manifest: PathInside
+    run: PathInside
+
+
+class _StoredGroups(StoredPart):
+    format: Literal[1]
+    name: _Line
+    key: _Line
+    measured: _Line
+    figures: dict[_Line, float]
+    groups: list[_StoredGroup]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cldistill_plugins.generation.job import JOIN, Edit, file_name, indices, read_edits
 from cldistill_plugins.generation.mounted import Mounted
 from cldistill_plugins.generation.options import BaseOption, CollectionArgument, DeviceOption
-from cldistill_plugins.generation.splits import judge_groups
+from cldistill_plugins.generation.splits import PathInside, StoredGroup, StoredPart, read_split
 
 __all__ = [
     "JOIN",
@@ -14,8 +14,11 @@ __all__ = [
     "DeviceOption",
     "Edit",
     "Mounted",
+    "PathInside",
+    "StoredGroup",
+    "StoredPart",
     "file_name",
     "indices",
-    "judge_groups",
     "read_edits",
+    "read_split",
 ]

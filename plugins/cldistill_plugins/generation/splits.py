@@ -2,24 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
 from cldistill.errors import CollectionError, UnsafePathError, nearest
-from cldistill.storage.untrusted import inside, is_name, parse_json
+from cldistill.storage.untrusted import effect_name, inside, parse_json
 
 SPLIT = "groups.json"
-"""``groups``, each with ``name``, ``collection`` and ``effects``."""
-PATHS = {"manifest", "run", "collection"}
-"""Entries of a group that are paths, relative to the file."""
+
+
+def _inside(written: object, info: ValidationInfo) -> Path:
+    assert info.context is not None, "read_split gives it"
+    return inside(info.context["folder"], written)
+
+
+Name = Annotated[str, AfterValidator(effect_name)]
+PathInside = Annotated[Path, BeforeValidator(_inside)]
+"""A path relative to the file; `UnsafePathError` where it leads out of the file's folder."""
+
+
+class StoredPart(BaseModel):
+    """Base of what ``groups.json`` is read by: a stranger may have written it, so nothing is taken for what it is not."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+
+class StoredGroup(StoredPart):
+    """One group, as far as making pictures goes."""
+
+    name: Name
+    effects: list[Name]
+    collection: PathInside
+
+
+class StoredSplit(StoredPart):
+    """A split, as far as making pictures goes."""
+
+    groups: list[StoredGroup]
+
+
+Stored = TypeVar("Stored", bound=StoredPart)
 
 
 def routed_folders(collection: Path) -> list[Path]:
     """Return the folders of a split's groups, or the collection itself."""
     if not (collection / SPLIT).is_file():
         return [collection]
-    return [group["collection"] for group in read_split(collection / SPLIT) if group["effects"]]
+    return [group.collection for group in read_split(collection / SPLIT, StoredSplit).groups if group.effects]
 
 
 def routed(collection: Path, effects: Sequence[str]) -> Path:
@@ -31,11 +63,11 @@ def routed(collection: Path, effects: Sequence[str]) -> Path:
     file = collection / SPLIT
     if not file.is_file():
         return collection
-    group_of = {effect: group for group in read_split(file) for effect in group["effects"]}
+    group_of = {effect: group for group in read_split(file, StoredSplit).groups for effect in group.effects}
     for name in effects:
         if name not in group_of:
             raise CollectionError(f"{file}: no group holds the effect {name!r}{nearest(name, group_of)}")
-    found = {group_of[name]["name"]: group_of[name]["collection"] for name in effects}
+    found = {group_of[name].name: group_of[name].collection for name in effects}
     if len(found) > 1:
         raise CollectionError(
             f"{file}: the effects {', '.join(effects)} lie in {len(found)} collections ({', '.join(found)}); "
@@ -44,34 +76,25 @@ def routed(collection: Path, effects: Sequence[str]) -> Path:
     return next(iter(found.values()), collection)
 
 
-def read_split(file: Path) -> list[dict[str, Any]]:
-    """Return the groups of a split: ``name``, ``effects``, and ``collection`` as the path that it is.
+def read_split(file: Path, model: type[Stored]) -> Stored:
+    """Return what a split's file says, by the model of what its reader needs.
 
     Raises:
-        CollectionError: the file was not written by `cldistill group`.
-        UnsafePathError: a collection lies outside of the split's folder.
+        CollectionError: the file was not written by `cldistill group`, with the first key that is wrong.
+        UnsafePathError: a path leads out of the split's folder.
     """
+    refused = f"{file}: was not written by `cldistill group`, or was changed"
     try:
-        groups = parse_json(inside(file.parent, file.name).read_bytes())["groups"]
-        judge_groups(groups, file.parent)
-        for group in groups:
-            group["collection"] = inside(file.parent, group["collection"])
+        data = parse_json(inside(file.parent, file.name).read_bytes())
+        return model.model_validate(data, context={"folder": file.parent})
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        for cause in (one.get("ctx", {}).get("error") for one in found):
+            if isinstance(cause, UnsafePathError):
+                raise cause from None
+        where = ".".join(map(str, found[0]["loc"])).replace("\n", " ")
+        raise CollectionError(f"{refused}: {where}: {found[0]['msg']}") from error
     except UnsafePathError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise CollectionError(f"{file}: was not written by `cldistill group` ({error!r})") from error
-    return list(groups)
-
-
-def judge_groups(groups: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Judge the names and paths in the groups of a split that lies in ``folder``: a stranger may have written them.
-
-    Raises:
-        UnsafePathError: a path leads out of the folder.
-        ValueError: a name is none.
-    """
-    for group in groups:
-        if not all(map(is_name, [group["name"], *group["effects"]])):
-            raise ValueError("a group or an effect has no name that can be one")
-        for part in PATHS & group.keys():
-            inside(folder, group[part])
+    except (ValueError, OSError) as error:
+        raise CollectionError(f"{refused} ({error!r})") from error

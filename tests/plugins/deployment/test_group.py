@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-import shutil
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from cldistill import testing
 from cldistill.catalogue import Catalogue
 from cldistill.cli import main as cli
 from cldistill.component import Needs, Settings, stream_router
-from cldistill.errors import CollectionError, ManifestError, OptionsError
+from cldistill.errors import CollectionError, ManifestError, OptionsError, UnsafePathError
 from cldistill.manifest.check import check_manifest
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.progress.signals import never
@@ -225,13 +225,35 @@ def test_groups_are_read_back_or_refused(tmp_path: Path, catalogue: Catalogue) -
         found.file_of("softn")
     with pytest.raises(CollectionError, match="no such file"):
         read_groups(tmp_path)
-    file = shutil.copy(tmp_path / "out/groups.json", tmp_path / "x.json")
-    Path(file).write_text('{"format": 9}')
-    with pytest.raises(CollectionError, match="format 9"):
-        read_groups(Path(file))
-    Path(file).write_text('{"format": 1, "groups": [], "figures": {"within": 1' + "0" * 400 + "}}")
-    with pytest.raises(CollectionError, match=r"is no groups.json.*too large"):
-        read_groups(Path(file))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        (("format",), 9, "format: Input should be 1"),
+        (("figures", "within"), 10**400, "figures.within: "),
+        (("figures", "within"), 1e999, "figures.within: Input should be a finite number"),
+        (("figures", "a\x1b[2J"), 1.0, r"figures.a\x1b[2J"),
+        (("name",), "two\nlines", "name: "),
+        (("groups", 0, "effects"), "soften", "groups.0.effects: Input should be a valid list"),
+        (("groups", 0, "effects", 0), "../soften", "groups.0.effects.0: "),
+        (("groups", 0, "run"), 3, "names 3, which is no path inside this folder"),
+    ],
+)
+def test_a_changed_split_is_refused_with_its_key(
+    tmp_path: Path, catalogue: Catalogue, key: tuple[str | int, ...], value: object, told: str
+) -> None:
+    carry_out(order(tmp_path, catalogue))
+    file = tmp_path / "out/groups.json"
+    data = json.loads(file.read_text())
+    inner: Any = data
+    for part in key[:-1]:
+        inner = inner[part]
+    inner[key[-1]] = value
+    file.write_text(json.dumps(data).replace("Infinity", "1e999"))
+    with pytest.raises((CollectionError, UnsafePathError), match=re.escape(told)) as refused:
+        read_groups(file)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.slow
