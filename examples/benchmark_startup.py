@@ -6,8 +6,8 @@
 The files have the header of a real one and no data: they are sparse, and take no room on a disk that knows holes.  A start is
 a process of its own, which does what `cldistill run` does with teachers before it loads anything: it checks the manifest with
 its files, hashes the manifest, and asks each teacher for the digest under which its targets are cached.  That they are is
-supposed: then no teacher's weights are read, while the first start reads every byte.  Answers are kept by a file's place, size and time, in a cache of the benchmark's
-own.  Wall seconds and seconds of processor are the operating system's, imports included.
+supposed: then no teacher's weights are read, while the first start reads every byte.  Answers are kept by a file's place, size
+and time, in a cache of the benchmark's own.  Wall seconds and seconds of processor are the system's, imports included.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ BASE = {"use": "qwen-image-edit", "options": {"model": "Qwen/Qwen-Image-Edit-250
 PAIRS, GENERAL = "package:cldistill_plugins.effectbench/effects/halftone", "package:cldistill_plugins.miniature/general"
 
 COMMANDS = (
-    "--help", "check one-effect --no-files", "check collectionlora-50 --no-files", "plan collectionlora-50 --no-files", "plugins",
-    "schema",
+    "--help", "check one-effect --no-files", "check collectionlora-50 --no-files", "plan collectionlora-50 --no-files",
+    "plugins", "schema",
 )  # fmt: skip
 """Commands that load no model, and no torch."""
 

@@ -14,10 +14,12 @@ from cldistill_plugins.effectbench.api import bank_of
 
 PYTHON = (sys.executable, "-m")
 CLI = (*PYTHON, "cldistill")
-ABLATIONS = ("pdsr", "aop", "ts", "no-pdsr")
+ABLATIONS = ("pdsr", "aop", "ts", "no-pdsr", "own")
 """Table 3's rows beside ours, by the ends of their recipes' names."""
-COARSE = {"pdsr": "coarse-no-aop", "aop": "coarse", "ts": "coarse", "no-pdsr": "coarse-no-pdsr"}
+COARSE = {"pdsr": "coarse-no-aop", "aop": "coarse", "ts": "coarse", "no-pdsr": "coarse-no-pdsr", "own": "coarse"}
 """Which coarse half each ablation goes on from."""
+OWN = "effectbench-own"
+"""The recipe of the second half in which each effect's own LoRA is its teacher."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Lever:
     """Of one core, a cycle on ten effects.  None has been measured: 1 for all compares them at equal *steps*."""
     values: Sequence[str] = ()
     """Its ``--set``."""
+    recipe: str = "effectbench"
 
 
 def _losses(*more: str, tau_min: int = 0) -> str:
@@ -108,7 +111,8 @@ LEVERS = {
     "one": Lever("as it is: one effect a batch", 1.0),
     "fresh": Lever("fresh noise at every step, the paper's sampler", 1.0, ("sampler.stochastic=true",)),
     "bounded": Lever("TS-DMD's scores above 500 alone, as in the paper", 1.0, (_losses(tau_min=500),)),
-    "taught": Lever("targets by the teachers, the paper's default", 1.0, ("targets.from=teacher",)),
+    "own": Lever("each effect's own LoRA for a teacher, as in the paper", 1.0, recipe=OWN),
+    "taught": Lever("and its pictures for targets, the paper's default", 1.0, ("targets.from=teacher",), recipe=OWN),
     "mixed": Lever("an effect an item", 1.0, ("router.options.one_effect_a_batch=false",)),
     "trajectory": Lever("one trajectory a cycle", 1.0, ("slots.critic.reuse_sample=trajectory",)),
     "gan": Lever(
@@ -178,12 +182,23 @@ def preparation(size: Size) -> list[Step]:
 
 
 def _teacher(size: Size) -> list[str]:
-    return [f"teacher.options.steps={size.teacher_steps}", *([] if size.samples else ["samples=null"])]
+    return [f"teacher.options.steps={size.teacher_steps}", *_samples(size)]
 
 
-def train(size: Size, recipe: str, output: str, *values: str, effects: int | None = None) -> tuple[str, ...]:
-    """Return the command of one training run of this size."""
-    common = [f"effects={bank_file(effects or size.effects)}", *_teacher(size), *size.extra, *values]
+def _samples(size: Size) -> list[str]:
+    return [] if size.samples else ["samples=null"]
+
+
+def train(
+    size: Size, recipe: str, output: str, *values: str, effects: int | None = None, after: str | None = None
+) -> tuple[str, ...]:
+    """Return the command of one training run of this size; ``after``: the run of the half that it goes on from."""
+    half = f"runs/{after}/collection"
+    taught = (
+        [f"teacher.options.path={half}", *_samples(size)] if after is not None and recipe != OWN else _teacher(size)
+    )
+    begun = [f"slots.student.init={half}"] if after is not None else []
+    common = [f"effects={bank_file(effects or size.effects)}", *taught, *begun, *size.extra, *values]
     return (*CLI, "run", recipe, "--output", f"runs/{output}", *sets(*common))
 
 
@@ -206,12 +221,14 @@ def trainings(size: Size) -> list[Step]:
     return [
         *steps,
         Step("train-lightning", command),
-        Step("train-ours", train(size, "effectbench", "effectbench", full), ("train-coarse",)),
+        Step(
+            "train-ours", train(size, "effectbench", "effectbench", full, after="effectbench-coarse"), ("train-coarse",)
+        ),
         *_second_seed(size, full),
         *(
             Step(
                 f"train-{name}",
-                train(size, f"effectbench-{name}", f"effectbench-{name}", full),
+                train(size, f"effectbench-{name}", f"effectbench-{name}", full, after=f"effectbench-{COARSE[name]}"),
                 (f"train-{COARSE[name]}",),
             )
             for name in ABLATIONS
@@ -224,8 +241,7 @@ def _second_seed(size: Size, full: str) -> list[Step]:
     name = "effectbench-seed-1"
     half = f"{name}-coarse"
     first = train(size, "effectbench-coarse", half, *coarse(size), "train.seed=1", "samples=null")
-    values = ("train.seed=1", f"slots.student.init=runs/{half}/collection", f"name={name}", "samples=null")
-    second = train(size, "effectbench", name, full, *values)
+    second = train(size, "effectbench", name, full, "train.seed=1", f"name={name}", "samples=null", after=half)
     return [
         Step("train-coarse-seed-1", first, ("teachers",)),
         Step("train-ours-seed-1", second, ("train-coarse-seed-1",)),
@@ -251,11 +267,9 @@ def scaling(size: Size) -> list[Step]:
 def _student(size: Size, count: int, name: str, coarse_steps: int) -> list[Step]:
     """Both halves of a student of ``count`` effects; ``name`` ends the names of runs and steps."""
     half = f"effectbench-coarse-{name}"
-    full = (f"train.generator_steps={size.full_steps}", f"slots.student.init=runs/{half}/collection")
+    full = (f"train.generator_steps={size.full_steps}", f"name=effectbench-{name}", "samples=null")
     first = train(size, "effectbench-coarse", half, *coarse(size, coarse_steps), "samples=null", effects=count)
-    second = train(
-        size, "effectbench", f"effectbench-{name}", *full, f"name=effectbench-{name}", "samples=null", effects=count
-    )
+    second = train(size, "effectbench", f"effectbench-{name}", *full, effects=count, after=half)
     return [
         Step(f"train-coarse-{name}", first, ("teachers",)),
         Step(f"train-ours-{name}", second, (f"train-coarse-{name}",)),
@@ -284,7 +298,14 @@ def _long(size: Size, count: int) -> list[Step]:
         *_student(size, count, name, size.coarse_steps),
         Step(
             f"train-ours-{count}-full",
-            train(size, "effectbench", f"effectbench-{count}-full", *more, effects=count),
+            train(
+                size,
+                "effectbench",
+                f"effectbench-{count}-full",
+                *more,
+                effects=count,
+                after=f"effectbench-coarse-{count}",
+            ),
             (f"train-ours-{count}",),
         ),
         Step(
@@ -299,19 +320,19 @@ def levers(size: Size) -> list[Step]:
     """Return the full half of a small bank with and without each lever, for equal seconds and two seeds; and the measure."""
     if not size.levers:
         return []
-    half = f"runs/effectbench-coarse-{size.levers}/collection"
+    half = f"effectbench-coarse-{size.levers}"
     steps, systems = (
         [],
-        [{"name": "coarse", "title": "coarse half", "adapter": f"run:effectbench-coarse-{size.levers}"}],
+        [{"name": "coarse", "title": "coarse half", "adapter": f"run:{half}"}],
     )
     for name, lever in LEVERS.items():
         for seed in LEVER_SEEDS:
             output = f"lever-{name}-{seed}"
             values = [
                 f"train.generator_steps={max(1, round(size.lever_seconds / lever.seconds))}", f"train.seed={seed}",
-                f"slots.student.init={half}", f"name={output}", "samples=null", *lever.values,
+                f"name={output}", "samples=null", *lever.values,
             ]  # fmt: skip
-            command = train(size, "effectbench", output, *values, effects=size.levers)
+            command = train(size, lever.recipe, output, *values, effects=size.levers, after=half)
             steps.append(Step(f"train-{output}", command, (f"train-coarse-{size.levers}",)))
             systems.append({"name": f"{name}-{seed}", "title": lever.title, "adapter": f"run:{output}"})
     systems.append({"name": "teacher", "title": "Base", "adapter": "teacher", "steps": size.sampling_steps})

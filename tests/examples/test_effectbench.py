@@ -44,6 +44,21 @@ def test_every_step_comes_after_what_it_needs(size: str) -> None:
     assert {"table1", "table3", "table5", "steps"} <= seen
 
 
+def test_a_second_half_is_taught_by_the_half_that_it_begins_as_or_by_the_effects_own_loras() -> None:
+    steps = module("steps")
+    commands = {step.name: " ".join(step.command) for step in steps.all_steps(steps.LAPTOP)}
+    for name, half in (
+        ("ours", "coarse"),
+        ("ours-seed-1", "seed-1-coarse"),
+        ("no-pdsr", "coarse-no-pdsr"),
+        ("lever-mixed-0", "coarse-10"),
+    ):
+        begun = f"runs/effectbench-{half}/collection"
+        assert f"slots.student.init={begun}" in commands[f"train-{name}"]
+        assert f"teacher.options.path={begun}" in commands[f"train-{name}"]
+    assert "teacher.options.path" not in commands["train-own"] and "teacher.options.steps=400" in commands["train-own"]
+
+
 @pytest.mark.slow
 def test_a_failure_stops_only_what_needs_it_and_nothing_runs_twice(tmp_path: Path) -> None:
     steps, run = module("steps"), module("run")

@@ -122,10 +122,11 @@ def _read_options(file: ManifestFile, entries: dict[Loc, tuple[PartRef, Entry]])
     problems: list[Problem] = []
     for loc, (ref, entry) in entries.items():
         component, where = entry.component, (*loc, "options")
-        base = parts.get(("base",))  # it comes first
-        outline = RunOutline(file.manifest.train.generator_steps, base.needs.base if base is not None else None)
+        base = parts[("base",)].needs.base if parts else None  # it comes first
+        outline = RunOutline(file.manifest.train.generator_steps, base)
+        effect = file.manifest.effects[loc[1]].name if loc[0] == "effects" else None  # the one that it teaches
         try:
-            settings = component.settings.model_validate(ref.options, context={"root": file.root})
+            settings = component.settings.model_validate(ref.options, context={"root": file.root, "effect": effect})
         except ValidationError as error:
             problems.append((where, BadData(error, component.settings)))
             continue
@@ -210,8 +211,7 @@ def _slots(manifest: Manifest, description: BaseDescription) -> dict[str, SlotCo
                 endings = {module.rsplit(".", 1)[-1] for module in description.modules}
                 text = f"the base has no such module ({show(target)}){nearest(target, endings)}"
                 problems.append((("slots", name, "targets", index), text))
-        if slot.targets is not None:
-            wanted = slot.targets
+        if (wanted := slot.targets) is not None:
             targets = tuple(module for module in description.modules if any(_matches(module, t) for t in wanted))
         found[name] = replace(slot_config(name, slot, targets), ema_device=manifest.train.ema_device)
     if problems:

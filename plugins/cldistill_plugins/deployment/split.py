@@ -14,7 +14,7 @@ Paths are relative to the file.  A group's files are there once it was trained.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,7 +25,7 @@ from cldistill.collection.index import WEIGHTS
 from cldistill.errors import CollectionError, nearest
 from cldistill.storage.files import atomic_write_text
 from cldistill.storage.untrusted import inside, is_text
-from cldistill_plugins.generation.api import PathInside, StoredGroup, StoredPart, read_split
+from cldistill_plugins.generation.api import PathInside, StoredGroup, StoredSplit, read_split
 
 FORMAT = 1
 FILE = "groups.json"
@@ -135,10 +135,10 @@ class _StoredGroup(StoredGroup):
     run: PathInside
 
 
-class _StoredGroups(StoredPart):
+class _StoredGroups(StoredSplit):
     format: Literal[1]
     name: _Line
     key: _Line
     measured: _Line
     figures: dict[_Line, float]
-    groups: list[_StoredGroup]
+    groups: Sequence[_StoredGroup]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cldistill_plugins.generation.job import JOIN, Edit, file_name, indices, read_edits
 from cldistill_plugins.generation.mounted import Mounted
 from cldistill_plugins.generation.options import BaseOption, CollectionArgument, DeviceOption
-from cldistill_plugins.generation.splits import PathInside, StoredGroup, StoredPart, read_split
+from cldistill_plugins.generation.splits import PathInside, StoredGroup, StoredSplit, read_split
 
 __all__ = [
     "JOIN",
@@ -16,7 +16,7 @@ __all__ = [
     "Mounted",
     "PathInside",
     "StoredGroup",
-    "StoredPart",
+    "StoredSplit",
     "file_name",
     "indices",
     "read_edits",

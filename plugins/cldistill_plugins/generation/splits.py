@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from cldistill.errors import CollectionError, UnsafePathError, nearest
 from cldistill.storage.untrusted import effect_name, inside, parse_json
@@ -39,12 +49,24 @@ class StoredGroup(StoredPart):
 
 
 class StoredSplit(StoredPart):
-    """A split, as far as making pictures goes."""
+    """A split, as far as making pictures goes: no two groups of one name, and no effect in two."""
 
-    groups: list[StoredGroup]
+    groups: Sequence[StoredGroup]
+
+    @field_validator("groups")
+    @classmethod
+    def _once(cls, groups: Sequence[StoredGroup]) -> Sequence[StoredGroup]:
+        for kind, names in (
+            ("groups have the name", [group.name for group in groups]),
+            ("times it lists the effect", [effect for group in groups for effect in group.effects]),
+        ):
+            name, times = max(Counter(names).items(), key=itemgetter(1), default=("", 0))
+            if times > 1:
+                raise ValueError(f"{times} {kind} {name!r}")
+        return groups
 
 
-Stored = TypeVar("Stored", bound=StoredPart)
+Stored = TypeVar("Stored", bound=StoredSplit)
 
 
 def routed_folders(collection: Path) -> list[Path]:

@@ -1,8 +1,11 @@
 """``collection``: a frozen collection teaches one of its own effects, so that the effect's first teacher may be gone.
 
-What it hears is the collection's own prompt, trigger and caption, to the letter: to any other it would answer as the
-base does.  It is an 8-step student and its guidance is built in: targets are sampled by its own few steps, and the losses
-that ask for a score call it without guidance.
+A collection that grows keeps its old effects so; and a student that knows its effects from flow matching learns to sample
+in few steps with itself, as it stood, for a teacher.
+
+What it hears is the collection's own prompt, trigger and caption, to the letter: to any other it would answer as the base
+does.  It is an 8-step student and its guidance is built in: targets are sampled by its own few steps, and the losses that
+ask for a score call it without guidance.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from cldistill.adapters.hub import AdapterPath
 from cldistill.component import Needs, Settings
@@ -28,13 +31,30 @@ class CollectionSettings(Settings):
     path: AdapterPath = Field(
         description="folder of the collection, its weights file, or OWNER/NAME[@REVISION] on the hub"
     )
-    effect: str = Field(description="the effect of the collection that it teaches")
+    effect: str = Field(
+        "",
+        validate_default=True,
+        description="the effect of the collection that it teaches (default: of the same name)",
+    )
+
+    @field_validator("effect")
+    @classmethod
+    def _own(cls, effect: str, info: ValidationInfo) -> str:
+        own = effect or (info.context or {}).get("effect")
+        if not own:
+            raise ValueError("name the effect of the collection that it teaches")
+        return str(own)
 
 
 def describe_collection(settings: CollectionSettings) -> Needs:
-    """Bring the effect's prompts, and an adapter that must fit the base; both from the file's header."""
+    """Bring the effect's prompts, and an adapter that must fit the base; both from the file's header.
+
+    Of a collection that is not there yet only that it must be, for a plan of the run that will make it.
+    """
     from cldistill.collection.index import read_index
 
+    if not settings.path.exists():
+        return Needs(adapter=settings.path)
     index = read_index(settings.path)
     effect = index.effect(settings.effect)
     return Needs(adapter=index.file, prompts=Prompts(effect.prompt, effect.prompt, trigger=effect.trigger))

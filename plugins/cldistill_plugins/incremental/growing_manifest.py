@@ -55,6 +55,8 @@ class Growth:
     steps: int = STEPS
     rehearsed: int | None = None
     """Pictures of each old effect; None: see `rehearsed_pictures`."""
+    taught_by: Mapping[str, Any] | None = None
+    """Manifest of the collection that taught this one, where one did and is still there."""
 
     @property
     def general(self) -> bool:
@@ -121,11 +123,12 @@ def _new_effects(growth: Growth) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _teacher(growth: Growth, effect: NewEffect) -> dict[str, Any]:
-    if effect.teacher is not None:
-        return {"use": LORA_FILE, "options": {"path": str(effect.teacher)}}
-    # A new teacher is trained as the collection's own were, where those were trained from pairs.
-    found = [old["teacher"] for old in growth.known["effects"] if (old.get("teacher") or {}).get("use") == FROM_PAIRS]
+def _teacher(growth: Growth, new: NewEffect) -> dict[str, Any]:
+    if new.teacher is not None:
+        return {"use": LORA_FILE, "options": {"path": str(new.teacher)}}
+    # A new teacher is trained as the collection's own were, or those of the collection that taught it, where from pairs.
+    old = [*(growth.taught_by or {"effects": ()})["effects"], *growth.known["effects"]]
+    found = [effect["teacher"] for effect in old if (effect.get("teacher") or {}).get("use") == FROM_PAIRS]
     return {"use": FROM_PAIRS, "options": dict(found[-1].get("options") or {}) if found else {}}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,14 @@ from cldistill.manifest.prompts import preview_prompts
 from cldistill.records import Prompts
 from cldistill.training.checkpoint import Checkpoint, read
 from cldistill_plugins.incremental.effects import Given, NewEffect, read_effect, refuse_known
-from cldistill_plugins.incremental.folder import CollectionFolder, RunBeside, read_folder, run_beside, sound_manifest
+from cldistill_plugins.incremental.folder import (
+    MANIFEST,
+    CollectionFolder,
+    RunBeside,
+    read_folder,
+    run_beside,
+    sound_manifest,
+)
 from cldistill_plugins.incremental.growing_manifest import (
     STEPS,
     Growth,
@@ -28,6 +36,7 @@ from cldistill_plugins.incremental.growing_manifest import (
     grown_name,
     recovered,
 )
+from cldistill_plugins.incremental.names import COLLECTION
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,18 @@ def _growth(
     if request.base is not None:
         known["base"]["options"]["model"] = request.base
     checkpoint = _checkpoint(request, collection, beside)
-    growth = Growth(collection, known, new, {}, {}, checkpoint, request.steps, request.rehearsed)
+    taught_by = _taught_by(around) if around else None
+    growth = Growth(collection, known, new, {}, {}, checkpoint, request.steps, request.rehearsed, taught_by)
     return with_pictures(growth, request.pictures, notes), notes
+
+
+def _taught_by(run: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest of the collection that taught a run's effects; None where none did, or it is gone or damaged."""
+    teachers = [effect.get("teacher") or {} for effect in run["effects"]]
+    for path in (Path(str(teacher["options"]["path"])) for teacher in teachers if teacher.get("use") == COLLECTION):
+        with suppress(CollectionError):
+            return sound_manifest(path) if (path / MANIFEST).is_file() else None
+    return None
 
 
 def refuse_address(collection: CollectionFolder, overrides: Sequence[str]) -> None:

@@ -73,7 +73,7 @@ def _must_be_of_a_run(folder: Path) -> None:
 
 def _newest(root: Path) -> Checkpoint | None:
     for folder in sorted(root.glob("step-*"), reverse=True):
-        with suppress(CheckpointError):
+        with suppress(CheckpointError, OSError):
             return read(folder)
     return None
 

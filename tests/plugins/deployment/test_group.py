@@ -237,6 +237,8 @@ def test_groups_are_read_back_or_refused(tmp_path: Path, catalogue: Catalogue) -
         (("name",), "two\nlines", "name: "),
         (("groups", 0, "effects"), "soften", "groups.0.effects: Input should be a valid list"),
         (("groups", 0, "effects", 0), "../soften", "groups.0.effects.0: "),
+        (("groups", 1, "name"), "tiny-1", "groups: Value error, 2 groups have the name 'tiny-1'"),
+        (("groups", 1, "effects", 0), "invert", "groups: Value error, 2 times it lists the effect 'invert'"),
         (("groups", 0, "run"), 3, "names 3, which is no path inside this folder"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from cldistill.adapters.slots import TEACHER, AdapterSlots
 from cldistill.collection.export import export_collection
@@ -61,6 +62,20 @@ def test_it_brings_the_prompt_of_the_collection_to_the_letter(exported: Path) ->
     assert needs.adapter is not None and needs.adapter.parent == exported
     with pytest.raises(CollectionError, match=r"no effect 'inc'; did you mean 'ink'\?"):
         describe_collection(CollectionSettings(path=exported, effect="inc"))
+
+
+def test_as_the_teacher_of_a_manifests_effects_it_teaches_each_its_own(exported: Path) -> None:
+    settings = CollectionSettings.model_validate({"path": exported}, context={"root": exported, "effect": "gold"})
+    assert describe_collection(settings).prompts == Prompts(
+        PROMPTS["gold"].student, PROMPTS["gold"].student, trigger="kuli"
+    )
+    with pytest.raises(ValidationError, match="name the effect of the collection"):
+        CollectionSettings(path=exported)
+
+
+def test_of_a_collection_that_a_run_will_make_a_plan_asks_nothing_but_that_it_be_there(tmp_path: Path) -> None:
+    needs = describe_collection(CollectionSettings(path=tmp_path / "later", effect="ink"))
+    assert (needs.adapter, needs.prompts) == (tmp_path / "later", None)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,8 +10,9 @@ from typing import Any, cast
 import pytest
 
 from cldistill.manifest.load import load_manifest
+from cldistill_plugins.incremental.effects import NewEffect
 from cldistill_plugins.incremental.folder import CollectionFolder
-from cldistill_plugins.incremental.growing_manifest import Growth, _slot, losses, rates, rehearsed_pictures
+from cldistill_plugins.incremental.growing_manifest import Growth, _slot, _teacher, losses, rates, rehearsed_pictures
 
 
 def growth(recipe: str, steps: int = 100, **changes: Any) -> Growth:
@@ -31,6 +33,17 @@ def test_no_loss_of_the_collections_run_counts_on_the_rehearsal_stream(recipe: s
 def test_without_a_general_pool_no_loss_waits_for_it() -> None:
     found = losses(growth("collectionlora-50", general=None), 0)
     assert all(loss["streams"] == ["effect"] for loss in found)
+
+
+def test_a_new_teacher_is_trained_as_those_of_the_collection_that_taught_this_one() -> None:
+    def manifest(use: str, **options: Any) -> dict[str, Any]:
+        return {"effects": [{"name": "ink", "teacher": {"use": use, "options": options}}]}
+
+    new, first = NewEffect("gold", "gild it", None, Path("gold")), manifest("from-pairs", steps=400)
+    grown = replace(growth("quickstart", effects=manifest("collection", path="first")["effects"]), taught_by=first)
+    assert _teacher(grown, new) == {"use": "from-pairs", "options": {"steps": 400}}
+    own = replace(grown, known=manifest("from-pairs", steps=7))
+    assert _teacher(own, new) == {"use": "from-pairs", "options": {"steps": 7}}
 
 
 @pytest.mark.parametrize(("ema", "steps", "kept"), [(0.999, 90, 0.9), (0.98, 1000, 0.98), (None, 100, None)])
