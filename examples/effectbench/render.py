@@ -142,6 +142,8 @@ def page(results: Mapping[str, Any], figures: Sequence[Path], work: Path) -> str
         "ten": _table(results, "ten", ("truth_distance", "truth_closeness", "bad_case", "vsa", "recognised", "hf_distance",
                                        "retention")),
         "compareten": _compared(results, "ten") or "None.",
+        "taught": _table(results, "taught", ("truth_distance", "bad_case", "hf_distance")),
+        "comparetaught": _compared(results, "taught", ("truth_distance", "bad_case", "hf_distance")) or "None.",
         "coarse": _table(results, "coarse", ("truth_distance", "bad_case", "hf_distance")),
         "comparecoarse": _compared(results, "coarse", ("truth_distance", "bad_case", "hf_distance")) or "None.",
         "targets": _table(results, "targets", ("truth_distance", "bad_case", "hf_distance")),

@@ -124,7 +124,7 @@ def _read_options(file: ManifestFile, entries: dict[Loc, tuple[PartRef, Entry]])
         component, where = entry.component, (*loc, "options")
         base = parts[("base",)].needs.base if parts else None  # it comes first
         outline = RunOutline(file.manifest.train.generator_steps, base)
-        effect = file.manifest.effects[loc[1]].name if loc[0] == "effects" else None  # the one that it teaches
+        effect = file.manifest.effects[int(loc[1])].name if loc[0] == "effects" else None  # the one that it teaches
         try:
             settings = component.settings.model_validate(ref.options, context={"root": file.root, "effect": effect})
         except ValidationError as error:
