@@ -21,9 +21,7 @@ _SECRETS = re.compile(
 
 def readable(text: str) -> str:
     """Return a text as it can be shown: control characters written out, secrets masked, its middle cut where it is long."""
-    text = (
-        text if len(text) < 10 * LONGEST else text[: 5 * LONGEST] + text[-5 * LONGEST :]
-    )  # a repr may be of a whole file
+    text = text[: 5 * LONGEST] + text[5 * LONGEST :][-5 * LONGEST :]  # of a whole file's repr enough to mask, and quick
     text = _SECRETS.sub("***", text)  # before the cut that is shown could halve one
     text = "\n".join(f"{line[:1400]} [...] {line[-500:]}" if len(line) > 2000 else line for line in text.split("\n"))
     if len(text) > LONGEST:
