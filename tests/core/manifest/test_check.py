@@ -32,6 +32,19 @@ def message(world: Any, *overrides: str, error: type[Exception] = ManifestError,
     return str(caught.value)
 
 
+def test_bad_pictures_stop_the_check_or_are_left_out_and_counted(world: Any) -> None:
+    for broken in ("data/manga/source/a.png", "data/general/dog.png"):
+        (world.root / broken).write_bytes(b"\x89PNG\r\n\x1a\n but no more")
+    with (world.root / "data/general.jsonl").open("a") as lines:
+        lines.write('{"image": "dog.png", "instruction": "make it red"}\n')
+    text = message(world)
+    assert "1 pairs are wrong; `data: {on_error: skip}` would leave them out" in text
+    assert "a.png" in text and "dog.png" in text
+    checked = world.check("data.on_error=skip")
+    assert [len(checked.items[pool]) for pool in ("manga", "gold", "general")] == [1, 2, 1]
+    assert any(line.startswith("manga: 1 pairs") and "1 left out" in line for line in checked.data_lines())
+
+
 def test_a_manifest_that_fits(world: Any) -> None:
     checked = world.check()
     assert [loss.slot for loss in checked.losses] == ["student", "student", "student", "critic"]

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from cldistill.errors import EndpointError
+from cldistill.errors import EndpointError, OptionsError
+from cldistill.manifest.check import check_manifest
 from cldistill.testing import ChatServer, completion
 from cldistill_plugins.endpoint.answers import MalformedAnswerError, read_json
 from cldistill_plugins.endpoint.client import Endpoint, NoUsableAnswerError
@@ -91,6 +92,13 @@ def test_settings_name_an_endpoint_and_json_can_be_forced(server: ChatServer) ->
 def test_an_address_that_is_none_or_holds_a_key_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="must"):
         EndpointSettings.model_validate({"endpoint": url, "model": "m"})
+
+
+def test_the_refusal_of_a_key_in_a_manifest_does_not_repeat_it() -> None:
+    judge = "{use: mllm-judge, options: {endpoint: 'http://me:hunter2@host/v1', model: m}}"
+    with pytest.raises(OptionsError, match=r"endpoint: must hold no key.*http://\*\*\*@host/v1") as refused:
+        check_manifest("quickstart", (f"evaluate.metrics=[{judge}]",), files=False)
+    assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

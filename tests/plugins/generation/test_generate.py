@@ -190,6 +190,12 @@ def test_a_name_of_a_stranger_stays_in_the_folder(name: str) -> None:
     assert not set("/\\\n \u202e") & set(cell.output.name)
 
 
+@pytest.mark.parametrize("seed", [2**64, 2**65, -(2**63) - 1])
+def test_a_seed_that_no_generator_takes_is_refused_by_its_option(seed: int) -> None:
+    done = generate("collection", "-i", "cat.png", "-e", "soften", "--seed", seed)
+    assert done.exit_code == 2 and "'--seed'" in done.output
+
+
 @pytest.mark.parametrize("name", ["out", "out.pgn", "out.txt", "out.psd"])
 @pytest.mark.slow
 def test_a_name_that_no_picture_can_have_is_refused_before_the_work(

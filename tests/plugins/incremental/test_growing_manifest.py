@@ -9,8 +9,10 @@ from typing import Any, cast
 
 import pytest
 
+from cldistill.errors import CollectionError
 from cldistill.manifest.load import load_manifest
-from cldistill_plugins.incremental.effects import NewEffect
+from cldistill.testing import write_pairs
+from cldistill_plugins.incremental.effects import Given, NewEffect, read_effect
 from cldistill_plugins.incremental.folder import CollectionFolder
 from cldistill_plugins.incremental.growing_manifest import Growth, _slot, _teacher, losses, rates, rehearsed_pictures
 
@@ -33,6 +35,14 @@ def test_no_loss_of_the_collections_run_counts_on_the_rehearsal_stream(recipe: s
 def test_without_a_general_pool_no_loss_waits_for_it() -> None:
     found = losses(growth("collectionlora-50", general=None), 0)
     assert all(loss["streams"] == ["effect"] for loss in found)
+
+
+def test_the_prompt_of_new_pairs_is_asked_for_where_nothing_says_it(tmp_path: Path) -> None:
+    pairs, asked = write_pairs(tmp_path / "gilded", 1), []
+    effect = read_effect(Given(pairs), lambda name: asked.append(name) or " gild it ")  # type: ignore[func-returns-value]
+    assert (effect.name, effect.prompt, asked) == ("gilded", "gild it", ["gilded"])
+    with pytest.raises(CollectionError, match="nothing says which prompt"):
+        read_effect(Given(pairs), lambda name: "  ")
 
 
 def test_a_new_teacher_is_trained_as_those_of_the_collection_that_taught_this_one() -> None:

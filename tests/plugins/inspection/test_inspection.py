@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from cldistill.errors import AdapterFormatError
+from cldistill.errors import AdapterFormatError, CldistillError
 from cldistill.records import BaseDescription
 from cldistill_plugins.inspection.description import Inspection, inspect_file, render
 
@@ -69,6 +69,15 @@ def test_an_adapter_file(write: Callable[..., Path]) -> None:
     text = shown(inspection)
     for words in ("LoRA", "diffusion_model.*.lora_A/B + alpha", "rank", "scale"):
         assert words in text
+
+
+def test_a_file_with_a_number_that_is_not_finite_is_refused(write: Callable[..., Path]) -> None:
+    path = write()
+    tensors = load_file(path)
+    tensors["diffusion_model.blocks.1.to_k.lora_B.weight"][3, 1] = float("nan")
+    save_file(tensors, path)
+    with pytest.raises(CldistillError, match=r"to_k\.lora_B\.weight' holds NaN or infinity"):
+        inspect_file(path)
 
 
 def test_modules_covered_of_the_base(write: Callable[..., Path]) -> None:

@@ -51,6 +51,7 @@ def test_from_pairs_with_the_old_teachers_gone(world: World, quick: Quick) -> No
         "Cost:",
         "at the pace of the collection's run: preparation ",
         "teacher of gilded",
+        "--effect gilded",  # what it offers to try is the new one
     ):
         assert words in text
     taught = {
