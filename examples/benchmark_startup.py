@@ -1,4 +1,4 @@
-"""How long cldistill takes to start: the commands that need no model, and a run with fifty teachers of 2.2 GB.
+"""Benchmark of start-up: the commands that need no model, and a run with fifty teachers of 2.2 GB.
 
     python examples/benchmark_startup.py                                   50 files for Qwen-Image-Edit-2509 at rank 128
     python examples/benchmark_startup.py --teachers 4 --rank 16 --out startup.json

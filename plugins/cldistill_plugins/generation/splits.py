@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,7 +18,8 @@ from pydantic import (
 )
 
 from cldistill.errors import CollectionError, UnsafePathError, nearest
-from cldistill.storage.untrusted import effect_name, inside, parse_json
+from cldistill.manifest.models import EffectName
+from cldistill.storage.untrusted import inside, parse_json
 
 SPLIT = "groups.json"
 
@@ -29,7 +29,6 @@ def _inside(written: object, info: ValidationInfo) -> Path:
     return inside(info.context["folder"], written)
 
 
-Name = Annotated[str, AfterValidator(effect_name)]
 PathInside = Annotated[Path, BeforeValidator(_inside)]
 """A path relative to the file; `UnsafePathError` where it leads out of the file's folder."""
 
@@ -43,8 +42,8 @@ class StoredPart(BaseModel):
 class StoredGroup(StoredPart):
     """One group, as far as making pictures goes."""
 
-    name: Name
-    effects: list[Name]
+    name: EffectName
+    effects: list[EffectName]
     collection: PathInside
 
 
