@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cldistill import protocols
+    from cldistill.manifest.checked import Part
     from cldistill.manifest.models import Manifest
 
 Kind = Literal["base_model", "teacher_source", "stream_router", "prompt_isolator", "loss_term", "metric", "observer"]
@@ -138,6 +139,10 @@ class Needs:
     collection that teaches its own effect has one prompt for it, which must not change by a letter."""
     base: BaseDescription | None = None
     """Base model: its description."""
+    lacks: str | None = None
+    """Metric: why it cannot measure here, such as weights that are nowhere; ``check`` and ``eval`` tell it first."""
+    truth: bool = False
+    """Metric: knows true outputs (`cldistill.protocols.KnowsTruth`), and its builder loads nothing: a run shows them."""
     probes: tuple[str, ...] = ()
     """Metric: pools that ``cldistill eval`` makes for it beside the effects', each on a few pictures: names of
     `cldistill.records.PROBES`; the pool of an effect's probe is `cldistill.records.probe_pool`."""
@@ -151,6 +156,8 @@ class RunOutline:
     """Generator steps of the run; 0 where nothing is trained."""
     base: BaseDescription | None = None
     """The run's base; None while a base alone is described or built."""
+    manifest: Manifest | None = None
+    """The whole manifest, for what watches or measures a run."""
 
     def width(self, at: str) -> int:
         """Return the width of a block's features (`Needs.features`); 0 where the base has none, of which ``check`` tells."""
@@ -174,8 +181,8 @@ class BuildContext:
     device: str = "cpu"
     seed: int = 0
     effects: tuple[EffectInfo, ...] = ()
-    manifest: Manifest | None = None
-    """Observers: the whole manifest of the run that they watch."""
+    metrics: tuple[Part, ...] = ()
+    """Observers: the metrics that will measure the run."""
     console: Console | None = None
     """Observers: where the run prints."""
     weights: bool = True

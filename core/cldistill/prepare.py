@@ -54,7 +54,7 @@ class Preparation:
     def slots(self) -> AdapterSlots:
         """The adapters on the backbone, which is read when they are first asked for: after the encoders have gone."""
         with self.stages.stage("reading the backbone", 1) as advance:
-            train = None if self.context.manifest is None else self.context.manifest.train
+            train = None if (manifest := self.context.outline.manifest) is None else manifest.train
             slots = AdapterSlots(self.base.backbone, train is not None and train.lora_copies)
             if train is not None and (share := float(train.gradient_checkpointing)):
                 self.base.enable_gradient_checkpointing(some(share, slots.run_pinned))

@@ -30,7 +30,7 @@ from cldistill.progress.program import program, shown
 from cldistill.progress.signals import IN_LOOP, OUTSIDE_LOOP, StopRequest, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
 from cldistill.records import STUDENT, Change
-from cldistill.samples import RunSampler, grid_picture, held_out_rows, teacher_and_student
+from cldistill.samples import RunSampler, shown_rows, teacher_and_student
 from cldistill.storage.files import atomic_write_text, only_writer
 from cldistill.training.metrics_log import FILE, MetricsLog, read_metrics
 from cldistill.training.observers import Observers, warn
@@ -88,7 +88,7 @@ def _execute(
     run.may_change = may_change
     if run.is_main:
         atomic_write_text(output / "manifest.resolved.yaml", resolved_text(checked))
-        for line in [*checked.data_lines(), *checked.teacher_lines(), *unserved(checked)]:
+        for line in [*checked.file_lines(), *unserved(checked)]:
             console.print(readable(line), soft_wrap=True, markup=False, highlight=False)
     for plugin in checked.catalogue.plugins.loaded:
         plugin.run_assembled(run=run)
@@ -164,10 +164,8 @@ def require_good_updates(run: Run) -> None:
             "then begin anew (--fresh)"
         )
     if missing:
-        warn(
-            run,
-            f"{', '.join(missing)}: never drawn in {run.total_steps} generator steps, so the student does not know it",
-        )
+        never = f"never drawn in {run.total_steps} generator steps, so the student does not know it"
+        warn(run, f"{', '.join(missing)}: {never}")
 
 
 def export_run(run: Run, checked: CheckedManifest, weights: Mapping[str, Any], kind: str) -> Path:
@@ -192,9 +190,7 @@ def card_samples(run: Run, checked: CheckedManifest) -> dict[str, Image]:
     sampler, student = RunSampler(run, prepared(run).encoder), teacher_and_student(run, 1)[1]
     pictures = list_pictures(shown.images)
     return {
-        effect.name: sampler.pictures(
-            student, held_out_rows([grid_picture(pictures, index)], effect, run.prompts[effect.name])
-        )[0]
+        effect.name: sampler.pictures(student, shown_rows(effect, run.prompts[effect.name], pictures, index))[0]
         for index, effect in enumerate(run.effects)
     }
 
@@ -223,11 +219,10 @@ def is_full(run: Run, record: Mapping[str, Any]) -> bool:
 
 def say_where(console: Console, run: Run, exported: ExportedRun, report: Path) -> None:
     """Print the paths and the command that tries the collection on one's own picture."""
-    places = [("Report", report), ("Collection", exported.collection), *exported.results]
-    lines = [f"{label + ':':<11} {path}" for label, path in places]
-    lines.append(f"Try it:     {generate_command(run, exported)}")
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    command = generate_command(run, exported)
+    places = [("Report", report), ("Collection", exported.collection), *exported.results, ("Try it", command)]
+    for label, what in places:
+        console.print(f"{label + ':':<11} {what}", markup=False, highlight=False, soft_wrap=True)
 
 
 def generate_command(run: Run, exported: ExportedRun) -> str:

@@ -69,11 +69,6 @@ PICTURES_OF_RESULT = 2
 """Pictures an effect in ``result.png``."""
 
 
-def held_out_rows(pictures: Sequence[Path], effect: EffectInfo, prompts: Prompts) -> Rows:
-    """Pair held-out pictures with an effect's prompts."""
-    return [(item, prompts) for item in held_out_items(pictures, effect)]
-
-
 def held_out_items(pictures: Sequence[Path], effect: EffectInfo) -> list[Item]:
     """List held-out pictures as items of an effect; their keys end with the pictures' names."""
     return [Item(f"held-out/{p.stem}", effect.name, (p,), effect.prompt) for p in pictures]
@@ -84,14 +79,11 @@ def grid_effects(effects: Sequence[EffectInfo], wanted: Sequence[str] | None) ->
     return [effect for effect in effects if wanted is None or effect.name in wanted]
 
 
-def grid_picture(pictures: Sequence[Path], index: int) -> Path:
-    """Return the picture of a grid's row."""
-    return pictures[index % len(pictures)]
-
-
-def result_pictures(pictures: Sequence[Path], index: int) -> list[Path]:
-    """Return the pictures that ``result.png`` shows of the effect at ``index``."""
-    return [pictures[(PICTURES_OF_RESULT * index + offset) % len(pictures)] for offset in range(PICTURES_OF_RESULT)]
+def shown_rows(effect: EffectInfo, prompts: Prompts, pictures: Sequence[Path], index: int, count: int = 1) -> Rows:
+    """Return what a run shows of its effect at ``index``: first held-out pairs, whose truth is known, then ``pictures``."""
+    pairs = held_pairs(effect)[:count]
+    chosen = [pictures[(count * index + offset) % len(pictures)] for offset in range(count - len(pairs))]
+    return [(item, item_prompts(item, effect, prompts)) for item in (*pairs, *held_out_items(chosen, effect))]
 
 
 def general_rows(evaluate: Evaluate) -> Rows:
@@ -108,12 +100,12 @@ def later_rows(manifest: Manifest, effects: Sequence[EffectInfo], prompts: Mappi
     if samples is not None:
         pictures = list_pictures(samples.images)
         for index, effect in enumerate(grid_effects(effects, samples.effects)):
-            rows += held_out_rows([grid_picture(pictures, index)], effect, prompts[effect.name])
+            rows += shown_rows(effect, prompts[effect.name], pictures, index)
     if evaluate is not None:
         pictures = list_pictures(evaluate.images)
         for index, effect in enumerate(effects):
-            shown = [*pictures[: evaluate.pictures], *result_pictures(pictures, index)]
-            rows += held_out_rows(shown, effect, prompts[effect.name])
-            rows += [(item, item_prompts(item, effect, prompts[effect.name])) for item in held_pairs(effect)]
+            items = [*held_out_items(pictures[: evaluate.pictures], effect), *held_pairs(effect)]
+            rows += [(item, item_prompts(item, effect, prompts[effect.name])) for item in items]
+            rows += shown_rows(effect, prompts[effect.name], pictures, index, PICTURES_OF_RESULT)
         rows += general_rows(evaluate)
     return list(dict.fromkeys(rows))

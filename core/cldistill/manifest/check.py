@@ -123,7 +123,7 @@ def _read_options(file: ManifestFile, entries: dict[Loc, tuple[PartRef, Entry]])
     for loc, (ref, entry) in entries.items():
         component, where = entry.component, (*loc, "options")
         base = parts[("base",)].needs.base if parts else None  # it comes first
-        outline = RunOutline(file.manifest.train.generator_steps, base)
+        outline = RunOutline(file.manifest.train.generator_steps, base, file.manifest)
         effect = file.manifest.effects[int(loc[1])].name if loc[0] == "effects" else None  # the one that it teaches
         try:
             settings = component.settings.model_validate(ref.options, context={"root": file.root, "effect": effect})

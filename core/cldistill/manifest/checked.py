@@ -91,7 +91,7 @@ class CheckedManifest:
     @property
     def outline(self) -> RunOutline:
         """Return what parts may know of the run."""
-        return RunOutline(self.manifest.train.generator_steps, self.description)
+        return RunOutline(self.manifest.train.generator_steps, self.description, self.manifest)
 
     @property
     def student_schedule(self) -> Schedule:
@@ -127,7 +127,7 @@ class CheckedManifest:
         """Return what every builder may know of the run."""
         return BuildContext(
             root=self.file.root, cache=cache, output=output, device=device, seed=self.manifest.train.seed,
-            effects=self.effects, weights=weights, outline=self.outline, manifest=self.manifest,
+            effects=self.effects, weights=weights, outline=self.outline, metrics=self.metrics,
         )  # fmt: skip
 
     @property
@@ -155,19 +155,16 @@ class CheckedManifest:
         until = self.router.needs.ends.get(stream)
         return stop > max(start, self.router.needs.begins.get(stream, 0)) and (until is None or start < until)
 
-    def teacher_lines(self) -> list[str]:
-        """Return how the teachers' files lie on the base, e.g. ``teachers manga, gold: 840/840 modules, scale 1.0``."""
-        names: dict[str, list[str]] = {}
-        for effect, report in self.teacher_fits.items():
-            names.setdefault(str(report), []).append(effect)
-        return [f"teacher{'s' if len(n) > 1 else ''} {', '.join(n)}: {text}" for text, n in names.items()]
-
-    def data_lines(self) -> list[str]:
-        """Return how the effects' pairs lie on the disk, e.g. ``manga: 40 pairs by source/ and target/``."""
-        names: dict[str, list[str]] = {}
-        for effect, listing in self.listings.items():
-            names.setdefault(listing.told, []).append(effect)
-        return [f"{', '.join(n)}: {text}" for text, n in names.items()]
+    def file_lines(self) -> list[str]:
+        """Return how pairs lie (``manga, gold: 40 pairs by source/ and target/``), and how teachers' files fit the base."""
+        names: dict[tuple[str, str], list[str]] = {}
+        told = [("", effect, listing.told) for effect, listing in self.listings.items()]
+        for begin, effect, text in [
+            *told,
+            *(("teacher of ", name, str(fit)) for name, fit in self.teacher_fits.items()),
+        ]:
+            names.setdefault((begin, text), []).append(effect)
+        return [f"{begin}{', '.join(n)}: {text}" for (begin, text), n in names.items()]
 
     def parts(self) -> Iterator[Part]:
         """Yield every part, in the order of validation."""

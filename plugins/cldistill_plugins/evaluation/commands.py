@@ -44,12 +44,16 @@ def evaluate(
 
     from rich.console import Console
 
+    from cldistill.errors import readable
+    from cldistill.manifest.rules import blind
     from cldistill_plugins.evaluation.evaluate import evaluate_manifest
     from cldistill_plugins.evaluation.report.page import lacking
     from cldistill_plugins.evaluation.report.record import read_evaluation
     from cldistill_plugins.evaluation.summary import summary_tables, verdict
 
     console = Console()
+    for line in blind(checked) if share == WHOLE else ():  # before pictures are made, which may take hours
+        console.print(readable(line), markup=False, highlight=False, soft_wrap=True)
     command = shlex.join([*program(), *sys.argv[1:]])
     done = evaluate_manifest(checked, plan, folder, console, command, command, share)
     if not done.finished:
@@ -69,7 +73,7 @@ def evaluate(
     for line in [*absent, *lines]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(verdict(measured), markup=False, highlight=False, soft_wrap=True)
-    if measured.not_measured and not measured.metrics:
+    if not measured.metrics:
         raise typer.Exit(1)
 
 

@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from PIL.Image import Image, Resampling
-
 from cldistill.adapters.slots import AdapterSlots
 from cldistill.data.items import list_pictures, open_picture
 from cldistill.markers import hookimpl
 from cldistill.protocols import KnowsTruth
 from cldistill.records import GENERAL, STUDENT
-from cldistill.samples import PICTURES_OF_RESULT, RunSampler, held_out_rows, result_pictures, teacher_and_student
+from cldistill.samples import PICTURES_OF_RESULT, RunSampler, shown_rows, teacher_and_student
 from cldistill.training.run import ExportedRun, Run
 from cldistill_plugins.evaluation.check import EvaluationPlan, systems_of_run
 from cldistill_plugins.evaluation.evaluate import evaluate_systems, picture_store, write_pages
@@ -23,7 +21,7 @@ from cldistill_plugins.evaluation.report.record import Evaluation
 from cldistill_plugins.evaluation.setup import EvaluationSetup, setup_of_run
 from cldistill_plugins.evaluation.summary import summary_tables
 from cldistill_plugins.evaluation.systems import OpenedSystem, open_systems
-from cldistill_plugins.samples.api import GridRow, save_grid
+from cldistill_plugins.samples.api import GridRow, save_grid, true_output, without_empty
 
 PAGE_MEGABYTES = 2.0
 """Pictures in the page that a run writes, which nobody should have to wait for; ``cldistill report RUN`` puts in more."""
@@ -79,19 +77,21 @@ def result_picture(
 ) -> Path:
     """Draw ``result.png``: each effect by its own teacher and by the one student, on two held-out pictures.
 
-    Where one of ``truths`` knows true outputs, those stand beside them.
+    Held-out pairs come first, and their after-pictures stand beside them, as do the true outputs that one of ``truths`` knows.
     """
     studio = RunSampler(run, exported.preparation.encoder)
     teacher, student = teacher_and_student(run, teacher_steps)
     pictures = list_pictures(images)
-    rows, known = [], False
+    rows = []
     for index, effect in enumerate(run.effects):
-        chosen = result_pictures(pictures, index)
-        items = held_out_rows(chosen, effect, run.prompts[effect.name])
-        by_teacher, by_student = studio.pictures(teacher, items), studio.pictures(student, items)
-        true = [true_output(truths, effect.name, path, by_teacher[place]) for place, path in enumerate(chosen)]
-        known |= any(true)
-        cells = [x for i, p in enumerate(chosen) for x in (open_picture(p), true[i], by_teacher[i], by_student[i])]
+        shown = shown_rows(effect, run.prompts[effect.name], pictures, index, PICTURES_OF_RESULT)
+        by_teacher, by_student = studio.pictures(teacher, shown), studio.pictures(student, shown)
+        made = zip((item for item, _ in shown), by_teacher, by_student, strict=True)
+        cells = [
+            picture
+            for item, own, one in made
+            for picture in (open_picture(item.sources[0]), true_output(truths, item, own.size), own, one)
+        ]
         rows.append(GridRow(effect.name, cells))
     columns = [
         "source",
@@ -99,19 +99,10 @@ def result_picture(
         f"its own LoRA\n{teacher.evaluations} evaluations",
         f"one LoRA\n{student.evaluations} evaluations",
     ]
-    if not known:
-        rows = [GridRow(row.label, [x for i, x in enumerate(row.pictures) if i % len(columns) != 1]) for row in rows]
-        del columns[1]
     path = run.output / "result.png"
-    save_grid(path, rows, columns * PICTURES_OF_RESULT, f"{run.name}: {len(run.effects)} effects in one LoRA")
+    table = without_empty(rows, columns * PICTURES_OF_RESULT)
+    save_grid(path, *table, f"{run.name}: {len(run.effects)} effects in one LoRA")
     return path
-
-
-def true_output(truths: Sequence[KnowsTruth], effect: str, picture: Path, output: Image) -> Image | None:
-    """Return what an effect truly makes of a picture, at the size of an output, from the first that knows it."""
-    source = open_picture(picture).resize(output.size, Resampling.LANCZOS)
-    found = (truth.truth(effect, source, picture.stem) for truth in truths)
-    return next((image for image in found if image is not None), None)
 
 
 def slot_digest(slots: AdapterSlots, name: str) -> str:

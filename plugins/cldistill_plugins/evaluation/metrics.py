@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from cldistill.component import BuildContext
 from cldistill.errors import NotMeasured
 from cldistill.manifest.checked import Part
+from cldistill.manifest.rules import lacking
 from cldistill.protocols import KnowsStochastic, KnowsTruth, Metric
 from cldistill.records import Column
 from cldistill.storage.files import source_digest
@@ -59,7 +59,7 @@ def build_metrics(parts: Sequence[Part], context: BuildContext) -> tuple[list[Bu
     built: list[BuiltMetric] = []
     reasons: Reasons = {}
     for part in parts:
-        absent = missing(part)
+        absent = lacking(part)
         if absent is not None:
             reasons[part.name] = absent
             continue
@@ -70,15 +70,6 @@ def build_metrics(parts: Sequence[Part], context: BuildContext) -> tuple[list[Bu
             continue
         built.append(BuiltMetric(part.name, metric, _identity(part, metric), part.needs.probes))
     return built, reasons
-
-
-def missing(part: Part) -> str | None:
-    """Return what a metric lacks on this machine: packages, or files that its options name."""
-    packages = [package for package in part.needs.packages if find_spec(package) is None]
-    if packages:
-        return f"needs {', '.join(packages)}, which is not installed: {part.needs.install or 'pip install it'}"
-    files = [str(path) for path in part.needs.files if not path.exists()]
-    return f"needs {', '.join(files)}, which is not there" if files else None
 
 
 def _identity(part: Part, metric: Metric) -> str:

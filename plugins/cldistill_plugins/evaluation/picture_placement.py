@@ -9,7 +9,7 @@ from PIL.Image import Resampling
 
 from cldistill.data.items import open_picture
 from cldistill.progress.stages import Stages
-from cldistill.records import GENERAL, Item
+from cldistill.records import GENERAL, HELD_PAIRS, Item, probe_pool
 from cldistill.storage.files import file_digest
 from cldistill.storage.tensors import content_key
 from cldistill_plugins.evaluation.fingerprints import Fingerprints
@@ -38,26 +38,41 @@ def place_outputs(folder: Path, outputs: Outputs, items: Mapping[str, Sequence[I
 def place_sources(folder: Path, outputs: Outputs, items: Mapping[str, Sequence[Item]], store: PictureStore) -> None:
     """Let every held-out source lie at ``FOLDER/source/<picture>.webp``, at the size of the outputs."""
     for item, made in _first_outputs(outputs, items):
-        with_size = open_picture(made).size
-        key = content_key("source-shown", file_digest(item.sources[0]), *with_size)
-        if not store.has(key):
-            store.write(key, open_picture(item.sources[0]).resize(with_size, Resampling.LANCZOS))
-        place(store.path(key), folder / SOURCE / f"{name_of(item)}{SUFFIX}")
+        shown = _shown(item.sources[0], open_picture(made).size, store)
+        place(shown, folder / SOURCE / f"{name_of(item)}{SUFFIX}")
+
+
+def _shown(path: Path, size: tuple[int, int], store: PictureStore) -> Path:
+    """Return where the store keeps a picture at the size of the outputs."""
+    key = content_key("source-shown", file_digest(path), *size)
+    if not store.has(key):
+        store.write(key, open_picture(path).resize(size, Resampling.LANCZOS))
+    return store.path(key)
 
 
 def place_truths(
     folder: Path, request: EvaluationRequest, metrics: Sequence[BuiltMetric], store: PictureStore, stages: Stages
 ) -> None:
-    """Let one true output of every effect lie at ``FOLDER/truth/<effect>/<picture>.webp``, where a metric knows it."""
+    """Let one true output of every effect lie at ``FOLDER/truth/<effect>/<picture>.webp``, where a metric knows it.
+
+    The after-pictures of held-out pairs lie at ``FOLDER/truth/<effect>/pairs/<picture>.webp``.
+    """
+    for effect in request.effects:
+        pool = probe_pool(effect.name, HELD_PAIRS)
+        for item in request.items.get(pool, ()):
+            source = folder / SOURCE / f"{name_of(item)}{SUFFIX}"
+            if item.target is not None and source.exists():
+                shown = _shown(item.target, open_picture(source).size, store)
+                place(shown, folder / TRUTH / pool_folder(pool) / f"{name_of(item)}{SUFFIX}")
     knowing = [built for built in metrics if built.truth is not None]
     effects = [effect.name for effect in request.effects if effect.name in request.items]
     if not knowing:
         return
     prints = Fingerprints(request)
     with stages.stage("true outputs", len(effects)) as advance:
-        for effect in effects:
-            for item in request.items[effect]:
-                _place_truth(folder, effect, item, knowing, prints, store)
+        for name in effects:
+            for item in request.items[name]:
+                _place_truth(folder, name, item, knowing, prints, store)
             advance(1)
 
 

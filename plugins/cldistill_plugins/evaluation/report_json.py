@@ -11,7 +11,7 @@ from typing import Any
 
 from cldistill.adapters.header import find_file
 from cldistill.adapters.hub import SNAPSHOT, pinned
-from cldistill.records import FAILURE, FLOOR, GENERAL
+from cldistill.records import FAILURE, FLOOR, GENERAL, HELD_PAIRS, probe_pool
 from cldistill.storage.files import file_digest
 from cldistill_plugins.evaluation.aggregate import Figures, PairedDifference, as_json, compare, floors, make_figures
 from cldistill_plugins.evaluation.check import FILES, EvaluationPlan
@@ -56,6 +56,11 @@ def report_json(found: Findings, command: str) -> dict[str, Any]:
         **provenance(command, found.plan.evaluate.seed),
         "effects": [_effect(found, name, stochastic.get(name)) for name in effects],
         "pictures": _names(found, effects[0]),
+        "held_pairs": {
+            name: _names(found, pool)
+            for name in effects
+            if (pool := probe_pool(name, HELD_PAIRS)) in found.pools.items
+        },
         "systems": [_system(system, found.left_out.get(system.name, ())) for system in found.systems],
         "metrics": {
             name: {"title": shown.title, "better": shown.better, "component": component, "percent": shown.percent}

@@ -15,7 +15,7 @@ from cldistill.protocols import Metric
 from cldistill.records import Column
 
 from .compared import Compared
-from .models import ModelSettings, find_model, fingerprint, need, unusable
+from .models import ModelSettings, find_model, fingerprint, need, reason, see_model, unusable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,8 +48,8 @@ class ClipSettings(ModelSettings):
 
 
 def describe_clip(settings: ClipSettings) -> Needs:
-    """Needs open_clip and weights; where they are absent the report says so, so that no check of a manifest does."""
-    return Needs()
+    """Needs open_clip and weights; an evaluation goes on without them."""
+    return Needs(lacks=reason(lambda: see_model("open_clip", settings)))
 
 
 def build_clip(settings: ClipSettings, context: BuildContext) -> Metric:

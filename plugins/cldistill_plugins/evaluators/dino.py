@@ -16,7 +16,7 @@ from cldistill.protocols import Metric
 from cldistill.records import Column
 
 from .compared import Compared
-from .models import ModelSettings, find_model, fingerprint, need, unusable
+from .models import ModelSettings, find_model, fingerprint, need, reason, see_model, unusable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,8 +52,8 @@ class DinoSettings(ModelSettings):
 
 
 def describe_dino(settings: DinoSettings) -> Needs:
-    """Needs weights; where they are absent the report says so, so that no check of a manifest does."""
-    return Needs()
+    """Needs weights; an evaluation goes on without them."""
+    return Needs(lacks=reason(lambda: see_model("torchvision", settings)))
 
 
 def build_dino(settings: DinoSettings, context: BuildContext) -> Metric:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -11,9 +12,11 @@ from pydantic import Field
 from cldistill.component import BuildContext, LocalPath, Needs, Settings
 from cldistill.protocols import Metric
 from cldistill.records import Column
+from cldistill.storage.files import default_cache
 
 from .compared import Compared
-from .models import fingerprint, need
+from .dreamsim_files import find_checkpoints
+from .models import fingerprint, need, reason
 
 if TYPE_CHECKING:
     from .similarity import Against
@@ -46,16 +49,26 @@ class DreamSimSettings(Settings):
 
 
 def describe_dreamsim(settings: DreamSimSettings) -> Needs:
-    """Needs the package and weights; where they are absent the report says so, so that no check of a manifest does."""
-    return Needs()
+    """Needs the package and weights; an evaluation goes on without them."""
+
+    def look() -> None:
+        need("dreamsim", "cldistill[eval]")
+        if not settings.download:
+            find_checkpoints(settings.folder or _usual_folder(default_cache()), settings.variant, download=False)
+
+    return Needs(lacks=reason(look))
+
+
+def _usual_folder(cache: Path) -> Path:
+    return cache / "models" / "dreamsim"
 
 
 def build_dreamsim(settings: DreamSimSettings, context: BuildContext) -> Metric:
     """Find the checkpoints; they are loaded when there is something to measure.  Raises `NotMeasured`."""
     need("dreamsim", "cldistill[eval]")
-    from .dreamsim_files import find_checkpoints, load_dreamsim
+    from .dreamsim_network import load_dreamsim
 
-    folder = settings.folder or context.cache / "models" / "dreamsim"
+    folder = settings.folder or _usual_folder(context.cache)
     find_checkpoints(folder, settings.variant, download=settings.download)
     names: dict[Against, str] = {against: NAMES[against] for against in settings.against}
     load = partial(load_dreamsim, folder, settings.variant, context.device)

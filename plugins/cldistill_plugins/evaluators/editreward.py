@@ -16,7 +16,7 @@ from cldistill.protocols import Metric, MetricRequest
 from cldistill.records import GENERAL, Column, MetricValues
 
 from .editreward_prompts import RewardPrompts, read_prompts
-from .models import ModelSettings, find_model, fingerprint, need
+from .models import ModelSettings, find_model, fingerprint, need, reason, see_model
 
 if TYPE_CHECKING:
     from .editreward_network import Scorer
@@ -43,15 +43,26 @@ class EditRewardSettings(ModelSettings):
 
 
 def describe_editreward(settings: EditRewardSettings) -> Needs:
-    """Needs weights and a checkout; where they are absent the report says so, so that no check of a manifest does."""
-    return Needs()
+    """Needs weights and a checkout; an evaluation goes on without them."""
+
+    def look() -> None:
+        _prompts(settings)
+        see_model("torchvision", settings)
+        if not settings.download:
+            find_model(settings.base, download=False, weights=False)
+
+    return Needs(lacks=reason(look))
+
+
+def _prompts(settings: EditRewardSettings) -> RewardPrompts:
+    if settings.repository is None:
+        raise NotMeasured("give repository: a checkout of TIGER-AI-Lab/EditReward, whose prompts its weights know")
+    return read_prompts(settings.repository)
 
 
 def build_editreward(settings: EditRewardSettings, context: BuildContext) -> Metric:
     """Find everything; the weights are loaded when there is something to measure.  Raises `NotMeasured`."""
-    if settings.repository is None:
-        raise NotMeasured("give repository: a checkout of TIGER-AI-Lab/EditReward, whose prompts its weights know")
-    prompts = read_prompts(settings.repository)
+    prompts = _prompts(settings)
     need("torchvision", "cldistill[eval]")  # transformers' processor of Qwen2.5-VL asks for it
     weights = find_model(settings.model, download=settings.download, revision=settings.revision)
     base = find_model(settings.base, download=settings.download, weights=False)

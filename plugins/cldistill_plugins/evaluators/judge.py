@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from cldistill.component import BuildContext, Needs
+from cldistill.component import BuildContext, Needs, RunOutline
 from cldistill.data.items import open_picture
 from cldistill.errors import EndpointError, NotMeasured, OptionsError, nearest
 from cldistill.protocols import Metric, MetricRequest
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 HELP = "check the options of mllm-judge"
+NO_JUDGE = "no judge was given: set `endpoint` and `model` in the options of mllm-judge"
+NO_PAIRS = "no effect has pairs, and the judge is shown one"
 BCR, VSA, REFUSED, REASON = "judge_bcr", "judge_vsa", "judge_refused", "judge_reason"
 COLUMNS = {
     BCR: Column("bad cases, by the judge", "lower", percent=True),
@@ -56,9 +58,12 @@ class JudgeSettings(EndpointSettings):
     side: int = Field(SIDE, ge=64, description="longest side of the pictures as they are sent")
 
 
-def describe_judge(settings: JudgeSettings) -> Needs:
-    """Needs its endpoint, which only asking can find out."""
-    return Needs()
+def describe_judge(settings: JudgeSettings, outline: RunOutline) -> Needs:
+    """Needs an endpoint, of which only asking can tell whether it answers, and an effect with pairs."""
+    effects = () if outline.manifest is None else outline.manifest.effects
+    if not (settings.endpoint and settings.model):
+        return Needs(lacks=NO_JUDGE)
+    return Needs(lacks=NO_PAIRS if effects and all(effect.pairs is None for effect in effects) else None)
 
 
 def build_judge(settings: JudgeSettings, context: BuildContext) -> Metric:
@@ -68,7 +73,7 @@ def build_judge(settings: JudgeSettings, context: BuildContext) -> Metric:
         NotMeasured: no endpoint or no model was given.
     """
     if not (settings.endpoint and settings.model):
-        raise NotMeasured("no judge was given: set `endpoint` and `model` in the options of mllm-judge")
+        raise NotMeasured(NO_JUDGE)
     names = [effect.name for effect in context.effects]
     for name in settings.criteria:
         if names and name not in names:
@@ -128,7 +133,7 @@ class Judge:
         references = {effect.name: _reference(effect) for effect in request.effects if reference_pairs(effect, 1)}
         cases = list(_cases(request, set(references)))
         if not references:
-            raise NotMeasured("no effect has pairs, and the judge is shown one")
+            raise NotMeasured(NO_PAIRS)
         verdicts: dict[Case, Verdict] = {}
         try:
             made = in_parallel(

@@ -1,4 +1,4 @@
-"""``likeness``: how near a system's pictures come to those of each effect's own LoRA; needs no weights and no truth."""
+"""``likeness``: how near pictures come to the effect's own LoRA's, to a held-out truth, and to the source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cldistill.component import BuildContext, Needs, Settings
 from cldistill.data.items import open_picture
-from cldistill.errors import NotMeasured
 from cldistill.protocols import Metric, MetricRequest
 from cldistill.records import HELD_PAIRS, Column, MetricValues, Ratio, probe_pool
 
@@ -41,43 +40,38 @@ def build_likeness(settings: LikenessSettings, context: BuildContext) -> Metric:
 class Likeness:
     """``1 - d(output, own LoRA's) / d(source, own LoRA's)``: 1 is the own LoRA's picture, 0 the unedited one.
 
-    ``d`` is the mean absolute difference of the colours at several sizes.  The same noise goes to all systems, so that a
-    picture can be compared with one; where an effect draws at random, it says less.
+    ``d`` is the mean absolute difference of the colours, 0 to 1, at several sizes.  The same noise goes to all systems, so
+    that a picture can be compared with one; where an effect draws at random, it says less.
     """
 
-    version = "2"
+    version = "3"
     columns: ClassVar[Mapping[str, Column]] = {
         "likeness": Column("likeness to its own LoRA", "higher"),
         "left_to_truth": Column("way left to the held-out truth", "lower"),
+        "from_source": Column("distance to the source"),
     }
 
     def __call__(self, request: MetricRequest) -> Mapping[str, Mapping[str, MetricValues]]:
-        """Measure every system but the own LoRAs at most steps, to which the others are compared.
+        """Measure every system: ``from_source`` is ``d(output, source)``, 0 where nothing was edited.
 
-        Where pairs are held out, ``left_to_truth`` is ``d(output, after) / d(before, after)`` of every system: 0 is the
-        after-picture, 1 the unedited one.
-
-        Raises:
-            NotMeasured: no system is called ``teacher`` or ``teacher@STEPS``, and no pairs are held out.
+        ``likeness`` compares with the system called ``teacher`` or ``teacher@STEPS``, that of the most steps, where there is
+        one.  Where pairs are held out, ``left_to_truth`` is ``d(output, after) / d(before, after)``: 0 is the after-picture, 1
+        the unedited one.
         """
         own = reference_system(request.outputs)
-        truths = left_to_truth(request)
-        if own is None and not truths:
-            raise NotMeasured(
-                "no system is called `teacher` or `teacher@STEPS`, and evaluate.pairs holds none out: compare with the "
-                "effects' own LoRAs, or set evaluate.pairs"
-            )
         names = {effect.name for effect in request.effects}
         found: dict[str, dict[str, MetricValues]] = {}
-        others = [system for system in request.outputs if own is not None and system != own]
-        for done, system in enumerate(others, start=1):
-            for pool, made in request.outputs[system].items():
-                if own is not None and pool in names and pool in request.outputs[own]:
-                    rows = zip(made, request.outputs[own][pool], request.items[pool], strict=True)
-                    values = [likeness(one, other, open_picture(item.sources[0])) for one, other, item in rows]
-                    found.setdefault(system, {})[pool] = MetricValues({"likeness": values})
-            request.advance(done / len(others))
-        for (system, effect), ratio in truths.items():
+        for done, (system, pools) in enumerate(request.outputs.items(), start=1):
+            for pool in (pool for pool in pools if pool in names):
+                made, sources = pools[pool], [open_picture(item.sources[0]) for item in request.items.get(pool, ())]
+                values = {}
+                if own is not None and own != system and pool in request.outputs[own]:
+                    rows = zip(made, request.outputs[own][pool], sources, strict=True)
+                    values["likeness"] = [likeness(one, other, source) for one, other, source in rows]
+                values["from_source"] = [distance(one, source) for one, source in zip(made, sources, strict=True)]
+                found.setdefault(system, {})[pool] = MetricValues(values)
+            request.advance(done / len(request.outputs))
+        for (system, effect), ratio in left_to_truth(request).items():
             known = found.setdefault(system, {}).get(effect, MetricValues())
             found[system][effect] = replace(known, ratios={"left_to_truth": ratio})
         return found

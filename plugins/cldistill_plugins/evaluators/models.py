@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,6 +33,22 @@ def need(package: str, install: str) -> None:
     """Raise `NotMeasured` unless ``package`` can be imported; ``install`` is what to give to pip."""
     if find_spec(package) is None:
         raise NotMeasured(f"needs the package {package}, which is not installed: pip install {install}")
+
+
+def reason(look: Callable[[], object]) -> str | None:
+    """Return why ``look`` cannot find what a metric needs, for `cldistill.component.Needs.lacks`; None where it can."""
+    try:
+        look()
+    except NotMeasured as error:
+        return error.reason
+    return None
+
+
+def see_model(package: str, settings: ModelSettings) -> None:
+    """See that a metric's package is there, and its model too unless it may be downloaded.  Raises `NotMeasured`."""
+    need(package, "cldistill[eval]")
+    if not settings.download:
+        find_model(settings.model, download=False, revision=settings.revision)
 
 
 def find_model(model: str, *, download: bool, revision: str | None = None, weights: bool = True) -> Path:

@@ -27,7 +27,7 @@ def register_metrics() -> Sequence[Component[Any, Metric]]:
                describe_dreamsim, build_dreamsim),
         metric("editreward", "a reward model's opinion of the edit, by its instruction", EditRewardSettings,
                describe_editreward, build_editreward),
-        metric("likeness", "nearness to what the effect's own LoRA makes of the same picture; needs no weights",
+        metric("likeness", "nearness to the effect's own LoRA, to held-out truths, and to the source; needs no weights",
                LikenessSettings, describe_likeness, build_likeness),
         metric("mllm-judge", "bad cases and subject identity (BCR, VSA), judged in two stages behind an endpoint",
                JudgeSettings, describe_judge, build_judge),

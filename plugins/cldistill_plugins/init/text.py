@@ -228,4 +228,4 @@ def _shown(wanted: Wanted, *, every: int, pictures: int, fallback: str | None = 
     yield f"  images: {images}"
     yield f"  pictures: {pictures}"
     yield "  pairs: 0                         # of each effect, held out of training: their after-pictures are the truth"
-    yield "  metrics: [{use: likeness}]       # of the student's pictures to those of each effect's own LoRA"
+    yield "  metrics: [{use: likeness}]       # to each effect's own LoRA, to held-out truths, and from the source"

@@ -26,5 +26,5 @@ def check(manifest: ManifestArgument, overrides: SetOption = None, files: FilesO
         f"{checked.manifest.name}: fits together. {len(checked.effects)} effect{many}, {len(checked.losses)} losses, "
         f"slots {', '.join(checked.manifest.slots)}; streams {streams}; {seen}."
     )
-    for line in [*checked.data_lines(), *checked.teacher_lines(), *unserved(checked)]:
+    for line in [*checked.file_lines(), *unserved(checked)]:
         typer.echo(f"  {readable(line)}")

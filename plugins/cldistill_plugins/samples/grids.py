@@ -31,6 +31,12 @@ class GridRow:
     pictures: Sequence[Image | None]
 
 
+def without_empty(rows: Sequence[GridRow], columns: Sequence[str]) -> tuple[list[GridRow], list[str]]:
+    """Leave out the columns in which no row has a picture."""
+    kept = [place for place in range(len(columns)) if any(row.pictures[place] is not None for row in rows)]
+    return [GridRow(row.label, [row.pictures[at] for at in kept]) for row in rows], [columns[at] for at in kept]
+
+
 def labelled_grid(
     rows: Sequence[GridRow], columns: Sequence[str], caption: str | None = None, cell: int = 192
 ) -> Image:

@@ -21,11 +21,12 @@ def describe_sample_grids(settings: SampleGridsSettings) -> Needs:
 def build_sample_grids(settings: SampleGridsSettings, context: BuildContext) -> object:
     """Return the observer."""
     from cldistill_plugins.samples.sample_grids import SampleGrids
+    from cldistill_plugins.samples.truths import known_truths
 
-    manifest = context.manifest
+    manifest = context.outline.manifest
     if manifest is None:
         return SampleGrids(None)
-    return SampleGrids(manifest.samples, manifest.targets.steps if manifest.targets else 40)
+    return SampleGrids(manifest.samples, manifest.targets.steps if manifest.targets else 40, known_truths(context))
 
 
 @hookimpl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING
 from cldistill.data.items import list_pictures, open_picture
 from cldistill.manifest.models import Samples
 from cldistill.markers import hookimpl
-from cldistill.records import EffectInfo, StepResult
-from cldistill.samples import RunSampler, SampledNetwork, grid_effects, grid_picture, held_out_rows, teacher_and_student
+from cldistill.protocols import KnowsTruth
+from cldistill.records import StepResult
+from cldistill.samples import Rows, RunSampler, SampledNetwork, grid_effects, shown_rows, teacher_and_student
 from cldistill.training.run import Run
-from cldistill_plugins.samples.grids import GridRow, save_grid
+from cldistill_plugins.samples.grids import GridRow, save_grid, without_empty
+from cldistill_plugins.samples.truths import true_output
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,16 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class SampleGrids:
-    """Observer: every ``every`` steps a grid ``samples/step-000100.png``, a row an effect: source, teacher, student.
+    """Observer: every ``every`` steps a grid ``samples/step-000100.png``, a row an effect: source, truth, teacher, student.
 
-    Teachers do not change, so their pictures are made once.
+    Teachers and truths do not change, so their pictures are made once.  There is no column of truths where none is known.
     """
 
     samples: Samples | None
     """None: nothing is drawn."""
     teacher_steps: int = 40
-    teacher: dict[str, Image] = field(default_factory=dict)
-    """Effect -> its teacher's picture."""
+    truths: Sequence[KnowsTruth] = ()
+    same: dict[str, list[Image | None]] = field(default_factory=dict)
+    """Effect -> its source, the truth where it is known, and its teacher's picture."""
 
     @hookimpl
     def step_finished(self, run: Run, result: StepResult) -> None:
@@ -49,19 +53,21 @@ class SampleGrids:
         pictures = list_pictures(samples.images)
         teacher, student = teacher_and_student(run, self.teacher_steps)
         rows = [
-            self._row(sampler, effect, grid_picture(pictures, index), teacher, student)
+            self._row(
+                sampler, effect.name, shown_rows(effect, run.prompts[effect.name], pictures, index), teacher, student
+            )
             for index, effect in enumerate(grid_effects(run.effects, samples.effects))
         ]
-        columns = ["source", f"teacher · {teacher.evaluations} evaluations", f"student · {student.evaluations}"]
+        columns = [
+            "source", "true effect", f"teacher · {teacher.evaluations} evaluations", f"student · {student.evaluations}",
+        ]  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_grid(path, rows, columns, caption)
+        save_grid(path, *without_empty(rows, columns), caption)
 
     def _row(
-        self, sampler: RunSampler, effect: EffectInfo, picture: Path, teacher: SampledNetwork, student: SampledNetwork
+        self, sampler: RunSampler, effect: str, rows: Rows, teacher: SampledNetwork, student: SampledNetwork
     ) -> GridRow:
-        rows = held_out_rows([picture], effect, sampler.run.prompts[effect.name])
-        if effect.name not in self.teacher:
-            (self.teacher[effect.name],) = sampler.pictures(teacher, rows)
-        return GridRow(
-            effect.name, [open_picture(picture), self.teacher[effect.name], *sampler.pictures(student, rows)]
-        )
+        if effect not in self.same:
+            ((item, _),), (made,) = rows, sampler.pictures(teacher, rows)
+            self.same[effect] = [open_picture(item.sources[0]), true_output(self.truths, item, made.size), made]
+        return GridRow(effect, [*self.same[effect], *sampler.pictures(student, rows)])

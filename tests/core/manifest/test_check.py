@@ -42,7 +42,7 @@ def test_bad_pictures_stop_the_check_or_are_left_out_and_counted(world: Any) -> 
     assert "a.png" in text and "dog.png" in text
     checked = world.check("data.on_error=skip")
     assert [len(checked.items[pool]) for pool in ("manga", "gold", "general")] == [1, 2, 1]
-    assert any(line.startswith("manga: 1 pairs") and "1 left out" in line for line in checked.data_lines())
+    assert any(line.startswith("manga: 1 pairs") and "1 left out" in line for line in checked.file_lines())
 
 
 def test_a_manifest_that_fits(world: Any) -> None:
@@ -353,9 +353,9 @@ def test_a_teacher_that_fits_tells_its_rank(world: Any, teacher_file: Path) -> N
     save_lora(teacher_file, "blocks.1.mlp.net.2", inner=256)
     checked = world.check()
     assert checked.teacher_ranks == {"manga": 3, "gold": 4}
-    assert checked.teacher_lines() == ["teacher manga: 1/1 modules, scale 1.0"]
+    assert checked.file_lines()[-1] == "teacher of manga: 1/1 modules, scale 1.0"
     assert (
-        world.check("effects.manga.teacher.options.scale=0.75").teacher_lines()[0].endswith("1/1 modules, scale 0.75")
+        world.check("effects.manga.teacher.options.scale=0.75").file_lines()[-1].endswith("1/1 modules, scale 0.75")
     )
 
 

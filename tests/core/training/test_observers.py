@@ -111,7 +111,7 @@ def test_named_and_automatic_observers_know_manifest_and_console_and_are_built_o
     parts = catalogue_with(at_the_end("named"), at_the_end("always", automatic=True))
     run_manifest(tmp_path, parts, steps=1, observers=[{"use": "named"}, {"use": "always"}])
     assert len(AtTheEnd.seen) == 2
-    assert all(context.manifest is not None and context.console is not None for context in AtTheEnd.seen)
+    assert all(context.outline.manifest is not None and context.console is not None for context in AtTheEnd.seen)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from cldistill.component import RunOutline
 from cldistill.errors import NotMeasured
 from cldistill.records import FAILURE, FLOOR, GENERAL, PROBES, EffectInfo, Item
 from cldistill.testing import check_metric
@@ -290,7 +291,7 @@ def test_every_metric_keeps_what_a_metric_promises(part: Any, studio: Studio) ->
 
 def test_the_metrics_are_registered_with_what_they_need() -> None:
     parts = {part.name: part for part in register_metrics()}
-    needs = {name: part.describe(part.settings()) for name, part in parts.items()}
+    needs = {name: part.needs(part.settings(), RunOutline()) for name, part in parts.items()}
     assert parts.keys() == {
         "closeness", "hed-vgg-lpips", "truth-distance", "bcr-oracle", "vsa-oracle", "effect-recognition",
         "high-frequency-energy", "bleeding", "retention",

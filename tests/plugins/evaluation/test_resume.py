@@ -18,7 +18,7 @@ from cldistill.errors import Stopped
 from cldistill.progress.stages import SilentStages, StoppableStages
 from cldistill.protocols import MetricRequest
 from cldistill.records import MetricValues, Prompts
-from cldistill.samples import held_out_items, held_out_rows
+from cldistill.samples import held_out_items
 from cldistill.sampling.image_generator import ImageGenerator, SamplingConfig
 from cldistill.schedule import Schedule
 from cldistill.storage.files import source_digest
@@ -171,7 +171,7 @@ def test_a_stop_while_pictures_are_made_keeps_them(tmp_path: Path) -> None:
     run = tiny_run()
     effect = run.effects[0]
     pictures = sorted(write_pictures(tmp_path / "held-out", 3).iterdir())
-    rows = held_out_rows(pictures, effect, run.prompts[effect.name])
+    rows = [(item, run.prompts[effect.name]) for item in held_out_items(pictures, effect)]
     generator = ImageGenerator(run.base, run.slots, Encoder(run.base, TensorCache(tmp_path / "encodings")))
     configs = {steps: SamplingConfig(Schedule(steps), False) for steps in (1, 2)}
     jobs = [Job(f"bare-{steps}", effect.name, rows, lambda steps=steps: configs[steps]) for steps in configs]  # type: ignore[misc]

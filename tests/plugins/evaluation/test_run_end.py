@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,28 @@ from typer.testing import CliRunner
 
 from cldistill.cli import main as cli
 from cldistill.component import BuildContext, Needs, Settings, metric
+from cldistill.data.items import held_pairs, open_picture
 from cldistill.errors import ManifestError, NotMeasured
 from cldistill.manifest.check import check_manifest
-from cldistill.manifest.rules import unserved
+from cldistill.manifest.rules import blind, unserved
 from cldistill.protocols import MetricRequest
-from cldistill.records import FLOOR, MetricValues
+from cldistill.records import FLOOR, EffectInfo, MetricValues
 from cldistill.testing.environment import catalogue_with
 from cldistill.testing.evaluation import write_evaluation
 from cldistill.testing.pictures import write_pictures
 from cldistill.testing.runs import run_manifest, tiny_manifest
+from cldistill_plugins.effectbench import plugin as effectbench
 from cldistill_plugins.evaluation import end_of_run
-from cldistill_plugins.evaluation.api import evaluate_manifest, read_evaluation
+from cldistill_plugins.evaluation.api import TRUTH, evaluate_manifest, read_evaluation
 from cldistill_plugins.evaluation.check import enter
 from cldistill_plugins.evaluation.plugin import register_observers
+from cldistill_plugins.evaluation.report.cases import cases_of
+from cldistill_plugins.evaluation.report.embedding import embed
 from cldistill_plugins.evaluation.summary import summary_tables
+from cldistill_plugins.evaluators import plugin as evaluators
+from cldistill_plugins.samples import sample_grids
+from cldistill_plugins.samples.grids import save_grid
+from cldistill_plugins.samples.plugin import register_observers as register_sample_grids
 
 
 class NoOptions(Settings):
@@ -94,6 +103,51 @@ def test_a_run_reports_what_it_could_not_measure(tmp_path: Path, monkeypatch: py
     assert np.array_equal(
         np.asarray(row.pictures[1]), 255 - np.asarray(row.pictures[0].resize((16, 16), Image.Resampling.LANCZOS))
     )
+
+
+@pytest.mark.slow
+def test_the_truth_stands_beside_the_pictures_where_it_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A held-out pair's, or a metric's: in the grids of the training, in result.png, and in the report."""
+    drawn: dict[str, Any] = {}
+
+    def kept(path: Path, rows: Sequence[Any], titles: Sequence[str], caption: str) -> None:
+        drawn[path.name] = (rows[0].pictures, titles)
+        save_grid(path, rows, titles, caption)
+
+    monkeypatch.setattr(end_of_run, "save_grid", kept)
+    monkeypatch.setattr(sample_grids, "save_grid", kept)
+    images = str(write_pictures(tmp_path / "held-out"))
+    knowing = metric("count", "", NoOptions, lambda settings: Needs(truth=True), lambda settings, context: Inverting())
+    evaluate: dict[str, Any] = {"images": images, "pictures": 2, "teacher_steps": 3, "metrics": [{"use": "count"}]}
+    parts = {"steps": 1, "samples": {"every": 1, "images": images}}
+    observers = (*register_observers(), *register_sample_grids())
+    run_manifest(tmp_path, catalogue_with(knowing, *observers), evaluate=evaluate, **parts)
+    for pictures, titles in drawn.values():
+        assert titles[:2] == ["source", "true effect"]
+        assert _is(pictures[1], ImageOps.invert(pictures[0].resize((16, 16), Image.Resampling.LANCZOS)))
+
+    evaluate |= {"pairs": 1, "metrics": []}
+    done = run_manifest(tmp_path, catalogue_with(*observers), output=tmp_path / "held", evaluate=evaluate, **parts)
+    report = json.loads((done.folder / "report.json").read_text())
+    (held,) = held_pairs(EffectInfo("invert", "", tmp_path / "data/invert", held_out=1))
+    assert held.target is not None
+    for pictures, titles in drawn.values():
+        assert titles[:2] == ["source", "true effect"]
+        assert _is(pictures[0], open_picture(held.sources[0]))
+        assert _is(pictures[1], open_picture(held.target).resize((16, 16), Image.Resampling.LANCZOS))
+    assert report["held_pairs"]["invert"] == [f"invert-{held.key.rpartition('/')[2]}"]
+    shown = done.folder / "pictures/truth/invert/pairs" / f"{report['held_pairs']['invert'][0]}.webp"
+    assert _is(open_picture(shown), open_picture(held.target).resize((16, 16), Image.Resampling.LANCZOS))
+    evaluation = read_evaluation(done.folder)
+    first = embed(done.folder, evaluation, cases_of(evaluation))
+    assert first.cases[0].effect == "invert/pairs"  # the ones of which something is known come first
+    assert first.place(TRUTH, "invert/pairs", first.cases[0].key) is not None
+
+
+def _is(one: Image.Image, other: Image.Image) -> bool:
+    return np.array_equal(np.asarray(one.convert("RGB")), np.asarray(other.convert("RGB")))
 
 
 @pytest.mark.slow
@@ -184,11 +238,32 @@ def test_a_run_needs_its_metrics_packages_and_an_evaluation_does_not(tmp_path: P
     evaluate["systems"] = [{"name": "bare", "adapter": None}]
     later = check_manifest(write(evaluate=evaluate), catalogue=catalogue)  # it is there to be evaluated
     (told,) = (line for line in unserved(later) if "packageless" in line)
-    assert told.startswith("warning: the metric packageless will not be measured: it needs no_such_package")
+    assert told.startswith("warning: the metric packageless will not be measured: needs no_such_package")
     slots = {"student": {"init": str(tmp_path / "gone.safetensors"), "rank": 2}}
     with pytest.raises(ManifestError, match="gone"):
         check_manifest(write(evaluate=evaluate, slots=slots), catalogue=catalogue)
     check_manifest(str(file), catalogue=catalogue, measuring=True)  # nothing is trained from it
+
+
+def test_what_cannot_be_measured_is_told_by_check_with_its_reason(tmp_path: Path) -> None:
+    images = str(write_pictures(tmp_path / "held-out"))
+    names = ("clip", "dino", "dreamsim", "editreward", "mllm-judge", "retention", "high-frequency-energy", "likeness")
+    metrics: list[dict[str, Any]] = [{"use": name} for name in names]
+    metrics[1]["options"] = {"model": str(tmp_path / "no-dino")}
+    metrics[2]["options"] = {"folder": str(tmp_path / "no-dreamsim")}
+    systems = [{"name": "bare", "adapter": None}]
+    evaluate: dict[str, Any] = {"images": images, "metrics": metrics, "systems": systems}
+    file = tmp_path / "m.yaml"
+    file.write_text(yaml.safe_dump(tiny_manifest(tmp_path, evaluate=evaluate)))
+    metrics_too = catalogue_with(*evaluators.register_metrics(), *effectbench.register_metrics())
+    told = {line.split()[3]: line for line in blind(check_manifest(str(file), catalogue=metrics_too))}
+    assert list(told) == [name for name in names if name != "likeness"]  # which needs nothing
+    for name, why in (
+        ("clip", "open_clip|not in the hub's cache"), ("dino", "no-dino|torchvision"), ("dreamsim", "no-dreamsim|dreamsim,"),
+        ("editreward", "a checkout"), ("mllm-judge", "`endpoint` and `model`"), ("retention", "evaluate.general"),
+        ("high-frequency-energy", "none of the effects|not installed"),
+    ):  # fmt: skip
+        assert re.search(why, told[name]), told[name]
 
 
 @pytest.mark.slow
@@ -203,6 +278,7 @@ def test_the_command(tmp_path: Path, tiny_manifest: Callable[..., Path], monkeyp
     done = CliRunner().invoke(cli.app, ["eval", manifest, "--output", "out", "--set", "evaluate.seed=7"])
     assert done.exit_code == 1, done.output
     assert "report.html" in done.output
+    assert done.output.startswith("warning: the metric clip will not be measured: ")  # before anything is made
     assert "Not measured: clip: " in done.output
     assert done.output.endswith("Nothing was measured: no metric could measure; the pictures are there.\n")
     report = json.loads((tmp_path / "out/report.json").read_text())

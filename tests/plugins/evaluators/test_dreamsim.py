@@ -34,7 +34,8 @@ from cldistill.testing import check_metric, picture  # noqa: E402
 from cldistill.testing.metric_check import TinyMetricRequest  # noqa: E402
 from cldistill_plugins.evaluators import dreamsim_files, plugin  # noqa: E402
 from cldistill_plugins.evaluators.compared import Compared  # noqa: E402
-from cldistill_plugins.evaluators.dreamsim_files import DINO, FILES, _local_dino, load_dreamsim, lora_folder  # noqa: E402
+from cldistill_plugins.evaluators.dreamsim_files import DINO, FILES, lora_folder  # noqa: E402
+from cldistill_plugins.evaluators.dreamsim_network import _local_dino, load_dreamsim  # noqa: E402
 from cldistill_plugins.evaluators.references import reference_pairs  # noqa: E402
 
 (DREAMSIM,) = (part for part in register(plugin).components if part.name == "dreamsim")

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from cldistill.errors import NotMeasured
 from cldistill.records import EffectInfo, Item
 from cldistill.testing.metric_check import TinyMetricRequest
 from cldistill.testing.pictures import picture
@@ -44,10 +43,19 @@ def test_systems_are_measured_on_the_effects_that_both_made(tmp_path: Path) -> N
     outputs = {"teacher@4": {"invert": [own]}, "student@4": {"invert": [source], "general": [source]}}
     request = TinyMetricRequest([EffectInfo("invert", "invert it")], items, outputs, tmp_path)
     found = Likeness()(request)
-    assert {system: set(pools) for system, pools in found.items()} == {"student@4": {"invert"}}
+    assert {system: set(pools) for system, pools in found.items()} == {"teacher@4": {"invert"}, "student@4": {"invert"}}
     assert found["student@4"]["invert"].per_picture["likeness"] == [pytest.approx(0.0, abs=0.01)]
-    with pytest.raises(NotMeasured, match="no system is called"):
-        Likeness()(TinyMetricRequest([], items, {"ours": outputs["student@4"]}, tmp_path))
+    assert "likeness" not in found["teacher@4"]["invert"].per_picture
+
+
+def test_the_way_from_the_source_needs_neither_own_lora_nor_truth(tmp_path: Path) -> None:
+    source, made = Image.new("RGB", (32, 32)), Image.new("RGB", (32, 32), (51, 51, 51))
+    source.save(tmp_path / "one.png")
+    items = {"grey": [Item("grey/one", "grey", (tmp_path / "one.png",), "make it grey")]}
+    outputs = {"ours": {"grey": [made], "general": [made]}, "idle": {"grey": [source]}}
+    found = Likeness()(TinyMetricRequest([EffectInfo("grey", "make it grey")], items, outputs, tmp_path))
+    far = {system: {pool: values.per_picture for pool, values in pools.items()} for system, pools in found.items()}
+    assert far == {"ours": {"grey": {"from_source": [pytest.approx(0.2)]}}, "idle": {"grey": {"from_source": [0.0]}}}
 
 
 def test_held_out_pairs_are_a_truth_that_needs_no_lora(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from statistics import fmean
 
-from cldistill.records import GENERAL
+from cldistill.records import GENERAL, HELD_PAIRS, probe_pool
 from cldistill_plugins.evaluation.report.record import Evaluation
 
 
 @dataclass(frozen=True)
 class ReportCase:
-    """One effect (or the general pool) on one picture, by every system."""
+    """One effect (or its held-out pairs, or the general pool) on one picture, by every system."""
 
     effect: str
     key: str
@@ -26,8 +26,9 @@ class ReportCase:
 
 
 def cases_of(evaluation: Evaluation) -> list[ReportCase]:
-    """List all cases: more failing systems first, then worse figures, then as the report has them."""
-    pools = [effect.name for effect in evaluation.effects]
+    """List all cases: more failing systems first, then those with a held-out truth, then worse figures."""
+    held = [probe_pool(name, HELD_PAIRS) for name in evaluation.held_pairs]
+    pools = [*held, *(effect.name for effect in evaluation.effects)]
     if evaluation.general.items:
         pools.append(GENERAL)
     found = [
@@ -35,7 +36,7 @@ def cases_of(evaluation: Evaluation) -> list[ReportCase]:
         for pool in pools
         for place, key in enumerate(evaluation.keys_of(pool))
     ]
-    return sorted(found, key=lambda case: (-case.failing, *(-value for value in case.badness)))
+    return sorted(found, key=lambda case: (-case.failing, case.effect not in held, *(-value for value in case.badness)))
 
 
 def in_turns(cases: Iterable[ReportCase]) -> list[ReportCase]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cldistill.errors import DataError
-from cldistill.records import GENERAL
+from cldistill.records import GENERAL, HELD_PAIRS, probe_pool
 from cldistill.storage.files import atomic_write_text
 from cldistill_plugins.evaluation.report.cases import cases_of
 from cldistill_plugins.evaluation.report.embedding import LIMIT_MEGABYTES, SIDE, Embedded, embed
@@ -80,8 +80,9 @@ def page_of(evaluation: Evaluation, embedded: Embedded, limit: float = LIMIT_MEG
 def viewer_data(evaluation: Evaluation, embedded: Embedded) -> dict[str, Any]:
     """Return what the viewer reads: names, cases in order, every value, and where each picture's text stands."""
     prompts: Mapping[str, Mapping[str, Any]] = {
-        effect.name: {"prompt": effect.prompt, "student": effect.student_prompt, "stochastic": effect.stochastic}
+        pool: {"prompt": effect.prompt, "student": effect.student_prompt, "stochastic": effect.stochastic}
         for effect in evaluation.effects
+        for pool in (effect.name, probe_pool(effect.name, HELD_PAIRS))
     }
     return {
         "effects": {**prompts, GENERAL: {"prompt": "a general instruction", "student": "", "stochastic": None}},

@@ -3,7 +3,7 @@
 ```
 FOLDER/report.json
 FOLDER/pictures/source/<key>.webp              what was edited (of the general pool: source/general/<key>.webp)
-FOLDER/pictures/truth/<effect>/<key>.webp      a true output, where the effect knows one
+FOLDER/pictures/truth/<effect>/<key>.webp      a true output, where one is known
 FOLDER/pictures/<system>/<effect>/<key>.webp   what a system made of it
 ```
 """
@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cldistill.errors import DataError, UnsafePathError
-from cldistill.records import GENERAL
+from cldistill.records import GENERAL, HELD_PAIRS
 from cldistill.storage.untrusted import file_stem, leads_out, plain
 
 FORMAT = 1
@@ -142,6 +142,8 @@ class Evaluation(_ReportPart):
     machine: Mapping[str, str | int | float | None] = {}
     effects: Sequence[EffectRow]
     pictures: Sequence[str]
+    held_pairs: Mapping[str, Sequence[str]] = {}
+    """Effect -> its pairs that were held out of training; their pictures stand under the pool ``<effect>/pairs``."""
     systems: Sequence[SystemRow]
     metrics: Mapping[str, MetricRow]
     not_measured: Sequence[NotMeasuredRow] = ()
@@ -163,7 +165,10 @@ class Evaluation(_ReportPart):
         return {name: name.replace("-", " ").capitalize() for name in sorted(found)}
 
     def keys_of(self, pool: str) -> Sequence[str]:
-        """Return the pictures of an effect, or of the general pool, in the order of their values."""
+        """Return the pictures of an effect, of its held-out pairs or of the general pool, in the order of their values."""
+        effect, _, probe = pool.partition("/")
+        if probe == HELD_PAIRS:
+            return self.held_pairs.get(effect, ())
         return self.general.items if pool == GENERAL else self.pictures
 
 

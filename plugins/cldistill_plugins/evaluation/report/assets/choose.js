@@ -13,7 +13,7 @@ export function failuresOf(item, filters) {
 function fits(item, filters) {
   const kind = report.effects[item.effect].stochastic;
   return (
-    (!filters.effect || item.effect === filters.effect) &&
+    (!filters.effect || item.effect.split("/")[0] === filters.effect) &&
     (!filters.kind || kind === (filters.kind === "stochastic")) &&
     ((!filters.family && !filters.bad) || failuresOf(item, filters).length > 0)
   );
