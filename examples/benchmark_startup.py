@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from typing import Any
 
 import yaml
 
+from cldistill.collection.index import read_index
 from cldistill.manifest.check import check_manifest
 from cldistill.manifest.resolved import manifest_digest
 from cldistill.protocols import KnowsDigest
@@ -36,9 +38,13 @@ PAIRS, GENERAL = "package:cldistill_plugins.effectbench/effects/halftone", "pack
 
 COMMANDS = (
     "--help", "check one-effect --no-files", "check collectionlora-50 --no-files", "plan collectionlora-50 --no-files",
-    "plugins", "schema",
+    "plugins", "schema", "init --miniature --force --output FOLDER/demo.yaml",
 )  # fmt: skip
 """Commands that load no model, and no torch."""
+
+
+IN_PLACE = ("inspect COLLECTION", "rename COLLECTION EFFECT renamed", "remove COLLECTION renamed")
+"""The same, of a copy of a collection."""
 
 
 def write_manifest(folder: Path, teachers: int, rank: int) -> Path:
@@ -104,6 +110,19 @@ def timed(words: Sequence[str], **variables: str) -> dict[str, float]:
     return {"seconds": round(seconds, 2), "processor_seconds": round(processor, 2)}
 
 
+def timed_commands(folder: Path, collection: Path | None) -> dict[str, dict[str, float]]:
+    """Time the commands that load no model; those of a collection where there is one."""
+    known = {"FOLDER": str(folder)}
+    if collection is not None:
+        effect = read_index(collection).effects[0].name
+        known |= {"COLLECTION": shutil.copytree(collection, folder / "collection"), "EFFECT": effect}
+    wanted = (*COMMANDS, *(IN_PLACE if collection is not None else ()))
+    lines = {
+        words: [str(known.get(word, word)).replace("FOLDER", str(folder)) for word in words.split()] for words in wanted
+    }
+    return {words: timed(["-m", "cldistill", *line]) for words, line in lines.items()}
+
+
 def main() -> None:
     """Write the teachers, start several times, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -111,6 +130,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=128)
     parser.add_argument("--later", type=int, default=3, help="starts after the first")
     parser.add_argument("--folder", type=Path, help="where the files lie meanwhile, on a disk that knows holes")
+    parser.add_argument("--collection", type=Path, help="times `inspect`, `rename` and `remove` too, on a copy of it")
     parser.add_argument("--out", type=Path, help="file for the figures, as JSON")
     parser.add_argument("--start", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -121,7 +141,7 @@ def main() -> None:
         manifest = write_manifest(Path(folder), given.teachers, given.rank)
         size = (manifest.parent / "0.safetensors").stat().st_size
         first, *later = (timed_start(manifest) for _ in range(1 + given.later))
-    commands = {words: timed(["-m", "cldistill", *words.split()]) for words in COMMANDS}
+        commands = timed_commands(Path(folder), given.collection)
     starts = {"teachers": given.teachers, "bytes_each": size, "first_start": first, "later_starts": later}
     text = json.dumps({**starts, "commands": commands}, indent=2)
     print(text)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 import typer
+import yaml
 from PIL import Image
 
 from cldistill.cli.main import app
@@ -41,6 +44,35 @@ def test_its_manifests_fit_together(tmp_path: Path) -> None:
     assert [loss.loss.name for loss in checked.losses] == ["bs-dmd", "ts-dmd", "ta-fm", "fake-score"]
     measured = check_manifest(str(tmp_path / "eval.yaml"), files=False, measuring=True)
     assert [part.name for part in measured.metrics] == ["clip", "dino", "mllm-judge"]
+
+
+def fragments() -> list[Any]:
+    """Return every piece of a manifest in the pages and in the built-in plugins' READMEs, under its file's name."""
+    own = {
+        path: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("plugins/cldistill_plugins/*/README.md"))
+    }
+    found = [
+        (str(path.relative_to(ROOT)), text) for path, page in (PAGES | own).items() for text in blocks("yaml", page)
+    ]
+    whole = re.compile("^(cldistill|extends):", flags=re.MULTILINE)
+    return [pytest.param(text, id=path) for path, text in found if not whole.search(text)]
+
+
+@pytest.mark.parametrize("text", fragments())
+def test_a_piece_of_a_manifest_fits_into_the_whole_one(tmp_path: Path, text: str) -> None:
+    """Losses and observers are added to those that are there; of anything else a piece replaces what it names."""
+    whole, measuring = (
+        yaml.safe_load(blocks("yaml", PAGES[ROOT / f"docs/{name}.md"])[0]) for name in ("manifest", "measuring")
+    )
+    piece = yaml.safe_load(text.replace("OWNER/NAME", "./theirs").replace("wandb", "tensorboard"))
+    if "evaluate" in piece:
+        whole["evaluate"] = measuring["evaluate"] | {"metrics": []}
+    for key, value in piece.items():
+        known = whole.get(key)
+        added = isinstance(value, list) and key in ("losses", "observers")
+        whole[key] = [*(known or ()), *value] if added else known | value if isinstance(known, dict) else value
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
+    assert check_manifest(str(tmp_path / "mine.yaml"), files=False, measuring=True).manifest.cldistill == 1
 
 
 def test_its_commands_exist() -> None:

@@ -12,7 +12,9 @@ from selenium.webdriver.common.keys import Keys
 
 pytestmark = pytest.mark.slow
 
-PHONE = (390, 844)
+PHONE, WIDE = (390, 844), (1440, 900)
+SCROLL_BAR = 15
+"""Its width in pixels on a desktop; a phone lays it over the page."""
 
 
 def column(page: Any, number: int) -> list[str]:
@@ -122,19 +124,30 @@ def test_light_and_dark(browser: Any, open_report: Callable[[Path], Any], folder
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
-def test_a_phone_scrolls_in_one_direction_only(
-    browser: Any, open_report: Callable[[Path], Any], folder: Path, colours: str
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["phone", "wide"])
+def test_nothing_is_cut_off_and_the_page_scrolls_in_one_direction_only(
+    browser: Any, open_report: Callable[[Path], Any], folder: Path, colours: str, size: tuple[int, int]
 ) -> None:
-    browser.screen(PHONE, colours, touch=True)
+    browser.screen(size, colours, touch=size == PHONE)
     page = open_report(folder)
-    assert page.js("return [document.documentElement.scrollWidth, innerWidth]") == [390, 390]
+    assert page.js("return [document.documentElement.scrollWidth, document.documentElement.clientWidth]") in (
+        [size[0], size[0]], [size[0] - SCROLL_BAR, size[0] - SCROLL_BAR],
+    )  # fmt: skip
     widths = page.js(
         "return [...document.querySelectorAll('#columns img')].map((i) => i.getBoundingClientRect().width)"
     )
     assert min(widths) > 120
     beyond = page.js(
-        "return [...document.querySelectorAll('main *')].filter((e) => e.checkVisibility() && !e.closest('svg, .slider')"
+        "return [...document.querySelectorAll('main *')]"
+        ".filter((e) => e.checkVisibility() && !e.closest('svg, .slider, .hidden-text')"
         " && e.getBoundingClientRect().right > innerWidth).map((e) => e.outerHTML.slice(0, 80))"
     )
     assert beyond == [], "no table hides a column"
+    cut = page.js(
+        "return [...document.querySelectorAll('main *')]"
+        ".filter((e) => e.checkVisibility() && !e.closest('svg, .slider, .hidden-text')"
+        " && ['hidden', 'clip'].includes(getComputedStyle(e).overflowX) && e.scrollWidth > e.clientWidth + 1)"
+        ".map((e) => e.outerHTML.slice(0, 80))"
+    )
+    assert cut == [], "no text ends in the middle of a word"
     assert page.errors() == []

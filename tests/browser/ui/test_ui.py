@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,27 @@ def test_a_picture_with_two_effects(page: Any, studio: Studio, photo: Path) -> N
     assert page.errors() == []
     outside = [url for url in page.requests() if "://127.0.0.1:" not in url and not url.startswith("chrome")]
     assert outside == []
+
+
+@pytest.mark.slow
+def test_a_picture_that_is_dropped_and_other_steps(page: Any, studio: Studio, photo: Path) -> None:
+    dropped = (
+        "const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));"
+        "const carried = new DataTransfer();"
+        "carried.items.add(new File([bytes], arguments[1], {type: 'image/png'}));"
+        "const zone = document.querySelector('#picture input[type=file]').closest('button, [role=button], .wrap, div');"
+        "for (const name of ['dragenter', 'dragover', 'drop'])"
+        "  zone.dispatchEvent(new DragEvent(name, {dataTransfer: carried, bubbles: true, cancelable: true}));"
+    )
+    page.js(dropped, base64.b64encode(photo.read_bytes()).decode(), photo.name)
+    page.wait("document.querySelector('#picture img')")
+    page.find("#steps input").send_keys(Keys.CONTROL + "a" + Keys.NULL + "2" + Keys.TAB)
+    page.find("#go").click()
+    page.wait(DONE)
+    assert page.find(".panel:not([hidden]) figcaption").text.split("\n")[1] == "24 × 12 · 2 steps · seed 0"
+    expected = studio.mounted.collection(studio.collection).generate(photo, "invert", seed=0, steps=2)
+    assert np.array_equal(page.pixels(".panel:not([hidden]) .after"), expected)
+    assert not np.array_equal(expected, studio.mounted.collection(studio.collection).generate(photo, "invert", seed=0))
 
 
 @pytest.mark.slow

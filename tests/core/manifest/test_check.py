@@ -354,9 +354,7 @@ def test_a_teacher_that_fits_tells_its_rank(world: Any, teacher_file: Path) -> N
     checked = world.check()
     assert checked.teacher_ranks == {"manga": 3, "gold": 4}
     assert checked.file_lines()[-1] == "teacher of manga: 1/1 modules, scale 1.0"
-    assert (
-        world.check("effects.manga.teacher.options.scale=0.75").file_lines()[-1].endswith("1/1 modules, scale 0.75")
-    )
+    assert world.check("effects.manga.teacher.options.scale=0.75").file_lines()[-1].endswith("1/1 modules, scale 0.75")
 
 
 @pytest.mark.parametrize(

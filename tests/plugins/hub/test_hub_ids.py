@@ -51,7 +51,7 @@ def test_a_collection_is_fetched_pinned_and_then_there_offline(
 
 
 @pytest.mark.slow
-def test_a_teacher_a_slot_and_a_system_from_the_hub_are_recorded_with_their_commit(
+def test_a_teacher_and_a_slot_from_the_hub_are_recorded_with_their_commit(
     cli: Any, hub: Any, tiny_run: Path, tmp_path: Path
 ) -> None:
     weights = (tiny_run / "pytorch_lora_weights.safetensors").read_bytes()
@@ -72,6 +72,27 @@ def test_a_teacher_a_slot_and_a_system_from_the_hub_are_recorded_with_their_comm
     (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(data))
     done = cli("check", "manifest.yaml", **OFFLINE)
     assert done.returncode == 2 and "the folder holds several files (a.safetensors, b.safetensors)" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_system_of_an_evaluation_is_a_collection_from_the_hub(
+    cli: Any, hub: Any, tiny_run: Path, tmp_path: Path
+) -> None:
+    commit = hub.add(NAME, files_of(tiny_run))
+    pictures = tmp_path / "held-out"
+    pictures.mkdir()
+    picture(1, (24, 24)).save(pictures / "a.png")
+    systems = [{"name": "bare", "adapter": None}, {"name": "theirs", "adapter": f"{NAME}@main"}]
+    evaluate = {"images": str(pictures), "metrics": [{"use": "likeness"}], "systems": systems}
+    data = tiny_manifest(tmp_path / "made", steps=1, evaluate=evaluate)
+    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(data))
+    for extra in ({}, OFFLINE):  # the second time with what was fetched the first time
+        done = cli("eval", "manifest.yaml", "--output", "judged", **extra)
+        assert done.returncode == 0, done.stderr
+        report = json.loads((tmp_path / "judged/report.json").read_text())
+        adapter = report["systems"][1]["adapters"]["adapter"]
+        assert adapter.startswith(f"{NAME}@{commit} sha256:")
+        assert len(report["values"]["theirs"]["invert"]["from_source"]) == 1
 
 
 @pytest.mark.slow

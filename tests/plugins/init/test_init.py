@@ -98,6 +98,27 @@ def test_a_miniature_needs_nothing(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_miniature_trains_as_it_was_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both of its phases, in a few steps: a picture, a score and a command that works come out."""
+    monkeypatch.setenv("CLDISTILL_CACHE", str(folder / "cache"))
+    init("--miniature", "--name", "demo")
+    text = (folder / "demo.yaml").read_text()
+    for old, new in (("420", "2"), ("generator_steps: 460", "generator_steps: 3"), ("warmup: 20", "warmup: 0"),
+                     ("steps: 40", "steps: 2"), ("pictures: 8", "pictures: 1"), ("every: 210", "every: 2"),
+                     ("batch_size: 8", "batch_size: 1")):  # fmt: skip
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "demo.yaml").write_text(text)
+    sets = ("evaluate.teacher_steps=2", "evaluate.pairs=1", "base.options.resolution=64")
+    done = CliRunner().invoke(app, ["run", "demo.yaml", *(word for value in sets for word in ("--set", value))])
+    assert done.exit_code == 0, done.output
+    assert (folder / "runs/demo/result.png").is_file() and "likeness to its own LoRA" in done.output
+    told = done.output[done.output.index("generate runs") :].split()
+    assert CliRunner().invoke(app, [*told[: told.index("out.png") + 1], "--device", "cpu"]).exit_code == 0
+    assert (folder / "out.png").is_file()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", recipes())
 def test_a_recipe_is_copied_as_it_is(recipe: str, folder: Path) -> None:
     from importlib.resources import files
