@@ -210,11 +210,11 @@ def run_figures(run: Run, started: float) -> dict[str, Any]:
 
 
 def is_full(run: Run, record: Mapping[str, Any]) -> bool:
-    """Return whether a step of the log ran every loss of the student, and an update of every other slot."""
+    """Return whether a step of the log ran every loss of the student, and an update of every other slot that trains."""
     slots = {update["slot"] for update in record["updates"]}
     wanted = {term.name for term in run.terms if term.slot == STUDENT}
     ran = {name for update in record["updates"] if update["slot"] == STUDENT for name in update["losses"]}
-    return slots >= {config.name for config in run.slot_configs} and ran >= wanted
+    return slots >= {term.slot for term in run.terms} and ran >= wanted
 
 
 def say_where(console: Console, run: Run, exported: ExportedRun, report: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from cldistill.cli.main import app
 from cldistill.collection.collection import Collection
+from cldistill.errors import ManifestError
 from cldistill.manifest.check import check_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -60,19 +61,31 @@ def fragments() -> list[Any]:
 
 @pytest.mark.parametrize("text", fragments())
 def test_a_piece_of_a_manifest_fits_into_the_whole_one(tmp_path: Path, text: str) -> None:
-    """Losses and observers are added to those that are there; of anything else a piece replaces what it names."""
-    whole, measuring = (
-        yaml.safe_load(blocks("yaml", PAGES[ROOT / f"docs/{name}.md"])[0]) for name in ("manifest", "measuring")
-    )
+    """It replaces what it names, or its losses and observers are added to those that are there."""
+    pages = (PAGES[ROOT / f"docs/{name}.md"] for name in ("manifest", "measuring"))
+    whole, measuring = (yaml.safe_load(blocks("yaml", page)[0]) for page in pages)
     piece = yaml.safe_load(text.replace("OWNER/NAME", "./theirs").replace("wandb", "tensorboard"))
     if "evaluate" in piece:
         whole["evaluate"] = measuring["evaluate"] | {"metrics": []}
-    for key, value in piece.items():
-        known = whole.get(key)
-        added = isinstance(value, list) and key in ("losses", "observers")
-        whole[key] = [*(known or ()), *value] if added else known | value if isinstance(known, dict) else value
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
-    assert check_manifest(str(tmp_path / "mine.yaml"), files=False, measuring=True).manifest.cldistill == 1
+    told = []
+    for added in (("losses", "observers"), ()):
+        try:
+            changed = {key: _merged(whole.get(key), value, key in added) for key, value in piece.items()}
+            _check(tmp_path / "mine.yaml", changed, whole)
+        except ManifestError as error:
+            told.append(str(error))
+        else:
+            return
+    pytest.fail("\n".join(told))
+
+
+def _merged(known: Any, value: Any, added: bool) -> Any:
+    return [*(known or ()), *value] if added else known | value if isinstance(known, dict) else value
+
+
+def _check(file: Path, changed: dict[str, Any], whole: dict[str, Any]) -> None:
+    file.write_text(yaml.safe_dump(whole | changed, sort_keys=False))
+    check_manifest(str(file), files=False, measuring=True)
 
 
 def test_its_commands_exist() -> None:

@@ -17,7 +17,7 @@ from cldistill.component import Kind
 torch.set_num_threads(1)
 HERE: dict[Kind, dict[str, list[dict[str, Any]]]] = {
     "loss_term": {
-        "bs-dmd": [{}], "ts-dmd": [{}], "fake-score": [{}],
+        "bs-dmd": [{}, {"real": "frozen"}], "ts-dmd": [{}, {"real": "frozen"}], "fake-score": [{}],
         "ta-fm": [{}, {"sigma": "released"}],
     },
     "stream_router": {

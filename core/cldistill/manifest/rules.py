@@ -189,10 +189,11 @@ def _slots(checked: CheckedManifest) -> Found:
     if STUDENT not in slots:
         yield ("slots",), f"there is no slot {STUDENT!r}, from which the collection is made{nearest(STUDENT, slots)}"
     trained = {term.slot for term in checked.losses}
+    called = {name for term in checked.losses for name in term.loss.needs.predicts} - {STUDENT}
     for name, slot in slots.items():
         loc = ("slots", name)
-        if name not in trained:
-            yield loc, f"no loss trains this slot; give one `slot: {name}` or remove it"
+        if name not in trained | called:
+            yield loc, f"no loss trains this slot, or calls it; give one `slot: {name}` or remove it"
         if slot.from_step >= end:
             yield (*loc, "from_step"), f"the run ends before this slot starts ({slot.from_step})"
         steps = [phase.from_step for phase in slot.lr]

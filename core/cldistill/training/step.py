@@ -51,7 +51,7 @@ def run_step(run: Run, optimizers: Optimizers, step: int) -> StepResult:
     previous: list[TermContext] = []
     begin_slots(run, optimizers, step)
     for config in run.slot_configs:
-        if step < config.from_step:
+        if step < config.from_step or not any(term.slot == config.name for term in run.terms):
             continue
         for update in range(config.updates):
             parts = range(run.micro_batches or 1)

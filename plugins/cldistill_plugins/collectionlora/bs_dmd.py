@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from cldistill.component import Forwards, Needs, Settings
 from cldistill.protocols import UpdateContext
 from cldistill.records import LossOutput
+from cldistill_plugins.collectionlora.scores import REAL, compared
 
 
 class BsDmdSettings(Settings):
@@ -17,6 +18,7 @@ class BsDmdSettings(Settings):
     sigma_min: float = Field(0.0, ge=0.0, lt=1.0, description="lowest sigma at which critic and teacher are compared")
     sigma_max: float = Field(1.0, gt=0.0, le=1.0, description="highest one")
     critic: str = Field("critic", description="slot of the fake score")
+    real: str | None = Field(None, description=REAL)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -29,12 +31,7 @@ class BsDmdSettings(Settings):
 
 def describe_bs_dmd(settings: BsDmdSettings) -> Needs:
     """One graded call, one of the critic, one of the teacher, on a rollout."""
-    return Needs(
-        slot="student",
-        predicts=frozenset({settings.critic}),
-        teacher=True,
-        forwards=Forwards(rollout=True, graded=1, shared=1, plain=1, teacher=1),
-    )
+    return compared(settings, Needs(slot="student", forwards=Forwards(rollout=True, graded=1, shared=1)))
 
 
 class BsDmd:
@@ -53,5 +50,5 @@ class BsDmd:
         context.keep_sample(student_x0)
         draw = uniform(context, student_x0.shape[0], "sigma")
         sigma = context.schedule.draw(draw, self.settings.sigma_min, self.settings.sigma_max)
-        output = distribution_matching(context, student_x0, sigma, self.settings.critic)
+        output = distribution_matching(context, student_x0, sigma, self.settings.critic, self.settings.real)
         return LossOutput(output.loss, {**output.metrics, "k": float(rollout.k)})

@@ -11,17 +11,20 @@ from cldistill.schedule import add_noise, to_x0
 from cldistill_plugins.collectionlora.dmd import dmd_gradient, dmd_loss
 
 
-def distribution_matching(context: UpdateContext, student_x0: Tensor, sigma: Tensor, critic: str) -> LossOutput:
+def distribution_matching(
+    context: UpdateContext, student_x0: Tensor, sigma: Tensor, critic: str, real: str | None = None
+) -> LossOutput:
     """Noise ``student_x0`` ``[B, ...]`` to ``sigma`` ``[B]`` and pull it along the DMD gradient.
 
-    The critic sees the student's prompt, the teacher its own (section 3.2); neither gets a gradient.
+    The critic sees the student's prompt, the teacher its own (section 3.2); neither gets a gradient.  The slot ``real``, where
+    there is one, stands in for the teacher and sees the student's prompt.
     """
     with torch.no_grad():
         clean = student_x0.detach()
         noised = add_noise(clean, context.random.normal(clean.shape, "score-noise"), sigma)
         fake = to_x0(noised, context.slot(critic, noised, sigma), sigma)
-        real = to_x0(noised, context.teacher(noised, sigma), sigma)
-        result = dmd_gradient(fake, real, clean)
+        taught = context.teacher(noised, sigma) if real is None else context.slot(real, noised, sigma)
+        result = dmd_gradient(fake, to_x0(noised, taught, sigma), clean)
     # Read together: on a GPU every read waits for all that was asked for before it.
     told = torch.stack([result.gradient.square().mean().sqrt(), result.normaliser.mean(), sigma.mean()]).tolist()
     metrics = dict(zip(("gradient", "distance", "sigma"), told, strict=True))

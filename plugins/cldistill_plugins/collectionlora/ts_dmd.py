@@ -14,6 +14,7 @@ from pydantic import Field
 from cldistill.component import Forwards, Needs, Settings
 from cldistill.protocols import UpdateContext
 from cldistill.records import LossOutput
+from cldistill_plugins.collectionlora.scores import REAL, compared
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,18 +30,13 @@ class TsDmdSettings(Settings):
     strict: bool = Field(True, description="t_gen strictly below tau_max (the paper); false: up to and including it")
     bound_before_shift: bool = Field(False, description="apply tau_min before the shift, as the released code does")
     critic: str = Field("critic", description="slot of the fake score")
+    real: str | None = Field(None, description=REAL)
 
 
 def describe_ts_dmd(settings: TsDmdSettings) -> Needs:
     """One graded call on the noised target at one of the sampler's low steps, one of the critic, one of the teacher."""
-    return Needs(
-        slot="student",
-        predicts=frozenset({settings.critic}),
-        targets=True,
-        teacher=True,
-        forwards=Forwards(graded=1, plain=1, teacher=1),
-        sampler_below=sigma_bound(settings.tau_max, strict=settings.strict),
-    )
+    below = sigma_bound(settings.tau_max, strict=settings.strict)
+    return compared(settings, Needs(slot="student", targets=True, forwards=Forwards(graded=1), sampler_below=below))
 
 
 def sigma_bound(tau_max: float, *, strict: bool) -> float:
@@ -90,4 +86,4 @@ class TsDmd:
             1.0,
             bound_before_shift=self.settings.bound_before_shift,
         )
-        return distribution_matching(context, student_x0, critic_sigma, self.settings.critic)
+        return distribution_matching(context, student_x0, critic_sigma, self.settings.critic, self.settings.real)

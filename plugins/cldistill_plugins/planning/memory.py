@@ -13,6 +13,8 @@ from cldistill.records import STUDENT, BaseDescription
 
 TRAINED_BYTES = 12
 """Per parameter of a slot, all fp32: weight and Adam's two moments."""
+FROZEN_BYTES = 4
+"""The same of a slot that is called and not trained: its weight."""
 TRAINED_BYTES_8BIT = 4 + 2 * (1 + 4 / 256)
 """The same where the moments are in 8 bits, with a scale in fp32 for 256 of them."""
 GRADIENT_BYTES = 4
@@ -106,17 +108,13 @@ def memory(checked: CheckedManifest, ranks: int = 1) -> Bill:
     weights = (whole,) if ranks == 1 else shared_out(checked, whole.bytes, ranks)
     teacher = lora_parameters(description, description.targets, teacher_rank(checked))
     mounted = Amount("teacher slot", teacher * description.bytes_per_parameter)
-    trained = [
-        Amount(f"{size.slot}: weights (fp32), Adam (8 bits)", TRAINED_BYTES_8BIT * size.parameters)
-        if checked.slots[size.slot].moments == "8bit"
-        else Amount(f"{size.slot}: weights, Adam (fp32)", TRAINED_BYTES * size.parameters)
-        for size in sizes
-    ]
+    kinds = {size.slot: _kind(checked, size.slot) for size in sizes}
+    held = [Amount(f"{size.slot}: {kinds[size.slot][0]}", kinds[size.slot][1] * size.parameters) for size in sizes]
     owned = {loss.name: loss.loss.needs.parameters for loss in checked.losses if loss.loss.needs.parameters}
     modules = [Amount(f"{name}: module, Adam (fp32)", TRAINED_BYTES * count) for name, count in owned.items()]
     gradients = Amount("gradients of the largest slot (fp32)", GRADIENT_BYTES * max(
         size.parameters + sum(owned[loss.name] for loss in checked.losses if loss.slot == size.slot and loss.name in owned)
-        for size in sizes
+        for size in sizes if kinds[size.slot][1] != FROZEN_BYTES
     ))  # fmt: skip
     quantise = checked.base.settings.model_dump().get("quantise")
     largest = max((tall * wide for tall, wide in description.modules.values()), default=0)
@@ -128,11 +126,20 @@ def memory(checked: CheckedManifest, ranks: int = 1) -> Bill:
     encoders = Amount("text encoder and VAE", description.encoder_bytes)
     program = Amount("program: Python, torch, its kernels", PROGRAM_BYTES, estimate=True)
     # The encoders have left when the backbone is read.
-    training = (program, *weights, *decoded, mounted, *trained, *modules, gradients, *averages, *copies,
+    training = (program, *weights, *decoded, mounted, *held, *modules, gradients, *averages, *copies,
                 activations(checked))  # fmt: skip
     return Bill(
         (program, encoders), () if ranks == 1 else (program, whole, *_sampling(checked, mounted, teacher)), training
     )
+
+
+def _kind(checked: CheckedManifest, slot: str) -> tuple[str, float]:
+    """Return what is kept of a slot, and its bytes a parameter: one that no loss trains has no moments."""
+    if all(loss.slot != slot for loss in checked.losses):
+        return "weights (fp32)", FROZEN_BYTES
+    if checked.slots[slot].moments == "8bit":
+        return "weights (fp32), Adam (8 bits)", TRAINED_BYTES_8BIT
+    return "weights, Adam (fp32)", TRAINED_BYTES
 
 
 def shared_out(checked: CheckedManifest, whole: float, ranks: int) -> tuple[Amount, Amount]:

@@ -153,7 +153,7 @@ def test_options_merged_from_another_folder_keep_its_root(world: Any) -> None:
         ("effects.0.name=general", "effects.0.name: 'general' is the name of the general pool"),
         ("slots.critic.init=slot:studnt", "slots.critic.init: there is no other slot of that name ('slot:studnt')"),
         ("slots.critic={rank: 4, init: 'slot:student'}", "slots.critic.init: to be copied, 'student' must have"),
-        ("slots.spare.rank=4", "slots.spare: no loss trains this slot; give one `slot: spare` or remove it"),
+        ("slots.spare.rank=4", "slots.spare: no loss trains this slot, or calls it; give one `slot: spare` or remove it"),
         ("slots.critic.targets=[to_qq]", "slots.critic.targets.0: the base has no such module ('to_qq'); did"),
         ("slots.critic=null", "losses.0: bs calls the slot 'critic', which the manifest does not have"),
         ("slots.critic.from_step=20", "losses.0: bs calls the slot 'critic' from step 0, but it starts at 20"),

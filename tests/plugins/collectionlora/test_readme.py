@@ -30,7 +30,7 @@ def test_the_files_on_the_page_exist() -> None:
 
 
 def test_the_losses_on_the_page_are_the_papers() -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    block, *_ = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     losses = [LossRef.model_validate(loss) for loss in yaml.safe_load(block)["losses"]]
     assert [(loss.use, loss.streams) for loss in losses] == [
         ("bs-dmd", None), ("ts-dmd", ("effect",)), ("ta-fm", ("effect",)), ("fake-score", None),
