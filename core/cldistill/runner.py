@@ -164,8 +164,7 @@ def require_good_updates(run: Run) -> None:
             "then begin anew (--fresh)"
         )
     if missing:
-        never = f"never drawn in {run.total_steps} generator steps, so the student does not know it"
-        warn(run, f"{', '.join(missing)}: {never}")
+        warn(run, f"{', '.join(missing)}: never drawn in {run.total_steps} steps, so the student does not know it")
 
 
 def export_run(run: Run, checked: CheckedManifest, weights: Mapping[str, Any], kind: str) -> Path:

@@ -20,6 +20,7 @@ from cldistill.component import BuildContext
 from cldistill.data.dataset import on_device
 from cldistill.data.items import open_picture
 from cldistill.errors import CollectionError
+from cldistill.manifest.messages import first_problem
 from cldistill.sampling.samplers import few_step, predictor
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def build_base(index: CollectionIndex, model: str | None, device: str, options: 
     try:
         settings = component.settings.model_validate(merged, context={"root": Path.cwd()})
     except ValidationError as error:
-        raise CollectionError(f"{index.file}: options of the base {index.base_plugin!r}: {_first(error)}") from error
+        where = f"{index.file}: options of the base {index.base_plugin!r}"
+        raise CollectionError(f"{where}: {first_problem(error)}") from error
     folder = index.file.parent
     context = BuildContext(root=folder, cache=folder, output=folder, device=device)
     base: BaseModel = component.build(settings, context)
@@ -151,8 +153,3 @@ def at_aspect(picture: Image, like: Image) -> Image:
         return picture
     area = picture.width * picture.height
     return picture.resize((max(1, round((area * wanted) ** 0.5)), max(1, round((area / wanted) ** 0.5))))
-
-
-def _first(error: ValidationError) -> str:
-    detail = error.errors()[0]
-    return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"

@@ -44,6 +44,12 @@ def tell(problems: Problems, tree: Value) -> str:
     return "\n".join([*lines, *problems.more])
 
 
+def first_problem(error: ValidationError, whole: str = "the file") -> str:
+    """Return pydantic's first complaint about stored data: the key, or ``whole``, and what is wrong there."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return readable(f"{'.'.join(map(str, found['loc'])) or whole}: {found['msg']}").replace("\n", " ")
+
+
 def describe_errors(error: ValidationError, model: type[BaseModel], tree: Value, prefix: Loc = ()) -> str:
     """Return one line per mistake. ``prefix`` is the key path of ``model`` within ``tree``."""
     lines: dict[Loc, tuple[str, list[str]]] = {}

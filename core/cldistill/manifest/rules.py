@@ -233,9 +233,8 @@ def _not_installed(part: Part) -> str | None:
 
 
 def _packages(required: Sequence[Part]) -> Found:
-    for part in required:
-        if text := _not_installed(part):
-            yield (*part.loc, "use"), f"{text} ({show(part.name)})"
+    told = ((part, _not_installed(part)) for part in required)
+    yield from (((*part.loc, "use"), f"{text} ({show(part.name)})") for part, text in told if text)
 
 
 def lacking(part: Part) -> str | None:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from cldistill.manifest.messages import first_problem
 from cldistill.storage.untrusted import parse_json
 
 M = TypeVar("M", bound=BaseModel)
@@ -75,8 +76,4 @@ def read_json(answer: str, form: type[M]) -> M:
     try:
         return form.model_validate_json(fenced[1] if fenced else text, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise MalformedAnswerError(
-            f"the answer is not what was asked for ({place or 'JSON'}: {first['msg']})"
-        ) from None
+        raise MalformedAnswerError(f"the answer is not what was asked for ({first_problem(error, 'JSON')})") from None

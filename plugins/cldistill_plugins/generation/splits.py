@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from cldistill.errors import CollectionError, UnsafePathError, nearest
+from cldistill.manifest.messages import first_problem
 from cldistill.manifest.models import EffectName
 from cldistill.storage.untrusted import inside, parse_json
 
@@ -109,12 +110,10 @@ def read_split(file: Path, model: type[Stored]) -> Stored:
         data = parse_json(inside(file.parent, file.name).read_bytes())
         return model.model_validate(data, context={"folder": file.parent})
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        for cause in (one.get("ctx", {}).get("error") for one in found):
+        for cause in (one.get("ctx", {}).get("error") for one in error.errors(include_url=False)):
             if isinstance(cause, UnsafePathError):
                 raise cause from None
-        where = ".".join(map(str, found[0]["loc"])).replace("\n", " ")
-        raise CollectionError(f"{refused}: {where}: {found[0]['msg']}") from error
+        raise CollectionError(f"{refused}: {first_problem(error)}") from error
     except UnsafePathError:
         raise
     except (ValueError, OSError) as error:

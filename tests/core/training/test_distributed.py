@@ -93,3 +93,23 @@ def test_two_ranks_end_with_the_same_weights_and_made_the_same_number_of_forward
         assert [step, term] == mine[:2] == other[:2]
         assert loss is None if step == 1 else math.isclose(loss, (mine[2] + other[2]) / 2, rel_tol=1e-6)
     assert any(mine[2] != other[2] for mine, other in zip(*said, strict=True))
+
+
+@pytest.mark.slow(12)
+def test_two_runs_at_once_share_a_cache(tiny_manifest: Callable[..., Path], tmp_path: Path, interpreter: Any) -> None:
+    """Both find teachers, encodings and targets missing and make them; the same collections come out as from one alone."""
+    manifest = tiny_manifest()
+    shared = {**os.environ, "CLDISTILL_CACHE": str(tmp_path / "shared")}
+
+    def start(output: str, environment: dict[str, str]) -> Any:
+        words = ("-m", "cldistill", "run", manifest, "--output", tmp_path / output)
+        return interpreter.start(*words, environment=environment)
+
+    running = [start(name, shared) for name in ("one", "two")]
+    ended = [each.wait() for each in running]
+    assert [each.returncode for each in ended] == [0, 0], ended[0].stderr + ended[1].stderr
+    alone = start("alone", {**os.environ, "CLDISTILL_CACHE": str(tmp_path / "own")}).wait()
+    assert alone.returncode == 0, alone.stderr
+    made = [(tmp_path / name / "collection" / "pytorch_lora_weights.safetensors") for name in ("one", "two", "alone")]
+    one, two, other = (load_file(path) for path in made)
+    assert all(torch.equal(one[name], two[name]) and torch.equal(one[name], other[name]) for name in other)

@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cldistill.errors import DataError, UnsafePathError
+from cldistill.manifest.messages import first_problem
 from cldistill.records import GENERAL, HELD_PAIRS
 from cldistill.storage.untrusted import file_stem, leads_out, plain
 
@@ -198,13 +199,12 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 def _describe(file: Path, error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    if where == "format" or first["type"] == "missing":
+    if first["loc"] == ("format",) or first["type"] == "missing":
         return (
-            f"{file}: {where}: {first['msg']}. This is not a report of `cldistill eval` in format {FORMAT} "
+            f"{file}: {first_problem(error)}. This is not a report of `cldistill eval` in format {FORMAT} "
             "(a run whose manifest has no `evaluate:` reports nothing but its own figures)."
         )
-    return f"{file}: {where}: {first['msg']}" if where else f"{file}: {first['msg']}"
+    return f"{file}: {first_problem(error)}"
 
 
 def pool_folder(pool: str) -> Path:

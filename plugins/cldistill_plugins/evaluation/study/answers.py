@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cldistill.errors import DataError
+from cldistill.manifest.messages import first_problem
 from cldistill_plugins.evaluation.study.key import StudyKey, StudySet
 
 
@@ -79,9 +80,7 @@ def _read(path: Path) -> Answers:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(f"{path}: is no answer file of a study: {where}: {first['msg']}") from error
+        raise DataError(f"{path}: is no answer file of a study: {first_problem(error)}") from error
 
 
 def _problems(key: StudyKey, found: Answers, partial: bool) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cldistill.errors import DataError
+from cldistill.manifest.messages import first_problem
 from cldistill.storage.files import atomic_write_text
 
 FORMAT = 1
@@ -89,6 +90,4 @@ def read_key(path: Path) -> StudyKey:
     try:
         return StudyKey.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(f"{path} is no key of a study in format {FORMAT}: {where}: {first['msg']}") from error
+        raise DataError(f"{path} is no key of a study in format {FORMAT}: {first_problem(error)}") from error
