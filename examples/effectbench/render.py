@@ -73,8 +73,9 @@ def collect(work: Path) -> dict[str, Any]:
             results[name] = json.loads(path.read_text())
     if judged := all_claims(reports):
         results["claims"] = {"claims": [claim.plain() for claim in judged]}
-    if "ten" in reports:
-        results["claims-ten"] = {"claims": [claim.plain() for claim in claims.of_table1(reports["ten"])]}
+    for name in ("ten", "fifty"):
+        if name in reports:
+            results[f"claims-{name}"] = {"claims": [claim.plain() for claim in claims.of_table1(reports[name])]}
     results["costs"] = {path.stem: json.loads(path.read_text()) for path in sorted((work / "done").glob("*.json"))}
     return results
 
@@ -117,7 +118,7 @@ def rounded(data: Any) -> Any:
     return [rounded(value) for value in data] if isinstance(data, (list, tuple)) else data
 
 
-OVERVIEWS = ("table1", "ten")
+OVERVIEWS = ("table1", "ten", "fifty")
 """Evaluations of which a picture of all effects is drawn."""
 
 
@@ -138,6 +139,10 @@ def page(results: Mapping[str, Any], figures: Sequence[Path], work: Path) -> str
     text = (HERE / "page.md").read_text(encoding="utf-8")
     parts = {
         "claims": claims_table(results.get("claims", {}).get("claims", ())),
+        "claimsfifty": claims_table(results.get("claims-fifty", {}).get("claims", ())),
+        "fifty": _table(results, "fifty", ("truth_distance", "truth_closeness", "bad_case", "vsa", "recognised",
+                                           "hf_distance", "retention")),
+        "comparefifty": _compared(results, "fifty") or "None.",
         "claimsten": claims_table(results.get("claims-ten", {}).get("claims", ())),
         "ten": _table(results, "ten", ("truth_distance", "truth_closeness", "bad_case", "vsa", "recognised", "hf_distance",
                                        "retention")),
