@@ -37,8 +37,9 @@ class EndOfRun:
         if evaluate is None:
             return
         setup = setup_of_run(run, exported, evaluate.seed)
+        taught = any(exported.checked.teachers.values())
         plan = EvaluationPlan(
-            evaluate, systems_of_run(evaluate, run.schedule.steps, exported.collection), evaluate.not_run
+            evaluate, systems_of_run(evaluate, run.schedule.steps, exported.collection, taught=taught), evaluate.not_run
         )
         stages = exported.preparation.stages
         store, systems = picture_store(setup.context.cache), open_run_systems(setup, plan)
@@ -85,12 +86,13 @@ def result_picture(
     rows = []
     for index, effect in enumerate(run.effects):
         shown = shown_rows(effect, run.prompts[effect.name], pictures, index, PICTURES_OF_RESULT)
-        by_teacher, by_student = studio.pictures(teacher, shown), studio.pictures(student, shown)
-        made = zip((item for item, _ in shown), by_teacher, by_student, strict=True)
+        by_student = studio.pictures(student, shown)
+        taught = exported.checked.teachers[effect.name] is not None
+        by_teacher = studio.pictures(teacher, shown) if taught else [None] * len(shown)
         cells = [
             picture
-            for item, own, one in made
-            for picture in (open_picture(item.sources[0]), true_output(truths, item, own.size), own, one)
+            for (item, _), own, one in zip(shown, by_teacher, by_student, strict=True)
+            for picture in (open_picture(item.sources[0]), true_output(truths, item, one.size), own, one)
         ]
         rows.append(GridRow(effect.name, cells))
     columns = [

@@ -81,6 +81,8 @@ class OpenedSystem:
         """Return whether it is to be measured on a pool at all."""
         if pool != GENERAL and self.spec.effects is not None and pool not in self.spec.effects:
             return False
+        if pool != GENERAL and self.spec.adapter == TEACHER and self.setup.checked.teachers[pool] is None:
+            return False  # else the bare base would stand there under the name of the effect's own LoRA
         return self.pools is None or pool in self.pools
 
     def prompts(self, effect: EffectInfo) -> Prompts | None:

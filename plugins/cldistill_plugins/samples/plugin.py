@@ -26,7 +26,9 @@ def build_sample_grids(settings: SampleGridsSettings, context: BuildContext) -> 
     manifest = context.outline.manifest
     if manifest is None:
         return SampleGrids(None)
-    return SampleGrids(manifest.samples, manifest.targets.steps if manifest.targets else 40, known_truths(context))
+    steps = manifest.targets.steps if manifest.targets else 40
+    untaught = frozenset(effect.name for effect in manifest.effects if effect.teacher is None)
+    return SampleGrids(manifest.samples, steps, known_truths(context), untaught)
 
 
 @hookimpl

@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 class SampleGrids:
     """Observer: every ``every`` steps a grid ``samples/step-000100.png``, a row an effect: source, truth, teacher, student.
 
-    Teachers and truths do not change, so their pictures are made once.  There is no column of truths where none is known.
+    Teachers and truths do not change, so their pictures are made once.  There is no column of truths where none is known,
+    and none of teachers where there are none.
     """
 
     samples: Samples | None
     """None: nothing is drawn."""
     teacher_steps: int = 40
     truths: Sequence[KnowsTruth] = ()
+    untaught: frozenset[str] = frozenset()
+    """Effects without a teacher, of which there is no picture by one."""
     same: dict[str, list[Image | None]] = field(default_factory=dict)
     """Effect -> its source, the truth where it is known, and its teacher's picture."""
 
@@ -67,7 +70,8 @@ class SampleGrids:
     def _row(
         self, sampler: RunSampler, effect: str, rows: Rows, teacher: SampledNetwork, student: SampledNetwork
     ) -> GridRow:
+        ((item, _),), (made,) = rows, sampler.pictures(student, rows)
         if effect not in self.same:
-            ((item, _),), (made,) = rows, sampler.pictures(teacher, rows)
-            self.same[effect] = [open_picture(item.sources[0]), true_output(self.truths, item, made.size), made]
-        return GridRow(effect, [*self.same[effect], *sampler.pictures(student, rows)])
+            taught = None if effect in self.untaught else sampler.pictures(teacher, rows)[0]
+            self.same[effect] = [open_picture(item.sources[0]), true_output(self.truths, item, made.size), taught]
+        return GridRow(effect, [*self.same[effect], made])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,17 @@ from cldistill.errors import ManifestError
 from cldistill.manifest.check import check_manifest
 from cldistill.plugins import register
 from cldistill.testing import catalogue_with, run_manifest, tiny_run, update_context
+from cldistill.testing.pictures import write_pictures
 from cldistill.testing.runs import tiny_manifest
 from cldistill.training.checkpoint import read
 from cldistill_plugins.collectionlora import plugin
 from cldistill_plugins.collectionlora.score import distribution_matching
+from cldistill_plugins.evaluation import end_of_run
+from cldistill_plugins.evaluation.plugin import register_observers
+from cldistill_plugins.evaluators import plugin as evaluators
 from cldistill_plugins.planning.memory import FROZEN_BYTES, TRAINED_BYTES, memory
+from cldistill_plugins.samples import sample_grids
+from cldistill_plugins.samples.plugin import register_observers as register_sample_grids
 
 KNOWN = catalogue_with(*register(plugin).components)
 BEGIN = 2
@@ -47,6 +54,37 @@ def test_the_score_of_the_slot_stands_in_for_the_teachers() -> None:
     assert apart.metrics["gradient"] != distribution_matching(context, graded, sigma, "critic").metrics["gradient"]
     run.slots.copy("critic", "frozen")
     assert distribution_matching(context, graded, sigma, "critic", "frozen").metrics["gradient"] == 0.0
+
+
+@pytest.mark.slow
+def test_where_there_is_no_teacher_nothing_is_shown_as_one(tmp_path: Path) -> None:
+    plain, images = tiny_manifest(tmp_path), str(write_pictures(tmp_path / "held-out"))
+    (first, second), drawn = plain["effects"], {}
+
+    def kept(path: Path, rows: Any, titles: Any, caption: str) -> None:
+        drawn[path.name] = list(titles), [[picture is not None for picture in row.pictures] for row in rows]
+
+    likeness = [part for part in register(evaluators).components if part.name == "likeness"]
+    known = catalogue_with(*register(plugin).components, *likeness, *register_observers(), *register_sample_grids())
+    asked = {"images": images, "pictures": 1, "teacher_steps": 2, "metrics": [{"use": "likeness"}]}
+    parts = PARTS | {"samples": {"every": 3, "images": images}, "evaluate": asked}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(end_of_run, "save_grid", kept)
+        patch.setattr(sample_grids, "save_grid", kept)
+        none = [{key: value for key, value in effect.items() if key != "teacher"} for effect in (first, second)]
+        done = run_manifest(tmp_path, known, steps=3, output=tmp_path / "none", **parts | {"effects": none})
+        assert all("teacher" not in title and "own" not in title for titles, _ in drawn.values() for title in titles)
+        report = json.loads((done.folder / "report.json").read_text())
+        assert [system["name"] for system in report["systems"]] == ["base", "student@4"]
+        done = run_manifest(tmp_path, known, steps=3, output=tmp_path / "one", **parts | {"effects": [first, none[1]]})
+    assert drawn["step-000003.png"] == (
+        ["source", "teacher · 40 evaluations", "student · 4"],
+        [[True] * 3, [True, False, True]],
+    )
+    report = json.loads((done.folder / "report.json").read_text())
+    assert {name: list(pools) for name, pools in report["values"].items()} == {
+        "teacher@2": ["invert"], "teacher@4": ["invert"], "student@4": ["invert", "soften"],
+    }  # fmt: skip
 
 
 @pytest.mark.slow
