@@ -2,19 +2,21 @@
 
 ``L = || v(x_sigma, sigma, c) - (noise - x0) ||^2`` with the effect's own prompt (arXiv 2605.25378 section 4.1 trains its
 single-effect teachers this way: 2,000 steps at 1e-4).  The result is cached under a hash of pairs, prompt, base and settings;
-a killed training goes on from its last checkpoint.
+a killed training goes on from its last checkpoint, and of several processes that share a cache one trains and the others wait.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from filelock import FileLock, Timeout
 from PIL import ImageOps
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from cldistill.protocols import BaseModel
 
 SLOT = "teacher-training"
+PATIENCE = 0.5
+"""Seconds between two looks at a lock that another process has."""
 MAX_BAD_STEPS = 10
 """Steps in a row with a non-finite loss or gradient after which the training has diverged."""
 
@@ -97,11 +101,30 @@ def train_pairs(job: PairsJob, advance: Callable[[int], None] = lambda done: Non
     """
     shapes = {name: module_shape(job.base, name) for name in job.base.adapter_targets}
     if not job.file.is_file():
-        weights = _train(job, advance)
-        _must_be_finite(job, weights)
-        save_adapter(job.file, job.base, weights, job.settings.rank, job.settings.scale_alpha)
-        remove(job.checkpoints)
+        with _alone(job):
+            if not job.file.is_file():  # else whoever had the lock has made it
+                weights = _train(job, advance)
+                _must_be_finite(job, weights)
+                save_adapter(job.file, job.base, weights, job.settings.rank, job.settings.scale_alpha)
+                remove(job.checkpoints)
     return load_adapter(job.file, shapes)
+
+
+@contextmanager
+def _alone(job: PairsJob) -> Iterator[None]:
+    """Wait for whoever trains the same teacher in the same cache, who would have its checkpoints taken from under it."""
+    job.file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(job.file.parent / ".lock")
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except Timeout:
+            what = f"waiting for another process, which trains the teacher of {job.items[0].pool}"
+            raise_if_stopped(job.stop, what)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def module_shape(base: BaseModel, name: str) -> tuple[int, int]:
