@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from cldistill.collection import Collection
 
 HERE = Path(__file__).parents[2] / "examples" / "effectbench"
 
@@ -236,3 +239,17 @@ def test_the_whole_chain_runs_on_three_effects(
     assert unmeasured == [
         "Ours at 8 is no worse than Base on subject consistency", "— the same, effects whose prompt another one has, too",
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_collection_of_fifty_that_lies_there_edits_a_picture(tmp_path: Path) -> None:
+    """Its base is the miniature that ships, and the effect that makes a picture grey makes it grey."""
+    collection = Collection.load(HERE / "fifty")
+    assert len(collection.index.effects) == 50
+    source = files("cldistill_plugins.miniature") / "pictures" / "held-out" / "000.png"
+
+    def colour(picture: Image.Image) -> float:
+        return float(np.ptp(np.asarray(picture.convert("RGB"), dtype=np.float64), axis=2).mean())
+
+    made = collection.generate(str(source), "willow-filter", seed=0)
+    assert colour(made) < colour(Image.open(str(source))) / 4
