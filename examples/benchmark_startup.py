@@ -38,12 +38,12 @@ PAIRS, GENERAL = "package:cldistill_plugins.effectbench/effects/halftone", "pack
 
 COMMANDS = (
     "--help", "check one-effect --no-files", "check collectionlora-50 --no-files", "plan collectionlora-50 --no-files",
-    "plugins", "schema", "init --miniature --force --output FOLDER/demo.yaml",
+    "plugins", "schema", "init --miniature --force --output {folder}/demo.yaml",
 )  # fmt: skip
 """Commands that load no model, and no torch."""
 
 
-IN_PLACE = ("inspect COLLECTION", "rename COLLECTION EFFECT renamed", "remove COLLECTION renamed")
+IN_PLACE = ("inspect {collection}", "rename {collection} {effect} renamed", "remove {collection} renamed")
 """The same, of a copy of a collection."""
 
 
@@ -112,15 +112,12 @@ def timed(words: Sequence[str], **variables: str) -> dict[str, float]:
 
 def timed_commands(folder: Path, collection: Path | None) -> dict[str, dict[str, float]]:
     """Time the commands that load no model; those of a collection where there is one."""
-    known = {"FOLDER": str(folder)}
+    wanted, known = COMMANDS, {"folder": str(folder)}
     if collection is not None:
-        effect = read_index(collection).effects[0].name
-        known |= {"COLLECTION": shutil.copytree(collection, folder / "collection"), "EFFECT": effect}
-    wanted = (*COMMANDS, *(IN_PLACE if collection is not None else ()))
-    lines = {
-        words: [str(known.get(word, word)).replace("FOLDER", str(folder)) for word in words.split()] for words in wanted
-    }
-    return {words: timed(["-m", "cldistill", *line]) for words, line in lines.items()}
+        wanted = (*COMMANDS, *IN_PLACE)
+        known["collection"] = str(shutil.copytree(collection, folder / "collection"))
+        known["effect"] = read_index(collection).effects[0].name
+    return {words: timed(["-m", "cldistill", *(word.format(**known) for word in words.split())]) for words in wanted}
 
 
 def main() -> None:

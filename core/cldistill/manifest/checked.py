@@ -159,10 +159,8 @@ class CheckedManifest:
         """Return how pairs lie (``manga, gold: 40 pairs by source/ and target/``), and how teachers' files fit the base."""
         names: dict[tuple[str, str], list[str]] = {}
         told = [("", effect, listing.told) for effect, listing in self.listings.items()]
-        for begin, effect, text in [
-            *told,
-            *(("teacher of ", name, str(fit)) for name, fit in self.teacher_fits.items()),
-        ]:
+        told += [("teacher of ", effect, str(fit)) for effect, fit in self.teacher_fits.items()]
+        for begin, effect, text in told:
             names.setdefault((begin, text), []).append(effect)
         return [f"{begin}{', '.join(n)}: {text}" for (begin, text), n in names.items()]
 

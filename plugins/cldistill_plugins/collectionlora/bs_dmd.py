@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from cldistill.component import Forwards, Needs, Settings
 from cldistill.protocols import UpdateContext
 from cldistill.records import LossOutput
-from cldistill_plugins.collectionlora.scores import REAL, compared
+from cldistill_plugins.collectionlora.score_slots import REAL, compared
 
 
 class BsDmdSettings(Settings):

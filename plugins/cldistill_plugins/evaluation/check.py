@@ -109,23 +109,23 @@ def _run_of(path: Path) -> str:
 
 def _default(checked: CheckedManifest, evaluate: Evaluate) -> EvaluationPlan:
     """The systems that a run measures; its own student only where it has been trained."""
-    few, taught = checked.manifest.sampler.steps, any(checked.teachers.values())
     student = Path("runs", checked.manifest.name, "collection").absolute()
     if student.exists():
-        return EvaluationPlan(evaluate, systems_of_run(evaluate, few, student, taught=taught), evaluate.not_run)
+        return EvaluationPlan(evaluate, systems_of_run(checked, evaluate, student), evaluate.not_run)
     why = f"runs/{checked.manifest.name} holds no collection: cldistill run {checked.file.source}"
-    not_run = (*evaluate.not_run, NotRun(what=f"student@{few}", why=why))
-    return EvaluationPlan(evaluate, systems_of_run(evaluate, few, taught=taught), not_run)
+    not_run = (*evaluate.not_run, NotRun(what=f"student@{checked.manifest.sampler.steps}", why=why))
+    return EvaluationPlan(evaluate, systems_of_run(checked, evaluate), not_run)
 
 
 def systems_of_run(
-    evaluate: Evaluate, few: int, student: Path | None = None, *, taught: bool = True
+    checked: CheckedManifest, evaluate: Evaluate, student: Path | None = None
 ) -> tuple[EvaluatedSystem, ...]:
     """Return base, teachers at their own and at the student's steps, and the student, whose collection is given, last.
 
-    There are no teachers where no effect was ``taught`` by one: the bare base is not shown for them.
+    There are no teachers where no effect has one: the bare base is not shown for them.
     """
-    own = dict.fromkeys((evaluate.teacher_steps, few)) if taught else {}
+    few = checked.manifest.sampler.steps
+    own = dict.fromkeys((evaluate.teacher_steps, few)) if any(checked.teachers.values()) else {}
     systems = [_system("base", "bare base", None, few)]
     systems += [_system(f"teacher@{n}", f"own LoRAs in {n} steps", TEACHER, n) for n in own]
     if student is not None:

@@ -37,13 +37,11 @@ class EndOfRun:
         if evaluate is None:
             return
         setup = setup_of_run(run, exported, evaluate.seed)
-        taught = any(exported.checked.teachers.values())
-        plan = EvaluationPlan(
-            evaluate, systems_of_run(evaluate, run.schedule.steps, exported.collection, taught=taught), evaluate.not_run
-        )
+        systems = systems_of_run(exported.checked, evaluate, exported.collection)
+        plan = EvaluationPlan(evaluate, systems, evaluate.not_run)
         stages = exported.preparation.stages
-        store, systems = picture_store(setup.context.cache), open_run_systems(setup, plan)
-        report = evaluate_systems(setup, plan, systems, run.output, store, stages, exported.command)
+        store, opened = picture_store(setup.context.cache), open_run_systems(setup, plan)
+        report = evaluate_systems(setup, plan, opened, run.output, store, stages, exported.command)
         exported.report |= report
         write_pages(run.output, report, stages, PAGE_MEGABYTES)
         silent = {entry["component"] for entry in report["not_measured"]}

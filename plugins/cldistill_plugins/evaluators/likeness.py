@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cldistill.component import BuildContext, Needs, Settings
 from cldistill.data.items import open_picture
 from cldistill.protocols import Metric, MetricRequest
-from cldistill.records import HELD_PAIRS, Column, MetricValues, Ratio, probe_pool
+from cldistill.records import HELD_PAIRS, Column, Item, MetricValues, Ratio, probe_pool
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,22 +60,30 @@ class Likeness:
         the unedited one.
         """
         own = reference_system(request.outputs)
-        names = {effect.name for effect in request.effects}
-        found: dict[str, dict[str, MetricValues]] = {}
-        for done, (system, pools) in enumerate(request.outputs.items(), start=1):
-            for pool in (pool for pool in pools if pool in names):
-                made, sources = pools[pool], [open_picture(item.sources[0]) for item in request.items.get(pool, ())]
-                values = {}
-                if own is not None and own != system and pool in request.outputs[own]:
-                    rows = zip(made, request.outputs[own][pool], sources, strict=True)
-                    values["likeness"] = [likeness(one, other, source) for one, other, source in rows]
-                values["from_source"] = [distance(one, source) for one, source in zip(made, sources, strict=True)]
-                found.setdefault(system, {})[pool] = MetricValues(values)
-            request.advance(done / len(request.outputs))
-        for (system, effect), ratio in left_to_truth(request).items():
-            known = found.setdefault(system, {}).get(effect, MetricValues())
-            found[system][effect] = replace(known, ratios={"left_to_truth": ratio})
+        found: dict[str, dict[str, MetricValues]] = {system: {} for system in request.outputs}
+        for done, effect in enumerate(request.effects, start=1):
+            asked = {system: pools[effect.name] for system, pools in request.outputs.items() if effect.name in pools}
+            for system, figures in _figures(asked, request.items.get(effect.name, ()), own).items():
+                found[system][effect.name] = MetricValues(figures)
+            request.advance(done / len(request.effects))
+        for (system, name), ratio in left_to_truth(request).items():
+            known = found[system].get(name, MetricValues())
+            found[system][name] = replace(known, ratios={"left_to_truth": ratio})
         return found
+
+
+def _figures(
+    asked: Mapping[str, Sequence[Image]], items: Sequence[Item], own: str | None
+) -> dict[str, dict[str, list[float]]]:
+    """Return system -> figure -> a value a picture, of one effect; each picture is read once, and none is kept."""
+    values: dict[str, dict[str, list[float]]] = {system: defaultdict(list) for system in asked}
+    for at, item in enumerate(items):
+        source, made = open_picture(item.sources[0]), {system: pictures[at] for system, pictures in asked.items()}
+        for system, one in made.items():
+            if own in made and system != own:
+                values[system]["likeness"].append(likeness(one, made[own], source))
+            values[system]["from_source"].append(distance(one, source))
+    return {system: dict(figures) for system, figures in values.items()}
 
 
 def left_to_truth(request: MetricRequest) -> dict[tuple[str, str], Ratio]:

@@ -114,7 +114,7 @@ def memory(checked: CheckedManifest, ranks: int = 1) -> Bill:
     modules = [Amount(f"{name}: module, Adam (fp32)", TRAINED_BYTES * count) for name, count in owned.items()]
     gradients = Amount("gradients of the largest slot (fp32)", GRADIENT_BYTES * max(
         size.parameters + sum(owned[loss.name] for loss in checked.losses if loss.slot == size.slot and loss.name in owned)
-        for size in sizes if kinds[size.slot][1] != FROZEN_BYTES
+        for size in sizes if any(loss.slot == size.slot for loss in checked.losses)
     ))  # fmt: skip
     quantise = checked.base.settings.model_dump().get("quantise")
     largest = max((tall * wide for tall, wide in description.modules.values()), default=0)

@@ -24,7 +24,7 @@ def build_sample_grids(settings: SampleGridsSettings, context: BuildContext) -> 
     from cldistill_plugins.samples.truths import known_truths
 
     manifest = context.outline.manifest
-    if manifest is None:
+    if manifest is None or manifest.samples is None:
         return SampleGrids(None)
     steps = manifest.targets.steps if manifest.targets else 40
     untaught = frozenset(effect.name for effect in manifest.effects if effect.teacher is None)

@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from cldistill.component import Needs
+from cldistill_plugins.collectionlora.pdsr import EFFECT
 
-EFFECT = "effect"
-"""The stream of PDSR in which items belong to effects."""
 REAL = "slot of the real score, such as a frozen copy of the student as it stood; null: the effect's teacher"
 
 
