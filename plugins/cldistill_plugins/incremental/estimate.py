@@ -23,7 +23,10 @@ STAGE = re.compile(r"✓ (.+?)  (?:([\d,]+)   )?([\d.]+ s|[\d:]+)$", re.MULTILIN
 """A finished stage: its name, its parts where it has several, and its time."""
 STARTING = 8.0
 """Seconds of one core until torch and its libraries are loaded, and the hashes compared; no log has them."""
+STEPPING = 0.03
+"""Seconds of one core that a training step takes besides its passes: Python, the optimiser, the average."""
 LOADING = ("loading the base model", "reading the backbone")
+TARGETS, MEASURING = "sampling targets: ", "measuring "
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,16 @@ class Pace:
         """Return what one part of a stage took."""
         found = self.stages.get(name)
         return found.seconds / found.parts if found is not None else otherwise
+
+    def each_of(self, prefix: str) -> float | None:
+        """Return what one part took in the slowest stage whose name begins so; None where the log has no such stage."""
+        found = [stage.seconds / stage.parts for name, stage in self.stages.items() if name.startswith(prefix)]
+        return max(found, default=None)
+
+    @property
+    def has_measured(self) -> bool:
+        """Whether the log tells how long measuring took; a run that was stopped before has made pictures alone."""
+        return self.each_of(MEASURING) is not None
 
 
 def read_pace(folder: Path, batch: int, backward: float) -> Pace | None:
@@ -90,8 +103,7 @@ def parts_of(
         part = checked.teachers[name]
         if part is not None and part.needs.rank is not None:
             options = part.settings.model_dump()
-            taught = options.get("steps", 0) * options.get("batch_size", 1) * (1 + backward)
-            yield f"teacher of {name}", taught * call
+            yield f"teacher of {name}", options.get("steps", 0) * _teacher_step(checked, growth, pace, options)
     yield "targets", target_calls(checked, growth) * call
     training = sum(
         (cycle.until_step - cycle.from_step)
@@ -105,6 +117,18 @@ def parts_of(
     yield "training", (training + shown) * call + pace.seconds("exporting the collection")
     if manifest.evaluate is not None:
         yield "evaluation", evaluation_seconds(checked, growth, manifest.evaluate, pace)
+
+
+def _teacher_step(checked: CheckedManifest, growth: Growth, pace: Pace, options: Mapping[str, int]) -> float:
+    """Return the seconds of one step of a teacher's training, from passes of one item where that is its batch.
+
+    A pass of one item takes longer than an item's share of a batch; the stages that sampled targets tell how long.
+    """
+    batch, alone = options.get("batch_size", 1), pace.each_of(TARGETS)
+    call = pace.call
+    if batch == 1 and alone is not None and (targets := growth.known.get("targets")):
+        call = max(call, alone / (targets["steps"] * guidance_calls(checked)))
+    return STEPPING + batch * (1 + backward_cost(checked)) * call
 
 
 def target_calls(checked: CheckedManifest, growth: Growth) -> int:
@@ -137,9 +161,7 @@ def evaluation_seconds(checked: CheckedManifest, growth: Growth, evaluate: Evalu
     edited = pace.stages.get("editing the held-out pictures")
     whole = edited is not None and edited.parts >= known  # else some of them were in the cache
     each = edited.seconds / known_calls if edited is not None and whole else pace.call
-    measuring = sum(
-        time.seconds for name, time in pace.stages.items() if name.startswith(("measuring ", "true outputs"))
-    )
+    measuring = sum(time.seconds for name, time in pace.stages.items() if name.startswith((MEASURING, "true outputs")))
     encoded = evaluate.pictures * new * pace.each("encoding pictures and prompts")
     rest = pace.seconds(*LOADING, "writing the report")
     return calls * each + encoded + rest + measuring * pictures / max(known, 1)

@@ -107,6 +107,8 @@ def _cost(prepared: Prepared, measure: bool) -> Iterator[str]:
     ]
     shown = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts)
     yield f"Time:   about {duration(sum(seconds for _, seconds in parts))} at the pace of the collection's run: {shown}"
+    if measure and checked.manifest.evaluate is not None and not pace.has_measured:
+        yield "        and what measuring takes, which the log of the collection's run does not tell: it ended before"
 
 
 def expected_calls(checked: CheckedManifest) -> float:

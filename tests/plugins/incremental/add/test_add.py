@@ -21,7 +21,7 @@ from cldistill.training import train as train_module
 from cldistill.training.metrics_log import read_metrics
 from cldistill_plugins.incremental.edit import rename_effect
 from cldistill_plugins.incremental.effects import Given
-from cldistill_plugins.incremental.estimate import STARTING, Pace, StageTime, parts_of
+from cldistill_plugins.incremental.estimate import STARTING, STEPPING, Pace, StageTime, parts_of
 from cldistill_plugins.incremental.folder import read_folder
 from cldistill_plugins.incremental.prepare import AddRequest, prepare_growth
 from cldistill_plugins.incremental.print_plan import expected_calls, stream_chances
@@ -70,7 +70,7 @@ def test_the_time_counts_all_that_a_growth_does(world: World, quick: Quick) -> N
     chances = stream_chances(prepared.checked)
     parts = dict(parts_of(prepared.checked, prepared.growth, Pace(1.0, {}), chances))  # a second a forward pass
     assert parts["preparation"] == STARTING
-    assert parts["teacher of gilded"] == 2 * (1 + 1)  # two steps, forward and back
+    assert parts["teacher of gilded"] == pytest.approx(2 * (STEPPING + 1 + 1))  # two steps, forward and back
     assert parts["targets"] == 4 * (3 + 3) + 3 * 3  # the old by the collection's 4 steps, the new by its teacher's 3
     drawn = 2 * 3 * 4  # two grids of three effects by the student
     assert parts["training"] > drawn + 2 * expected_calls(prepared.checked)  # batches of two, and the passes back
@@ -81,6 +81,24 @@ def test_the_time_counts_all_that_a_growth_does(world: World, quick: Quick) -> N
     assert slower["preparation"] == STARTING + 3 * 0.5
     # the collection's run measured 2 x (3 of its own at 2 and at 4 steps, and the student's) and two general pictures: 20
     assert slower["evaluation"] == pytest.approx(parts["evaluation"] + 3 * 0.5 + 40 * (3 * (2 + 3 + 1) + 2) / 20)
+    # its three pictures of an effect took 45 seconds in 3 steps: 5 a pass of one item, where a batch's share is 1
+    sampled = Pace(
+        1.0, {"sampling targets: invert": StageTime(3, 45.0), "sampling targets: general": StageTime(9, 0.0)}
+    )
+    alone = dict(parts_of(prepared.checked, prepared.growth, sampled, chances))
+    assert alone["teacher of gilded"] == pytest.approx(2 * (STEPPING + 5 + 5))
+    assert (sampled.has_measured, pace.has_measured) == (False, True)
+
+
+def test_a_run_that_was_stopped_before_it_was_measured_cannot_tell_how_long_that_takes(
+    world: World, quick: Quick
+) -> None:
+    told, log = "what measuring takes, which the log of the collection's run does not tell", world.root / "run/run.log"
+    request = "add", world.collection, world.root / "new/gilded frame", "--plan", *quick("gilded")
+    log.write_text("\n".join(line for line in log.read_text().splitlines() if "✓ measuring" not in line))
+    assert told in " ".join(invoke(*request).split())
+    log.write_text(f"{log.read_text()}\n2026-12-01 01:00:51  ✓ measuring retention  100   0.2 s\n")
+    assert told not in " ".join(invoke(*request).split())
 
 
 def test_from_a_teachers_file_with_the_collection_alone(world: World) -> None:
