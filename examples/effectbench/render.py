@@ -142,6 +142,8 @@ def page(results: Mapping[str, Any], figures: Sequence[Path], work: Path) -> str
         "claimsfifty": claims_table(results.get("claims-fifty", {}).get("claims", ())),
         "fifty": _table(results, "fifty", ("truth_distance", "truth_closeness", "bad_case", "vsa", "recognised",
                                            "hf_distance", "retention")),
+        "fiftycoarse": _table(results, "fifty-coarse", ("truth_distance", "truth_closeness", "bad_case", "recognised",
+                                                        "hf_distance")),
         "comparefifty": _compared(results, "fifty") or "None.",
         "claimsten": claims_table(results.get("claims-ten", {}).get("claims", ())),
         "ten": _table(results, "ten", ("truth_distance", "truth_closeness", "bad_case", "vsa", "recognised", "hf_distance",
