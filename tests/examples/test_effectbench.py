@@ -242,7 +242,7 @@ def test_the_whole_chain_runs_on_three_effects(
 
 
 @pytest.mark.slow
-def test_the_collection_of_fifty_that_lies_there_edits_a_picture(tmp_path: Path) -> None:
+def test_the_collection_of_fifty_that_lies_there_edits_a_picture() -> None:
     """Its base is the miniature that ships, and the effect that makes a picture grey makes it grey."""
     collection = Collection.load(HERE / "fifty")
     assert len(collection.index.effects) == 50
