@@ -57,14 +57,15 @@ def assemble(
     prompts = isolate(checked, isolator, base.tokenize)
     terms = tuple(cast(Term, replace(loss, loss=loss.loss.build(context))) for loss in checked.losses)
     modules = make_modules(terms, random)
-    rows, targeted, trained = pool_rows(checked, isolator, prompts), checked.targeted_pools, checked.trained_teachers
+    rows, targeted, needless = pool_rows(checked, isolator, prompts), checked.targeted_pools, checked.needless_teachers
     if choose is not None:
         rows = choose(rows)
-        targeted, trained = list(rows), [name for name in trained if name in rows]
+        targeted, needless = list(rows), {*checked.teachers} - {*rows}
     if accelerator.is_main_process:  # the exported file will be compared on it
         fixed_probe(base, prompts[checked.effects[0].name].student, preparation.encoder.cache)
     encode(preparation, rows, later_rows(manifest, checked.effects, prompts), checked.paired)
     add_slots(preparation, checked, random)
+    trained = [name for name in checked.trained_teachers if name not in needless]
     for name in trained[accelerator.process_index :: accelerator.num_processes]:
         bank.state(name)
     accelerator.wait_for_everyone()

@@ -171,12 +171,13 @@ def export_run(run: Run, checked: CheckedManifest, weights: Mapping[str, Any], k
     """Write ``OUT/collection``."""
     probe = fixed_probe(run.base, run.prompts[run.effects[0].name].student, prepared(run).encoder.cache)
     run.base.drop_encoders()  # they came back only if the cache was emptied meanwhile
+    taught = [effect.name for effect in run.effects if effect.name not in checked.needless_teachers]
     return export_collection(
         run.output / "collection", base=run.base, slots=run.slots, slot=STUDENT, weights=weights,
         weights_kind=kind, effects=run.effects, prompts=run.prompts,
         schedule=run.schedule, title=run.name, resolved_manifest=resolved_text(checked, portable=True),
         base_part=(checked.base.name, checked.base.settings.model_dump(mode="json")),
-        teacher_digests={e.name: run.teachers.digest(e.name) or "base" for e in run.effects}, probe=probe,
+        teacher_digests={n: run.teachers.digest(n) or "base" for n in taught}, probe=probe,
         manifest_digest=run.manifest_digest, steps=run.total_steps, samples=card_samples(run, checked),
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import ImageOps
+from rich.console import Console
 
 from cldistill import runner
 from cldistill.assemble import assemble
@@ -23,12 +24,14 @@ from cldistill.random import KeyedRandom
 from cldistill.records import EffectInfo, Item, Prompts, Route
 from cldistill.samples import RunSampler, teacher_and_student
 from cldistill.schedule import Schedule
+from cldistill.storage.headers import read_tensors_header
 from cldistill.testing import catalogue_with, picture, run_manifest
 from cldistill.testing.pictures import write_general, write_pictures
 from cldistill.testing.runs import tiny_manifest
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.training.run import Run
 from cldistill_plugins.evaluation import plugin as evaluation
+from cldistill_plugins.planning.plan import make_plan
 from cldistill_plugins.samples import plugin as samples
 
 WIDE, TALL = (40, 20), (20, 40)
@@ -120,6 +123,42 @@ def test_a_run_of_the_real_family_takes_both_orientations(tiny_manifest: Any, tm
     rows = [(Item(p.stem, "darker", (p,), "darker"), shop) for p in sorted(held_out.iterdir())]
     sizes = {studio.pictures(system, rows)[i].size for system in teacher_and_student(run, 2) for i in range(2)}
     assert sizes == {(96, 32), (32, 96)}
+
+
+@pytest.mark.slow
+def test_a_teacher_that_nothing_asks_is_not_trained(tiny_manifest: Any, own_cache: Path, tmp_path: Path) -> None:
+    """Flow matching on after-pictures asks no teacher; a grid that shows one effect asks that one's."""
+    pairs_alone = {
+        "losses": [{"use": "ta-fm", "streams": ["mixed"]}], "targets": {"from": "pair"},
+        "router": {"use": "pdsr", "options": {"mixed_until": 6}},
+        "slots": {"student": {"rank": 2, "lr": 1e-3}},
+        "samples": {"images": str(write_pictures(tmp_path / "held-out", 1)), "every": 3, "effects": ["darker"]},
+    }  # fmt: skip
+    checked = check_manifest(str(tiny_manifest(**pairs_alone)))
+    assert checked.needless_teachers == {"mirror"}
+    assert [effect.teacher for effect in make_plan(checked).effects] == [
+        "from-pairs", "from-pairs, not trained: no loss, target or picture of this run asks for it",
+    ]  # fmt: skip
+    done = runner.execute(checked, tmp_path / "run", Console(quiet=True), "again")
+    assert len(list((own_cache / "pairs").glob("*/teacher.safetensors"))) == 1
+    assert done.collection is not None
+    with (done.collection / "pytorch_lora_weights.safetensors").open("rb") as file:
+        assert list(json.loads(read_tensors_header(file).metadata["cldistill.teachers"])) == ["darker"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "needless"),
+    [
+        ({}, set()),
+        ({"targets": {"from": "pair"}}, set()),  # both DMD losses compare with the teacher
+        ({"losses": [{"use": "ta-fm", "streams": ["mixed"]}]}, set()),  # targets are its samples
+        ({"losses": [{"use": "ta-fm", "streams": ["mixed"]}], "targets": {"from": "pair"}}, {"darker", "mirror"}),
+    ],
+)  # fmt: skip
+def test_losses_and_targets_ask_for_teachers(tiny_manifest: Any, changed: dict[str, Any], needless: set[str]) -> None:
+    alone = {"slots": {"student": {"rank": 2, "lr": 1e-3}}, "router": {"use": "pdsr", "options": {"mixed_until": 6}}}
+    whole = tiny_manifest(**(changed | (alone if "losses" in changed else {})))
+    assert check_manifest(str(whole)).needless_teachers == needless
 
 
 def test_a_mixed_batch_is_filled_from_the_routes_own_pools(tmp_path: Path) -> None:

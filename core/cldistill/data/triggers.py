@@ -17,7 +17,7 @@ def clash(triggers: Mapping[str, str], tokenize: Tokenize) -> tuple[str, str] | 
     ``triggers`` maps effects to words.  A word counts at the start of a prompt and inside one, where it comes with a space
     before it, which most tokenizers make part of its first token.
     """
-    tokens = {name: _forms(word, tokenize) for name, word in sorted(triggers.items())}
+    tokens = {name: (tuple(tokenize(word)), tuple(tokenize(f" {word}"))) for name, word in sorted(triggers.items())}
     holders: dict[tuple[int, tuple[int, ...]], set[str]] = defaultdict(set)
     for name, forms in tokens.items():
         if not all(forms):
@@ -38,7 +38,3 @@ def check_triggers(triggers: Mapping[str, str], tokenize: Tokenize) -> None:
     """Raise `ManifestError` if a trigger vanishes in the tokenizer, or cannot be told from another."""
     if (found := clash(triggers, tokenize)) is not None:
         raise ManifestError(f"{found[1]}; give {found[0]!r} another trigger in prompts.options")
-
-
-def _forms(word: str, tokenize: Tokenize) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return tuple(tokenize(word)), tuple(tokenize(f" {word}"))

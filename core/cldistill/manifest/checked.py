@@ -117,6 +117,20 @@ class CheckedManifest:
         """Return the effects whose teacher source trains an adapter, in the manifest's order."""
         return [name for name, part in self.teachers.items() if part is not None and part.needs.rank is not None]
 
+    def asking(self, effect: str) -> list[CheckedLoss]:
+        """Return the losses that ask an effect's teacher: for its velocity, or for targets that it samples."""
+        sampled = self.manifest.targets is not None and effect not in self.paired
+        reaching = (loss for loss in self.losses if loss.streams != frozenset({GENERAL}))
+        return [loss for loss in reaching if loss.teacher or (loss.targets and sampled)]
+
+    @cached_property
+    def needless_teachers(self) -> set[str]:
+        """Return the effects whose teacher would be trained for nothing: no loss and no picture of the run asks for it."""
+        samples = self.manifest.samples
+        named = () if samples is None else self.teachers if samples.effects is None else samples.effects
+        shown = named if self.manifest.evaluate is None else self.teachers
+        return {name for name in self.trained_teachers if name not in shown and not self.asking(name)}
+
     @cached_property
     def paired(self) -> set[str]:
         """Return the effects whose targets are the after-pictures of their pairs, not what their teacher makes."""
@@ -133,10 +147,8 @@ class CheckedManifest:
     @property
     def streams(self) -> tuple[str, ...]:
         """Return the streams that the router yields, or those that the losses name if the router does not say."""
-        named = self.router.needs.streams
-        if named is None:
-            named = frozenset(stream for loss in self.losses for stream in loss.streams or ())
-        return tuple(sorted(named))
+        told, named = self.router.needs.streams, (stream for loss in self.losses for stream in loss.streams or ())
+        return tuple(sorted(set(named) if told is None else told))
 
     @property
     def targeted_pools(self) -> list[str]:

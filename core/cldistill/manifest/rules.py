@@ -28,7 +28,7 @@ def check_rules(checked: CheckedManifest, required: Sequence[Part]) -> None:
         *_untaught_streams(checked),
         *_slots(checked),
         *_metrics(checked),
-        *_packages(required),
+        *(((*part.loc, "use"), f"{why} ({show(part.name)})") for part in required if (why := _not_installed(part))),
     ]
     if problems:
         raise Problems(ManifestError, problems)
@@ -45,11 +45,8 @@ def _effects(checked: CheckedManifest) -> Found:
         first.setdefault(effect.name, index)
         if effect.name == GENERAL:
             yield loc, f"{GENERAL!r} is the name of the general pool; choose another"
-    reaching = [term for term in checked.losses if term.streams != frozenset({GENERAL})]
     for index, effect in enumerate(manifest.effects):
-        sampled = manifest.targets is not None and effect.name not in checked.paired
-        asking = [term for term in reaching if term.teacher or (term.targets and sampled)]
-        teacher = checked.teachers[effect.name]
+        teacher, asking = checked.teachers[effect.name], checked.asking(effect.name)
         if teacher is None and asking:
             names = ", ".join(dict.fromkeys(term.loss.name for term in asking))
             text = f"is missing, and {names} asks the effect's teacher ({show(effect.name)}); {_how_taught(checked, effect)}"
@@ -230,11 +227,6 @@ def _not_installed(part: Part) -> str | None:
     missing = [package for package in part.needs.packages if find_spec(package) is None]
     how = part.needs.install or "pip install it"
     return f"needs {', '.join(missing)}, which is not installed: {how}" if missing else None
-
-
-def _packages(required: Sequence[Part]) -> Found:
-    told = ((part, _not_installed(part)) for part in required)
-    yield from (((*part.loc, "use"), f"{text} ({show(part.name)})") for part, text in told if text)
 
 
 def lacking(part: Part) -> str | None:

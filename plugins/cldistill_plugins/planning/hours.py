@@ -103,8 +103,9 @@ def stages(checked: CheckedManifest) -> Iterator[Part]:
     """Yield what calls the backbone: teachers in training, targets, the loop."""
     backward = backward_cost(checked)
     taught = 0.0
-    for part in checked.teachers.values():
-        if part is not None and part.needs.rank is not None:
+    for name in checked.trained_teachers:
+        part = checked.teachers[name]
+        if part is not None and name not in checked.needless_teachers:
             settings = part.settings.model_dump()
             taught += settings.get("steps", 0) * settings.get("batch_size", 1) * (1 + backward)
     if taught:

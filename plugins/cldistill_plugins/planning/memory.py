@@ -164,7 +164,7 @@ def shared_out(checked: CheckedManifest, whole: float, ranks: int) -> tuple[Amou
 def _sampling(checked: CheckedManifest, mounted: Amount, teacher: int) -> Iterator[Amount]:
     """Yield what lies beside a whole base while teachers are trained and sampled."""
     yield Amount("slots (fp32)", GRADIENT_BYTES * sum(size.parameters for size in adapter_sizes(checked)))
-    if any(part is not None and part.needs.rank is not None for part in checked.teachers.values()):
+    if set(checked.trained_teachers) - checked.needless_teachers:
         yield Amount("a teacher in training (fp32)", (TRAINED_BYTES + GRADIENT_BYTES) * teacher)
     else:
         yield mounted

@@ -110,7 +110,7 @@ def _effects(checked: CheckedManifest) -> tuple[PlannedEffect, ...]:
     return tuple(
         PlannedEffect(
             name=effect.name,
-            teacher=_teacher(checked.teachers[effect.name]),
+            teacher=_teacher(checked, effect.name),
             teacher_rank=checked.teacher_ranks.get(effect.name),
             teacher_fit=str(checked.teacher_fits[effect.name]) if effect.name in checked.teacher_fits else None,
             pairs=len(checked.items[effect.name]) if effect.name in checked.items else None,
@@ -120,9 +120,12 @@ def _effects(checked: CheckedManifest) -> tuple[PlannedEffect, ...]:
     )
 
 
-def _teacher(part: Part | None) -> str | None:
+def _teacher(checked: CheckedManifest, effect: str) -> str | None:
+    part = checked.teachers[effect]
     if part is None:
         return None
+    if effect in checked.needless_teachers:
+        return f"{part.name}, not trained: no loss, target or picture of this run asks for it"
     return f"{part.name} {part.needs.adapter.name}" if part.needs.adapter is not None else part.name
 
 
