@@ -1,7 +1,8 @@
 """What the paper leads one to expect, held against the evaluations: each claim with its figure, interval and verdict.
 
-All intervals are paired bootstraps over test pictures (`cldistill_plugins.evaluation.api`).  A claim holds when its whole
-interval lies on the expected side, fails when it lies on the other one, and is open when it does neither.
+All intervals are paired bootstraps over test pictures (`cldistill_plugins.evaluation.api`), or over effects where a committed
+result has no more than each effect's mean.  A claim holds when its whole interval lies on the expected side, fails when it lies
+on the other one, and is open when it does neither.
 """
 
 from __future__ import annotations
@@ -36,11 +37,17 @@ class Claim:
 
 
 def values(report: Report, system: str, metric: str, effects: Sequence[str] | None = None) -> Matrix:
-    """Return a system's values of a metric, ``[pictures, effects]``.
+    """Return a system's values of a metric, ``[pictures, effects]``; of a committed result its means, ``[effects, 1]``.
 
     Raises:
         KeyError: the system or the metric is not in the report.
     """
+    if "values" not in report:
+        means = report["per_effect_means"][system]
+        found = [means[name][metric] for name in effects or report["effects"] if metric in means.get(name, {})]
+        if not found:
+            raise KeyError(metric)
+        return np.array(found, dtype=np.float64)[:, None]
     pools = report["values"][system]
     names = [e["name"] for e in report["effects"]] if effects is None else list(effects)
     columns = [pools[name][metric] for name in names if metric in pools.get(name, {})]
@@ -51,12 +58,15 @@ def values(report: Report, system: str, metric: str, effects: Sequence[str] | No
 
 def seeds(report: Report, system: str, metric: str, effects: Sequence[str] | None = None) -> Matrix:
     """Return a system's values, averaged over the seeds from which it was trained (``ours``, ``ours-seed-1``)."""
-    names = [name for name in report["values"] if name == system or name.startswith(f"{system}-seed-")]
+    measured = report.get("values") or report["per_effect_means"]
+    names = [name for name in measured if name == system or name.startswith(f"{system}-seed-")]
     return np.mean([values(report, name, metric, effects) for name in names or [system]], axis=0)
 
 
 def stochastic(report: Report) -> list[str]:
-    """Return the names of the stochastic effects."""
+    """Return the names of the stochastic effects; of a committed result those that have an energy distance to their truths."""
+    if "values" not in report:
+        return [name for name, means in report["per_effect_means"]["ours"].items() if "truth_energy" in means]
     return [effect["name"] for effect in report["effects"] if effect.get("stochastic")]
 
 

@@ -36,6 +36,8 @@ KEPT = (
     "format", "name", "created", "command", "seed", "versions", "machine", "systems", "metrics", "pictures", "summary",
     "floors", "comparisons", "not_measured", "not_run",
 )  # fmt: skip
+BANKS = ("ten", "fifty")
+"""Table 1 on the miniature that ships, by the size of its bank."""
 HEADLINES = ("truth_distance", "bad_case", "vsa", "hf_distance", "retention")
 """Metrics whose paired differences the page lists; all others are in results/*.json."""
 
@@ -49,6 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (given.into / "results").mkdir(parents=True, exist_ok=True)
     known = {path.stem: json.loads(path.read_text()) for path in sorted((given.into / "results").glob("*.json"))}
     found = rounded(collect(given.work))
+    for name, result in list(found.items()):
+        if "summary" in result and (kept := with_earlier(result, known.get(name, {}))) is not None:
+            found[name] = kept
+            if name in BANKS:
+                found |= rounded({f"claims-{name}": judged_table1(kept)})
     results = {**known, **found, "costs": {**known.get("costs", {}), **found["costs"]}}
     for name, result in results.items():
         path = given.into / "results" / f"{name}.json"
@@ -73,11 +80,25 @@ def collect(work: Path) -> dict[str, Any]:
             results[name] = json.loads(path.read_text())
     if judged := all_claims(reports):
         results["claims"] = {"claims": [claim.plain() for claim in judged]}
-    for name in ("ten", "fifty"):
-        if name in reports:
-            results[f"claims-{name}"] = {"claims": [claim.plain() for claim in claims.of_table1(reports[name])]}
+    results |= {f"claims-{name}": judged_table1(reports[name]) for name in BANKS if name in reports}
     results["costs"] = {path.stem: json.loads(path.read_text()) for path in sorted((work / "done").glob("*.json"))}
     return results
+
+
+def judged_table1(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the claims of Table 1 as JSON data."""
+    return {"claims": [claim.plain() for claim in claims.of_table1(report)]}
+
+
+def with_earlier(result: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Add the rows of systems that were measured earlier on the same pictures and not again; None where there are none."""
+    if any(result.get(key) != known.get(key) for key in ("pictures", "effects", "seed")):
+        return None
+    added = [system for system in known["systems"] if system["name"] not in result["summary"]]
+    if not added:
+        return None
+    rows = {key: {s["name"]: known[key][s["name"]] for s in added} for key in ("summary", "per_effect_means")}
+    return {**result, "systems": [*added, *result["systems"]], **{key: {**rows[key], **result[key]} for key in rows}}
 
 
 def all_claims(reports: Mapping[str, Any]) -> list[claims.Claim]:

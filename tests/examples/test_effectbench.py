@@ -140,6 +140,32 @@ def test_two_seeds_of_a_system_are_averaged_and_others_are_not() -> None:
         claims.seeds(found, "teacher", "vsa")
 
 
+def committed(**systems: float) -> dict[str, Any]:
+    """What results/ keeps of a report: one figure a system, here alike on both effects but for its place."""
+    means = {name: {e: {"bad_case": value + i} for i, e in enumerate("ab")} for name, value in systems.items()}
+    rows = {name: {"bad_case": {"mean": value}} for name, value in systems.items()}
+    return {
+        "pictures": ["p"], "effects": ["a", "b"], "seed": 1, "systems": [{"name": name} for name in systems],
+        "summary": rows, "per_effect_means": means,
+    }  # fmt: skip
+
+
+def test_rows_that_were_measured_earlier_stay_and_are_compared_effect_by_effect() -> None:
+    claims, render = module("claims"), module("render")
+    merged = render.with_earlier(committed(ours=0.2, coarse=0.4), committed(teacher=0.3, ours=0.9))
+    assert [system["name"] for system in merged["systems"]] == ["teacher", "ours", "coarse"]
+    assert merged["summary"]["ours"]["bad_case"]["mean"] == 0.2, "what was measured again replaces the earlier row"
+    bad = claims.of_table1(merged)[1]
+    assert (bad.verdict, bad.interval.mean, bad.interval.n) == ("holds", pytest.approx(-0.1), 2)
+
+
+def test_rows_of_other_pictures_are_not_taken_over() -> None:
+    render = module("render")
+    assert render.with_earlier(committed(ours=0.2), committed(teacher=0.3) | {"pictures": ["q"]}) is None
+    assert render.with_earlier(committed(ours=0.2), committed(ours=0.9)) is None
+    assert render.with_earlier(committed(ours=0.2), {}) is None
+
+
 def test_four_steps_are_held_against_base_at_forty() -> None:
     claims = module("claims")
     found = claims.of_steps(

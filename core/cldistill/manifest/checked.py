@@ -168,21 +168,20 @@ class CheckedManifest:
         return stop > max(start, self.router.needs.begins.get(stream, 0)) and (until is None or start < until)
 
     def file_lines(self) -> list[str]:
-        """Return how pairs lie (``manga, gold: 40 pairs by source/ and target/``), and how teachers' files fit the base."""
+        """Return how pairs lie (``manga, gold: 40 pairs by source/ and target/``) and teachers' files fit; eight names each."""
         names: dict[tuple[str, str], list[str]] = {}
         told = [("", effect, listing.told) for effect, listing in self.listings.items()]
         told += [("teacher of ", effect, str(fit)) for effect, fit in self.teacher_fits.items()]
         for begin, effect, text in told:
             names.setdefault((begin, text), []).append(effect)
-        return [f"{begin}{', '.join(n)}: {text}" for (begin, text), n in names.items()]
+        few = {key: [*n[:8], *([f"{len(n) - 8} more"] if len(n) > 8 else [])] for key, n in names.items()}
+        return [f"{begin}{', '.join(n)}: {text}" for (begin, text), n in few.items()]
 
     def parts(self) -> Iterator[Part]:
         """Yield every part, in the order of validation."""
         yield self.base
         yield from (part for part in self.teachers.values() if part is not None)
-        yield from (self.router, self.prompts)
-        yield from (loss.loss for loss in self.losses)
-        yield from (*self.observers, *self.metrics)
+        yield from (self.router, self.prompts, *(loss.loss for loss in self.losses), *self.observers, *self.metrics)
 
 
 @dataclass(frozen=True)

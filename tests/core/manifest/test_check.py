@@ -24,6 +24,7 @@ from cldistill.manifest.rules import lowest_sigma
 from cldistill.plugins import PluginFailure, PluginSet
 from cldistill.records import Prompts
 from cldistill.schedule import Schedule
+from cldistill.testing.pictures import write_pairs
 
 
 def message(world: Any, *overrides: str, error: type[Exception] = ManifestError, files: bool = True) -> str:
@@ -355,6 +356,22 @@ def test_a_teacher_that_fits_tells_its_rank(world: Any, teacher_file: Path) -> N
     assert checked.teacher_ranks == {"manga": 3, "gold": 4}
     assert checked.file_lines()[-1] == "teacher of manga: 1/1 modules, scale 1.0"
     assert world.check("effects.manga.teacher.options.scale=0.75").file_lines()[-1].endswith("1/1 modules, scale 0.75")
+
+
+def test_the_same_told_of_fifty_effects_is_one_short_line(world: Any, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs")
+    world.data["effects"] = [
+        {
+            **world.data["effects"][0],
+            "name": f"effect-{n:02}",
+            "prompt": f"make it {n}",
+            "pairs": str(tmp_path / "pairs"),
+        }
+        for n in range(50)
+    ]
+    (line,) = world.check().file_lines()
+    assert line.startswith("effect-00, effect-01, ")
+    assert ", effect-07, 42 more: " in line
 
 
 @pytest.mark.parametrize(

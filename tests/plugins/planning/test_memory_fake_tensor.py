@@ -55,6 +55,7 @@ RANKS = 8
 SHARED = {
     "bf16, rank 128, on each of 8 that share the base": (),
     "bf16, rank 32, on each of 8 that share the base": ranked(32),
+    "nf4, rank 32, EMA on the host, on each of 8 that share the base": (NF4, *ranked(32), EMA),
 }
 """The same for a base that is shared out by FSDP2."""
 
