@@ -2,7 +2,8 @@
 
     python examples/effectbench/render.py WORK
 
-Results that the working folder has no part of stay as they are.  The JSON files keep what a table says, with the command,
+Results that the working folder has no part of stay as they are, and so do rows of systems that were not measured again on the
+same pictures; with those a row is then compared effect by effect.  The JSON files keep what a table says, with the command,
 seed, versions and machine that made it, and each effect's means; every single value and picture stays in WORK/eval/<table>,
 where report.html shows them.
 """
@@ -94,11 +95,14 @@ def with_earlier(result: Mapping[str, Any], known: Mapping[str, Any]) -> dict[st
     """Add the rows of systems that were measured earlier on the same pictures and not again; None where there are none."""
     if any(result.get(key) != known.get(key) for key in ("pictures", "effects", "seed")):
         return None
-    added = [system for system in known["systems"] if system["name"] not in result["summary"]]
-    if not added:
+    again = {system["name"]: system for system in result["systems"]}
+    systems = {system["name"]: system for system in known["systems"]} | again
+    if systems.keys() == again.keys():
         return None
-    rows = {key: {s["name"]: known[key][s["name"]] for s in added} for key in ("summary", "per_effect_means")}
-    return {**result, "systems": [*added, *result["systems"]], **{key: {**rows[key], **result[key]} for key in rows}}
+    rows = {
+        key: {name: {**known[key], **result[key]}[name] for name in systems} for key in ("summary", "per_effect_means")
+    }
+    return {**result, "systems": list(systems.values()), **rows}
 
 
 def all_claims(reports: Mapping[str, Any]) -> list[claims.Claim]:
