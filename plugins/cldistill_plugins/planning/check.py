@@ -20,10 +20,12 @@ def check(manifest: ManifestArgument, overrides: SetOption = None, files: FilesO
         refuse_uncut(checked.base.settings)
     preview_prompts(checked)
     items = sum(len(rows) for rows in checked.items.values())
-    seen, many = f"{items} items" if files else "files not looked at", "s" if len(checked.effects) > 1 else ""
+    seen = f"{items} items" if files else "files not looked at"
+    effects = f"{len(checked.effects)} effect{'s' if len(checked.effects) != 1 else ''}"
+    losses = f"{len(checked.losses)} loss{'es' if len(checked.losses) != 1 else ''}"
     streams = ", ".join(checked.streams)
     typer.echo(
-        f"{checked.manifest.name}: fits together. {len(checked.effects)} effect{many}, {len(checked.losses)} losses, "
+        f"{checked.manifest.name}: fits together. {effects}, {losses}, "
         f"slots {', '.join(checked.manifest.slots)}; streams {streams}; {seen}."
     )
     for line in [*checked.file_lines(), *unserved(checked)]:
