@@ -44,7 +44,8 @@ def values(report: Report, system: str, metric: str, effects: Sequence[str] | No
     """
     if "values" not in report:
         means = report["per_effect_means"][system]
-        found = [means[name][metric] for name in effects or report["effects"] if metric in means.get(name, {})]
+        wanted = report["effects"] if effects is None else effects
+        found = [means[name][metric] for name in wanted if metric in means.get(name, {})]
         if not found:
             raise KeyError(metric)
         return np.array(found, dtype=np.float64)[:, None]
@@ -66,7 +67,8 @@ def seeds(report: Report, system: str, metric: str, effects: Sequence[str] | Non
 def stochastic(report: Report) -> list[str]:
     """Return the names of the stochastic effects; of a committed result those that have an energy distance to their truths."""
     if "values" not in report:
-        return [name for name, means in report["per_effect_means"]["ours"].items() if "truth_energy" in means]
+        means = report["per_effect_means"].values()
+        return [name for name in report["effects"] if any("truth_energy" in pools.get(name, {}) for pools in means)]
     return [effect["name"] for effect in report["effects"] if effect.get("stochastic")]
 
 

@@ -2,10 +2,10 @@
 
     python examples/effectbench/render.py WORK
 
-Results that the working folder has no part of stay as they are, and so do rows of systems that were not measured again on the
-same pictures; with those a row is then compared effect by effect.  The JSON files keep what a table says, with the command,
-seed, versions and machine that made it, and each effect's means; every single value and picture stays in WORK/eval/<table>,
-where report.html shows them.
+Results that the working folder has no part of stay as they are, and so do rows of `ten` and `fifty` whose systems were not
+measured again on the same pictures; with those a row is then compared effect by effect.  The JSON files keep what a table
+says, with the command, seed, versions and machine that made it, and each effect's means; every single value and picture
+stays in WORK/eval/<table>, where report.html shows them.
 """
 
 from __future__ import annotations
@@ -52,11 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (given.into / "results").mkdir(parents=True, exist_ok=True)
     known = {path.stem: json.loads(path.read_text()) for path in sorted((given.into / "results").glob("*.json"))}
     found = rounded(collect(given.work))
-    for name, result in list(found.items()):
-        if "summary" in result and (kept := with_earlier(result, known.get(name, {}))) is not None:
-            found[name] = kept
-            if name in BANKS:
-                found |= rounded({f"claims-{name}": judged_table1(kept)})
+    for name in BANKS:
+        if name in found and (kept := with_earlier(found[name], known.get(name, {}))) is not None:
+            found |= rounded({name: kept, f"claims-{name}": judged_table1(kept)})
     results = {**known, **found, "costs": {**known.get("costs", {}), **found["costs"]}}
     for name, result in results.items():
         path = given.into / "results" / f"{name}.json"
@@ -92,7 +90,10 @@ def judged_table1(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_earlier(result: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Add the rows of systems that were measured earlier on the same pictures and not again; None where there are none."""
+    """Add the rows of systems that were measured earlier on the same pictures and not again; None where there are none.
+
+    ``earlier`` names the evaluation that each of them comes from.
+    """
     if any(result.get(key) != known.get(key) for key in ("pictures", "effects", "seed")):
         return None
     again = {system["name"]: system for system in result["systems"]}
@@ -102,7 +103,9 @@ def with_earlier(result: Mapping[str, Any], known: Mapping[str, Any]) -> dict[st
     rows = {
         key: {name: {**known[key], **result[key]}[name] for name in systems} for key in ("summary", "per_effect_means")
     }
-    return {**result, "systems": list(systems.values()), **rows}
+    source = {key: known.get(key) for key in ("created", "command", "versions", "machine")}
+    earlier = {name: known.get("earlier", {}).get(name, source) for name in systems if name not in again}
+    return {**result, "systems": list(systems.values()), **rows, "earlier": earlier}
 
 
 def all_claims(reports: Mapping[str, Any]) -> list[claims.Claim]:

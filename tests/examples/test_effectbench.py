@@ -141,11 +141,12 @@ def test_two_seeds_of_a_system_are_averaged_and_others_are_not() -> None:
 
 
 def committed(**systems: float) -> dict[str, Any]:
-    """What results/ keeps of a report: one figure a system, here alike on both effects but for its place."""
+    """A committed result of two effects: one figure a system, one more on the second effect."""
     means = {name: {e: {"bad_case": value + i} for i, e in enumerate("ab")} for name, value in systems.items()}
     rows = {name: {"bad_case": {"mean": value}} for name, value in systems.items()}
     return {
-        "pictures": ["p"], "effects": ["a", "b"], "seed": 1, "systems": [{"name": name} for name in systems],
+        "pictures": ["p"], "effects": ["a", "b"], "seed": 1, "command": " ".join(systems),
+        "systems": [{"name": name} for name in systems],
         "summary": rows, "per_effect_means": means,
     }  # fmt: skip
 
@@ -155,6 +156,13 @@ def test_rows_that_were_measured_earlier_stay_and_are_compared_effect_by_effect(
     merged = render.with_earlier(committed(ours=0.2, coarse=0.4), committed(teacher=0.3, ours=0.9))
     assert [system["name"] for system in merged["systems"]] == ["teacher", "ours", "coarse"]
     assert merged["summary"]["ours"]["bad_case"]["mean"] == 0.2, "what was measured again replaces the earlier row"
+    assert {name: source["command"] for name, source in merged["earlier"].items()} == {"teacher": "teacher ours"}
+    later = render.with_earlier(committed(ours=0.1), merged)
+    assert {name: source["command"] for name, source in later["earlier"].items()} == {
+        "teacher": "teacher ours", "coarse": "ours coarse",
+    }, "a row's own evaluation, however often it was taken over"  # fmt: skip
+    with pytest.raises(KeyError):
+        claims.values(merged, "ours", "bad_case", [])
     bad = claims.of_table1(merged)[1]
     assert (bad.verdict, bad.interval.mean, bad.interval.n) == ("holds", pytest.approx(-0.1), 2)
 

@@ -147,8 +147,9 @@ class CheckedManifest:
     @property
     def streams(self) -> tuple[str, ...]:
         """Return the streams that the router yields, or those that the losses name if the router does not say."""
-        told, named = self.router.needs.streams, (stream for loss in self.losses for stream in loss.streams or ())
-        return tuple(sorted(set(named) if told is None else told))
+        if self.router.needs.streams is not None:
+            return tuple(sorted(self.router.needs.streams))
+        return tuple(sorted({stream for loss in self.losses for stream in loss.streams or ()}))
 
     @property
     def targeted_pools(self) -> list[str]:
@@ -168,7 +169,7 @@ class CheckedManifest:
         return stop > max(start, self.router.needs.begins.get(stream, 0)) and (until is None or start < until)
 
     def file_lines(self) -> list[str]:
-        """Return how pairs lie (``manga, gold: 40 pairs by source/ and target/``) and teachers' files fit; eight names each."""
+        """Return how pairs lie (``manga, gold: 40 pairs by source/ and target/``) and how files fit; eight names a line."""
         names: dict[tuple[str, str], list[str]] = {}
         told = [("", effect, listing.told) for effect, listing in self.listings.items()]
         told += [("teacher of ", effect, str(fit)) for effect, fit in self.teacher_fits.items()]
