@@ -138,6 +138,7 @@ def _system(name: str, title: str, adapter: Path | str | None, steps: int) -> Ev
     return EvaluatedSystem.model_validate(told | {"prompts": "student" if isinstance(adapter, Path) else "teacher"})
 
 
-def needs_teachers(systems: Sequence[EvaluatedSystem]) -> bool:
-    """Return whether any system asks for the effects' own LoRAs."""
-    return any(system.adapter == TEACHER for system in systems)
+def teachers_asked_for(systems: Sequence[EvaluatedSystem], effects: Sequence[str]) -> set[str]:
+    """Return those of ``effects`` whose own LoRA some system makes pictures with."""
+    asked = [system.effects for system in systems if system.adapter == TEACHER]
+    return {name for name in effects if any(only is None or name in only for only in asked)}

@@ -102,7 +102,8 @@ def compose(order: CompositionOrder, stages: Stages | None = None, stop: Callabl
     shared = [e.name for e in checked.effects if e.name in theirs and order.knows(e.name)]
     pairs = draw_pairs(shared, order.pairs, order.seed)
     sources = held_out_pictures(evaluate.images, evaluate.pictures)[: order.pictures]
-    setup = load_setup(checked, order.output, cache, shown, stop, teachers=order.teachers, seed=order.seed)
+    teachers = {name for pair in pairs for name in (pair.first, pair.second) if order.teachers}
+    setup = load_setup(checked, order.output, cache, shown, stop, teachers=teachers, seed=order.seed)
     index.must_be_of(setup.base.fingerprint)
     maker = _Maker(setup, index, sources, evaluate.teacher_steps, cache, shown)
     outputs = {TOGETHER: maker.together(pairs), IN_TURN: maker.in_turn(pairs)}

@@ -22,7 +22,7 @@ from cldistill.progress.signals import OUTSIDE_LOOP, graceful_stop
 from cldistill.progress.stages import Stages, StoppableStages
 from cldistill.protocols import PromptIsolator
 from cldistill.storage.files import atomic_write_text, default_cache, only_writer
-from cldistill_plugins.evaluation.check import EvaluationPlan, needs_teachers
+from cldistill_plugins.evaluation.check import EvaluationPlan, teachers_asked_for
 from cldistill_plugins.evaluation.markdown import markdown
 from cldistill_plugins.evaluation.measure import measure
 from cldistill_plugins.evaluation.metrics import BuiltMetric
@@ -80,10 +80,10 @@ def _evaluate(
     checked: CheckedManifest, plan: EvaluationPlan, output: Path, store: PictureStore, stages: Stages,
     stop: Callable[[], bool], command: str, shard: Shard,
 ) -> None:  # fmt: skip
+    teachers = teachers_asked_for(plan.systems, [effect.name for effect in checked.effects])
     setup = load_setup(
-        checked, output, default_cache(), stages, stop, teachers=needs_teachers(plan.systems), seed=plan.evaluate.seed,
-        train=shard == WHOLE,
-    )  # fmt: skip
+        checked, output, default_cache(), stages, stop, teachers=teachers, seed=plan.evaluate.seed, train=shard == WHOLE
+    )
     systems = open_systems(setup, plan.systems)
     if shard != WHOLE:
         jobs = plan_jobs(setup, plan, systems, setup.metrics[0])[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,10 +44,10 @@ class EvaluationSetup:
 
 
 def load_setup(
-    checked: CheckedManifest, output: Path, cache: Path, stages: Stages, stop: Callable[[], bool], *, teachers: bool,
-    seed: int, train: bool = True,
+    checked: CheckedManifest, output: Path, cache: Path, stages: Stages, stop: Callable[[], bool], *,
+    teachers: Collection[str], seed: int, train: bool = True,
 ) -> EvaluationSetup:  # fmt: skip
-    """Load the base and give every effect its prompts; with ``teachers`` also train those that are not in the cache.
+    """Load the base and give every effect its prompts; train the ``teachers`` that are not in the cache, by effects' names.
 
     Without ``train`` a teacher is trained when a picture of it is made: a share of the pictures needs few.
 
@@ -59,7 +59,7 @@ def load_setup(
     base = preparation.base
     prompts = isolate(checked, checked.prompts.build(context), base.tokenize)
     bank = teacher_bank(checked, preparation) if teachers else TeacherBank({})
-    for name in checked.trained_teachers if teachers and train else ():  # before any picture is made
+    for name in [name for name in checked.trained_teachers if train and name in teachers]:  # before any picture is made
         bank.state(name)
     return EvaluationSetup(
         checked,

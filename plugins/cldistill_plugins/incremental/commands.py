@@ -36,6 +36,22 @@ def add(
     ] = None,
     pairs: Annotated[list[Path] | None, typer.Option("--pairs", help="Pairs of a new effect given as a file.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Generator steps.")] = STEPS,
+    mixed: Annotated[
+        int | None,
+        typer.Option(
+            "--mixed",
+            min=0,
+            help="How many of them are a first phase, on mixed batches (default: 60 % where it had one).",
+        ),
+    ] = None,
+    begun_by: Annotated[
+        Path | None,
+        typer.Option(
+            "--begun-by",
+            metavar="COLLECTION",
+            help="What the collection's run went on from, where that was trained on mixed batches (default: found).",
+        ),
+    ] = None,
     rehearse: Annotated[
         int | None,
         typer.Option("--rehearse", min=1, help="Pictures on which each old effect is rehearsed (default: 5 to 20)."),
@@ -78,7 +94,20 @@ def add(
     collection = local_path(collection)
     given = spread(effects, names or (), prompts or (), pairs or ())
     ask = (lambda name: str(typer.prompt(f"Prompt that {name} is asked for with"))) if sys.stdin.isatty() else None
-    request = AddRequest(collection, given, steps, rehearse, base, pictures, checkpoint, not anew, overrides or (), ask)
+    request = AddRequest(
+        collection,
+        given,
+        steps,
+        mixed=mixed,
+        begun_by=local_path(begun_by) if begun_by else None,
+        rehearsed=rehearse,
+        base=base,
+        pictures=pictures,
+        checkpoint=checkpoint,
+        use_checkpoint=not anew,
+        overrides=overrides or (),
+        ask=ask,
+    )
     prepared = prepare_growth(request)
     may_change: list[Change] = ["plugins"] if changed_plugins else []
     console, folder = Console(), output or default_output(collection, len(given))

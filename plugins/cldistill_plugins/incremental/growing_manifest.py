@@ -30,10 +30,10 @@ STEPS = 100
 REHEARSED = (5, 20)
 """Pictures on which an old effect is rehearsed, fewest and most: as many as the run's batches will ask for."""
 REHEARSAL, FIRST_RATE = 0.6, 0.6
-"""Values with which the collection's run went over to mixed batches: the old effects' share (against 0.5 of new ones), the rate
-at which the first phase begins, in units of that run's first (the figures are in this plugin's README)."""
+"""Values of a first phase on mixed batches: the old effects' share (against 0.5 of new ones), and the rate at which it begins,
+in units of the one at which the collection itself began (the figures are in this plugin's README)."""
 MIXED_SHARE = 0.6
-"""Of the steps, where the collection's run began on mixed batches."""
+"""Of the steps, where the collection began on mixed batches and ``--mixed`` says nothing else."""
 EMA_SHARE = 10
 """About as many times the average's memory, 1 / (1 - ema) updates, fits into the run."""
 RECALL_WEIGHT = 10.0
@@ -57,17 +57,26 @@ class Growth:
     """Pictures of each old effect; None: see `rehearsed_pictures`."""
     taught_by: Mapping[str, Any] | None = None
     """Manifest of the collection that taught this one, where one did and is still there."""
+    begun_by: Mapping[str, Any] | None = None
+    """Manifest of the run on mixed batches that the collection's own run went on from, where one did and is still there."""
+    mixed: int | None = None
+    """Steps of the first phase; None: `MIXED_SHARE` of all."""
 
     @property
     def general(self) -> bool:
         """Return whether the general pool is there to be drawn from."""
         return self.known.get("general") is not None
 
+    @property
+    def first(self) -> Mapping[str, Any] | None:
+        """Return the manifest that says how the collection began on mixed batches: its own, or that of the run before."""
+        return next((found for found in (self.known, self.begun_by) if found and begins_mixed(found)), None)
+
 
 def growing_manifest(growth: Growth) -> dict[str, Any]:
     """Return the manifest of the growing run."""
     known = growth.known
-    mixed = mixed_steps(known, growth.steps)
+    mixed = mixed_steps(growth)
     data = {key: value for key, value in known.items() if value is not None}
     data |= {
         "name": grown_name(str(known["name"]), len(growth.new)),
@@ -140,10 +149,17 @@ def rehearsed_pictures(growth: Growth) -> int:
     return min(max(round(drawn), REHEARSED[0]), REHEARSED[1])
 
 
-def mixed_steps(known: Mapping[str, Any], steps: int) -> int:
-    """Return the generator steps of the phase on mixed batches: a share of the run where the collection's had one."""
-    begins_mixed = any(MIXED in (loss.get("streams") or ()) for loss in known["losses"])
-    return min(round(MIXED_SHARE * steps), steps - 1) if begins_mixed else 0
+def begins_mixed(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a run's batches were mixed at first, or all along."""
+    return any(MIXED in (loss.get("streams") or ()) for loss in manifest["losses"])
+
+
+def mixed_steps(growth: Growth) -> int:
+    """Return the generator steps of the first phase: 0 where the collection did not begin on mixed batches either."""
+    if growth.first is None:
+        return 0
+    wanted = round(MIXED_SHARE * growth.steps) if growth.mixed is None else growth.mixed
+    return min(wanted, growth.steps - 1)
 
 
 def router_options(growth: Growth, mixed: int) -> dict[str, Any]:
@@ -161,12 +177,14 @@ def _recall(growth: Growth, mixed: int) -> dict[str, Any]:
 def losses(growth: Growth, mixed: int) -> list[dict[str, Any]]:
     """Move the losses that counted at the end of the collection's run to the beginning of this one.
 
-    Those of its first phase alone count in this run's first phase, where it has one.  On the rehearsal stream none counts:
-    what teaches there is a few-step sampler, to be imitated by `_recall` and by nothing that compares scores.
+    Those of its first phase alone count in this run's first phase, where it has one; where another run was the first phase,
+    that run's.  On the rehearsal stream none counts: what teaches there is a few-step sampler, to be imitated by `_recall` and
+    by nothing that compares scores.
     """
     known, found = growth.known, []
-    end = known["train"]["generator_steps"]
-    streams = [*((MIXED,) if mixed else ()), "effect", *(("general",) if growth.general else ())]
+    end, first = known["train"]["generator_steps"], _first_losses(growth, mixed)
+    apart = bool(first)
+    streams = [*((MIXED,) if mixed and not apart else ()), "effect", *(("general",) if growth.general else ())]
     for loss in known["losses"]:
         until = loss.get("until_step")
         over = until is not None and until < end
@@ -174,34 +192,66 @@ def losses(growth: Growth, mixed: int) -> list[dict[str, Any]]:
         left = [stream for stream in streams if known_streams is None or stream in known_streams]
         if not left or (over and not mixed) or loss["use"] == RECALL:
             continue
+        if apart:
+            began = first.pop((loss["use"], loss.get("slot")), None) is not None
+            found.append({**loss, "streams": [MIXED, *left] if began else left, "from_step": 0 if began else mixed})
+            continue
         moved = {**loss, "streams": left, "from_step": mixed if loss.get("from_step") else 0}
         found.append({**moved, "until_step": mixed if over else None})
-    return found
+    return [*({**loss, "streams": [MIXED], "from_step": 0, "until_step": mixed} for loss in first.values()), *found]
+
+
+def _first_losses(growth: Growth, mixed: int) -> dict[tuple[str, str | None], Mapping[str, Any]]:
+    """Return the losses on mixed batches of the run that the collection's went on from; none where that was one run."""
+    if not mixed or growth.first is growth.known or growth.first is None:
+        return {}
+    on = [loss for loss in growth.first["losses"] if MIXED in (loss.get("streams") or ())]
+    return {(loss["use"], loss.get("slot")): loss for loss in on}
 
 
 def _slot(growth: Growth, name: str, slot: Mapping[str, Any], mixed: int) -> dict[str, Any]:
     checkpoint = growth.checkpoint
-    begins = mixed if slot.get("from_step") else 0
-    moved = {**slot, "lr": rates(slot["lr"], mixed - begins), "warmup": 0, "from_step": begins}
+    apart = growth.first is not growth.known and name != STUDENT  # what the first run had is the student alone
+    begins = mixed if slot.get("from_step") or apart else 0
+    moved = {
+        **slot,
+        "lr": rates(slot["lr"], mixed - begins, _first_rate(growth, name)),
+        "warmup": 0,
+        "from_step": begins,
+    }
     moved["checkpoint"] = None
     if slot.get("ema") is not None:  # a longer memory would export mostly what was there before
         moved["ema"] = min(float(slot["ema"]), growth.steps / (growth.steps + EMA_SHARE))
+    student = growth.known["slots"].get(STUDENT, {})  # one without is refused by the check
+    same = (slot["rank"], slot.get("targets")) == (student.get("rank"), student.get("targets"))
+    if begins and same:  # after a first phase that it did not see, its last weights are a critic of another student
+        return {**moved, "init": f"slot:{STUDENT}"}
     if checkpoint is not None and {name, f"optimizer-{name}"} <= set(checkpoint.groups):
         return {**moved, "init": None, "checkpoint": str(checkpoint.path)}
     if name == STUDENT:
         return {**moved, "init": str(growth.collection.path.resolve())}
-    student = growth.known["slots"].get(STUDENT, {})  # one without is refused by the check
-    same = (slot["rank"], slot.get("targets")) == (student.get("rank"), student.get("targets"))
     return {**moved, "init": f"slot:{STUDENT}" if same else None}
 
 
-def rates(lr: Any, mixed: int) -> float | list[dict[str, Any]]:
-    """Return a slot's rates: a cosine over the ``mixed`` first steps, as the collection's run began, then its last rate."""
+def _first_rate(growth: Growth, name: str) -> float | None:
+    """Return the rate at which a slot's first phase begins; None where nothing says at which the collection began."""
+    first = growth.first
+    lr = first["slots"].get(name, {}).get("lr") if first is not None else None
+    if first is None or not isinstance(lr, list):
+        return None
+    grown = (
+        first["router"]["use"] == ROUTER
+    )  # that collection was grown itself, and its first rate lowered for that already
+    return float(lr[0]["lr"]) * (1.0 if grown else FIRST_RATE)
+
+
+def rates(lr: Any, mixed: int, first: float | None) -> float | list[dict[str, Any]]:
+    """Return a slot's rates: a cosine over the ``mixed`` first steps from the rate ``first``, then its last one."""
     last = last_rate(lr)
-    if not mixed or not isinstance(lr, list):
+    if not mixed or first is None:
         return last
-    first = max(last, FIRST_RATE * float(lr[0]["lr"]))
-    return [{"from_step": 0, "lr": first, "end_lr": last, "warmup": mixed // 12}, {"from_step": mixed, "lr": last}]
+    begun = {"from_step": 0, "lr": max(last, first), "end_lr": last, "warmup": mixed // 12}
+    return [begun, {"from_step": mixed, "lr": last}]
 
 
 def last_rate(lr: Any) -> float:

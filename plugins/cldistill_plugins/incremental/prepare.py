@@ -18,7 +18,7 @@ from cldistill.manifest.check import validate
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.load import parse_manifest
 from cldistill.manifest.prompts import preview_prompts
-from cldistill.records import Prompts
+from cldistill.records import STUDENT, Prompts
 from cldistill.training.checkpoint import Checkpoint, read
 from cldistill_plugins.incremental.effects import Given, NewEffect, read_effect, refuse_known
 from cldistill_plugins.incremental.folder import (
@@ -32,11 +32,15 @@ from cldistill_plugins.incremental.folder import (
 from cldistill_plugins.incremental.growing_manifest import (
     STEPS,
     Growth,
+    begins_mixed,
     growing_manifest,
     grown_name,
     recovered,
 )
 from cldistill_plugins.incremental.names import COLLECTION
+
+SHOWN = 8
+"""Effects that a note names one by one."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class AddRequest:
     collection: Path
     effects: Sequence[Given]
     steps: int = STEPS
+    mixed: int | None = None
+    """Steps of the first phase, on mixed batches; None: a share of all."""
+    begun_by: Path | None = None
+    """Collection of the run on mixed batches that the collection's own went on from; None: looked for."""
     rehearsed: int | None = None
     """Pictures on which each old effect is rehearsed; None: as many as the run draws, 5 to 20."""
     base: str | None = None
@@ -105,8 +113,16 @@ def _growth(
     if request.base is not None:
         known["base"]["options"]["model"] = request.base
     checkpoint = _checkpoint(request, collection, beside)
-    taught_by = _taught_by(around) if around else None
-    growth = Growth(collection, known, new, {}, {}, checkpoint, request.steps, request.rehearsed, taught_by)
+    taught = _taught_by(around) if around else None
+    begun = _given_beginning(request.begun_by) if request.begun_by else begun_by(around) if around else None
+    growth = Growth(
+        collection, known, new, {}, {}, checkpoint, request.steps, request.rehearsed, taught, begun, request.mixed
+    )
+    if growth.first is None and _went_on(known):
+        notes.append(
+            "the run that this collection's own went on from is not here, so new effects are learned without a first phase on "
+            "mixed batches, and slowly; --begun-by COLLECTION names what it made"
+        )
     return with_pictures(growth, request.pictures, notes), notes
 
 
@@ -117,6 +133,44 @@ def _taught_by(run: Mapping[str, Any]) -> dict[str, Any] | None:
         with suppress(CollectionError):
             return sound_manifest(path) if (path / MANIFEST).is_file() else None
     return None
+
+
+def _went_on(run: Mapping[str, Any]) -> str | None:
+    """Return the collection, or else the checkpoint, that a run's student began as; None where it began from nothing."""
+    student = run["slots"].get(STUDENT) or {}
+    found = student.get("init") or student.get("checkpoint")
+    return None if found is None else str(found)
+
+
+def _given_beginning(path: Path) -> dict[str, Any]:
+    """Return the manifest of a collection that ``--begun-by`` names.
+
+    Raises:
+        CollectionError: it is none, or its run was not on mixed batches.
+    """
+    found = sound_manifest(path)
+    if not begins_mixed(found):
+        raise CollectionError(
+            f"--begun-by {path}: its run {found['name']!r} was not on mixed batches, so it says nothing about a first phase; "
+            "name the collection with which the training began"
+        )
+    return found
+
+
+def begun_by(run: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest of the run on mixed batches that a run went on from, over others between; None where it is gone."""
+    seen: set[str] = set()
+    while not begins_mixed(run) and (path := _went_on(run)) is not None and path not in seen:
+        seen.add(path)
+        beside = Path(path).parent if Path(path).name == "collection" else Path(path).parent.parent
+        folder = next((each for each in (beside, Path(path)) if (each / MANIFEST).is_file()), None)
+        if folder is None:
+            return None
+        try:
+            run = sound_manifest(folder)
+        except CollectionError:
+            return None
+    return dict(run) if seen and begins_mixed(run) else None
 
 
 def refuse_address(collection: CollectionFolder, overrides: Sequence[str]) -> None:
@@ -223,7 +277,8 @@ def with_pictures(growth: Growth, pictures: Path | None, notes: list[str]) -> Gr
             raise CollectionError(f"{lost[0]!r} has no pictures to be shown on: give a folder of some with --pictures")
         if not list_pictures(spare):
             raise CollectionError(f"{spare}: holds no pictures")
-        notes.append(f"{', '.join(lost)}: shown on the pictures of {spare}")
+        some = lost[:SHOWN] if len(lost) <= SHOWN else [*lost[: SHOWN - 1], f"{len(lost) - SHOWN + 1} more"]
+        notes.append(f"{', '.join(some)}: shown on the pictures of {spare}")
         old |= {e.name: spare.absolute() for e in growth.collection.index.effects if e.name in lost}
         new |= {e.name: spare.absolute() for e in growth.new if e.name in lost}
     return replace(growth, old_pictures=old, new_pictures=new)

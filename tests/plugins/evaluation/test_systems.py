@@ -10,9 +10,11 @@ import torch
 
 from cldistill.catalogue import load_catalogue
 from cldistill.errors import CollectionError, ManifestError
+from cldistill.manifest.models import EvaluatedSystem
 from cldistill.testing.adapters import random_adapter
 from cldistill.testing.tiny_base import TinyBase
 from cldistill.weights import AdapterState, LoraWeights
+from cldistill_plugins.evaluation.check import teachers_asked_for
 
 BASE = TinyBase()
 KNOWN = {"invert": ("zork", "zork swap every colour"), "soften": ("blib", "blib make it soft")}
@@ -34,6 +36,17 @@ def summed(one: AdapterState, two: AdapterState) -> AdapterState:
 def same(a: Any, b: Any) -> bool:
     """Whether two pictures are equal up to rounding."""
     return bool(np.abs(a - b).max() <= 1)
+
+
+def test_a_teacher_is_trained_only_for_a_system_that_is_measured_on_its_effect() -> None:
+    def asked(*systems: dict[str, Any]) -> set[str]:
+        told = [EvaluatedSystem.model_validate({"title": s["name"], **s}) for s in systems]
+        return teachers_asked_for(told, ["invert", "soften", "gild"])
+
+    few = {"name": "few", "adapter": "teacher", "effects": ["soften"]}
+    assert asked({"name": "bare", "adapter": None}, few) == {"soften"}
+    assert asked(few, {"name": "one", "adapter": "teacher", "effects": ["gild"]}) == {"soften", "gild"}
+    assert asked(few, {"name": "all", "adapter": "teacher"}) == {"invert", "soften", "gild"}
 
 
 @pytest.mark.slow

@@ -8,13 +8,25 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import yaml
 
 from cldistill.errors import CollectionError
 from cldistill.manifest.load import load_manifest
 from cldistill.testing import write_pairs
+from cldistill.training.checkpoint import Checkpoint
 from cldistill_plugins.incremental.effects import Given, NewEffect, read_effect
-from cldistill_plugins.incremental.folder import CollectionFolder
-from cldistill_plugins.incremental.growing_manifest import Growth, _slot, _teacher, losses, rates, rehearsed_pictures
+from cldistill_plugins.incremental.folder import CollectionFolder, sound_manifest
+from cldistill_plugins.incremental.growing_manifest import (
+    Growth,
+    _slot,
+    _teacher,
+    losses,
+    mixed_steps,
+    rates,
+    rehearsed_pictures,
+    router_options,
+)
+from cldistill_plugins.incremental.prepare import begun_by
 
 
 def growth(recipe: str, steps: int = 100, **changes: Any) -> Growth:
@@ -67,11 +79,86 @@ def test_the_average_forgets_within_the_run(ema: float | None, steps: int, kept:
 
 def test_the_first_phase_begins_with_a_share_of_the_collections_first_rate() -> None:
     known = [{"from_step": 0, "lr": 5e-3, "end_lr": 2e-4, "warmup": 20}, {"from_step": 1500, "lr": 2e-4}]
-    first, then = cast("list[dict[str, Any]]", rates(known, 60))
-    assert (first["lr"], first["end_lr"], first["warmup"]) == (pytest.approx(3e-3), 2e-4, 5)
+    first, then = cast("list[dict[str, Any]]", rates(known, 60, 3e-3))
+    assert (first["lr"], first["end_lr"], first["warmup"]) == (3e-3, 2e-4, 5)
     assert then == {"from_step": 60, "lr": 2e-4}
-    assert rates(known, 0) == 2e-4
-    assert rates(1e-4, 60) == 1e-4
+    assert rates(known, 0, 3e-3) == 2e-4
+    assert rates(1e-4, 60, None) == 1e-4
+
+
+def first_rates(known: Growth) -> list[float]:
+    """Return the first rate of a growing run, and of one that grows what that one made, and so on."""
+    path, found = cast("CollectionFolder", SimpleNamespace(path=Path("collection"))), []
+    for _ in range(3):
+        known = replace(known, collection=path)
+        mixed = mixed_steps(known)
+        slots = {name: _slot(known, name, slot, mixed) for name, slot in known.known["slots"].items()}
+        found.append(slots["student"]["lr"][0]["lr"])
+        router = {"use": "incremental", "options": router_options(known, mixed)}
+        grown = {**known.known, "slots": slots, "losses": losses(known, mixed), "router": router}
+        known = replace(known, known=grown, begun_by=None)
+    return found
+
+
+def test_what_is_added_to_a_grown_collection_begins_no_lower() -> None:
+    assert first_rates(growth("quickstart")) == pytest.approx([3e-3] * 3)
+    assert first_rates(went_on()) == pytest.approx([3e-3] * 3)
+
+
+def went_on() -> Growth:
+    """A collection trained in two runs: the first on mixed batches alone, as EffectBench's."""
+    one = load_manifest("quickstart").manifest.model_dump(mode="json", by_alias=True)
+    first = one | {"losses": [{**one["losses"][0], "streams": ["mixed"]}]}
+    second = [{**loss, "from_step": 0, "streams": loss["streams"] and loss["streams"][-1:]} for loss in one["losses"]]
+    slots = {name: {**slot, "from_step": 0} for name, slot in one["slots"].items()}
+    slots["student"] |= {"init": "first/collection", "lr": [{"from_step": 0, "lr": 4e-4, "end_lr": 1e-4, "warmup": 5}]}
+    slots["critic"] |= {"lr": 8e-4}
+    return replace(growth("quickstart", losses=second, slots=slots), begun_by=first)
+
+
+def test_what_two_runs_made_grows_by_a_first_phase_as_the_first_run_had_it() -> None:
+    grown = went_on()
+    mixed = mixed_steps(grown)
+    found = {loss["use"]: loss for loss in losses(grown, mixed)}
+    assert mixed == 60 and len(found) == len(losses(grown, mixed))
+    assert found["ta-fm"]["streams"] == ["mixed", "effect"] and found["ta-fm"]["from_step"] == 0
+    others = [found[name] for name in ("bs-dmd", "ts-dmd", "fake-score")]
+    assert all("mixed" not in loss["streams"] and loss["from_step"] == 60 for loss in others)
+    path = cast("CollectionFolder", SimpleNamespace(path=Path("collection")))
+    slots = {
+        name: _slot(replace(grown, collection=path), name, slot, mixed) for name, slot in grown.known["slots"].items()
+    }
+    assert slots["student"]["from_step"] == 0 and slots["student"]["lr"][0]["lr"] == pytest.approx(3e-3)
+    assert slots["critic"]["from_step"] == 60 and slots["critic"]["lr"] == grown.known["slots"]["critic"]["lr"]
+
+
+def test_a_critic_that_begins_after_the_first_phase_begins_as_the_student_is_then() -> None:
+    """Its last weights are those of a critic of another student: the first losses were 16 times those after a few updates."""
+    path, checkpoint = Path("checkpoint"), ("student", "optimizer-student", "critic", "optimizer-critic")
+    folder = cast("CollectionFolder", SimpleNamespace(path=Path("collection")))
+    there = cast("Checkpoint", SimpleNamespace(path=path, groups=dict.fromkeys(checkpoint)))
+    grown = replace(went_on(), collection=folder, checkpoint=there)
+    begun = {mixed: {n: _slot(grown, n, s, mixed) for n, s in grown.known["slots"].items()} for mixed in (0, 60)}
+    assert [begun[m]["student"]["checkpoint"] for m in begun] == [str(path)] * 2
+    assert [(begun[m]["critic"]["init"], begun[m]["critic"]["checkpoint"]) for m in begun] == [
+        (None, str(path)),
+        ("slot:student", None),
+    ]
+
+
+def test_a_loss_of_the_first_run_alone_counts_in_the_first_phase_alone() -> None:
+    grown = went_on()
+    without = [loss for loss in grown.known["losses"] if loss["use"] != "ta-fm"]
+    found = losses(replace(grown, known=grown.known | {"losses": without}), 60)
+    assert [(x["use"], x["streams"], x["until_step"]) for x in found if "mixed" in x["streams"]] == [
+        ("ta-fm", ["mixed"], 60)
+    ]
+
+
+def test_how_long_the_first_phase_is_can_be_said() -> None:
+    assert mixed_steps(replace(went_on(), mixed=25)) == 25
+    assert mixed_steps(replace(growth("quickstart"), mixed=500)) == 99
+    assert mixed_steps(replace(went_on(), begun_by=None, mixed=25)) == 0
 
 
 @pytest.mark.parametrize(("effects", "expected"), [(6, 20), (50, 8), (1000, 5)])
@@ -79,3 +166,25 @@ def test_as_many_pictures_are_rehearsed_as_the_run_draws(effects: int, expected:
     folder = SimpleNamespace(index=SimpleNamespace(effects=[None] * effects))
     known = {"train": {"batch_size": 8}}
     assert rehearsed_pictures(Growth(cast("CollectionFolder", folder), known, (), {}, {}, None, 100)) == expected
+
+
+def test_the_run_that_began_on_mixed_batches_is_found_over_the_runs_between(tmp_path: Path) -> None:
+    grown = went_on()
+    assert grown.begun_by is not None
+    runs = {"first": grown.begun_by, "second": grown.known, "third": grown.known}
+    for (name, manifest), before in zip(
+        runs.items(), (None, "first/collection", "second/checkpoints/step-4"), strict=True
+    ):
+        key = "init" if str(before).endswith("collection") else "checkpoint"
+        student = {**manifest["slots"]["student"], "init": None, "checkpoint": None}
+        student |= {key: before and str(tmp_path / before)}
+        slots = {**manifest["slots"], "student": student}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.resolved.yaml").write_text(
+            yaml.safe_dump({**manifest, "slots": slots, "name": name})
+        )
+    third = sound_manifest(tmp_path / "third")
+    found = begun_by(third)
+    assert found is not None and found["name"] == "first"
+    (tmp_path / "first" / "manifest.resolved.yaml").unlink()
+    assert begun_by(third) is None and begun_by(grown.begun_by) is None

@@ -191,7 +191,7 @@ def test_a_checkpoint_that_is_not_of_these_weights_is_refused(world: World, tmp_
 
 
 def test_a_slot_of_another_rank_cannot_go_on(world: World) -> None:
-    text = world.add(world.root / NEW, "--set", "slots.student.rank=4", code=1)
+    text = world.add(world.root / NEW, "--set", "slots.student.rank=4", "--set", "slots.critic.rank=4", code=1)
     assert "its slot 'student' has rank 2 and 12 modules, and the slot here rank 4" in text
     larger = ("--set", "slots.student.rank=4", "--set", "slots.critic.rank=4", "--anew", "--plan")
     assert "begin anew" in world.add(world.root / NEW, *larger)  # a collection may grow in rank, too
