@@ -188,24 +188,35 @@ def of_table3(report: Report, table1: Report | None = None) -> list[Claim]:
     ]  # fmt: skip
 
 
-def of_table5(report: Report, before: str, after: str) -> list[Claim]:
-    """What the old effects lost: by how much of itself the distance to the truth grew, and the closeness fell.
+def of_table5(report: Report, before: str, after: str, own: str = "teacher-lightning") -> list[Claim]:
+    """What the old effects lost, and how well the new ones are known, beside their own LoRAs with Lightning.
 
-    The second is a share of little where the collection was hardly closer to the truth than the source to begin with.
+    By how much of itself the distance to the truth grew, and the closeness fell; the second is a share of little where there
+    was hardly any to begin with.
     """
     pools = report["values"][before]
+    old, bad = [name for name in pools if "truth_distance" in pools[name]], "bad_case"
+    new = [effect["name"] for effect in report["effects"] if effect["name"] not in old]
 
     def share(metric: str, sign: int) -> Interval:
-        old = [name for name in pools if metric in pools[name]]
         found = ratio(values(report, after, metric, old), values(report, before, metric, old))
         low, high = sorted((sign * (found.low - 1), sign * (found.high - 1)))
         return Interval(sign * (found.mean - 1), low, high, found.n)
+
+    def beside_own(metric: str) -> Interval:
+        return ratio(values(report, after, metric, new), values(report, own, metric, new))
 
     return [
         claim("After four additions the old effects lose at most 2 %", "growth of the distance to the truth",
               lambda: share("truth_distance", 1), not_above(0.02)),
         claim("— the same by closeness, of which there is little to lose", "share of closeness to the truth lost",
               lambda: share("truth_closeness", -1), not_above(0.02)),
+        claim("— nor have they more bad cases", "bad cases, after − before",
+              lambda: difference(values(report, after, bad, old), values(report, before, bad, old)), not_above(0.0)),
+        claim("New effects have at least .95 of the closeness of their own LoRAs with Lightning", "closeness, ours / own",
+              lambda: beside_own("truth_closeness"), at_least(0.95)),
+        claim("— and are no further from the truth", "distance to the truth, ours / own",
+              lambda: beside_own("truth_distance"), not_above(1.0)),
     ]  # fmt: skip
 
 

@@ -37,7 +37,8 @@ class Size:
     coarse_steps: int
     full_steps: int
     lightning_steps: int
-    add_steps: int
+    add_steps: tuple[int, int]
+    """Steps of an addition, and how many of them are its first phase's."""
     art: int
     photos: int
     """Test pictures: held-out art, and photos (none of the kind was ever trained on)."""
@@ -65,11 +66,11 @@ class Size:
 
 FEW = "general.instructions=package:cldistill_plugins.miniature/general/general-held-out.jsonl"
 SMOKE = Size(
-    "smoke", 3, 1, (), 2, 2, 2, 1, 1, 2, 0, 12, 1, 2,
+    "smoke", 3, 1, (), 2, 2, 2, 1, (2, 1), 2, 0, 12, 1, 2,
     ("train.batch_size=2", "targets.steps=2", "sampler.steps=3", FEW), 2, samples=False,
 )  # fmt: skip
 LAPTOP = Size(
-    "laptop", 50, 4, (10, 20), 400, 25000, 600, 100, 100, 12, 12, 200, 20, split=100, trained_groups=20, levers=10,
+    "laptop", 50, 4, (10, 20), 400, 25000, 600, 100, (340, 260), 12, 12, 200, 20, split=100, trained_groups=20, levers=10,
     lever_seconds=240,
 )  # fmt: skip
 TEN = replace(
@@ -350,8 +351,9 @@ def growing(size: Size) -> list[Step]:
     steps, before, needed = [], "runs/effectbench/collection", "train-ours"
     for number, name in enumerate(added_names(size), start=size.effects + 1):
         output = f"runs/effectbench-{number}"
-        command = (*CLI, "add", before, f"bank/{name}", "--output", output, "--steps", str(size.add_steps))
-        steps.append(Step(f"add-{number}", command, (needed,)))
+        command = (*CLI, "add", before, f"bank/{name}", "--output", output)
+        steps_of_it = ("--steps", str(size.add_steps[0]), "--mixed", str(size.add_steps[1]), "--no-measure")
+        steps.append(Step(f"add-{number}", (*command, *steps_of_it), (needed,)))
         before, needed = f"{output}/collection", f"add-{number}"
     return steps
 
@@ -460,7 +462,7 @@ def _table5(size: Size) -> tuple[str, ...]:
     numbers = range(size.effects, size.effects + size.added + 1)
     systems = [{"name": f"ours-{n}", "title": f"{n} effects", "adapter": _grown(size, n)} for n in numbers]
     lightning = {"name": "teacher-lightning", "title": "Base + Lightning", "adapter": "teacher"}
-    systems.append({**lightning, "with": "run:effectbench-lightning"})
+    systems.append({**lightning, "with": "run:effectbench-lightning", "effects": added_names(size)})
     compare = [[f"ours-{n}", f"ours-{size.effects}"] for n in numbers[1:]]
     values = (f"evaluate.systems={json.dumps(systems)}", f"evaluate.compare={json.dumps(compare)}")
     return evaluate(size, "effectbench-table5", "table5", *values, effects=size.effects + size.added)

@@ -123,16 +123,21 @@ def deployment_table(result: Mapping[str, Any] | None) -> str:
 
 
 def new_effects_table(result: Mapping[str, Any] | None) -> str:
-    """Return what became of the added effects: distance to the truth by every system that has them."""
+    """Return what became of the effects that the first system lacks: distance and bad cases by every system that has them."""
     if result is None:
         return "Not run."
-    means = result["per_effect_means"]
-    smallest = min((set(own) for own in means.values()), key=len)
-    new = [name for name in result["effects"] if name not in smallest]
+    means, first = (
+        result["per_effect_means"],
+        next(s["name"] for s in result["systems"] if s["name"].startswith("ours-")),
+    )
+    new = [name for name in result["effects"] if name not in means[first]]
     systems = [system for system in result["systems"] if set(means[system["name"]]) & set(new)]
-    cells = [[means[s["name"]].get(name, {}).get("truth_distance") for s in systems] for name in new]
-    rows = [[name, *("–" if v is None else f"{v:.3f}" for v in row)] for name, row in zip(new, cells, strict=True)]
-    return table(["distance to the truth ↓", *(system["title"] for system in systems)], rows) if rows else "None."
+    cells = [[means[s["name"]].get(name) for s in systems] for name in new]
+    rows = [
+        [name, *("–" if v is None else f"{v['truth_distance']:.3f}, {v['bad_case']:.0%}" for v in row)]
+        for name, row in zip(new, cells, strict=True)
+    ]
+    return table(["distance to the truth ↓, bad cases ↓", *(s["title"] for s in systems)], rows) if rows else "None."
 
 
 def groups_table(results: Sequence[Mapping[str, Any]]) -> str:

@@ -106,7 +106,7 @@ if not os.path.exists("saved"):
     assert run.run_all(tmp_path, plan, 2) == 0
 
 
-def report(**systems: dict[str, list[float]]) -> dict[str, object]:
+def report(**systems: dict[str, list[float]]) -> dict[str, Any]:
     return {
         "effects": [{"name": "a", "stochastic": True, "prompt": "draw it"}],
         "values": {name: {"a": metrics} for name, metrics in systems.items()},
@@ -187,11 +187,18 @@ def test_four_steps_are_held_against_base_at_forty() -> None:
 def test_what_a_report_lacks_is_not_measured_and_the_loss_of_old_effects_is_a_share() -> None:
     claims = module("claims")
     assert {claim.verdict for claim in claims.of_table3(report(ours={"bad_case": [0.0]}))} == {"not measured"}
-    before = {"truth_closeness": [0.8, 0.4], "truth_distance": [0.2, 0.4]}
-    after = {"truth_closeness": [0.6, 0.3], "truth_distance": [0.202, 0.404]}
-    grown, lost = claims.of_table5(report(old=before, new=after), "old", "new")
-    assert (grown.interval.mean, grown.verdict) == (pytest.approx(0.01), "holds")
+    before = {"truth_closeness": [0.8, 0.4], "truth_distance": [0.2, 0.4], "bad_case": [0.0, 1.0]}
+    after = {"truth_closeness": [0.6, 0.3], "truth_distance": [0.202, 0.404], "bad_case": [0.0, 1.0]}
+    own, grown = {"truth_closeness": [0.5, 0.4], "truth_distance": [0.3, 0.3]}, report(old=before, new=after)
+    grown["effects"] = [*grown["effects"], {"name": "gild"}]
+    grown["values"]["new"]["gild"] = {"truth_closeness": [0.5, 0.4], "truth_distance": [0.33, 0.33]}
+    grown["values"]["teacher-lightning"] = {"gild": own}
+    further, lost, bad, close, near = claims.of_table5(grown, "old", "new")
+    assert (further.interval.mean, further.verdict) == (pytest.approx(0.01), "holds")
     assert (lost.interval.mean, lost.verdict) == (pytest.approx(0.25), "does not hold")
+    assert (bad.interval.mean, bad.verdict) == (0.0, "holds")
+    assert (close.interval.mean, close.verdict) == (pytest.approx(1.0), "holds")
+    assert (near.interval.mean, near.verdict) == (pytest.approx(1.1), "does not hold")
 
 
 def test_what_aop_does_is_also_told_of_colliding_prompts_and_of_effects_that_base_learned() -> None:

@@ -36,8 +36,10 @@ MIXED_SHARE = 0.6
 """Of the steps, where the collection began on mixed batches and ``--mixed`` says nothing else."""
 EMA_SHARE = 10
 """About as many times the average's memory, 1 / (1 - ema) updates, fits into the run."""
-RECALL_WEIGHT = 10.0
-"""The recalled difference is small, and the gradients of distribution matching, with which it shares the steps, are not."""
+RECALLED = {"use": RECALL, "streams": [REHEARSED_STREAM], "weight": 10.0}
+"""The loss of old effects, from the first step on: what the few-step collection samples are no targets for flow matching, which
+puts their mean in place of their detail.  Weight: the recalled difference is small, and the gradients of distribution matching,
+with which it shares the steps, are not."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def growing_manifest(growth: Growth) -> dict[str, Any]:
         "name": grown_name(str(known["name"]), len(growth.new)),
         "effects": [*_old_effects(growth), *_new_effects(growth)],
         "router": {"use": ROUTER, "options": router_options(growth, mixed)},
-        "losses": [*losses(growth, mixed), _recall(growth, mixed)],
+        "losses": [*losses(growth, mixed), RECALLED],
         "slots": {name: _slot(growth, name, slot, mixed) for name, slot in known["slots"].items()},
         "train": _train(known["train"], growth.steps),
     }
@@ -168,10 +170,6 @@ def router_options(growth: Growth, mixed: int) -> dict[str, Any]:
     options: dict[str, Any] = {"new_effects": new, "mixed_until": mixed, "rehearsal_stream": True}
     options |= {"rehearsal": REHEARSAL} if mixed else {}
     return options if growth.general else {**options, "general": 0.0}
-
-
-def _recall(growth: Growth, mixed: int) -> dict[str, Any]:
-    return {"use": RECALL, "streams": [REHEARSED_STREAM], "weight": RECALL_WEIGHT, "from_step": mixed}
 
 
 def losses(growth: Growth, mixed: int) -> list[dict[str, Any]]:

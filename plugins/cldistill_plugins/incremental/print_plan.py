@@ -121,11 +121,12 @@ def expected_calls(checked: CheckedManifest) -> float:
 
 
 def stream_chances(checked: CheckedManifest) -> dict[str, float]:
-    """Return how often each stream comes up once batches are no longer mixed, where the router says so."""
+    """Return how often each stream comes up while it can come up at all, where the router says so."""
     options = checked.router.settings.model_dump()
     if not {"new", "rehearsal", "general"} <= set(options):
         return {}
     total = options["new"] + options["rehearsal"] + options["general"]
-    own = "rehearsal" in (checked.router.needs.streams or ())
-    effect = options["new"] + (0.0 if own else options["rehearsal"])
-    return {"effect": effect / total, "rehearsal": options["rehearsal"] / total, GENERAL: options["general"] / total}
+    new, rehearsal, general = (options[name] / total for name in ("new", "rehearsal", "general"))
+    if "rehearsal" in (checked.router.needs.streams or ()):
+        return {"mixed": new + general, "effect": new, "rehearsal": rehearsal, GENERAL: general}
+    return {"effect": new + rehearsal, GENERAL: general}

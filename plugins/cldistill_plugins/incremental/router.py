@@ -29,14 +29,17 @@ class IncrementalSettings(Settings):
     general: Share = Field(0.2, description="share of the general pool")
     rehearsal_stream: bool = Field(
         False,
-        description="whether old effects come up on a stream of their own, 'rehearsal', so that losses can tell them from "
-        "new ones; otherwise on 'effect' like those",
+        description="whether old effects come up on a stream of their own, 'rehearsal', from the first step on, so that losses "
+        "can tell them from new ones; otherwise on 'effect' and 'mixed' like those",
     )
     one_effect_a_batch: bool = Field(
         False, description="draw one effect for the whole batch; otherwise every item's effect is drawn"
     )
     mixed_until: int = Field(
-        0, ge=0, description="generator steps of a first phase whose batches mix all three shares (stream 'mixed')"
+        0,
+        ge=0,
+        description="generator steps of a first phase whose batches mix all three shares (stream 'mixed'), or with "
+        "`rehearsal_stream` the new effects' and the general one",
     )
 
     @model_validator(mode="after")
@@ -62,7 +65,7 @@ def describe_incremental(settings: IncrementalSettings) -> Needs:
     if settings.general:
         streams.add(GENERAL)
     until = settings.mixed_until
-    begins, ends = (dict.fromkeys(streams, until), {MIXED: until}) if until else ({}, {})
+    begins, ends = (dict.fromkeys(streams - {REHEARSAL}, until), {MIXED: until}) if until else ({}, {})
     general = frozenset(ends if settings.general else ())
     return Needs(
         streams=frozenset({*streams, *ends}),
@@ -109,13 +112,15 @@ class Incremental:
         """
         new = [name for name in request.effects if name in self.settings.new_effects]
         old = [name for name in request.effects if name not in self.settings.new_effects]
-        if request.step < self.settings.mixed_until:
-            return Route(MIXED, self._mixture(new, old))
         chances, drawn = self.settings.chances, request.random.uniform("stream")
-        if chances["general"] and drawn >= chances["new"] + chances["rehearsal"]:
+        general = chances["general"] > 0 and drawn >= chances["new"] + chances["rehearsal"]
+        again = not general and (drawn >= chances["new"] or not new) and bool(old)
+        apart = again and self.settings.rehearsal_stream
+        if request.step < self.settings.mixed_until and not apart:
+            return Route(MIXED, self._mixture(new, [] if self.settings.rehearsal_stream else old))
+        if general:
             return Route(GENERAL, {GENERAL: 1.0})
-        again = (drawn >= chances["new"] or not new) and bool(old)
-        names, stream = (old, REHEARSAL if self.settings.rehearsal_stream else EFFECT) if again else (new, EFFECT)
+        names, stream = (old, REHEARSAL if apart else EFFECT) if again else (new, EFFECT)
         if self.settings.one_effect_a_batch:
             names = [names[request.random.integer(len(names), "effect")]]
         return Route(stream, dict.fromkeys(names, 1.0 / len(names)))
@@ -124,4 +129,5 @@ class Incremental:
         chances = self.settings.chances
         pools = {name: chances["new"] / len(new) for name in new}
         pools |= {name: chances["rehearsal"] / len(old) for name in old}
-        return {name: chance for name, chance in {**pools, GENERAL: chances["general"]}.items() if chance}
+        drawn = {name: chance for name, chance in {**pools, GENERAL: chances["general"]}.items() if chance}
+        return {name: chance / sum(drawn.values()) for name, chance in drawn.items()}

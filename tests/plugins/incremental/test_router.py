@@ -64,6 +64,20 @@ def test_the_first_phase_mixes_all_three_by_the_same_shares() -> None:
     assert later.stream != "mixed"
 
 
+def test_old_effects_with_a_stream_of_their_own_have_it_in_the_first_phase_too() -> None:
+    drawn = routes(step=4, new=2, rehearsal=1, general=1, mixed_until=5, rehearsal_stream=True)
+    streams = Counter(route.stream for route in drawn)
+    assert streams["rehearsal"] / len(drawn) == pytest.approx(0.25, abs=0.03) and streams.keys() == {
+        "rehearsal",
+        "mixed",
+    }
+    found = {route.stream: dict(route.pools) for route in drawn}
+    assert found["rehearsal"] == {"ink": 0.5, "gold": 0.5}
+    assert found["mixed"] == pytest.approx({"oil": 1 / 3, "fog": 1 / 3, GENERAL: 1 / 3})
+    needs = describe_incremental(settings(mixed_until=5, rehearsal_stream=True))
+    assert needs.begins == {"effect": 5, GENERAL: 5}
+
+
 def test_it_describes_what_can_come_up() -> None:
     needs = describe_incremental(settings(mixed_until=7))
     assert needs.streams == {"effect", GENERAL, "mixed"} and needs.general
