@@ -130,6 +130,8 @@ class Needs:
     """Router: streams that come up only from a generator step on (0 for those that it does not name)."""
     ends: Mapping[str, int] = field(default_factory=dict)
     """Router: streams that come up only before a generator step (never ending for those that it does not name)."""
+    pools: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Router: the only effects that come up on a stream (any on those that it does not name)."""
     sampler_below: float | None = None
     """Loss term: the student's sampler must have a step strictly below this sigma."""
     adapter_scale: float = 1.0

@@ -461,7 +461,7 @@ def _table4(size: Size, count: int) -> Step:
 def _table5(size: Size) -> tuple[str, ...]:
     numbers = range(size.effects, size.effects + size.added + 1)
     systems = [{"name": f"ours-{n}", "title": f"{n} effects", "adapter": _grown(size, n)} for n in numbers]
-    lightning = {"name": "teacher-lightning", "title": "Base + Lightning", "adapter": "teacher"}
+    lightning = {"name": "teacher-lightning", "title": "Base + Lightning, new effects alone", "adapter": "teacher"}
     systems.append({**lightning, "with": "run:effectbench-lightning", "effects": added_names(size)})
     compare = [[f"ours-{n}", f"ours-{size.effects}"] for n in numbers[1:]]
     values = (f"evaluate.systems={json.dumps(systems)}", f"evaluate.compare={json.dumps(compare)}")

@@ -273,7 +273,9 @@ def test_the_whole_chain_runs_on_three_effects(
     assert "All-in-1 FM + Lightning" in text
     assert "<!--" not in text
     claims = json.loads((tmp_path / "page/results/claims.json").read_text())["claims"]
-    assert len(claims) == 18
+    assert len(claims) == 16
+    grown = json.loads((tmp_path / "page/results/claims-table5.json").read_text())["claims"]
+    assert len(grown) == 5 and all(claim["verdict"] != "not measured" for claim in grown)
     assert (tmp_path / "page/figures/table1.webp").stat().st_size > 0
     unmeasured = [claim["text"] for claim in claims if claim["verdict"] == "not measured"]
     # The two pictures are of different shapes; and of the first three admitted effects all prompts differ.

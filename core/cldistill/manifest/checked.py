@@ -109,8 +109,7 @@ class CheckedManifest:
     @property
     def settled_prompts(self) -> dict[str, Prompts]:
         """Return the prompts of the effects whose teacher brings its own: the isolator is not asked about those."""
-        settled = {name: part.needs.prompts for name, part in self.teachers.items() if part is not None}
-        return {name: prompts for name, prompts in settled.items() if prompts is not None}
+        return {n: p.needs.prompts for n, p in self.teachers.items() if p is not None and p.needs.prompts is not None}
 
     @property
     def trained_teachers(self) -> list[str]:
@@ -153,13 +152,14 @@ class CheckedManifest:
 
     @property
     def targeted_pools(self) -> list[str]:
-        """Return the pools whose items need targets: the effects', and the general one where a loss with targets meets it."""
+        """Return the pools whose items need targets: those that a loss with targets meets."""
         needing, router = [loss for loss in self.losses if loss.targets], self.router.needs
-        pools = [effect.name for effect in self.effects] if needing else []
+        met = {stream for loss in needing for stream in loss.streams or self.streams or ("",)}
+        pools = [e.name for e in self.effects if any(e.name in router.pools.get(stream, (e.name,)) for stream in met)]
         if needing and self.manifest.general is not None and router.general:
             with_general = {GENERAL, *router.general_streams}
             # A router that does not name its streams may draw the general pool in any.
-            if router.streams is None or any(with_general & set(loss.streams or self.streams) for loss in needing):
+            if router.streams is None or with_general & met:
                 pools.append(GENERAL)
         return pools
 

@@ -173,12 +173,11 @@ def _untaught_streams(checked: CheckedManifest) -> Found:
             for term in checked.losses
         )  # fmt: skip
         if not taught and checked.meets(stream, 0, end):
+            end_of_it = "" if until is None else f" until step {until}"
             text = (
-                f"none trains the {STUDENT} on the stream {stream!r}, which the router "
-                f"{router.name} yields{'' if until is None else f' until step {until}'}; add the stream to a loss, or give "
-                "it no share in the router"
+                f"none trains the {STUDENT} on the stream {stream!r}, which the router {router.name} yields{end_of_it}"
             )
-            yield ("losses",), text
+            yield ("losses",), f"{text}; add the stream to a loss, or give it no share in the router"
 
 
 def _slots(checked: CheckedManifest) -> Found:

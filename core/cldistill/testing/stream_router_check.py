@@ -98,6 +98,12 @@ def _described(checker: Checker, needs: Needs, route: Route, step: int) -> None:
         f"draws general items on the stream {stream!r}, which describe must name in general_streams: their targets "
         "would not be made",
     )
+    others = set(route.pools) - {GENERAL, *needs.pools.get(stream, route.pools)}
+    require(
+        not others,
+        f"draws {sorted(others)} on the stream {stream!r}, on which describe's pools say that they never come up: their "
+        "targets would not be made",
+    )
     ends = needs.ends.get(stream, step + 1)
     require(step < ends, f"yields the stream {stream!r} in step {step}, but describes that it ends at {ends}")
 

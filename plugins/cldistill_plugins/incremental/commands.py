@@ -41,7 +41,7 @@ def add(
         typer.Option(
             "--mixed",
             min=0,
-            help="How many of them are a first phase, on mixed batches (default: 60 % where it had one).",
+            help="How many of them are a first phase, on mixed batches (default: 60 % if the collection had one).",
         ),
     ] = None,
     begun_by: Annotated[

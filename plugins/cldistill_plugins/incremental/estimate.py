@@ -139,11 +139,10 @@ def target_calls(checked: CheckedManifest, growth: Growth) -> int:
     targets, needing = checked.manifest.targets, [loss for loss in checked.losses if loss.loss.needs.targets]
     if targets is None or not needing:
         return 0
-    old = growth.collection.index
-    few = sum(len(checked.items[effect.name]) for effect in old.effects)
+    old, pools = growth.collection.index, checked.targeted_pools
+    few = sum(len(checked.items[effect.name]) for effect in old.effects if effect.name in pools)
     many = sum(len(checked.items[effect.name]) for effect in growth.new if effect.name not in checked.paired)
-    drawn = any(stream != "effect" for loss in needing for stream in (loss.streams or checked.streams))
-    if drawn and growth.checkpoint is None:
+    if GENERAL in pools and (growth.checkpoint is None or growth.given):
         many += len(checked.items.get(GENERAL, ()))
     return old.schedule.steps * few + targets.steps * guidance_calls(checked) * many
 

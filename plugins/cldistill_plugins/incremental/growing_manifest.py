@@ -31,7 +31,7 @@ REHEARSED = (5, 20)
 """Pictures on which an old effect is rehearsed, fewest and most: as many as the run's batches will ask for."""
 REHEARSAL, FIRST_RATE = 0.6, 0.6
 """Values of a first phase on mixed batches: the old effects' share (against 0.5 of new ones), and the rate at which it begins,
-in units of the one at which the collection itself began (the figures are in this plugin's README)."""
+in units of the one at which its last run on mixed batches began (the figures are in this plugin's README)."""
 MIXED_SHARE = 0.6
 """Of the steps, where the collection began on mixed batches and ``--mixed`` says nothing else."""
 EMA_SHARE = 10
@@ -63,6 +63,8 @@ class Growth:
     """Manifest of the run on mixed batches that the collection's own run went on from, where one did and is still there."""
     mixed: int | None = None
     """Steps of the first phase; None: `MIXED_SHARE` of all."""
+    given: bool = False
+    """Whether ``begun_by`` was named, so that what its run left in a cache may not be in this one."""
 
     @property
     def general(self) -> bool:
@@ -88,6 +90,8 @@ def growing_manifest(growth: Growth) -> dict[str, Any]:
         "slots": {name: _slot(growth, name, slot, mixed) for name, slot in known["slots"].items()},
         "train": _train(known["train"], growth.steps),
     }
+    if data.get("targets") is None and mixed and growth.first and growth.first.get("targets"):
+        data["targets"] = growth.first["targets"]  # distribution matching alone had none
     if known.get("evaluate") is not None:  # the collection's own report compared other systems
         data["evaluate"] = {**known["evaluate"], "systems": systems(growth), "compare": [], "not_run": []}
     if known.get("samples") is not None:
@@ -176,7 +180,7 @@ def losses(growth: Growth, mixed: int) -> list[dict[str, Any]]:
     """Move the losses that counted at the end of the collection's run to the beginning of this one.
 
     Those of its first phase alone count in this run's first phase, where it has one; where another run was the first phase,
-    that run's.  On the rehearsal stream none counts: what teaches there is a few-step sampler, to be imitated by `_recall` and
+    that run's.  On the rehearsal stream none counts: what teaches there is a few-step sampler, to be imitated by `RECALLED` and
     by nothing that compares scores.
     """
     known, found = growth.known, []
@@ -191,12 +195,23 @@ def losses(growth: Growth, mixed: int) -> list[dict[str, Any]]:
         if not left or (over and not mixed) or loss["use"] == RECALL:
             continue
         if apart:
-            began = first.pop((loss["use"], loss.get("slot")), None) is not None
-            found.append({**loss, "streams": [MIXED, *left] if began else left, "from_step": 0 if began else mixed})
+            if not over:
+                found.append(_joined(loss, left, first, mixed))
             continue
         moved = {**loss, "streams": left, "from_step": mixed if loss.get("from_step") else 0}
         found.append({**moved, "until_step": mixed if over else None})
     return [*({**loss, "streams": [MIXED], "from_step": 0, "until_step": mixed} for loss in first.values()), *found]
+
+
+def _joined(
+    loss: Mapping[str, Any], streams: list[str], first: dict[tuple[str, str | None], Mapping[str, Any]], mixed: int
+) -> dict[str, Any]:
+    """Return a loss of the second run, in the first phase too where it is one of the first run's (which is taken out)."""
+    key = (loss["use"], loss.get("slot"))
+    if key in first and all(first[key].get(what) == loss.get(what) for what in ("weight", "options")):
+        del first[key]
+        return {**loss, "streams": [MIXED, *streams], "from_step": 0, "until_step": None}
+    return {**loss, "streams": streams, "from_step": mixed, "until_step": None}
 
 
 def _first_losses(growth: Growth, mixed: int) -> dict[tuple[str, str | None], Mapping[str, Any]]:
@@ -222,7 +237,9 @@ def _slot(growth: Growth, name: str, slot: Mapping[str, Any], mixed: int) -> dic
         moved["ema"] = min(float(slot["ema"]), growth.steps / (growth.steps + EMA_SHARE))
     student = growth.known["slots"].get(STUDENT, {})  # one without is refused by the check
     same = (slot["rank"], slot.get("targets")) == (student.get("rank"), student.get("targets"))
-    if begins and same:  # after a first phase that it did not see, its last weights are a critic of another student
+    if (
+        begins and same and name != STUDENT
+    ):  # after a first phase that it did not see, its last weights are a critic of another student
         return {**moved, "init": f"slot:{STUDENT}"}
     if checkpoint is not None and {name, f"optimizer-{name}"} <= set(checkpoint.groups):
         return {**moved, "init": None, "checkpoint": str(checkpoint.path)}
@@ -232,15 +249,15 @@ def _slot(growth: Growth, name: str, slot: Mapping[str, Any], mixed: int) -> dic
 
 
 def _first_rate(growth: Growth, name: str) -> float | None:
-    """Return the rate at which a slot's first phase begins; None where nothing says at which the collection began."""
+    """Return the rate at which a slot's first phase begins; None where it keeps the one that it has."""
     first = growth.first
     lr = first["slots"].get(name, {}).get("lr") if first is not None else None
-    if first is None or not isinstance(lr, list):
+    if first is None or lr is None or (first is growth.known and not isinstance(lr, list)):
         return None
-    grown = (
-        first["router"]["use"] == ROUTER
-    )  # that collection was grown itself, and its first rate lowered for that already
-    return float(lr[0]["lr"]) * (1.0 if grown else FIRST_RATE)
+    # A collection that was grown itself began at a rate lowered for that already.
+    return float(lr[0]["lr"] if isinstance(lr, list) else lr) * (
+        1.0 if first["router"]["use"] == ROUTER else FIRST_RATE
+    )
 
 
 def rates(lr: Any, mixed: int, first: float | None) -> float | list[dict[str, Any]]:

@@ -18,8 +18,9 @@ from cldistill.manifest.check import validate
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.load import parse_manifest
 from cldistill.manifest.prompts import preview_prompts
-from cldistill.records import STUDENT, Prompts
+from cldistill.records import Prompts
 from cldistill.training.checkpoint import Checkpoint, read
+from cldistill_plugins.incremental.beginning import find_beginning, given_beginning
 from cldistill_plugins.incremental.effects import Given, NewEffect, read_effect, refuse_known
 from cldistill_plugins.incremental.folder import (
     MANIFEST,
@@ -32,7 +33,6 @@ from cldistill_plugins.incremental.folder import (
 from cldistill_plugins.incremental.growing_manifest import (
     STEPS,
     Growth,
-    begins_mixed,
     growing_manifest,
     grown_name,
     recovered,
@@ -114,16 +114,40 @@ def _growth(
         known["base"]["options"]["model"] = request.base
     checkpoint = _checkpoint(request, collection, beside)
     taught = _taught_by(around) if around else None
-    begun = _given_beginning(request.begun_by) if request.begun_by else begun_by(around) if around else None
+    begun = given_beginning(request.begun_by) if request.begun_by else find_beginning(around or known)
     growth = Growth(
-        collection, known, new, {}, {}, checkpoint, request.steps, request.rehearsed, taught, begun, request.mixed
-    )
-    if growth.first is None and _went_on(known):
-        notes.append(
-            "the run that this collection's own went on from is not here, so new effects are learned without a first phase on "
-            "mixed batches, and slowly; --begun-by COLLECTION names what it made"
+        collection, known, new, {}, {}, checkpoint, request.steps, request.rehearsed, taught, begun.manifest, request.mixed,
+        request.begun_by is not None,
+    )  # fmt: skip
+    if request.begun_by and growth.first is known:
+        raise CollectionError(
+            "--begun-by: this collection's own run began on mixed batches, and is followed; leave it out"
         )
+    if growth.first is None and begun.lost:
+        notes.append(
+            f"{begun.lost}, which this collection's run went on from, is not here, so new effects are learned without a first "
+            "phase on mixed batches, and slowly; --begun-by COLLECTION says where it is"
+        )
+    refuse_first_phase(growth)
     return with_pictures(growth, request.pictures, notes), notes
+
+
+def refuse_first_phase(growth: Growth) -> None:
+    """Refuse a length of the first phase that cannot be.
+
+    Raises:
+        CollectionError: it leaves no step for the full objective, or nothing says what a first phase of this collection is.
+    """
+    if growth.mixed and growth.mixed >= growth.steps:
+        raise CollectionError(
+            f"--mixed {growth.mixed}: the first phase is a part of --steps {growth.steps}, and the full objective follows it; "
+            "ask for more steps in all"
+        )
+    if growth.mixed and growth.first is None:
+        raise CollectionError(
+            f"--mixed {growth.mixed}: this collection did not begin on mixed batches, or what it went on from is not here; "
+            "leave --mixed out, or name what it went on from with --begun-by COLLECTION"
+        )
 
 
 def _taught_by(run: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -133,44 +157,6 @@ def _taught_by(run: Mapping[str, Any]) -> dict[str, Any] | None:
         with suppress(CollectionError):
             return sound_manifest(path) if (path / MANIFEST).is_file() else None
     return None
-
-
-def _went_on(run: Mapping[str, Any]) -> str | None:
-    """Return the collection, or else the checkpoint, that a run's student began as; None where it began from nothing."""
-    student = run["slots"].get(STUDENT) or {}
-    found = student.get("init") or student.get("checkpoint")
-    return None if found is None else str(found)
-
-
-def _given_beginning(path: Path) -> dict[str, Any]:
-    """Return the manifest of a collection that ``--begun-by`` names.
-
-    Raises:
-        CollectionError: it is none, or its run was not on mixed batches.
-    """
-    found = sound_manifest(path)
-    if not begins_mixed(found):
-        raise CollectionError(
-            f"--begun-by {path}: its run {found['name']!r} was not on mixed batches, so it says nothing about a first phase; "
-            "name the collection with which the training began"
-        )
-    return found
-
-
-def begun_by(run: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the manifest of the run on mixed batches that a run went on from, over others between; None where it is gone."""
-    seen: set[str] = set()
-    while not begins_mixed(run) and (path := _went_on(run)) is not None and path not in seen:
-        seen.add(path)
-        beside = Path(path).parent if Path(path).name == "collection" else Path(path).parent.parent
-        folder = next((each for each in (beside, Path(path)) if (each / MANIFEST).is_file()), None)
-        if folder is None:
-            return None
-        try:
-            run = sound_manifest(folder)
-        except CollectionError:
-            return None
-    return dict(run) if seen and begins_mixed(run) else None
 
 
 def refuse_address(collection: CollectionFolder, overrides: Sequence[str]) -> None:

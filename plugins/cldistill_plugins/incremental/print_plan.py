@@ -74,7 +74,7 @@ def _pictures(prepared: Prepared, effect: str) -> str:
 def _run(checked: CheckedManifest) -> Iterator[str]:
     manifest, router = checked.manifest, checked.router.settings.model_dump()
     steps, mixed = manifest.train.generator_steps, max(checked.router.needs.begins.values(), default=0)
-    phases = f" ({mixed} on mixed batches, then {steps - mixed} of the full objective)" if mixed else ""
+    phases = f" (a first phase of {mixed}, then {steps - mixed} of the full objective)" if mixed else ""
     shares = {key: router[key] for key in ("new", "rehearsal", "general") if key in router}
     shared = f"; shares {', '.join(f'{key} {share:g}' for key, share in shares.items())}" if shares else ""
     rate = checked.slots[STUDENT].lr[0].lr
@@ -88,6 +88,10 @@ def _start(prepared: Prepared) -> Iterator[str]:
         yield "Start:  the collection's weights; optimiser and average begin anew (without a checkpoint of its run)"
     else:
         yield f"Start:  weights, optimiser and average go on from {found.path}"
+    if late := [
+        name for name, slot in prepared.checked.slots.items() if slot.from_step and slot.init == f"slot:{STUDENT}"
+    ]:
+        yield f"        {', '.join(late)}: begins after the first phase, as a copy of the student"
 
 
 def _cost(prepared: Prepared, measure: bool) -> Iterator[str]:

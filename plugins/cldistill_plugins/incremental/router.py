@@ -73,6 +73,7 @@ def describe_incremental(settings: IncrementalSettings) -> Needs:
         begins=begins,
         ends=ends,
         general_streams=general,
+        pools={stream: frozenset(settings.new_effects) for stream in (EFFECT, MIXED) if settings.rehearsal_stream},
     )
 
 

@@ -296,6 +296,13 @@ class TooEarly:
         return Route("late", {request.effects[0]: 1.0})
 
 
+class Narrow:
+    """Says that the stream 'few' has one effect, and draws another there."""
+
+    def route(self, request: RouteRequest) -> Route:
+        return Route("few", {request.effects[1]: 1.0})
+
+
 @pytest.mark.parametrize(
     ("router", "message"),
     [
@@ -304,14 +311,16 @@ class TooEarly:
         (Undeclared, "describe must say general=True"),
         (Elsewhere, "draws general items on the stream 'effect', which describe must name in general_streams"),
         (TooEarly, "yields the stream 'late' in step 0, but describes that it begins at 5"),
+        (Narrow, "on the stream 'few', on which describe's pools say that they never come up"),
         (ForLonger, "yields the stream 'mixed' in step 10, but describes that it ends at 10"),
     ],
 )
 def test_each_fault_of_a_router_is_named(router: Callable[[], Any], message: str) -> None:
     general = router is Elsewhere
     needs = Needs(
-        streams=frozenset({"effect", "mixed", "late"}), ends={"mixed": 10}, begins={"late": 5}, general=general
-    )
+        streams=frozenset({"effect", "mixed", "late", "few"}), ends={"mixed": 10}, begins={"late": 5}, general=general,
+        pools={"few": frozenset({"none"})},
+    )  # fmt: skip
     component = stream_router("faulty", "has a fault", Nothing, lambda s: needs, lambda s, c: router())
     with pytest.raises(ConformanceError, match=message):
         testing.check_stream_router(component, fresh=False)

@@ -14,6 +14,7 @@ from cldistill.errors import CollectionError
 from cldistill.manifest.load import load_manifest
 from cldistill.testing import write_pairs
 from cldistill.training.checkpoint import Checkpoint
+from cldistill_plugins.incremental.beginning import Beginning, find_beginning
 from cldistill_plugins.incremental.effects import Given, NewEffect, read_effect
 from cldistill_plugins.incremental.folder import CollectionFolder, sound_manifest
 from cldistill_plugins.incremental.growing_manifest import (
@@ -26,7 +27,7 @@ from cldistill_plugins.incremental.growing_manifest import (
     rehearsed_pictures,
     router_options,
 )
-from cldistill_plugins.incremental.prepare import begun_by
+from cldistill_plugins.incremental.prepare import refuse_first_phase
 
 
 def growth(recipe: str, steps: int = 100, **changes: Any) -> Growth:
@@ -184,7 +185,60 @@ def test_the_run_that_began_on_mixed_batches_is_found_over_the_runs_between(tmp_
             yaml.safe_dump({**manifest, "slots": slots, "name": name})
         )
     third = sound_manifest(tmp_path / "third")
-    found = begun_by(third)
-    assert found is not None and found["name"] == "first"
+    found = find_beginning(third)
+    assert found.manifest is not None and found.manifest["name"] == "first"
     (tmp_path / "first" / "manifest.resolved.yaml").unlink()
-    assert begun_by(third) is None and begun_by(grown.begun_by) is None
+    assert find_beginning(third) == Beginning(lost=str(tmp_path / "first/collection"))
+    assert find_beginning(grown.begun_by) == Beginning()
+
+
+@pytest.mark.parametrize(
+    "init", ["OWNER/NAME@0123456789012345678901234567890123456789", "collection", "mine/lora.safetensors"]
+)
+def test_what_a_student_began_as_is_looked_for_nowhere_but_where_it_says(
+    init: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, known = went_on().begun_by, went_on().known
+    (tmp_path / "manifest.resolved.yaml").write_text(yaml.safe_dump(first))  # a stranger's, in the working folder
+    monkeypatch.chdir(tmp_path)
+    slots = {**known["slots"], "student": {**known["slots"]["student"], "init": init, "checkpoint": None}}
+    assert find_beginning(known | {"slots": slots}) == Beginning(lost=init)
+
+
+def test_a_student_that_began_as_an_ordinary_lora_lost_nothing(tmp_path: Path) -> None:
+    known, file = went_on().known, tmp_path / "lora.safetensors"
+    file.write_bytes(b"")
+    slots = {**known["slots"], "student": {**known["slots"]["student"], "init": str(file), "checkpoint": None}}
+    assert find_beginning(known | {"slots": slots}) == Beginning()
+    (tmp_path / "manifest.resolved.yaml").write_text(yaml.safe_dump(went_on().begun_by))
+    assert find_beginning(known | {"slots": slots}).manifest is not None
+
+
+def test_losses_that_differ_between_the_runs_count_each_in_its_phase() -> None:
+    grown = went_on()
+    known = [{**loss, "weight": 7.0} if loss["use"] == "ta-fm" else loss for loss in grown.known["losses"]]
+    known.append({**known[0], "use": "warmer", "streams": ["effect"], "until_step": 5})
+    found = losses(replace(grown, known=grown.known | {"losses": known}), 60)
+    own = [
+        (loss["streams"], loss["weight"], loss["from_step"], loss["until_step"])
+        for loss in found
+        if loss["use"] == "ta-fm"
+    ]
+    assert own == [(["mixed"], 3.0, 0, 60), (["effect"], 7.0, 60, None)]
+    assert "warmer" not in {loss["use"] for loss in found}  # it was over before the second run ended
+
+
+def test_the_first_rate_may_be_a_number() -> None:
+    grown = went_on()
+    assert grown.begun_by is not None
+    slots = {**grown.begun_by["slots"], "student": {**grown.begun_by["slots"]["student"], "lr": 1e-3}}
+    assert first_rates(replace(grown, begun_by=grown.begun_by | {"slots": slots})) == pytest.approx([6e-4] * 3)
+
+
+def test_a_first_phase_that_cannot_be_is_refused() -> None:
+    with pytest.raises(CollectionError, match="--mixed 100: the first phase is a part of --steps 100"):
+        refuse_first_phase(replace(went_on(), mixed=100))
+    with pytest.raises(CollectionError, match="--mixed 25: this collection did not begin on mixed batches"):
+        refuse_first_phase(replace(went_on(), begun_by=None, mixed=25))
+    refuse_first_phase(replace(went_on(), mixed=99))
+    refuse_first_phase(replace(went_on(), begun_by=None, mixed=0))

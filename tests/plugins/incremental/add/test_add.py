@@ -71,7 +71,7 @@ def test_the_time_counts_all_that_a_growth_does(world: World, quick: Quick) -> N
     parts = dict(parts_of(prepared.checked, prepared.growth, Pace(1.0, {}), chances))  # a second a forward pass
     assert parts["preparation"] == STARTING
     assert parts["teacher of gilded"] == pytest.approx(2 * (STEPPING + 1 + 1))  # two steps, forward and back
-    assert parts["targets"] == 4 * (3 + 3) + 3 * 3  # the old by the collection's 4 steps, the new by its teacher's 3
+    assert parts["targets"] == 3 * 3  # the new by its teacher's 3 steps; the old are recalled, and need none
     drawn = 2 * 3 * 4  # two grids of three effects by the student
     assert parts["training"] > drawn + 2 * expected_calls(prepared.checked)  # batches of two, and the passes back
     # 3 pictures: two old effects before, three after, a general one by both, in 4 steps; the new teacher's in 2
@@ -151,9 +151,7 @@ def test_old_effects_are_rehearsed_on_a_few_pictures(world: World, quick: Quick)
     assert re.search(r"invert .* 2 pairs", text)
     assert re.search(r"gilded .* 3 pairs", text)  # what is new is learned from all
     targets = int(re.search(r"([\d,]+) single ones for targets", text)[1].replace(",", ""))  # type: ignore[index]
-    assert (
-        targets == 2 * 2 * 4 + 3 * 3
-    )  # 2 old x 2 x 4 steps; 3 new x 3 steps; the collection's run left the general ones
+    assert targets == 3 * 3  # 3 new x 3 steps; the old are recalled, and the collection's run left the general ones
     grown = yaml.safe_load((world.root / "run-plus-1/manifest.resolved.yaml").read_text())
     assert [effect.get("take") for effect in grown["effects"]] == [2, 2, None]
 
@@ -162,7 +160,7 @@ def test_new_effects_learn_from_what_the_collections_own_learned_from(world: Wor
     """Old effects stay as the collection has them; new ones have its kind of target, if they have the pictures for it."""
     pair = ("--set", "targets.from=pair")
     text = world.add(world.root / "new/gilded frame", "--steps", "2", "--rehearse", "2", *pair, *quick("gilded"))
-    assert f" {2 * 2 * 4} single ones for targets" in text  # 2 old x 2 x 4 steps; nothing of the new one is sampled
+    assert " 0 single ones for targets" in text  # nothing of the new one is sampled, and the old are recalled
     grown = yaml.safe_load((world.root / "run-plus-1/manifest.resolved.yaml").read_text())
     assert grown["targets"]["from"] == "pair"
     assert [effect.get("targets") for effect in grown["effects"]] == ["teacher", "teacher", None]
@@ -247,12 +245,43 @@ def test_a_stopped_growth_goes_on_and_ends_as_the_unbroken_one(
     assert (world.root / "broken" / WEIGHTS).read_bytes() == (world.root / "unbroken" / WEIGHTS).read_bytes()
 
 
+@pytest.mark.slow
+def test_what_two_runs_made_is_grown_as_the_first_of_them_began(world: World, quick: Quick, tmp_path: Path) -> None:
+    second = yaml.safe_load((world.root / "manifest.yaml").read_text())
+    second |= {"name": "second", "router": {"use": "pdsr"}, "losses": [{"use": "bs-dmd"}, {"use": "fake-score"}]}
+    second["slots"] = {
+        "student": {"rank": 2, "lr": 1e-4, "init": str(world.collection)},
+        "critic": {"rank": 2, "lr": 1e-4},
+    }
+    second["train"]["generator_steps"] = 1
+    (tmp_path / "second.yaml").write_text(yaml.safe_dump(second | {"evaluate": None, "samples": None, "targets": None}))
+    invoke("run", tmp_path / "second.yaml", "--output", tmp_path / "second")
+    add = ("add", tmp_path / "second/collection", world.root / "new/gilded frame", "--no-measure", *quick("gilded"))
+    text = invoke(*add, "--steps", "3", "--mixed", "2")
+    assert "3 generator steps (a first phase of 2, then 1 of the full objective), batch 2, learning rate 0.006" in text
+    streams = [line["updates"][0]["stream"] for line in read_metrics(tmp_path / "second-plus-1/metrics.jsonl")]
+    assert set(streams[:2]) <= {"mixed", "rehearsal"} and streams[2] in {"effect", "rehearsal", "general"}
+
+    shutil.move(world.root / "run", tmp_path / "elsewhere")
+    alone = invoke(*add, "--plan", "--fresh")
+    assert "which this collection's run went on from, is not here" in " ".join(alone.split())
+    assert "first phase of" not in alone
+    assert "--mixed 2: this collection did not begin" in invoke(*add, "--plan", "--fresh", "--mixed", "2", code=1)
+    named = invoke(*add, "--plan", "--fresh", "--begun-by", tmp_path / "elsewhere/collection")
+    assert "a first phase of 60, then 40" in named
+    for wrong, told in ((tmp_path / "second/collection", "was not on mixed batches"), (tmp_path / "gone", "gone")):
+        assert told in invoke(*add, "--plan", "--fresh", "--begun-by", wrong, code=1)
+    superfluous = invoke("add", tmp_path / "elsewhere/collection", world.root / "new/gilded frame", "--plan",
+                         "--begun-by", tmp_path / "elsewhere/collection", *quick("gilded"), code=1)  # fmt: skip
+    assert "leave it out" in superfluous
+
+
 def test_a_plan_writes_nothing(world: World, quick: Quick, tmp_path: Path) -> None:
     before = contents(tmp_path)
     text = world.add(world.root / "new/gilded frame", "--plan", *quick("gilded"))
-    assert "60 on mixed batches, then 40 of the full objective" in text and "Output: " in text
-    # old: 2 effects x 3 pictures x 4 steps; new: 3 pictures x 3 steps; the collection's run left the general ones
-    assert "33 single ones for targets, less what is cached" in text
+    assert "a first phase of 60, then 40 of the full objective" in text and "Output: " in text
+    assert "critic: begins after the first phase, as a copy of the student" in text
+    assert "9 single ones for targets, less what is cached" in text
     assert contents(tmp_path) == before
 
 
