@@ -237,9 +237,8 @@ def _slot(growth: Growth, name: str, slot: Mapping[str, Any], mixed: int) -> dic
         moved["ema"] = min(float(slot["ema"]), growth.steps / (growth.steps + EMA_SHARE))
     student = growth.known["slots"].get(STUDENT, {})  # one without is refused by the check
     same = (slot["rank"], slot.get("targets")) == (student.get("rank"), student.get("targets"))
-    if (
-        begins and same and name != STUDENT
-    ):  # after a first phase that it did not see, its last weights are a critic of another student
+    # After a first phase that it did not see, a critic's last weights are a critic of another student.
+    if begins and same and name != STUDENT:
         return {**moved, "init": f"slot:{STUDENT}"}
     if checkpoint is not None and {name, f"optimizer-{name}"} <= set(checkpoint.groups):
         return {**moved, "init": None, "checkpoint": str(checkpoint.path)}
@@ -254,10 +253,9 @@ def _first_rate(growth: Growth, name: str) -> float | None:
     lr = first["slots"].get(name, {}).get("lr") if first is not None else None
     if first is None or lr is None or (first is growth.known and not isinstance(lr, list)):
         return None
+    rate = float(lr[0]["lr"] if isinstance(lr, list) else lr)
     # A collection that was grown itself began at a rate lowered for that already.
-    return float(lr[0]["lr"] if isinstance(lr, list) else lr) * (
-        1.0 if first["router"]["use"] == ROUTER else FIRST_RATE
-    )
+    return rate if first["router"]["use"] == ROUTER else rate * FIRST_RATE
 
 
 def rates(lr: Any, mixed: int, first: float | None) -> float | list[dict[str, Any]]:
