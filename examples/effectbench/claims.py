@@ -189,7 +189,7 @@ def of_table3(report: Report, table1: Report | None = None) -> list[Claim]:
 
 
 def of_table5(report: Report, before: str, after: str, own: str = "teacher-lightning") -> list[Claim]:
-    """What the old effects lost, and how well the new ones are known, beside their own LoRAs with Lightning.
+    """Judge a grown collection: the loss of the old effects, and the new ones beside their own LoRAs with Lightning.
 
     By how much of itself the distance to the truth grew, and the closeness fell; the second is a share of little where there
     was hardly any to begin with.

@@ -174,10 +174,8 @@ def _untaught_streams(checked: CheckedManifest) -> Found:
         )  # fmt: skip
         if not taught and checked.meets(stream, 0, end):
             end_of_it = "" if until is None else f" until step {until}"
-            text = (
-                f"none trains the {STUDENT} on the stream {stream!r}, which the router {router.name} yields{end_of_it}"
-            )
-            yield ("losses",), f"{text}; add the stream to a loss, or give it no share in the router"
+            text = f"none trains the {STUDENT} on the stream {stream!r}, which the router {router.name} yields"
+            yield ("losses",), f"{text}{end_of_it}; add the stream to a loss, or give it no share in the router"
 
 
 def _slots(checked: CheckedManifest) -> Found:

@@ -1,4 +1,4 @@
-"""How a collection began: the run on mixed batches that its own run went on from (torch-free).
+"""The search for a collection's first run: the one on mixed batches that its own went on from (torch-free).
 
 A growing run's first phase is taken over from there where a collection was trained in two runs.
 """
@@ -18,12 +18,12 @@ from cldistill_plugins.incremental.growing_manifest import begins_mixed
 
 @dataclass(frozen=True)
 class Beginning:
-    """What the search for a collection's first run has found."""
+    """The result of the search for a collection's first run, made by `find_beginning` or `given_beginning`."""
 
     manifest: dict[str, Any] | None = None
     """Of the last run on mixed batches before the collection's own; None where there was none, or it is gone."""
     lost: str | None = None
-    """What a run on the way went on from, and is not here."""
+    """The collection or checkpoint at which the search ended because it is not here."""
 
 
 def given_beginning(path: Path) -> Beginning:

@@ -13,30 +13,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cldistill.records import STUDENT
+from cldistill.records import GENERAL, STUDENT
 from cldistill.training.checkpoint import Checkpoint
 from cldistill_plugins.collectionlora.api import LORA_FILE
 from cldistill_plugins.incremental.effects import NewEffect
 from cldistill_plugins.incremental.folder import CollectionFolder
-from cldistill_plugins.incremental.names import COLLECTION, RECALL, ROUTER
+from cldistill_plugins.incremental.names import COLLECTION, EFFECT, MIXED, RECALL, REHEARSAL, ROUTER
 from cldistill_plugins.teachers.api import FROM_PAIRS
 
-MIXED, REHEARSED_STREAM = "mixed", "rehearsal"
-"""Streams of the growing run, beside those of the collection's."""
 BEFORE, TAUGHT = "before", "taught"
 """Names of the systems that it is compared with."""
 STEPS = 100
 """Generator steps (arXiv 2605.25378, table 5)."""
 REHEARSED = (5, 20)
 """Pictures on which an old effect is rehearsed, fewest and most: as many as the run's batches will ask for."""
-REHEARSAL, FIRST_RATE = 0.6, 0.6
+REHEARSED_SHARE, FIRST_RATE = 0.6, 0.6
 """Values of a first phase on mixed batches: the old effects' share (against 0.5 of new ones), and the rate at which it begins,
 in units of the one at which its last run on mixed batches began (the figures are in this plugin's README)."""
 MIXED_SHARE = 0.6
 """Of the steps, where the collection began on mixed batches and ``--mixed`` says nothing else."""
 EMA_SHARE = 10
 """About as many times the average's memory, 1 / (1 - ema) updates, fits into the run."""
-RECALLED = {"use": RECALL, "streams": [REHEARSED_STREAM], "weight": 10.0}
+RECALLED = {"use": RECALL, "streams": [REHEARSAL], "weight": 10.0}
 """The loss of old effects, from the first step on: what the few-step collection samples are no targets for flow matching, which
 puts their mean in place of their detail.  Weight: the recalled difference is small, and the gradients of distribution matching,
 with which it shares the steps, are not."""
@@ -172,7 +170,7 @@ def router_options(growth: Growth, mixed: int) -> dict[str, Any]:
     """Return the router's options; shares are its defaults but for what is not there to be drawn."""
     new = [effect.name for effect in growth.new]
     options: dict[str, Any] = {"new_effects": new, "mixed_until": mixed, "rehearsal_stream": True}
-    options |= {"rehearsal": REHEARSAL} if mixed else {}
+    options |= {"rehearsal": REHEARSED_SHARE} if mixed else {}
     return options if growth.general else {**options, "general": 0.0}
 
 
@@ -186,7 +184,7 @@ def losses(growth: Growth, mixed: int) -> list[dict[str, Any]]:
     known, found = growth.known, []
     end, first = known["train"]["generator_steps"], _first_losses(growth, mixed)
     apart = bool(first)
-    streams = [*((MIXED,) if mixed and not apart else ()), "effect", *(("general",) if growth.general else ())]
+    streams = [*((MIXED,) if mixed and not apart else ()), EFFECT, *((GENERAL,) if growth.general else ())]
     for loss in known["losses"]:
         until = loss.get("until_step")
         over = until is not None and until < end

@@ -13,7 +13,7 @@ import yaml
 
 from cldistill.catalogue import load_catalogue
 from cldistill.data.items import list_pairs, list_pictures
-from cldistill.errors import CheckpointError, CollectionError
+from cldistill.errors import CheckpointError, CldistillError, CollectionError
 from cldistill.manifest.check import validate
 from cldistill.manifest.checked import CheckedManifest
 from cldistill.manifest.load import parse_manifest
@@ -154,7 +154,7 @@ def _taught_by(run: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the manifest of the collection that taught a run's effects; None where none did, or it is gone or damaged."""
     teachers = [effect.get("teacher") or {} for effect in run["effects"]]
     for path in (Path(str(teacher["options"]["path"])) for teacher in teachers if teacher.get("use") == COLLECTION):
-        with suppress(CollectionError):
+        with suppress(CldistillError, OSError):
             return sound_manifest(path) if (path / MANIFEST).is_file() else None
     return None
 

@@ -14,6 +14,7 @@ from cldistill.manifest.prompts import preview_prompts
 from cldistill.progress.live import duration
 from cldistill.records import GENERAL, STUDENT
 from cldistill_plugins.incremental.estimate import parts_of, read_pace, target_calls
+from cldistill_plugins.incremental.names import EFFECT, MIXED, REHEARSAL
 from cldistill_plugins.incremental.prepare import Prepared
 from cldistill_plugins.planning.api import backward_cost, cycles
 
@@ -131,6 +132,6 @@ def stream_chances(checked: CheckedManifest) -> dict[str, float]:
         return {}
     total = options["new"] + options["rehearsal"] + options["general"]
     new, rehearsal, general = (options[name] / total for name in ("new", "rehearsal", "general"))
-    if "rehearsal" in (checked.router.needs.streams or ()):
-        return {"mixed": new + general, "effect": new, "rehearsal": rehearsal, GENERAL: general}
-    return {"effect": new + rehearsal, GENERAL: general}
+    if REHEARSAL in (checked.router.needs.streams or ()):
+        return {MIXED: new + general, EFFECT: new, REHEARSAL: rehearsal, GENERAL: general}
+    return {EFFECT: new + rehearsal, GENERAL: general}

@@ -10,10 +10,7 @@ from pydantic import Field, model_validator
 from cldistill.component import BuildContext, Needs, Settings
 from cldistill.errors import OptionsError, nearest
 from cldistill.records import GENERAL, Route, RouteRequest
-
-EFFECT = "effect"
-REHEARSAL = "rehearsal"
-MIXED = "mixed"
+from cldistill_plugins.incremental.names import EFFECT, MIXED, REHEARSAL
 
 Share = Annotated[float, Field(ge=0.0)]
 
